@@ -22,16 +22,13 @@ pub struct Identity {
 pub struct Subject {
     /// CN.
     pub common_name: String,
-    /// O, one each.
-    pub organizations: Vec<String>,
+    /// O; one at most, for rcgen's names hold one value of a type.
+    pub organization: Option<String>,
 }
 
 impl Subject {
-    pub fn new(common_name: &str, organizations: &[&str]) -> Self {
-        Self {
-            common_name: common_name.to_owned(),
-            organizations: organizations.iter().map(|&o| o.to_owned()).collect(),
-        }
+    pub fn new(common_name: &str, organization: Option<&str>) -> Self {
+        Self { common_name: common_name.to_owned(), organization: organization.map(str::to_owned) }
     }
 }
 
@@ -78,7 +75,7 @@ impl Authority {
     /// A new self-signed authority, valid from five minutes ago (clocks differ) for `validity`.
     pub fn generate(common_name: &str, validity: Duration) -> Result<Self, PkiError> {
         let key = KeyPair::generate().map_err(PkiError::Generate)?;
-        let mut params = params(&Subject::new(common_name, &[]), validity)?;
+        let mut params = params(&Subject::new(common_name, None), validity)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -153,7 +150,7 @@ pub fn not_after(cert_pem: &str) -> Result<i64, PkiError> {
 fn params(subject: &Subject, validity: Duration) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(PkiError::Generate)?;
     let mut name = DistinguishedName::new();
-    for organization in &subject.organizations {
+    if let Some(organization) = &subject.organization {
         name.push(DnType::OrganizationName, organization.as_str());
     }
     name.push(DnType::CommonName, subject.common_name.as_str());
@@ -186,13 +183,13 @@ mod tests {
     fn what_is_issued_verifies_and_names_what_was_asked() {
         let authority = Authority::generate("test-ca", DAY).unwrap();
         let usage = Usage::Server { names: vec!["localhost".into()], addresses: vec!["127.0.0.1".parse().unwrap()] };
-        let identity = authority.issue(&Subject::new("api", &["a", "b"]), &usage, DAY).unwrap();
+        let identity = authority.issue(&Subject::new("api", Some("a")), &usage, DAY).unwrap();
         let (_, ca) = x509_parser::pem::parse_x509_pem(authority.cert_pem().as_bytes()).unwrap();
         let (_, leaf) = x509_parser::pem::parse_x509_pem(identity.cert_pem.as_bytes()).unwrap();
         let (ca, leaf) = (ca.parse_x509().unwrap(), leaf.parse_x509().unwrap());
         leaf.verify_signature(Some(ca.public_key())).unwrap();
         let organizations: Vec<_> = leaf.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
-        assert_eq!(organizations, ["a", "b"]);
+        assert_eq!(organizations, ["a"]);
         assert!(leaf.subject_alternative_name().unwrap().is_some());
     }
 
@@ -200,7 +197,7 @@ mod tests {
     fn an_authority_read_back_issues_under_the_same_name() {
         let first = Authority::generate("test-ca", DAY).unwrap();
         let again = Authority::from_pem(first.cert_pem(), first.key_pem()).unwrap();
-        let identity = again.issue(&Subject::new("x", &[]), &Usage::Client, DAY).unwrap();
+        let identity = again.issue(&Subject::new("x", None), &Usage::Client, DAY).unwrap();
         let (_, leaf) = x509_parser::pem::parse_x509_pem(identity.cert_pem.as_bytes()).unwrap();
         assert!(leaf.parse_x509().unwrap().issuer().to_string().contains("test-ca"));
         assert!(not_after(&identity.cert_pem).unwrap() > 0);
