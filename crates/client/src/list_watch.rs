@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use kminik_base::backoff::Backoff;
 use kube::Resource;
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -152,7 +152,7 @@ where
         if K::metadata_api() { request.watch_metadata(&params, &version) } else { request.watch(&params, &version) };
     let request = request.map_err(|error| (kube::Error::BuildRequest(error).into(), from))?;
     let events = client.request_events::<K>(request).await.map_err(|error| (error.into(), from))?;
-    let mut events = std::pin::pin!(events.into_stream());
+    let mut events = std::pin::pin!(events);
     let mut reached = from;
     while let Some(event) = events.next().await {
         match event.map_err(|error| (error.into(), reached))? {
