@@ -1,1 +1,42 @@
-//! placeholder
+//! Pure knowledge of Kubernetes objects: the dynamic [`Object`], names, selectors, quantities, errors as a `Status`, and what is
+//! driven by the field table: decoding, defaulting, patches, server-side apply, validation, columns and OpenAPI.
+//!
+//! Everything here is a function of its arguments. It owns no file, port or thread.
+//!
+//! **Invariant:** no I/O, no tokio, no global mutable state. **Invariant:** nothing here knows how objects are stored or served.
+//! **Invariant:** no input, however hostile, panics or recurses without bound.
+
+pub mod field;
+pub mod fields;
+pub mod gvk;
+pub mod intstr;
+pub mod labels;
+pub mod names;
+pub mod object;
+pub mod path;
+pub mod quantity;
+pub mod status;
+pub mod time;
+
+pub use field::{ErrorList, ErrorType, FieldError, Path};
+pub use fields::FieldSelector;
+pub use gvk::{GroupVersion, Gvk, Gvr};
+pub use intstr::IntOrString;
+pub use labels::LabelSelector;
+pub use object::{Object, ObjectError, OwnerRef};
+pub use quantity::Quantity;
+pub use status::{Cause, Details, Reason, StatusError};
+
+/// The name of a value's JSON type, as messages write it.
+pub fn json_type(value: &serde_json::Value) -> &'static str {
+    use serde_json::Value;
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
