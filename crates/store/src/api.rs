@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+
+use crate::watch::BatchReceiver;
 
 /// Store-wide revision, etcd's meaning; 0 is "before anything was written".
 pub type Revision = u64;
@@ -40,6 +41,15 @@ pub enum Op {
     Put { key: Bytes, value: Bytes, ttl: Option<Duration> },
     /// Deletes a key; deleting an absent key is no effect.
     Delete { key: Bytes },
+}
+
+impl Op {
+    /// The key that the op writes.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Op::Put { key, .. } | Op::Delete { key } => key,
+        }
+    }
 }
 
 /// All-or-nothing transaction. An empty `compare` always succeeds. A key stands at most once in `ops`.
@@ -121,12 +131,13 @@ pub struct WatchOptions {
 /// events (an empty batch whose `revision` has advanced) at least when asked by [`Store::progress`].
 #[derive(Debug)]
 pub struct Watcher {
-    pub batches: mpsc::UnboundedReceiver<Result<WatchBatch, StoreError>>,
+    /// `recv().await` gives the next batch; after an error, or when the store closes, it gives `None`.
+    pub batches: BatchReceiver,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The revision was compacted away; `oldest` is the first that can still be read or watched from.
+    /// The revision was compacted away; `oldest` is the first that can still be read or (for a watch) watched from.
     #[error("revision {requested} has been compacted, the oldest kept is {oldest}")]
     Compacted { requested: Revision, oldest: Revision },
     /// The revision has not happened yet.
@@ -136,6 +147,12 @@ pub enum StoreError {
     SlowWatcher { limit_bytes: usize },
     #[error("value of {size} bytes exceeds the limit of {limit}")]
     TooLarge { size: usize, limit: usize },
+    /// A transaction names this key in two of its ops.
+    #[error("the transaction writes the key {} twice", String::from_utf8_lossy(.key))]
+    DuplicateKey { key: Bytes },
+    /// Another process (or another handle of this one) has the store open.
+    #[error("the store is open elsewhere")]
+    InUse,
     /// A newer kminik wrote this file.
     #[error("the store's format is version {found}, this kminik reads up to {supported}")]
     NewerFormat { found: u64, supported: u64 },
@@ -164,7 +181,9 @@ pub trait Store: Send + Sync + 'static {
     async fn revision(&self) -> Result<Revision, StoreError>;
     /// Makes every open watcher report how far it is (see [`Watcher`]).
     async fn progress(&self) -> Result<(), StoreError>;
-    /// Forgets the history up to and including `revision` (live records stay).
+    /// Forgets the changes up to and including `revision` (live records stay): afterwards the oldest revision that
+    /// can be read is `revision`, the oldest a watch can start from is `revision + 1`. Going back is no effect,
+    /// `Future` if it has not happened yet.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
     /// Flushes and refuses further writes.
     async fn close(&self) -> Result<(), StoreError>;

@@ -8,10 +8,24 @@
 //!
 //! Revisions are etcd's: one store-wide counter, every successful write transaction adds one,
 //! a record's `mod_revision` is the revision of the transaction that wrote it.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), kminik_store::StoreError> {
+//! use kminik_store::{EmbeddedStore, Op, Options, Store, Txn};
+//! let store = EmbeddedStore::open("/var/lib/example/store.redb".as_ref(), Options::default())?;
+//! let put = Op::Put { key: "a".into(), value: "1".into(), ttl: None };
+//! store.txn(Txn { compare: Vec::new(), ops: vec![put] }).await?;
+//! store.close().await
+//! # }
+//! ```
 
 mod api;
+mod embedded;
+mod watch;
 
 pub use api::{
     Compare, Event, EventKind, Op, Range, RangeResult, Record, Revision, Store, StoreError, Txn, TxnResult, WatchBatch,
     WatchOptions, Watcher,
 };
+pub use embedded::{EmbeddedStore, Options};
+pub use watch::BatchReceiver;

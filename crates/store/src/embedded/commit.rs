@@ -1,0 +1,307 @@
+//! The commit thread: takes what waits as one batch, decides it against the state that the batch before it left,
+//! writes it, and only then publishes and answers.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::disk::{Disk, Expiry, WriteBatch};
+use super::hub::Hub;
+use super::state::Snapshot;
+use crate::api::{Compare, Op, Revision, StoreError, Txn, TxnResult};
+
+/// A batch takes no further transaction once it holds this many.
+const BATCH_TRANSACTIONS: usize = 4096;
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the commit thread is asked to do.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// The permit is this transaction's share of the queue, in bytes.
+    Txn {
+        txn: Txn,
+        reply: Reply<TxnResult>,
+        permit: OwnedSemaphorePermit,
+    },
+    Compact {
+        revision: Revision,
+        reply: Reply<()>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
+}
+
+/// The commit thread's own state.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(crate) requests: Receiver<Request>,
+    pub(crate) disk: Disk,
+    pub(crate) hub: Arc<Hub>,
+    /// The state after everything decided so far. Ahead of the hub only while a batch is being written.
+    pub(crate) pending: Snapshot,
+    pub(crate) expiries: Expiries,
+    pub(crate) history_bytes: usize,
+}
+
+struct CloseOnDrop(Arc<Hub>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Answers held back until the batch is on disk.
+#[derive(Debug, Default)]
+struct Answers {
+    txns: Vec<(Reply<TxnResult>, TxnResult, OwnedSemaphorePermit)>,
+    compactions: Vec<Reply<()>>,
+    close: Option<Reply<()>>,
+}
+
+impl Committer {
+    /// Serves until the store is closed or dropped, or its disk fails.
+    pub(crate) fn run(mut self) {
+        // Also when this thread panics: nobody may wait for a store that does not write any more.
+        let _ended = CloseOnDrop(self.hub.clone());
+        let mut close = None;
+        while close.is_none() {
+            let first = match self.expiries.next_due() {
+                None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => self.requests.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            let first = match first {
+                Ok(request) => Some(request),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            match self.batch(first) {
+                Ok(reply) => close = reply,
+                Err(error) => {
+                    // What the failed write left on the disk is unknown, so nothing more may be decided on top of it.
+                    tracing::error!(error = &error as &dyn std::error::Error, "the store stops writing");
+                    return self.refuse(&error);
+                }
+            }
+        }
+        self.hub.close();
+        let closed = self.disk.close();
+        match close {
+            // Nobody waits any more if the receiver is gone.
+            Some(reply) => drop(reply.send(closed)),
+            None => {
+                if let Err(error) = closed {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the store's file did not close cleanly");
+                }
+            }
+        }
+    }
+
+    /// Answers whatever is asked with the failure that ended the writing, until the store is dropped.
+    fn refuse(self, error: &StoreError) {
+        self.hub.close();
+        while let Ok(request) = self.requests.recv() {
+            match request {
+                Request::Txn { reply, .. } => drop(reply.send(Err(repeat(error)))),
+                Request::Compact { reply, .. } | Request::Close { reply } => drop(reply.send(Err(repeat(error)))),
+            }
+        }
+    }
+
+    /// Decides, writes, publishes and answers one batch; gives the reply of a close request among it.
+    fn batch(&mut self, first: Option<Request>) -> Result<Option<Reply<()>>, StoreError> {
+        let mut batch = WriteBatch::default();
+        let mut answers = Answers::default();
+        let mut next = first;
+        while let Some(request) = next.take() {
+            self.decide(request, &mut batch, &mut answers);
+            if answers.close.is_none() && answers.txns.len() < BATCH_TRANSACTIONS {
+                next = self.requests.try_recv().ok();
+            }
+        }
+        for key in self.expiries.take_due(Instant::now()) {
+            let revision = self.pending.revision + 1;
+            if let Some(event) = self.pending.delete(&key, revision) {
+                self.pending.revision = revision;
+                batch.events.push(event);
+            }
+        }
+        if batch.compact.is_none() {
+            batch.compact = self.hub.log_excess(self.history_bytes);
+        }
+        if !batch.events.is_empty() || batch.compact.is_some() {
+            batch.revision = self.pending.revision;
+            if let Err(error) = self.disk.write(&batch, &self.pending) {
+                answers.fail(&error);
+                return Err(error);
+            }
+            self.hub.publish(self.pending.clone(), batch.events.into(), batch.compact);
+        }
+        Ok(answers.send())
+    }
+
+    fn decide(&mut self, request: Request, batch: &mut WriteBatch, answers: &mut Answers) {
+        match request {
+            Request::Txn { txn, reply, permit } => {
+                let result = self.apply(txn, batch);
+                answers.txns.push((reply, result, permit));
+            }
+            Request::Compact { revision, reply } => {
+                let current = self.hub.snapshot().revision;
+                if revision > current {
+                    drop(reply.send(Err(StoreError::Future { requested: revision, current })));
+                    return;
+                }
+                if revision > self.hub.compacted() {
+                    batch.compact = batch.compact.max(Some(revision));
+                }
+                answers.compactions.push(reply);
+            }
+            Request::Close { reply } => answers.close = Some(reply),
+        }
+    }
+
+    fn apply(&mut self, txn: Txn, batch: &mut WriteBatch) -> TxnResult {
+        let holds = |compare: &Compare| match compare {
+            Compare::Absent(key) => !self.pending.map.contains_key(key),
+            Compare::ModRevision(key, revision) => {
+                self.pending.map.get(key).is_some_and(|slot| slot.mod_revision == *revision)
+            }
+        };
+        if !txn.compare.iter().all(holds) {
+            let current = txn.compare.iter().map(|compare| match compare {
+                Compare::Absent(key) | Compare::ModRevision(key, _) => self.pending.get(key),
+            });
+            return TxnResult::Conflict { revision: self.pending.revision, current: current.collect() };
+        }
+        let revision = self.pending.revision + 1;
+        let before = batch.events.len();
+        for op in txn.ops {
+            match op {
+                Op::Put { key, value, ttl } => {
+                    let event = self.pending.put(key, value, revision);
+                    let key = event.record.key.clone();
+                    self.expiries.forget(&key);
+                    batch.expiries.remove(&key);
+                    if let Some(ttl) = ttl {
+                        let expiry = Expiry { ttl, at_unix_ms: unix_ms().saturating_add(millis(ttl)) };
+                        self.expiries.set(key.clone(), Instant::now() + ttl);
+                        batch.expiries.insert(key, expiry);
+                    }
+                    batch.events.push(event);
+                }
+                Op::Delete { key } => {
+                    self.expiries.forget(&key);
+                    batch.events.extend(self.pending.delete(&key, revision));
+                }
+            }
+        }
+        if batch.events.len() > before {
+            self.pending.revision = revision;
+        }
+        TxnResult::Committed { revision: self.pending.revision }
+    }
+}
+
+impl Answers {
+    fn send(self) -> Option<Reply<()>> {
+        // A caller that stopped waiting has dropped its receiver; the outcome stands all the same.
+        for (reply, result, _) in self.txns {
+            drop(reply.send(Ok(result)));
+        }
+        for reply in self.compactions {
+            drop(reply.send(Ok(())));
+        }
+        self.close
+    }
+
+    /// Tells everyone that the batch failed, each with its own copy of the reason.
+    fn fail(&mut self, error: &StoreError) {
+        for (reply, _, _) in self.txns.drain(..) {
+            drop(reply.send(Err(repeat(error))));
+        }
+        for reply in self.compactions.drain(..).chain(self.close.take()) {
+            drop(reply.send(Err(repeat(error))));
+        }
+    }
+}
+
+/// The same failure for another caller (I/O errors cannot be cloned).
+fn repeat(error: &StoreError) -> StoreError {
+    let again = |error: &std::io::Error| match error.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(error.kind(), error.to_string()),
+    };
+    match error {
+        StoreError::NoSpace(error) => StoreError::NoSpace(again(error)),
+        StoreError::Io(error) => StoreError::Io(again(error)),
+        error => StoreError::Corrupt { detail: error.to_string() },
+    }
+}
+
+/// When keys with a time to live are due, by this process's monotonic clock.
+#[derive(Debug, Default)]
+pub(crate) struct Expiries {
+    by_time: BTreeSet<(Instant, Bytes)>,
+    by_key: HashMap<Bytes, Instant>,
+}
+
+impl Expiries {
+    /// Takes over what the file held. The remaining time is never more than the whole, should the clock have gone back.
+    pub(crate) fn restore(saved: Vec<(Bytes, Expiry)>) -> Self {
+        let (now, now_unix_ms) = (Instant::now(), unix_ms());
+        let mut expiries = Expiries::default();
+        for (key, expiry) in saved {
+            let remaining = Duration::from_millis(expiry.at_unix_ms.saturating_sub(now_unix_ms)).min(expiry.ttl);
+            expiries.set(key, now + remaining);
+        }
+        expiries
+    }
+
+    fn set(&mut self, key: Bytes, due: Instant) {
+        self.by_time.insert((due, key.clone()));
+        self.by_key.insert(key, due);
+    }
+
+    fn forget(&mut self, key: &Bytes) {
+        if let Some(due) = self.by_key.remove(key) {
+            self.by_time.remove(&(due, key.clone()));
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.by_time.first().map(|(due, _)| *due)
+    }
+
+    fn take_due(&mut self, now: Instant) -> Vec<Bytes> {
+        let mut keys = Vec::new();
+        while let Some((due, _)) = self.by_time.first()
+            && *due <= now
+            && let Some((_, key)) = self.by_time.pop_first()
+        {
+            self.by_key.remove(&key);
+            keys.push(key);
+        }
+        keys
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+/// The first key that two ops write, if there is one.
+pub(crate) fn duplicate_key(ops: &[Op]) -> Option<&Bytes> {
+    let mut seen = HashSet::with_capacity(ops.len());
+    ops.iter().map(Op::key).find(|key| !seen.insert(*key))
+}

@@ -1,0 +1,342 @@
+//! The redb file: what survives.
+//!
+//! | table     | key               | value                                        |
+//! |-----------|-------------------|----------------------------------------------|
+//! | `meta`    | name              | `format`, `revision`, `compacted`            |
+//! | `current` | key               | record: revisions, time to live, value       |
+//! | `history` | (revision, index) | change: kind, key, the record before it      |
+//!
+//! A change holds only what was before it: what came after it is the next change's "before", or the current record.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+
+use super::state::{Log, Slot, Snapshot};
+use crate::api::{Event, EventKind, Record, Revision, StoreError};
+
+/// Version of the layout above.
+const FORMAT: u64 = 1;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const CURRENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("current");
+const HISTORY: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("history");
+
+/// Reads come from memory, so redb needs no more than its upper tree levels.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Replayed history is grouped into entries of about this many events.
+const EVENTS_PER_ENTRY: usize = 256;
+
+/// When a record's time to live ends, in wall-clock time (it goes on while the store is closed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    pub(crate) ttl: Duration,
+    /// Milliseconds since 1970.
+    pub(crate) at_unix_ms: u64,
+}
+
+/// What the file held.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) log: Log,
+    pub(crate) expiries: Vec<(Bytes, Expiry)>,
+}
+
+/// Changes of one batch, ready to be written.
+#[derive(Debug, Default)]
+pub(crate) struct WriteBatch {
+    pub(crate) events: Vec<Event>,
+    /// The time to live of the keys that have one after this batch.
+    pub(crate) expiries: HashMap<Bytes, Expiry>,
+    /// The newest revision after this batch.
+    pub(crate) revision: Revision,
+    /// Forget the history up to and including this revision.
+    pub(crate) compact: Option<Revision>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Disk {
+    db: Database,
+}
+
+impl Disk {
+    /// Opens or creates the file. A new file appears under its name only when it is complete.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        if !path.try_exists().map_err(StoreError::Io)? {
+            create(path)?;
+        }
+        let db = builder().open(path).map_err(from_redb)?;
+        Ok(Disk { db })
+    }
+
+    pub(crate) fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        let db = builder().create_with_backend(backend).map_err(from_redb)?;
+        initialise(&db)?;
+        Ok(Disk { db })
+    }
+
+    /// Reads everything.
+    pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
+        let read = self.db.begin_read().map_err(from_redb)?;
+        let meta = read.open_table(META).map_err(from_redb)?;
+        let number = |name: &str| -> Result<u64, StoreError> {
+            let value = meta.get(name).map_err(from_redb)?;
+            value.map(|value| value.value()).ok_or_else(|| corrupt(format!("no {name} in the meta table")))
+        };
+        let format = number("format")?;
+        if format > FORMAT {
+            return Err(StoreError::NewerFormat { found: format, supported: FORMAT });
+        }
+        let mut loaded = Loaded {
+            snapshot: Snapshot { revision: number("revision")?, ..Snapshot::default() },
+            log: Log::new(number("compacted")?),
+            expiries: Vec::new(),
+        };
+        let current = read.open_table(CURRENT).map_err(from_redb)?;
+        for entry in current.iter().map_err(from_redb)? {
+            let (key, value) = entry.map_err(from_redb)?;
+            let key = Bytes::copy_from_slice(key.value());
+            let mut value = value.value();
+            let (slot, expiry) = decode_slot(&mut value)?;
+            if let Some(expiry) = expiry {
+                loaded.expiries.push((key.clone(), expiry));
+            }
+            loaded.snapshot.map.insert(key, slot);
+        }
+        let history = read.open_table(HISTORY).map_err(from_redb)?;
+        let events = load_events(&loaded.snapshot, history.iter().map_err(from_redb)?.rev())?;
+        for events in by_entry(events) {
+            loaded.log.push(events);
+        }
+        Ok(loaded)
+    }
+
+    /// Writes a batch; on return it is on disk.
+    pub(crate) fn write(&self, batch: &WriteBatch, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let write = self.db.begin_write().map_err(from_redb)?;
+        {
+            let mut meta = write.open_table(META).map_err(from_redb)?;
+            meta.insert("revision", batch.revision).map_err(from_redb)?;
+            let mut history = write.open_table(HISTORY).map_err(from_redb)?;
+            if let Some(revision) = batch.compact {
+                meta.insert("compacted", revision).map_err(from_redb)?;
+                history.retain_in(..(revision + 1, 0), |_, _| false).map_err(from_redb)?;
+            }
+            let mut current = write.open_table(CURRENT).map_err(from_redb)?;
+            let mut buffer = Vec::new();
+            let (mut revision, mut index) = (0, 0);
+            for event in &batch.events {
+                index = if event.record.mod_revision == revision { index + 1 } else { 0 };
+                revision = event.record.mod_revision;
+                buffer.clear();
+                encode_change(event, &mut buffer);
+                history.insert((revision, index), buffer.as_slice()).map_err(from_redb)?;
+
+                let key = &event.record.key;
+                match snapshot.map.get(key) {
+                    // Only what stays of a key after the whole batch is written.
+                    Some(slot) if slot.mod_revision == revision => {
+                        buffer.clear();
+                        encode_slot(slot, batch.expiries.get(key).copied(), &mut buffer);
+                        current.insert(&key[..], buffer.as_slice()).map_err(from_redb)?;
+                    }
+                    Some(_) => {}
+                    None => drop(current.remove(&key[..]).map_err(from_redb)?),
+                }
+            }
+        }
+        write.commit().map_err(from_redb)
+    }
+
+    pub(crate) fn close(self) -> Result<(), StoreError> {
+        self.db.close().map_err(from_redb)
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn create(path: &Path) -> Result<(), StoreError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(directory).map_err(from_io)?;
+    let draft = tempfile::Builder::new().prefix(".store-").tempfile_in(directory).map_err(from_io)?;
+    let db = builder().create(draft.path()).map_err(from_redb)?;
+    initialise(&db)?;
+    db.close().map_err(from_redb)?;
+    draft.as_file().sync_all().map_err(from_io)?;
+    match draft.persist_noclobber(path) {
+        Ok(_) => {}
+        // Someone else created it meanwhile; opening it tells whether they still hold it.
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(from_io(error.error)),
+    }
+    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(from_io)
+}
+
+/// Writes the tables of an empty store, unless they are there.
+fn initialise(db: &Database) -> Result<(), StoreError> {
+    let write = db.begin_write().map_err(from_redb)?;
+    {
+        let mut meta = write.open_table(META).map_err(from_redb)?;
+        if meta.get("format").map_err(from_redb)?.is_some() {
+            return Ok(());
+        }
+        for (name, value) in [("format", FORMAT), ("revision", 0), ("compacted", 0)] {
+            meta.insert(name, value).map_err(from_redb)?;
+        }
+        write.open_table(CURRENT).map_err(from_redb)?;
+        write.open_table(HISTORY).map_err(from_redb)?;
+    }
+    write.commit().map_err(from_redb)
+}
+
+type HistoryItem<'a> =
+    Result<(redb::AccessGuard<'a, (u64, u32)>, redb::AccessGuard<'a, &'static [u8]>), redb::StorageError>;
+
+/// Rebuilds the changes, oldest first, from the newest one back to the oldest.
+fn load_events<'a>(
+    snapshot: &Snapshot,
+    newest_first: impl Iterator<Item = HistoryItem<'a>>,
+) -> Result<Vec<Event>, StoreError> {
+    let mut events = Vec::new();
+    // What each key was after the change that is looked at, if that is not what it is now.
+    let mut after: HashMap<Bytes, Option<Record>> = HashMap::new();
+    for item in newest_first {
+        let (at, change) = item.map_err(from_redb)?;
+        let (revision, _) = at.value();
+        let mut change = change.value();
+        let (kind, key, prev) = decode_change(&mut change)?;
+        let record = match kind {
+            EventKind::Put => after.remove(&key).unwrap_or_else(|| snapshot.get(&key)),
+            EventKind::Delete => prev.as_ref().map(|prev: &Record| Record { mod_revision: revision, ..prev.clone() }),
+        };
+        let record = record
+            .filter(|record| record.mod_revision == revision)
+            .ok_or_else(|| corrupt(format!("the change at revision {revision} has lost its value")))?;
+        after.insert(key, prev.clone());
+        events.push(Event { kind, record, prev });
+    }
+    events.reverse();
+    Ok(events)
+}
+
+/// Groups changes; a revision is never split.
+fn by_entry(events: Vec<Event>) -> Vec<Arc<[Event]>> {
+    let mut entries = Vec::new();
+    let mut entry: Vec<Event> = Vec::new();
+    for event in events {
+        let next_revision = entry.last().is_some_and(|last| last.record.mod_revision != event.record.mod_revision);
+        if entry.len() >= EVENTS_PER_ENTRY && next_revision {
+            entries.push(std::mem::take(&mut entry).into());
+        }
+        entry.push(event);
+    }
+    entries.push(entry.into());
+    entries
+}
+
+fn encode_slot(slot: &Slot, expiry: Option<Expiry>, out: &mut Vec<u8>) {
+    out.put_u64_le(slot.create_revision);
+    out.put_u64_le(slot.mod_revision);
+    out.put_u64_le(slot.version);
+    match expiry {
+        None => out.put_u8(0),
+        Some(expiry) => {
+            out.put_u8(1);
+            out.put_u64_le(u64::try_from(expiry.ttl.as_millis()).unwrap_or(u64::MAX));
+            out.put_u64_le(expiry.at_unix_ms);
+        }
+    }
+    out.put_slice(&slot.value);
+}
+
+fn decode_slot(input: &mut &[u8]) -> Result<(Slot, Option<Expiry>), StoreError> {
+    let create_revision = number(input)?;
+    let mod_revision = number(input)?;
+    let version = number(input)?;
+    let expiry = match byte(input)? {
+        0 => None,
+        1 => Some(Expiry { ttl: Duration::from_millis(number(input)?), at_unix_ms: number(input)? }),
+        flag => return Err(corrupt(format!("unknown record flag {flag}"))),
+    };
+    let value = Bytes::copy_from_slice(input);
+    Ok((Slot { value, create_revision, mod_revision, version }, expiry))
+}
+
+fn encode_change(event: &Event, out: &mut Vec<u8>) {
+    out.put_u8(match event.kind {
+        EventKind::Put => 1,
+        EventKind::Delete => 2,
+    });
+    // Keys are bounded far below 4 GiB by the limit on a transaction's size.
+    out.put_u32_le(u32::try_from(event.record.key.len()).unwrap_or(u32::MAX));
+    out.put_slice(&event.record.key);
+    if let Some(prev) = &event.prev {
+        let slot = Slot {
+            value: prev.value.clone(),
+            create_revision: prev.create_revision,
+            mod_revision: prev.mod_revision,
+            version: prev.version,
+        };
+        encode_slot(&slot, None, out);
+    }
+}
+
+fn decode_change(input: &mut &[u8]) -> Result<(EventKind, Bytes, Option<Record>), StoreError> {
+    let kind = match byte(input)? {
+        1 => EventKind::Put,
+        2 => EventKind::Delete,
+        kind => return Err(corrupt(format!("unknown kind of change {kind}"))),
+    };
+    let length = input.try_get_u32_le().map_err(|_| corrupt("a change is cut short".to_owned()))? as usize;
+    let (key, rest) = input.split_at_checked(length).ok_or_else(|| corrupt("a change is cut short".to_owned()))?;
+    let key = Bytes::copy_from_slice(key);
+    *input = rest;
+    let prev = match input.is_empty() {
+        true => None,
+        false => Some(decode_slot(input)?.0.record(key.clone())),
+    };
+    Ok((kind, key, prev))
+}
+
+fn number(input: &mut &[u8]) -> Result<u64, StoreError> {
+    input.try_get_u64_le().map_err(|_| corrupt("a record is cut short".to_owned()))
+}
+
+fn byte(input: &mut &[u8]) -> Result<u8, StoreError> {
+    input.try_get_u8().map_err(|_| corrupt("a record is cut short".to_owned()))
+}
+
+fn corrupt(detail: String) -> StoreError {
+    StoreError::Corrupt { detail }
+}
+
+fn from_io(error: std::io::Error) -> StoreError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::NoSpace(error),
+        // redb says so of a file that is none of its own.
+        std::io::ErrorKind::InvalidData => corrupt(error.to_string()),
+        _ => StoreError::Io(error),
+    }
+}
+
+fn from_redb(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        redb::Error::Io(error) => from_io(error),
+        redb::Error::DatabaseAlreadyOpen => StoreError::InUse,
+        redb::Error::Corrupted(detail) => corrupt(detail),
+        error => corrupt(error.to_string()),
+    }
+}
