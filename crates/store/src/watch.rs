@@ -134,7 +134,7 @@ impl BatchSender {
         if queued > 0 && queued + cost > self.limit_bytes {
             let error = StoreError::SlowWatcher { limit_bytes: self.limit_bytes };
             // The receiver may be gone, which ends the watch as well.
-            let _ = self.live.send(Delivery { cost: cost, batch: Err(error) });
+            let _ = self.live.send(Delivery { cost, batch: Err(error) });
             return false;
         }
         self.live.send(Delivery { cost, batch: Ok(batch) }).is_ok()
