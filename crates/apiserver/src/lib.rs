@@ -1,1 +1,32 @@
-//! placeholder
+//! The Kubernetes API server: every request of every client passes through one chain and one pipeline here.
+//!
+//! A resource is a row of one immutable table ([`registry::def::ResourceDef`]); routes, discovery, OpenAPI, tables, storage
+//! keys and RBAC names are derived from the rows. Where a resource differs from the others it has a
+//! [`registry::strategy::Strategy`]. Objects are stored as canonical JSON without their revision; get, list and watch send
+//! shared slices of these bytes and do not decode them.
+//!
+//! Order of a request: in-flight limit, authenticate, impersonate, authorise, pin the row, verb. Order of a write: decode
+//! (field validation, pruning, defaults), mutating admission, metadata, prepare, reserve, validate, warn, canonicalise,
+//! validating admission, store, render.
+//!
+//! It owns the keys below `/registry/` of its store, and the listeners it is given; no files.
+//!
+//! **Invariant:** nothing here asks whether a resource is built in or custom.
+//! **Invariant:** every write of an object by a client passes [`admission::AdmissionChain`].
+//! **Invariant:** errors become a `Status` response in one function, `http::respond::error`.
+//! **Invariant:** controllers and other parts of kminik reach objects as clients, through [`ApiServer::service`].
+
+pub mod admission;
+pub mod auth;
+mod builtin;
+pub mod config;
+mod error;
+pub mod http;
+pub mod registry;
+mod server;
+pub mod storage;
+mod strategies;
+mod verbs;
+
+pub use config::{CertificateAndKey, Cidr, Config};
+pub use server::Server;

@@ -1,0 +1,105 @@
+//! Admission: plugins that may change or refuse what is about to be written, in one ordered table.
+//!
+//! Every write of every resource passes here; there is no other way into the store for a client.
+
+use async_trait::async_trait;
+use kminik_meta::{Object, StatusError};
+
+use crate::auth::UserInfo;
+use crate::registry::Registry;
+use crate::registry::def::{ResourceDef, VersionDef};
+
+/// What the request does to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// A request as plugins see it. Objects are in the row's stored version.
+pub struct Attributes<'a> {
+    pub registry: &'a Registry,
+    pub row: &'a ResourceDef,
+    /// The version of the request.
+    pub version: &'a VersionDef,
+    pub operation: Operation,
+    pub user: &'a UserInfo,
+    /// Empty for cluster-scoped resources.
+    pub namespace: &'a str,
+    /// Empty while a name is not yet generated.
+    pub name: &'a str,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    /// Before the change; on create `None`.
+    pub old: Option<&'a Object>,
+    pub dry_run: bool,
+    /// The CreateOptions, UpdateOptions or DeleteOptions of the request.
+    pub options: Option<&'a Object>,
+}
+
+/// A plugin. Both phases default to doing nothing, so a plugin implements what it is for.
+#[async_trait]
+pub trait Admission: Send + Sync + 'static {
+    /// As upstream's plugin of this purpose is called.
+    fn name(&self) -> &'static str;
+
+    /// Whether the plugin wants to see the request at all.
+    fn handles(&self, attributes: &Attributes<'_>) -> bool;
+
+    /// May change the object; runs before validation. On delete there is no object and this is not called.
+    ///
+    /// # Errors
+    /// The request is refused with this status.
+    async fn mutate(&self, _attributes: &Attributes<'_>, _object: &mut Object) -> Result<(), StatusError> {
+        Ok(())
+    }
+
+    /// Looks at the final object (`None` on delete and connect); runs after validation.
+    ///
+    /// # Errors
+    /// The request is refused with this status.
+    async fn validate(&self, _attributes: &Attributes<'_>, _object: Option<&Object>) -> Result<(), StatusError> {
+        Ok(())
+    }
+}
+
+/// The plugins in their order.
+#[derive(Default)]
+pub struct AdmissionChain {
+    plugins: Vec<Box<dyn Admission>>,
+}
+
+impl AdmissionChain {
+    pub fn new(plugins: Vec<Box<dyn Admission>>) -> Self {
+        AdmissionChain { plugins }
+    }
+
+    /// Runs the mutating phase; tells whether a plugin changed the object.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), StatusError> {
+        for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
+            plugin.mutate(attributes, object).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the validating phase.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), StatusError> {
+        for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
+            plugin.validate(attributes, object).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The plugins that are always on, in order.
+pub fn default_plugins() -> Vec<Box<dyn Admission>> {
+    Vec::new()
+}

@@ -1,0 +1,173 @@
+//! Who is asking, and may they: the seams of authentication and authorisation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::request::Parts;
+use kminik_meta::StatusError;
+
+/// Group of every request whose identity was proven.
+pub const AUTHENTICATED: &str = "system:authenticated";
+/// Group of requests without credentials.
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Name of requests without credentials.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group that may do anything.
+pub const MASTERS: &str = "system:masters";
+
+/// An identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    pub name: String,
+    /// May be empty.
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// A proven identity with these groups and `system:authenticated`.
+    pub fn new(name: impl Into<String>, groups: &[&str]) -> Self {
+        let mut groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+        groups.push(AUTHENTICATED.to_owned());
+        UserInfo { name: name.into(), groups, ..Default::default() }
+    }
+
+    /// The identity of a request without credentials.
+    pub fn anonymous() -> Self {
+        UserInfo { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..Default::default() }
+    }
+
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|own| own == group)
+    }
+}
+
+/// What the transport knows of the peer: its certificate chain in DER, leaf first. The handshake has verified it against
+/// the client CA; it is absent where the client sent none.
+#[derive(Clone, Debug, Default)]
+pub struct PeerCertificates(pub Arc<[Vec<u8>]>);
+
+/// Finds out who a request is from.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// `None`: this authenticator sees no credentials of its kind.
+    ///
+    /// # Errors
+    /// Credentials are there but wrong; the request is answered with 401.
+    async fn authenticate(&self, request: &Parts, peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError>;
+}
+
+/// What is asked of an [`Authorizer`].
+#[derive(Clone, Debug, Default)]
+pub struct Attributes {
+    pub user: UserInfo,
+    /// RBAC verb: `get`, `deletecollection`, `impersonate`, `approve` … or the lower-case HTTP method for non-resource paths.
+    pub verb: String,
+    /// Set for requests of resources; then `path` is not looked at.
+    pub resource_request: bool,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    /// The URL's path.
+    pub path: String,
+    /// The request's selectors as sent; the node authorizer looks for `spec.nodeName=`.
+    pub field_selector: String,
+    pub label_selector: String,
+}
+
+/// An authorizer's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Allowed; the reason is for logs and access reviews.
+    Allow { reason: String },
+    /// Not known to this authorizer; the next one is asked. Nobody's allowing means forbidden.
+    NoOpinion { reason: String },
+    /// Forbidden, whatever others say.
+    Deny { reason: String },
+}
+
+impl Decision {
+    pub fn allowed(&self) -> bool {
+        matches!(self, Decision::Allow { .. })
+    }
+}
+
+/// A rule as SelfSubjectRulesReview reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleSummary {
+    pub verbs: Vec<String>,
+    pub api_groups: Vec<String>,
+    pub resources: Vec<String>,
+    pub resource_names: Vec<String>,
+    pub non_resource_urls: Vec<String>,
+}
+
+/// Decides whether an identity may do something.
+#[async_trait]
+pub trait Authorizer: Send + Sync + 'static {
+    async fn authorize(&self, attributes: &Attributes) -> Decision;
+    /// All rules this authorizer knows for the user in a namespace.
+    async fn rules(&self, _user: &UserInfo, _namespace: &str) -> Vec<RuleSummary> {
+        Vec::new()
+    }
+}
+
+/// Asks authenticators in order; the first that knows the credentials decides.
+pub struct AuthenticatorChain(pub Vec<Arc<dyn Authenticator>>);
+
+#[async_trait]
+impl Authenticator for AuthenticatorChain {
+    async fn authenticate(&self, request: &Parts, peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
+        for authenticator in &self.0 {
+            if let Some(user) = authenticator.authenticate(request, peer).await? {
+                return Ok(Some(user));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Asks authorizers in order; the first with an opinion decides.
+pub struct AuthorizerChain(pub Vec<Arc<dyn Authorizer>>);
+
+#[async_trait]
+impl Authorizer for AuthorizerChain {
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            match authorizer.authorize(attributes).await {
+                Decision::NoOpinion { reason } if reason.is_empty() => {}
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion { reason: reasons.join("\n") }
+    }
+
+    async fn rules(&self, user: &UserInfo, namespace: &str) -> Vec<RuleSummary> {
+        let mut rules = Vec::new();
+        for authorizer in &self.0 {
+            rules.extend(authorizer.rules(user, namespace).await);
+        }
+        rules
+    }
+}
+
+/// `system:masters` may do everything, before anything else is asked.
+pub struct MastersAuthorizer;
+
+#[async_trait]
+impl Authorizer for MastersAuthorizer {
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        if attributes.user.in_group(MASTERS) {
+            Decision::Allow { reason: String::new() }
+        } else {
+            Decision::NoOpinion { reason: String::new() }
+        }
+    }
+}

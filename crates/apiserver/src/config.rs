@@ -1,0 +1,87 @@
+//! What the API server is told when it is made.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kminik_store::Store;
+
+/// PEM-encoded certificate chain and private key.
+#[derive(Clone)]
+pub struct CertificateAndKey {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+/// An IPv4 network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    pub address: std::net::Ipv4Addr,
+    /// 0 to 32.
+    pub prefix: u8,
+}
+
+impl Default for Cidr {
+    /// The services' network, 10.96.0.0/12.
+    fn default() -> Self {
+        Cidr { address: std::net::Ipv4Addr::new(10, 96, 0, 0), prefix: 12 }
+    }
+}
+
+/// Configuration of an [`crate::ApiServer`]. Files are read by the caller.
+#[derive(Clone)]
+pub struct Config {
+    pub store: Arc<dyn Store>,
+    /// What it serves HTTPS with.
+    pub serving: CertificateAndKey,
+    /// Client certificates are verified against it; also published to pods as the root CA.
+    pub client_ca_pem: String,
+    /// PEM private key (PKCS#8) that signs service account tokens.
+    pub service_account_key_pem: String,
+    /// Issuer of service account tokens, default `https://kubernetes.default.svc.cluster.local`.
+    pub service_account_issuer: String,
+    /// Cluster IPs are taken from it; the first one is the API's.
+    pub service_cidr: Cidr,
+    /// Node ports, both ends included.
+    pub node_ports: (u16, u16),
+    /// Where the `kubernetes` Service's endpoint points to.
+    pub advertise_address: IpAddr,
+    /// Port of the same endpoint.
+    pub advertise_port: u16,
+    /// The certificate by which the kubelets know this server.
+    pub kubelet_client: CertificateAndKey,
+    /// CA that signed the kubelets' serving certificates.
+    pub kubelet_ca_pem: String,
+    /// Non-watching requests served at once; more get 429.
+    pub max_in_flight: usize,
+    /// A non-watching request may take so long.
+    pub request_timeout: Duration,
+}
+
+impl Config {
+    /// Upstream's limits and kminik's networks; no kubelet access beyond the given certificate.
+    pub fn new(
+        store: Arc<dyn Store>,
+        serving: CertificateAndKey,
+        client_ca_pem: String,
+        service_account_key_pem: String,
+        kubelet_client: CertificateAndKey,
+        advertise_address: IpAddr,
+    ) -> Self {
+        Config {
+            store,
+            serving,
+            kubelet_ca_pem: client_ca_pem.clone(),
+            client_ca_pem,
+            service_account_key_pem,
+            service_account_issuer: "https://kubernetes.default.svc.cluster.local".into(),
+            service_cidr: Cidr::default(),
+            node_ports: (30000, 32767),
+            advertise_address,
+            advertise_port: 8443,
+            kubelet_client,
+            max_in_flight: 600,
+            request_timeout: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What a request names: resource, verb and scope, read off its method and URL.
+
+use std::borrow::Cow;
+
+use http::{Method, Uri};
+
+/// A request in RBAC's terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// The URL's path, without query.
+    pub path: String,
+    /// False for paths like `/healthz` and `/apis`: then only `path` and `verb` are set.
+    pub is_resource: bool,
+    /// RBAC verb, or the lower-case method for non-resource paths.
+    pub verb: String,
+    pub group: String,
+    pub version: String,
+    /// Empty for cluster-scoped requests and for all namespaces.
+    pub namespace: String,
+    pub resource: String,
+    pub subresource: String,
+    pub name: String,
+    /// What follows the subresource, without its first slash.
+    pub rest: String,
+}
+
+impl RequestInfo {
+    /// Reads method, path and query.
+    pub fn of(method: &Method, uri: &Uri) -> Self {
+        let path = uri.path();
+        let query = Query::parse(uri.query().unwrap_or_default());
+        resource_info(method, path, &query).unwrap_or_else(|| RequestInfo {
+            path: path.to_owned(),
+            verb: method.as_str().to_lowercase(),
+            ..Default::default()
+        })
+    }
+
+    /// Whether the request may last: it is not counted nor timed out.
+    pub fn long_running(&self) -> bool {
+        self.verb == "watch" || matches!(self.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
+    }
+}
+
+fn resource_info(method: &Method, path: &str, query: &Query) -> Option<RequestInfo> {
+    let mut parts = path.split('/').filter(|part| !part.is_empty()).map(decode);
+    let (group, version) = match parts.next()?.as_ref() {
+        "api" => (String::new(), parts.next()?.into_owned()),
+        "apis" => (parts.next()?.into_owned(), parts.next()?.into_owned()),
+        _ => return None,
+    };
+    let mut rest: Vec<String> = parts.map(Cow::into_owned).collect();
+    if rest.is_empty() {
+        return None;
+    }
+    let mut info = RequestInfo { path: path.to_owned(), is_resource: true, group, version, ..Default::default() };
+    // The old form `/api/v1/watch/...` still works.
+    let old_watch = rest.first().is_some_and(|part| part == "watch") && rest.len() > 1;
+    if old_watch {
+        rest.remove(0);
+    }
+    if rest.len() > 1 && rest[0] == "namespaces" {
+        info.namespace.clone_from(&rest[1]);
+        // `namespaces/x` and its own subresources are the namespace; anything else is inside it.
+        if rest.len() > 2 && !matches!(rest[2].as_str(), "status" | "finalize") {
+            rest.drain(..2);
+        }
+    }
+    let mut rest = rest.into_iter();
+    info.resource = rest.next()?;
+    info.name = rest.next().unwrap_or_default();
+    info.subresource = rest.next().unwrap_or_default();
+    info.rest = rest.collect::<Vec<_>>().join("/");
+    if path.ends_with('/') && !info.rest.is_empty() {
+        info.rest.push('/');
+    }
+    if info.resource == "namespaces" && info.group.is_empty() {
+        info.namespace.clone_from(&info.name);
+    }
+    let wants_watch = old_watch || query.flag("watch");
+    info.verb = match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if info.name.is_empty() => "deletecollection",
+        Method::DELETE => "delete",
+        Method::GET | Method::HEAD if info.name.is_empty() && wants_watch => "watch",
+        Method::GET | Method::HEAD if info.name.is_empty() => "list",
+        Method::GET | Method::HEAD if old_watch => "watch",
+        Method::GET | Method::HEAD => "get",
+        _ => return None,
+    }
+    .to_owned();
+    // A list or watch of one name counts as that object, so that rules with resourceNames can allow it.
+    if info.name.is_empty()
+        && matches!(info.verb.as_str(), "list" | "watch" | "deletecollection")
+        && let Some(selector) = query.get("fieldSelector")
+        && let Some(name) = selector.split(',').find_map(|term| term.strip_prefix("metadata.name="))
+    {
+        info.name = name.trim_start_matches('=').to_owned();
+    }
+    Some(info)
+}
+
+fn decode(part: &str) -> Cow<'_, str> {
+    if !part.contains('%') {
+        return Cow::Borrowed(part);
+    }
+    let mut out = Vec::with_capacity(part.len());
+    let bytes = part.as_bytes();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = bytes.get(at + 1..at + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match (byte, escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
+            (b'%', Some(value)) => {
+                out.push(value);
+                at += 3;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// The decoded pairs of a query string.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: &str) -> Self {
+        Query(url::form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+    }
+
+    /// The first value of a key, `None` if it is absent or empty.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// All values of a key.
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// As upstream reads booleans: present and neither `0` nor `false`.
+    pub fn flag(&self, key: &str) -> bool {
+        self.0.iter().any(|(known, value)| known == key && value != "0" && value != "false")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(method: Method, uri: &str) -> RequestInfo {
+        RequestInfo::of(&method, &uri.parse().unwrap())
+    }
+
+    #[test]
+    fn urls_name_resources() {
+        let cases = [
+            (Method::GET, "/api/v1/namespaces/a/pods/p/log?follow=true", "get a pods p log"),
+            (Method::GET, "/api/v1/pods", "list  pods  "),
+            (Method::GET, "/api/v1/pods?watch=1", "watch  pods  "),
+            (Method::GET, "/api/v1/watch/namespaces/a/pods", "watch a pods  "),
+            (Method::GET, "/api/v1/namespaces/a", "get a namespaces a "),
+            (Method::PUT, "/api/v1/namespaces/a/finalize", "update a namespaces a finalize"),
+            (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "deletecollection a deployments  "),
+            (
+                Method::GET,
+                "/apis/apps/v1/namespaces/a/deployments?fieldSelector=metadata.name%3Dx",
+                "list a deployments x ",
+            ),
+            (Method::POST, "/api/v1/nodes/n/proxy/a/b/", "create  nodes n proxy"),
+        ];
+        for (method, uri, expected) in cases {
+            let info = info(method, uri);
+            let found = [info.verb, info.namespace, info.resource, info.name, info.subresource].join(" ");
+            assert_eq!(found, expected, "{uri}");
+        }
+        assert_eq!(info(Method::GET, "/api/v1/nodes/n/proxy/a/b/").rest, "a/b/");
+    }
+
+    #[test]
+    fn other_paths_are_not_resources() {
+        for path in ["/", "/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/healthz", "/openapi/v3"] {
+            let info = info(Method::GET, path);
+            assert!(!info.is_resource, "{path}");
+            assert_eq!((info.verb.as_str(), info.path.as_str()), ("get", path));
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! What a resource is, as plain data: one [`ResourceDef`] a resource, built-in or custom.
+//!
+//! Everything a client can see of a resource (routes, discovery, OpenAPI, tables, storage keys, RBAC names) is derived
+//! from its row; nothing is listed a second time.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kminik_meta::Object;
+
+use super::action::{Action, Connect, Create};
+use super::strategy::Strategy;
+
+/// Static text for built-in rows, owned text for rows that come from custom resource definitions.
+pub type Text = Cow<'static, str>;
+
+/// Where the objects of a resource live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Namespaced,
+    Cluster,
+}
+
+/// What a request wants done, in RBAC's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    /// All verbs, in the (alphabetical) order of discovery documents.
+    pub const ALL: [Verb; 8] = [
+        Verb::Create,
+        Verb::Delete,
+        Verb::DeleteCollection,
+        Verb::Get,
+        Verb::List,
+        Verb::Patch,
+        Verb::Update,
+        Verb::Watch,
+    ];
+    /// What a resource that can only be asked (a review) offers.
+    pub const CREATE_ONLY: [Verb; 1] = [Verb::Create];
+
+    /// The verb as RBAC rules and discovery write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Delete => "delete",
+            Verb::DeleteCollection => "deletecollection",
+            Verb::Get => "get",
+            Verb::List => "list",
+            Verb::Patch => "patch",
+            Verb::Update => "update",
+            Verb::Watch => "watch",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One resource: a group's plural with all its versions.
+#[derive(Clone)]
+pub struct ResourceDef {
+    /// Empty for the core group.
+    pub group: Text,
+    pub plural: Text,
+    pub singular: Text,
+    pub kind: Text,
+    pub list_kind: Text,
+    pub short_names: Vec<Text>,
+    pub categories: Vec<Text>,
+    pub scope: Scope,
+    pub verbs: Vec<Verb>,
+    /// The versions, preferred one first. Exactly one is `stored`, unless the storage is virtual.
+    pub versions: Vec<VersionDef>,
+    pub storage: Storage,
+    pub subresources: Vec<Subresource>,
+    pub policy: Policy,
+    pub strategy: Arc<dyn Strategy>,
+}
+
+/// One version of a resource.
+#[derive(Clone)]
+pub struct VersionDef {
+    pub name: Text,
+    /// Clients may use it; a version that is not served can still be the stored one.
+    pub served: bool,
+    /// Objects are persisted in this version.
+    pub stored: bool,
+    /// How to reach the stored version and back; `None` where only apiVersion differs.
+    pub conversion: Option<Conversion>,
+    /// Paths (`status.phase`) that field selectors may use besides metadata.name and metadata.namespace.
+    pub selectable_fields: Vec<SelectableField>,
+    /// Answered with a `Warning` header on every use.
+    pub deprecation: Option<Text>,
+}
+
+/// A field that field selectors can name.
+#[derive(Clone)]
+pub struct SelectableField {
+    /// The label of the selector, as `spec.nodeName`.
+    pub label: Text,
+    /// What an object without the field counts as.
+    pub default: Text,
+    /// Reads the field; `None` reads the JSON path spelled by `label`.
+    pub read: Option<fn(&Object) -> String>,
+}
+
+/// Conversion between a version and the stored one. Must keep every field a round trip needs.
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    pub to_stored: fn(&mut Object),
+    pub from_stored: fn(&mut Object),
+}
+
+/// Where the objects are.
+#[derive(Clone)]
+pub enum Storage {
+    /// In the store.
+    Stored {
+        /// Key prefix below the registry's root, without slashes at its ends (`core/pods`). Two rows that share it are two views of one set.
+        prefix: Text,
+        /// apiVersion of the stored bytes.
+        api_version: Text,
+        /// Kind of the stored bytes.
+        kind: Text,
+        /// Objects disappear this long after their last write.
+        ttl: Option<Duration>,
+    },
+    /// Nowhere: a create is answered by code (reviews).
+    Virtual(Arc<dyn Create>),
+}
+
+/// A path below an object.
+#[derive(Clone)]
+pub struct Subresource {
+    /// As in the URL, `status`.
+    pub name: Text,
+    pub kind: SubresourceKind,
+}
+
+/// What stands behind a subresource.
+#[derive(Clone)]
+pub enum SubresourceKind {
+    /// The object itself through another strategy: get, update, patch (`status`, `resize`, `ephemeralcontainers`).
+    View(Arc<dyn Strategy>),
+    /// autoscaling/v1 Scale over paths of the object: get, update, patch.
+    Scale(ScalePaths),
+    /// Code that answers one verb with an object (`binding`, `eviction`, `token`, `finalize`).
+    Action(Arc<dyn Action>),
+    /// A raw connection (`exec`, `attach`, `portforward`, `log`, `proxy`).
+    Connect(Arc<dyn Connect>),
+}
+
+/// Where Scale finds its fields.
+#[derive(Clone, Debug)]
+pub struct ScalePaths {
+    /// `.spec.replicas`
+    pub spec_replicas: Text,
+    /// `.status.replicas`
+    pub status_replicas: Text,
+    /// `.spec.selector` (a LabelSelector, a map, or a string).
+    pub selector: Option<Text>,
+}
+
+/// Differences that need no code.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// PUT to an absent name creates it.
+    pub create_on_update: bool,
+    /// PUT without resourceVersion overwrites.
+    pub unconditional_update: bool,
+    /// What becomes of dependents when the client does not say.
+    pub propagation: Propagation,
+    /// The main resource ignores changes of `status`, creates drop it; `/status` ignores all but it and metadata.
+    pub status_reset: bool,
+    /// `metadata.generation` counts changes outside metadata and status.
+    pub generation: bool,
+    /// Names: the DNS subdomain rule, or RBAC's looser path segment rule.
+    pub names: NameRule,
+}
+
+/// How names of a resource are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// RFC 1123 subdomain, 253 characters.
+    Subdomain,
+    /// RFC 1123 label, 63 characters.
+    Label,
+    /// RFC 1035 label, 63 characters (services).
+    Label1035,
+    /// Any path segment (RBAC).
+    PathSegment,
+}
+
+/// Deletion of dependents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            create_on_update: false,
+            unconditional_update: true,
+            propagation: Propagation::Background,
+            status_reset: true,
+            generation: false,
+            names: NameRule::Subdomain,
+        }
+    }
+}
+
+impl VersionDef {
+    /// A served and stored version without conversion or selectable fields.
+    pub fn stored(name: impl Into<Text>) -> Self {
+        VersionDef {
+            name: name.into(),
+            served: true,
+            stored: true,
+            conversion: None,
+            selectable_fields: Vec::new(),
+            deprecation: None,
+        }
+    }
+}
+
+impl ResourceDef {
+    /// A stored, namespaced row of one version with all verbs and the default strategy.
+    pub fn new(group: &'static str, version: &'static str, plural: &'static str, kind: &'static str) -> Self {
+        let group_dir = if group.is_empty() { "core" } else { group };
+        ResourceDef {
+            group: group.into(),
+            plural: plural.into(),
+            singular: kind.to_lowercase().into(),
+            kind: kind.into(),
+            list_kind: format!("{kind}List").into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            scope: Scope::Namespaced,
+            verbs: Verb::ALL.to_vec(),
+            versions: vec![VersionDef::stored(version)],
+            storage: Storage::Stored {
+                prefix: format!("{group_dir}/{plural}").into(),
+                api_version: api_version(group, version).into(),
+                kind: kind.into(),
+                ttl: None,
+            },
+            subresources: Vec::new(),
+            policy: Policy::default(),
+            strategy: Arc::new(super::strategy::Default),
+        }
+    }
+
+    /// A row that only answers creates.
+    pub fn answering(
+        group: &'static str,
+        version: &'static str,
+        plural: &'static str,
+        kind: &'static str,
+        create: Arc<dyn Create>,
+    ) -> Self {
+        let mut row = Self::new(group, version, plural, kind).cluster();
+        row.verbs = Verb::CREATE_ONLY.to_vec();
+        row.storage = Storage::Virtual(create);
+        row
+    }
+
+    pub fn cluster(mut self) -> Self {
+        self.scope = Scope::Cluster;
+        self
+    }
+
+    pub fn short(mut self, names: &[&'static str]) -> Self {
+        self.short_names = names.iter().map(|name| Text::from(*name)).collect();
+        self
+    }
+
+    /// Member of `kubectl get all`.
+    pub fn in_all(mut self) -> Self {
+        self.categories.push("all".into());
+        self
+    }
+
+    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
+    pub fn policy(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+        change(&mut self.policy);
+        self
+    }
+
+    /// Adds `/status` with the default strategy of the row's policy.
+    pub fn with_status(self) -> Self {
+        self.with_view("status", super::strategy::Status)
+    }
+
+    /// Adds a subresource that is the object through another strategy.
+    pub fn with_view(mut self, name: &'static str, strategy: impl Strategy) -> Self {
+        self.subresources.push(Subresource { name: name.into(), kind: SubresourceKind::View(Arc::new(strategy)) });
+        self
+    }
+
+    /// Adds `/scale` over `.spec.replicas`, `.status.replicas` and `.spec.selector`.
+    pub fn with_scale(mut self) -> Self {
+        self.subresources.push(Subresource {
+            name: "scale".into(),
+            kind: SubresourceKind::Scale(ScalePaths {
+                spec_replicas: ".spec.replicas".into(),
+                status_replicas: ".status.replicas".into(),
+                selector: Some(".spec.selector".into()),
+            }),
+        });
+        self
+    }
+
+    pub fn with_action(mut self, name: &'static str, action: impl Action) -> Self {
+        self.subresources.push(Subresource { name: name.into(), kind: SubresourceKind::Action(Arc::new(action)) });
+        self
+    }
+
+    pub fn with_connect(mut self, name: &'static str, connect: impl Connect) -> Self {
+        self.subresources.push(Subresource { name: name.into(), kind: SubresourceKind::Connect(Arc::new(connect)) });
+        self
+    }
+
+    /// Makes JSON paths usable in field selectors of every version.
+    pub fn selectable(mut self, labels: &[&'static str]) -> Self {
+        for version in &mut self.versions {
+            version.selectable_fields.extend(labels.iter().map(|label| SelectableField {
+                label: (*label).into(),
+                default: "".into(),
+                read: None,
+            }));
+        }
+        self
+    }
+
+    /// The version of that name, if served.
+    pub fn version(&self, name: &str) -> Option<&VersionDef> {
+        self.versions.iter().find(|version| version.served && version.name == name)
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// `plural` or `plural.group`: how errors and logs name the resource.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    pub fn namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+}
+
+/// `v1` for the core group, else `group/version`.
+pub fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}

@@ -1,0 +1,197 @@
+//! The resources this server knows, and access to their objects below the pipeline of requests.
+
+pub mod action;
+pub mod def;
+pub mod strategy;
+pub mod table;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use kminik_meta::{Object, StatusError};
+use kminik_store::{Compare, Op, Store, Txn, TxnResult};
+
+use self::def::{ResourceDef, Storage};
+use self::table::ResourceTable;
+use crate::error::from_store;
+use crate::storage::cache::{Cache, Snapshot};
+use crate::storage::entry::Entry;
+use crate::storage::{codec, key};
+
+/// Attempts of an optimistic write before the client is told to try again.
+const UPDATE_ATTEMPTS: usize = 64;
+
+/// The table of rows over the store and its cache. Nothing here admits, validates or authorises: that is the pipeline's.
+pub struct Registry {
+    table: ArcSwap<ResourceTable>,
+    store: Arc<dyn Store>,
+    cache: Arc<Cache>,
+}
+
+/// What an optimistic write did.
+pub enum Written {
+    /// Stored at this revision.
+    Stored(Arc<Entry>),
+    /// The change changed nothing; the object stands as it was.
+    Unchanged(Arc<Entry>),
+    /// Removed at this revision; the entry is the last state, at the revision of the removal.
+    Deleted(Arc<Entry>),
+}
+
+/// What an optimistic write wants done.
+pub enum Change {
+    Put(Object),
+    Delete,
+    /// Leave the object as it is.
+    Keep,
+}
+
+impl Registry {
+    pub fn new(table: ResourceTable, store: Arc<dyn Store>, cache: Arc<Cache>) -> Self {
+        Registry { table: ArcSwap::from_pointee(table), store, cache }
+    }
+
+    /// The present table. A request takes it once.
+    pub fn table(&self) -> Arc<ResourceTable> {
+        self.table.load_full()
+    }
+
+    /// Replaces the table; requests under way keep the one they have.
+    pub fn swap_table(&self, table: ResourceTable) {
+        self.table.store(Arc::new(table));
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// A row that is always in the table.
+    ///
+    /// # Errors
+    /// 404 if it is not.
+    pub fn row(&self, group: &str, plural: &str) -> Result<Arc<ResourceDef>, StatusError> {
+        self.table().row(group, plural).cloned().ok_or_else(StatusError::resource_not_found)
+    }
+
+    /// What the cache holds of a resource: never blocks, may lack the newest writes. Empty for a resource without storage.
+    pub fn cached(&self, group: &str, plural: &str) -> Snapshot {
+        let prefix = self.row(group, plural).ok().and_then(|row| storage_prefix(&row).ok().map(str::to_owned));
+        self.cache.snapshot(&prefix.unwrap_or_default())
+    }
+
+    /// The newest object from the cache; see [`Registry::cached`].
+    pub fn cached_object(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let row = self.row(group, plural).ok()?;
+        let prefix = storage_prefix(&row).ok()?;
+        let snapshot = self.cache.snapshot(prefix);
+        snapshot.get(&key::object(prefix, namespace, name))?.object().ok()
+    }
+
+    /// Reads one object as the store has it now, in its stored version.
+    ///
+    /// # Errors
+    /// When the store fails; an absent object is `None`.
+    pub async fn get(&self, row: &ResourceDef, namespace: &str, name: &str) -> Result<Option<Entry>, StatusError> {
+        let (_, record) =
+            self.store.get(&key::object(storage_prefix(row)?, namespace, name)).await.map_err(from_store)?;
+        Ok(record.map(Entry::new))
+    }
+
+    /// As [`Registry::get`], by name of the resource, decoded.
+    ///
+    /// # Errors
+    /// When the store fails; an absent object is `None`.
+    pub async fn object(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, StatusError> {
+        let row = self.row(group, plural)?;
+        self.get(&row, namespace, name).await?.map(|entry| entry.object()).transpose()
+    }
+
+    /// Stores a new object. `object` must be in the stored version and complete.
+    ///
+    /// # Errors
+    /// 409 if the name is taken.
+    pub async fn insert(&self, row: &ResourceDef, object: &Object) -> Result<Entry, StatusError> {
+        let key = key::object(storage_prefix(row)?, object.namespace(), object.name());
+        let value = codec::encode(object)?;
+        let txn = Txn { compare: vec![Compare::Absent(key.clone())], ops: vec![put(row, key.clone(), value.clone())] };
+        match self.store.txn(txn).await.map_err(from_store)? {
+            TxnResult::Committed { revision } => Ok(Entry::at(key, value, revision)),
+            TxnResult::Conflict { .. } => Err(StatusError::already_exists(&row.group, &row.plural, object.name())),
+        }
+    }
+
+    /// Changes one object under optimistic concurrency: `change` is called with the newest state, again whenever someone
+    /// else was faster, and must have no effects of its own.
+    ///
+    /// # Errors
+    /// 404 if the object does not exist, 409 after too many collisions, and whatever `change` refuses with.
+    pub async fn update<F>(
+        &self,
+        row: &ResourceDef,
+        namespace: &str,
+        name: &str,
+        mut change: F,
+    ) -> Result<Written, StatusError>
+    where
+        F: AsyncFnMut(&Entry) -> Result<Change, StatusError>,
+    {
+        let key = key::object(storage_prefix(row)?, namespace, name);
+        let not_found = || StatusError::not_found(&row.group, &row.plural, name);
+        let (_, mut record) = self.store.get(&key).await.map_err(from_store)?;
+        for _ in 0..UPDATE_ATTEMPTS {
+            let current = Arc::new(Entry::new(record.ok_or_else(not_found)?));
+            let (op, value) = match change(&current).await? {
+                Change::Keep => return Ok(Written::Unchanged(current)),
+                Change::Delete => (Op::Delete { key: key.clone() }, None),
+                Change::Put(object) => {
+                    let value = codec::encode(&object)?;
+                    if value == current.value {
+                        return Ok(Written::Unchanged(current));
+                    }
+                    (put(row, key.clone(), value.clone()), Some(value))
+                }
+            };
+            let txn = Txn { compare: vec![Compare::ModRevision(key.clone(), current.revision)], ops: vec![op] };
+            match self.store.txn(txn).await.map_err(from_store)? {
+                TxnResult::Committed { revision } => {
+                    return Ok(match value {
+                        Some(value) => Written::Stored(Arc::new(Entry::at(key, value, revision))),
+                        None => Written::Deleted(Arc::new(Entry::at(key, current.value.clone(), revision))),
+                    });
+                }
+                TxnResult::Conflict { current, .. } => record = current.into_iter().next().flatten(),
+            }
+        }
+        Err(StatusError::modified(&row.group, &row.plural, name))
+    }
+}
+
+/// Key prefix of a stored row.
+///
+/// # Errors
+/// 405 for a virtual one.
+pub fn storage_prefix(row: &ResourceDef) -> Result<&str, StatusError> {
+    match &row.storage {
+        Storage::Stored { prefix, .. } => Ok(prefix),
+        Storage::Virtual(_) => Err(StatusError::method_not_allowed()),
+    }
+}
+
+fn put(row: &ResourceDef, key: Bytes, value: Bytes) -> Op {
+    let ttl = match &row.storage {
+        Storage::Stored { ttl, .. } => *ttl,
+        Storage::Virtual(_) => None,
+    };
+    Op::Put { key, value, ttl }
+}

@@ -1,0 +1,89 @@
+//! One stored object as reads see it: shared bytes, and a header that is parsed when a selector first asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use kminik_meta::{Object, StatusError};
+use kminik_store::Record;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{codec, key};
+
+/// An object at the revision that last wrote it.
+#[derive(Debug)]
+pub struct Entry {
+    pub key: Bytes,
+    pub value: Bytes,
+    pub revision: u64,
+    splice: usize,
+    labels: OnceLock<BTreeMap<String, String>>,
+    object: OnceLock<Option<Arc<Object>>>,
+}
+
+#[derive(Deserialize)]
+struct Labelled {
+    #[serde(default)]
+    metadata: LabelledMeta,
+}
+
+#[derive(Default, Deserialize)]
+struct LabelledMeta {
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+    #[serde(flatten)]
+    _rest: BTreeMap<String, IgnoredAny>,
+}
+
+impl Entry {
+    pub fn new(record: Record) -> Self {
+        Self::at(record.key, record.value, record.mod_revision)
+    }
+
+    pub fn at(key: Bytes, value: Bytes, revision: u64) -> Self {
+        let splice = codec::splice_at(&value).unwrap_or_default();
+        Entry { key, value, revision, splice, labels: OnceLock::new(), object: OnceLock::new() }
+    }
+
+    /// Namespace and name, the namespace empty for cluster-scoped objects.
+    pub fn namespace_and_name(&self) -> (&str, &str) {
+        let rest = key::split(&self.key).map(|(_, rest)| rest).unwrap_or_default();
+        rest.split_once('/').unwrap_or(("", rest))
+    }
+
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        self.labels.get_or_init(|| {
+            serde_json::from_slice::<Labelled>(&self.value)
+                .ok()
+                .and_then(|head| head.metadata.labels)
+                .unwrap_or_default()
+        })
+    }
+
+    /// The decoded object with its revision, kept for the next caller.
+    ///
+    /// # Errors
+    /// 500 where the stored bytes are no object.
+    pub fn object(&self) -> Result<Arc<Object>, StatusError> {
+        self.object
+            .get_or_init(|| codec::decode(&self.value, self.revision).ok().map(Arc::new))
+            .clone()
+            .ok_or_else(|| StatusError::internal(format!("unable to decode {}", String::from_utf8_lossy(&self.key))))
+    }
+
+    /// Appends the object as JSON, at its own revision.
+    pub fn write_object(&self, out: &mut Vec<u8>) {
+        self.write_object_at(out, self.revision);
+    }
+
+    /// Appends the object as JSON as of a later revision (a deletion's).
+    pub fn write_object_at(&self, out: &mut Vec<u8>, revision: u64) {
+        codec::write_object(out, &self.value, self.splice, revision);
+    }
+
+    /// Appends the object as a list's item.
+    pub fn write_item(&self, out: &mut Vec<u8>) {
+        codec::write_item(out, &self.value, self.splice, self.revision);
+    }
+}

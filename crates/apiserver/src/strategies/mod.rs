@@ -1,0 +1,1 @@
+//! Strategies of the resources that differ from the default; one file a resource.
