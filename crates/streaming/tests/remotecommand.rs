@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use kminik_streaming::remotecommand::{self, Options, Outcome, TerminalSize, client};
