@@ -1,1 +1,28 @@
-//! placeholder
+//! The control loops of a cluster: each one reconciler in one file, listed as one row in [`CONTROLLERS`].
+//!
+//! Owns: nothing outside the API; all state is in API objects and can be rebuilt from them.
+//!
+//! **Invariant:** loops are clients like any other: each writes under its own identity, through [`kube::Client`].
+//! **Invariant:** a key is not reconciled before the caches have seen what its own controller wrote for it ([`kminik_client::Writes`]).
+//! **Invariant:** no loop polls or lists periodically: events and per-key timers drive everything.
+//!
+//! Use: build a [`ControllersConfig`], then either [`run`], or [`components`] for a supervisor of one's own.
+
+mod config;
+mod context;
+mod diff;
+mod error;
+mod owners;
+mod pods;
+mod table;
+
+mod deployment;
+mod endpoint_slice;
+mod node_ipam;
+mod replica_set;
+mod root_ca;
+mod service_account;
+
+pub use config::ControllersConfig;
+pub use error::Error;
+pub use table::{CONTROLLERS, Descriptor, components, run};

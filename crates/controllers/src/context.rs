@@ -1,0 +1,233 @@
+//! What a controller works with: its client, the shared informers, its events and its writes.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use kminik_base::component::Ready;
+use kminik_client::{Informer, Informers, Next, ObjectKey, Recorder, WorkQueue, Worker, Writes};
+use kube::Resource;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ControllersConfig;
+use crate::diff::merge_patch;
+use crate::error::Error;
+
+/// How long a key waits for the caches to see its own writes before it is put back.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Everything a running controller is given. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) name: &'static str,
+    /// Writes under the controller's own identity.
+    pub(crate) client: kube::Client,
+    pub(crate) informers: Informers,
+    pub(crate) recorder: Recorder,
+    pub(crate) config: Arc<ControllersConfig>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) ready: Ready,
+    writes: Arc<Writes<ObjectKey>>,
+}
+
+/// Bounds of what the write helpers take: a typed kind.
+pub(crate) trait Kind:
+    Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl Context {
+    pub(crate) fn new(
+        name: &'static str,
+        identity: &str,
+        config: Arc<ControllersConfig>,
+        stop: CancellationToken,
+        ready: Ready,
+    ) -> Self {
+        let client = (config.client_for)(identity);
+        Self {
+            name,
+            recorder: Recorder::new(client.clone(), name, "", stop.clone()),
+            client,
+            informers: config.informers.clone(),
+            config,
+            stop,
+            ready,
+            writes: Arc::default(),
+        }
+    }
+
+    /// Reconciles the queue's keys until the controller is stopped, once all `synced` futures said `true`.
+    pub(crate) async fn work<F, R>(
+        &self,
+        queue: WorkQueue<ObjectKey>,
+        concurrency: usize,
+        synced: impl IntoIterator<Item = BoxFuture<'_, bool>>,
+        reconcile: F,
+    ) -> Result<(), Error>
+    where
+        F: Fn(ObjectKey) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Result<Next, Error>> + Send + 'static,
+    {
+        let Some(synced) = self.stop.run_until_cancelled(join_all(synced)).await else { return Ok(()) };
+        if synced.contains(&false) {
+            return Err(Error::InformersStopped);
+        }
+        self.ready.set_ready();
+        let writes = self.writes.clone();
+        Worker::new(self.name, queue, concurrency)
+            .run(&self.stop, move |key| {
+                let (writes, reconcile) = (writes.clone(), reconcile.clone());
+                async move {
+                    writes.settled(&key, SETTLE).await?;
+                    reconcile(key).await
+                }
+            })
+            .await;
+        Ok(())
+    }
+
+    /// Creates an object for `key`; its namespace is the object's own.
+    pub(crate) async fn create<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        object: &K,
+    ) -> Result<K, Error> {
+        let target = ObjectKey::of(object);
+        let body = serde_json::to_vec(object).map_err(|source| Error::Encode {
+            kind: K::kind(&()).into_owned(),
+            key: target.clone(),
+            source,
+        })?;
+        let request = collection::<K>(&target).create(&PostParams::default(), body);
+        let created: K = self.send("create", &target, request).await?;
+        self.writes.wrote(key, informer, &created);
+        Ok(created)
+    }
+
+    /// Merge-patches an object (or, with `subresource`, part of it) for `key`.
+    pub(crate) async fn patch<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        target: &ObjectKey,
+        subresource: Option<&str>,
+        patch: &Patch<Value>,
+    ) -> Result<K, Error> {
+        let params = PatchParams::default();
+        let request = match subresource {
+            Some(sub) => collection::<K>(target).patch_subresource(sub, &target.name, &params, patch),
+            None => collection::<K>(target).patch(&target.name, &params, patch),
+        };
+        let patched: K = self.send("patch", target, request).await?;
+        self.writes.wrote(key, informer, &patched);
+        Ok(patched)
+    }
+
+    /// Makes `new` of `old`, as read, by a patch of what differs outside `status`; refused if someone else wrote in between.
+    /// The newest state, or `None` if nothing differs.
+    pub(crate) async fn update<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        old: &K,
+        new: &K,
+    ) -> Result<Option<K>, Error> {
+        let target = ObjectKey::of(old);
+        let (mut before, mut after) = (encode(old)?, encode(new)?);
+        for value in [&mut before, &mut after] {
+            if let Value::Object(fields) = value {
+                fields.remove("status");
+            }
+        }
+        let Some(mut patch) = merge_patch(&before, &after) else { return Ok(None) };
+        patch["metadata"]["resourceVersion"] = json!(old.meta().resource_version);
+        self.patch(key, informer, &target, None, &Patch::Merge(patch)).await.map(Some)
+    }
+
+    /// Makes the status of `new` that of the object read as `old`. `None` if they are equal.
+    pub(crate) async fn update_status<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        old: &K,
+        new: &K,
+    ) -> Result<Option<K>, Error> {
+        let (before, after) = (encode(old)?, encode(new)?);
+        let (before, after) = (before.get("status"), after.get("status"));
+        let (empty, after) = (json!({}), after.cloned().unwrap_or_else(|| json!({})));
+        let Some(status) = merge_patch(before.unwrap_or(&empty), &after) else { return Ok(None) };
+        let patch = json!({"metadata": {"uid": old.meta().uid}, "status": status});
+        self.patch(key, informer, &ObjectKey::of(old), Some("status"), &Patch::Merge(patch)).await.map(Some)
+    }
+
+    /// Deletes exactly the object read (by uid). Already gone is success. `options` may set grace or propagation.
+    pub(crate) async fn delete<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        object: &K,
+        mut options: DeleteParams,
+    ) -> Result<(), Error> {
+        let target = ObjectKey::of(object);
+        let precondition = options.preconditions.get_or_insert_with(Preconditions::default);
+        precondition.uid = object.meta().uid.clone();
+        let request = collection::<K>(&target).delete(&target.name, &options);
+        match self.send::<K, Value>("delete", &target, request).await {
+            Ok(_) => self.writes.deleted(key, informer, object),
+            // Gone, or another object of that name by now.
+            Err(error) if error.is_not_found() || error.request().is_some_and(kminik_client::is_conflict) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Reads an object past the cache. `None` if it does not exist.
+    pub(crate) async fn read<K: Kind>(&self, target: &ObjectKey) -> Result<Option<K>, Error> {
+        let request = collection::<K>(target).get(&target.name, &Default::default());
+        match self.send::<K, K>("get", target, request).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send<K: Kind, T: DeserializeOwned>(
+        &self,
+        verb: &'static str,
+        target: &ObjectKey,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, Error> {
+        let answer = match request.map_err(kube::Error::BuildRequest) {
+            Ok(request) => self.client.request(request).await,
+            Err(error) => Err(error),
+        };
+        answer.map_err(|source| Error::Request { verb, kind: K::kind(&()).into_owned(), key: target.clone(), source })
+    }
+}
+
+fn collection<K: Kind>(target: &ObjectKey) -> Request {
+    let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    Request::new(K::url_path(&(), namespace))
+}
+
+fn encode<K: Kind>(object: &K) -> Result<Value, Error> {
+    serde_json::to_value(object).map_err(|source| Error::Encode {
+        kind: K::kind(&()).into_owned(),
+        key: ObjectKey::of(object),
+        source,
+    })
+}
