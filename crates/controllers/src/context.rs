@@ -113,7 +113,7 @@ impl Context {
             source,
         })?;
         let request = collection::<K>(&target).create(&PostParams::default(), body);
-        let created: K = self.send("create", &target, request).await?;
+        let created = self.send::<K, K>("create", &target, request).await?;
         self.writes.wrote(key, informer, &created);
         Ok(created)
     }
@@ -132,7 +132,7 @@ impl Context {
             Some(sub) => collection::<K>(target).patch_subresource(sub, &target.name, &params, patch),
             None => collection::<K>(target).patch(&target.name, &params, patch),
         };
-        let patched: K = self.send("patch", target, request).await?;
+        let patched = self.send::<K, K>("patch", target, request).await?;
         self.writes.wrote(key, informer, &patched);
         Ok(patched)
     }
@@ -215,7 +215,12 @@ impl Context {
             Ok(request) => self.client.request(request).await,
             Err(error) => Err(error),
         };
-        answer.map_err(|source| Error::Request { verb, kind: K::kind(&()).into_owned(), key: target.clone(), source })
+        answer.map_err(|source| Error::Request {
+            verb,
+            kind: K::kind(&()).into_owned(),
+            key: target.clone(),
+            source: Box::new(source),
+        })
     }
 }
 

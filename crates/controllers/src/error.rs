@@ -12,7 +12,7 @@ pub enum Error {
         kind: String,
         key: ObjectKey,
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// An object could not be turned into JSON.
     #[error("cannot encode {kind} {key}")]

@@ -186,7 +186,10 @@ mod tests {
                     "spec": {"nodeName": "a", "containers": []}, "status": ready("2026-01-01T00:00:00Z"),
                 }),
             ),
-            pod("crowded", json!({"spec": {"nodeName": "b", "containers": []}, "status": ready("2026-01-01T00:00:00Z")})),
+            pod(
+                "crowded",
+                json!({"spec": {"nodeName": "b", "containers": []}, "status": ready("2026-01-01T00:00:00Z")}),
+            ),
             pod("unready", json!({"spec": {"nodeName": "a", "containers": []}, "status": {"phase": "Running"}})),
             pod("pending", json!({"spec": {"nodeName": "a", "containers": []}, "status": {"phase": "Pending"}})),
             pod("unassigned", json!({"spec": {"containers": []}, "status": {"phase": "Pending"}})),

@@ -20,7 +20,8 @@ use kube::api::DeleteParams;
 use crate::context::Context;
 use crate::error::Error;
 use crate::owners::{
-    candidates, claim_children, controlled, controller_of, controller_reference, index_by_controller, push_claimants, selector_of,
+    candidates, claim_children, controlled, controller_of, controller_reference, index_by_controller, push_claimants,
+    selector_of,
 };
 use crate::pods::{self, Availability, availability, is_active, is_ready};
 
@@ -35,11 +36,8 @@ pub(crate) struct Controller {
 }
 
 pub(crate) async fn run(context: Context) -> Result<(), Error> {
-    let controller = Arc::new(Controller {
-        sets: context.informers.get(),
-        pods: context.informers.get(),
-        context: context.clone(),
-    });
+    let controller =
+        Arc::new(Controller { sets: context.informers.get(), pods: context.informers.get(), context: context.clone() });
     index_by_controller(&controller.pods);
     let queue = WorkQueue::new();
     let sets = controller.sets.clone();
@@ -79,12 +77,7 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
 }
 
 /// Creates or deletes what separates the active pods from the number wanted.
-async fn manage(
-    controller: &Controller,
-    key: &ObjectKey,
-    set: &ReplicaSet,
-    active: &[Arc<Pod>],
-) -> Result<(), Error> {
+async fn manage(controller: &Controller, key: &ObjectKey, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<(), Error> {
     let wanted = usize::try_from(set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)).unwrap_or(0);
     let Controller { context, pods, .. } = controller;
     if active.len() < wanted {
@@ -134,7 +127,8 @@ fn neighbours(controller: &Controller, set: &ReplicaSet) -> BTreeMap<String, usi
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let mut counts = BTreeMap::new();
     for other in controller.sets.list_in(namespace) {
-        let of_owner = owner.is_some() && controller_of(&other.metadata).map(|reference| reference.uid.as_str()) == owner;
+        let of_owner =
+            owner.is_some() && controller_of(&other.metadata).map(|reference| reference.uid.as_str()) == owner;
         if of_owner || other.metadata.uid == set.metadata.uid {
             for pod in controlled(&controller.pods, &other.metadata).iter().filter(|pod| is_active(pod)) {
                 *counts.entry(pods::node_of(pod).to_string()).or_insert(0) += 1;

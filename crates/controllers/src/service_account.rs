@@ -47,11 +47,7 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
         return Ok(Next::Done);
     }
     let account = ServiceAccount {
-        metadata: ObjectMeta {
-            name: Some(NAME.into()),
-            namespace: Some(key.name.clone()),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { name: Some(NAME.into()), namespace: Some(key.name.clone()), ..ObjectMeta::default() },
         ..ServiceAccount::default()
     };
     match controller.context.create(&key, &controller.accounts, &account).await {

@@ -59,13 +59,7 @@ impl Component for Running {
         // What the controller starts in the background (its recorder) ends with this run, also after a failure.
         let stop = stop.child_token();
         let guard = stop.clone().drop_guard();
-        let context = Context::new(
-            self.descriptor.name,
-            self.descriptor.identity,
-            self.config.clone(),
-            stop,
-            ready,
-        );
+        let context = Context::new(self.descriptor.name, self.descriptor.identity, self.config.clone(), stop, ready);
         async move {
             let _guard = guard;
             (self.descriptor.start)(context).await.map_err(BoxError::from)

@@ -24,8 +24,8 @@ use kube::api::DeleteParams;
 use crate::context::Context;
 use crate::error::Error;
 use crate::owners::{
-    candidates, claim_children, controlled, controller_reference, index_by_controller, is_controlled_by, push_claimants,
-    push_controller, selector_of,
+    candidates, claim_children, controlled, controller_reference, index_by_controller, is_controlled_by,
+    push_claimants, push_controller, selector_of,
 };
 use crate::pods::is_terminal;
 use crate::replica_set::reason;
@@ -112,8 +112,7 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
         return Ok(Next::Done);
     }
     let found = candidates(&controller.sets, &deployment.metadata);
-    let mut sets =
-        claim_children(&controller.context, &controller.sets, deployment.as_ref(), &selector, found).await?;
+    let mut sets = claim_children(&controller.context, &controller.sets, deployment.as_ref(), &selector, found).await?;
     sets.sort_by(|a, b| age(a).cmp(&age(b)));
     let position = sets.iter().position(|set| same_template(set, &spec.template));
     let new = position.map(|at| sets.remove(at));
@@ -150,9 +149,12 @@ impl Rollout<'_> {
             self.find_new(false).await?;
             return self.scale_all().await;
         }
-        let recreate =
-            self.spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate");
-        if recreate { self.recreate().await? } else { self.roll().await? }
+        let recreate = self.spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate");
+        if recreate {
+            self.recreate().await?
+        } else {
+            self.roll().await?
+        }
         Ok(())
     }
 

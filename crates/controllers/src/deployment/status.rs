@@ -41,11 +41,7 @@ pub(super) fn condition_reason<'a>(deployment: &'a Deployment, kind: &str) -> Op
 }
 
 /// The numbers of the status, without conditions.
-pub(super) fn counts(
-    deployment: &Deployment,
-    new: Option<&ReplicaSet>,
-    old: &[Arc<ReplicaSet>],
-) -> DeploymentStatus {
+pub(super) fn counts(deployment: &Deployment, new: Option<&ReplicaSet>, old: &[Arc<ReplicaSet>]) -> DeploymentStatus {
     let all = || old.iter().map(Arc::as_ref).chain(new);
     let sum = |of: fn(&ReplicaSet) -> i32| -> i32 { all().map(of).sum() };
     let available = sum(scale::available);
@@ -184,8 +180,7 @@ fn progress(
 }
 
 fn has_progressed(before: &DeploymentStatus, after: &DeploymentStatus) -> bool {
-    let old_pods =
-        |status: &DeploymentStatus| status.replicas.unwrap_or(0) - status.updated_replicas.unwrap_or(0);
+    let old_pods = |status: &DeploymentStatus| status.replicas.unwrap_or(0) - status.updated_replicas.unwrap_or(0);
     after.updated_replicas > before.updated_replicas
         || old_pods(after) < old_pods(before)
         || after.ready_replicas > before.ready_replicas

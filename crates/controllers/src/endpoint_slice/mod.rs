@@ -123,12 +123,8 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
     if let Err(error) = &result
         && !error.is_terminating()
     {
-        let message = format!(
-            "Error updating Endpoint Slices for Service {}/{}: {}",
-            key.namespace,
-            key.name,
-            reason(error)
-        );
+        let message =
+            format!("Error updating Endpoint Slices for Service {}/{}: {}", key.namespace, key.name, reason(error));
         context.recorder.warning(service.as_ref(), "FailedToUpdateEndpointSlices", message);
     }
     match result {
@@ -283,7 +279,8 @@ pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
         Some(IntOrString::String(name)) => {
             let spec = pod.spec.as_ref()?;
             let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
-            let declared = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+            let declared =
+                spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
             declared
                 .filter(|own| own.protocol.as_deref().unwrap_or("TCP") == protocol(port))
                 .find(|own| own.name.as_ref() == Some(name))
@@ -318,7 +315,8 @@ mod tests {
         let pod = pod(json!({"metadata": {}, "spec": {"containers": [
             {"name": "a", "ports": [{"name": "http", "containerPort": 8080}, {"name": "http", "containerPort": 53, "protocol": "UDP"}]},
         ]}}));
-        let found: Vec<_> = ports(&service, &pod).into_iter().map(|port| (port.name.unwrap(), port.port.unwrap())).collect();
+        let found: Vec<_> =
+            ports(&service, &pod).into_iter().map(|port| (port.name.unwrap(), port.port.unwrap())).collect();
         assert_eq!(found, [("web".to_string(), 8080), ("raw".to_string(), 90)]);
     }
 

@@ -13,8 +13,11 @@ const CAPACITY: usize = 100;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Ports(pub(super) Vec<EndpointPort>);
 
+/// Name, protocol, number and application protocol.
+type PortKey<'a> = (Option<&'a str>, Option<&'a str>, Option<i32>, Option<&'a str>);
+
 impl Ports {
-    fn sort_key(&self) -> Vec<(Option<&str>, Option<&str>, Option<i32>, Option<&str>)> {
+    fn sort_key(&self) -> Vec<PortKey<'_>> {
         let mut key: Vec<_> = self
             .0
             .iter()
