@@ -83,11 +83,12 @@ impl Links {
     pub(crate) async fn ensure_bridge(&self, name: &str, address: Ipv4Net, mtu: u32) -> Result<u32, LinkError> {
         let step = |step| move |source| LinkError::Step { step, link: name.to_owned(), source };
         if self.find(name, "bridge").await?.is_none() {
-            let created = self.route.add_link(BridgeLink::new(name).mtu(mtu).stp(false).forward_delay_ms(0)).await;
+            let bridge = BridgeLink::new(name).mtu(mtu).address(mac(address.addr())).stp(false).forward_delay_ms(0);
+            let created = self.route.add_link(bridge).await;
             tolerate(created, nlink::Error::is_already_exists).map_err(step("create"))?;
         }
         let index = self.index(name).await?;
-        // Without this a bridge takes the smallest MTU of its ports, and changes its address with them.
+        // Without this a bridge takes the smallest MTU of its ports.
         self.route.pin_bridge_mtu_by_index(index, mtu).await.map_err(step("set mtu"))?;
         let wanted = Ipv4Address::with_index(index, address.addr(), address.prefix_len());
         self.route.replace_address(wanted).await.map_err(step("set address"))?;
@@ -182,6 +183,13 @@ impl Links {
             }
         }
     }
+}
+
+/// A local link address made from an IPv4 address. A bridge without one of its own takes a port's, and when that port goes,
+/// its neighbours' caches are wrong.
+fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x0a, 0x58, a, b, c, d]
 }
 
 pub(crate) const MAIN_TABLE: u32 = 254;

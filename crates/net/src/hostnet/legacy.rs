@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 /// Whether the legacy FORWARD chain drops by policy, without a rule that accepts what comes from `bridge`.
 pub(super) fn drops_forwarded(bridge: &str) -> io::Result<bool> {
     // Asking the kernel for a table loads it; this list tells without.
-    match std::fs::read_to_string("/proc/self/net/ip_tables_names") {
+    match std::fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
         Ok(names) if names.lines().any(|name| name == "filter") => {}
         Ok(_) => return Ok(false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

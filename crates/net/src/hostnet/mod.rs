@@ -3,7 +3,7 @@
 //!
 //! Everything is written down in the profile's record (`<state_dir>/<profile>.json`) before it is done, names follow from the
 //! profile and node, and what belongs to others (sysctl, chains of the firewall) carries a tag or a recorded old value; so
-//! [`detach`] takes back whatever was done, also half of it, and may be repeated. All calls on one `state_dir` exclude
+//! [`detach`] and [`detach_profile`] take back whatever was done, also half of it, and may be repeated. All calls on one `state_dir` exclude
 //! one another by a file lock.
 //!
 //! Records live in a directory that does not survive a reboot, as what they describe does not.
@@ -53,21 +53,25 @@ impl HostNetSpec {
 
     /// Name of the profile's bridge on the host.
     pub fn bridge(&self) -> String {
-        names::link_name("km-", &self.profile)
+        bridge(&self.profile)
     }
 
     fn veth(&self) -> String {
         names::link_name("kmv", &format!("{:012x}", names::hash(&format!("{}/{}", self.profile, self.node)) >> 16))
     }
+}
 
-    fn table(&self) -> String {
-        format!("kminik-{}", self.profile)
-    }
+fn bridge(profile: &str) -> String {
+    names::link_name("km-", profile)
+}
 
-    /// Marks our rules in chains of others.
-    fn tag(&self) -> String {
-        format!("kminik:{}", self.profile)
-    }
+fn table(profile: &str) -> String {
+    format!("kminik-{profile}")
+}
+
+/// Marks our rules in chains of others.
+fn tag(profile: &str) -> String {
+    format!("kminik:{profile}")
 }
 
 /// First host address of a subnet.
@@ -141,13 +145,13 @@ pub async fn attach(spec: &HostNetSpec, netns: &Path) -> Result<(), HostNetError
         records.remember_sysctl(FORWARDING, &sysctl::get(FORWARDING)?)?;
         sysctl::set(FORWARDING, "1")?;
     }
-    firewall::open(&spec.bridge(), &spec.tag()).await?;
+    firewall::open(&spec.bridge(), &tag(&spec.profile)).await?;
 
     let links = Links::here()?;
     let mtu = links.uplink_mtu().await?;
     let address = Ipv4Net::new_assert(spec.gateway(), spec.subnet.prefix_len());
     links.ensure_bridge(&spec.bridge(), address, mtu).await?;
-    Table::open(&spec.table())?.apply(translation(spec)).await?;
+    Table::open(&table(&spec.profile))?.apply(translation(spec)).await?;
     let pair = VethPair {
         host_end: spec.veth(),
         bridge: spec.bridge(),
@@ -171,10 +175,25 @@ pub async fn detach(spec: &HostNetSpec) -> Result<(), HostNetError> {
     if !profile.nodes.is_empty() {
         return records.save(&spec.profile, &profile);
     }
-    links.delete(&spec.bridge()).await?;
-    Table::open(&spec.table())?.remove().await?;
-    firewall::close(&spec.tag()).await?;
-    records.remove(&spec.profile)?;
+    remove_profile(&spec.profile, &links, records).await
+}
+
+/// Takes back everything recorded or nameable for a profile, for one whose configuration is lost. Succeeds if nothing is
+/// there.
+pub async fn detach_profile(profile: &str, state_dir: &Path) -> Result<(), HostNetError> {
+    let records = record::Records::lock(state_dir)?;
+    let links = Links::here()?;
+    for link in records.load(profile)?.nodes.values() {
+        links.delete(link).await?;
+    }
+    remove_profile(profile, &links, records).await
+}
+
+async fn remove_profile(profile: &str, links: &Links, records: record::Records) -> Result<(), HostNetError> {
+    links.delete(&bridge(profile)).await?;
+    Table::open(&table(profile))?.remove().await?;
+    firewall::close(&tag(profile)).await?;
+    records.remove(profile)?;
     if records.is_empty()? {
         if let Some(value) = records.remembered_sysctl(FORWARDING)? {
             sysctl::set(FORWARDING, &value)?;

@@ -1,0 +1,4 @@
+//! The crate against the real kernel, in network namespaces made for each test. Needs root.
+
+mod hostnet;
+mod ns;
