@@ -300,7 +300,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub trait SandboxNetwork: Send + Sync + 'static {
     /// Connects the namespace pinned at `netns`; returns its addresses, primary first.
     async fn setup(
-        &self, sandbox: &str, netns: &std::path::Path, ports: &[PortMapping],
+        &self,
+        sandbox: &str,
+        netns: &std::path::Path,
+        ports: &[PortMapping],
     ) -> Result<Vec<IpAddr>, NetworkError>;
     /// Takes everything back; succeeds if there is nothing.
     async fn teardown(&self, sandbox: &str, netns: Option<&std::path::Path>) -> Result<(), NetworkError>;
@@ -338,7 +341,11 @@ pub enum RuntimeError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error("{what}")]
-    Io { what: String, #[source] source: std::io::Error },
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{what}: {detail}")]
     Kernel { what: String, detail: String },
 }

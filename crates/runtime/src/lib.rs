@@ -1,4 +1,4 @@
-//! The container runtime: Pod sandboxes, containers, snapshots, logs. A library in the node process; no daemon, no shim.
+//! The container runtime: sandboxes, containers, snapshots, logs. A library in the node process; no daemon, no shim.
 //!
 //! Owns: the state directory (snapshots, containers, sandboxes), the cgroups below the node's pods cgroup, the
 //! namespaces it pins, the container logs it is told to write.
@@ -9,5 +9,19 @@
 #![allow(unsafe_code)]
 
 mod api;
+mod cgroup;
+mod environment;
+pub mod fdstore;
+pub mod helper;
+pub mod keeper;
+pub mod node;
+mod oci_config;
+mod state_file;
+mod sys;
 
 pub use api::*;
+pub use cgroup::CgroupError;
+
+/// On cgroup v2, the group below the node's root in which PID 1 and the node process are: a group with groups below it that are limited may not
+/// have processes itself.
+pub const INIT_CGROUP: &str = "init";
