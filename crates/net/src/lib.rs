@@ -12,6 +12,7 @@
 
 pub mod hostnet;
 pub mod nft;
+pub mod pod;
 
 mod link;
 mod names;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
-use nlink::netlink::link::{BridgeLink, VethLink};
+use nlink::netlink::link::{BridgeLink, BridgePortConfig, VethLink};
 use nlink::netlink::types::route::RouteScope;
 use nlink::netlink::{Connection, Route};
 use nlink::{Ipv4Address, Ipv4Route};
@@ -112,6 +112,9 @@ impl Links {
         let host_end = self.index(&pair.host_end).await?;
         let bridge = self.index(&pair.bridge).await?;
         self.route.set_link_master_by_index(host_end, bridge).await.map_err(step("join bridge"))?;
+        // Where the kernel's bridge filter is on, a packet translated to its own sender goes back out of its port.
+        let port = BridgePortConfig::new().hairpin(true);
+        self.route.set_bridge_port_by_index(host_end, port).await.map_err(step("set hairpin"))?;
         self.route.set_link_up_by_index(host_end).await.map_err(step("set up"))?;
         inner.configure_inner(pair, host_route).await
     }

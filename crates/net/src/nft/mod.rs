@@ -3,6 +3,7 @@
 //! A [`Ruleset`] is compared with the one applied last; only the difference is sent, as one transaction, so a packet sees the
 //! old rules or the new ones and never a mixture. The first application replaces whatever table of that name is there.
 
+pub(crate) mod rule;
 mod table;
 
 use std::collections::BTreeMap;

@@ -2,3 +2,4 @@
 
 mod hostnet;
 mod ns;
+mod pods;
