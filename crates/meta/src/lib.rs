@@ -6,6 +6,7 @@
 //! **Invariant:** no I/O, no tokio, no global mutable state. **Invariant:** nothing here knows how objects are stored or served.
 //! **Invariant:** no input, however hostile, panics or recurses without bound.
 
+pub mod decode;
 pub mod field;
 pub mod fields;
 pub mod gvk;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod object;
 pub mod path;
 pub mod quantity;
+pub mod schema;
 pub mod status;
 pub mod time;
 
