@@ -14,6 +14,7 @@ mod environment;
 pub mod fdstore;
 pub mod helper;
 pub mod keeper;
+pub mod machine;
 pub mod node;
 mod oci_config;
 mod state_file;
