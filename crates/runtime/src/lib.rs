@@ -17,6 +17,7 @@ pub mod keeper;
 pub mod machine;
 pub mod node;
 mod oci_config;
+mod snapshot;
 mod state_file;
 mod sys;
 

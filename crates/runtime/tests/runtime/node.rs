@@ -1,10 +1,9 @@
 //! Nodes: machines made of containers.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use futures::FutureExt;
-use kminik_runtime::node::{NodeCommand, NodeContainer, NodeSpec, NodeState, NodeStdio, create_netns, remove_netns};
+use kminik_runtime::node::{NodeContainer, NodeSpec, NodeState};
 
 use crate::harness::{Test, eventually, node_rootfs};
 
@@ -28,65 +27,62 @@ fn spec(directory: &std::path::Path, name: &str, scenario: &str) -> NodeSpec {
     std::fs::create_dir_all(&data_dir).unwrap();
     NodeSpec {
         name: name.to_owned(),
-        rootfs: node_rootfs(directory),
+        state_dir: directory.join("state"),
+        rootfs: vec![node_rootfs(directory)],
         data_dir,
         hostname: "machine-1".to_owned(),
-        netns: directory.join("netns"),
-        cpus: Some(1.5),
+        cpus: Some(1),
         memory_bytes: Some(512 << 20),
         argv: vec!["/kminik".to_owned(), "__init".to_owned(), scenario.to_owned()],
         env: vec!["RUST_BACKTRACE=1".to_owned()],
         mounts: Vec::new(),
-        log_file: directory.join("node.log"),
+        console_log: directory.join("node.log"),
     }
 }
 
 /// Runs a shell command in the node: (exit code, output).
 async fn shell(node: &NodeContainer, script: &str) -> (i32, String) {
-    let mut output = tempfile::tempfile().unwrap();
-    let copy = || OwnedFd::from(output.try_clone().unwrap());
-    let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-    let command = NodeCommand { args: vec!["sh".into(), "-c".into(), script.into()], env: Vec::new() };
-    let stdio = NodeStdio::Streams { stdin: null, stdout: copy(), stderr: copy() };
-    let code = node.exec(command, stdio).await.unwrap().wait().await.unwrap();
-    let mut text = String::new();
-    std::io::Seek::rewind(&mut output).unwrap();
-    std::io::Read::read_to_string(&mut output, &mut text).unwrap();
-    (code, text)
+    let output = node.output(&["sh".into(), "-c".into(), format!("{script} 2>&1")]).await.unwrap();
+    (output.exit_code, String::from_utf8(output.stdout).unwrap())
 }
 
 async fn life() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-    let state = directory.path().join("state");
     let spec = spec(directory.path(), "runtime-life", "idle");
-    let (log, netns) = (spec.log_file.clone(), spec.netns.clone());
-    create_netns(&netns).await.unwrap();
-    let mut node = NodeContainer::create(&state, spec).await.unwrap();
+    let state = spec.state_dir.clone();
+    let log = spec.console_log.clone();
+    let mounts_before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let node = NodeContainer::create(&spec).await.unwrap();
     assert_eq!(node.state(), NodeState::Created);
-    node.start().await.unwrap();
+    assert!(std::fs::metadata(node.netns_path()).is_ok());
+    node.start().unwrap();
     assert_eq!(node.state(), NodeState::Running);
     let read_log = || std::fs::read_to_string(&log).unwrap_or_default();
     eventually("the node process runs", || read_log().contains("idle as pid")).await;
 
     // Another process of the command line finds it.
-    let mut node = NodeContainer::open(&state, "runtime-life").unwrap().unwrap();
-    let (code, text) = shell(&node, "cat /proc/sys/kernel/hostname; cat /proc/self/cgroup; mount; ps; exit 3").await;
+    let node = NodeContainer::open(&state, "runtime-life").unwrap().unwrap();
+    let (code, text) =
+        shell(&node, "{ cat /proc/sys/kernel/hostname; cat /proc/self/cgroup; mount; ps; echo > /new; exit 3; }").await;
     assert_eq!(code, 3, "{text}");
     assert!(text.starts_with("machine-1\n"), "{text}");
     assert!(text.contains("/kminik __init"), "{text}");
-    let (code, text) =
-        shell(&node, "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max").await;
-    assert_eq!((code, text.lines().next_back().unwrap()), (0, "536870912"));
-    println!("{text}");
+    assert!(!spec.rootfs[0].join("new").exists(), "the layers are not written to");
+    let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max";
+    let (code, text) = shell(&node, limit).await;
+    assert_eq!((code, text.trim()), (0, "536870912"));
+    let missing = node.output(&["nothing-there".into()]).await.unwrap_err().to_string();
+    assert!(missing.contains("executable file not found in $PATH"), "{missing}");
 
     node.stop(Duration::from_secs(5)).await.unwrap();
     assert_eq!(node.state(), NodeState::Stopped);
-    node.start().await.unwrap();
+    let node = NodeContainer::create(&spec).await.unwrap();
+    node.start().unwrap();
     assert_eq!(node.state(), NodeState::Running);
-    node.delete().await.unwrap();
+    NodeContainer::delete(&state, "runtime-life").await.unwrap();
+    NodeContainer::delete(&state, "runtime-life").await.unwrap();
     assert!(NodeContainer::open(&state, "runtime-life").unwrap().is_none());
-    remove_netns(&netns).unwrap();
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(directory.path().to_str().unwrap()), "{mounts}");
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts_before);
+    assert!(!state.exists());
     assert!(!std::path::Path::new("/sys/fs/cgroup/memory/kminik/runtime-life").exists());
 }
