@@ -1,7 +1,9 @@
 //! What all requests share.
 
+use std::sync::Arc;
+
 use crate::admission::AdmissionChain;
-use crate::auth::{Auth, Authenticator, Authorizer};
+use crate::auth::{Authenticator, Authorizer};
 use crate::config::Config;
 use crate::registry::Registry;
 
@@ -9,7 +11,8 @@ use crate::registry::Registry;
 pub struct Server {
     pub(crate) config: Config,
     pub(crate) registry: Registry,
-    pub(crate) auth: Auth,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) admission: AdmissionChain,
 }
 
@@ -22,16 +25,12 @@ impl Server {
         &self.registry
     }
 
-    pub fn auth(&self) -> &Auth {
-        &self.auth
-    }
-
     pub fn authenticator(&self) -> &dyn Authenticator {
-        self.auth.authenticator.as_ref()
+        self.authenticator.as_ref()
     }
 
     pub fn authorizer(&self) -> &dyn Authorizer {
-        self.auth.authorizer.as_ref()
+        self.authorizer.as_ref()
     }
 
     pub fn admission(&self) -> &AdmissionChain {

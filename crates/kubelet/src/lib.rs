@@ -13,9 +13,20 @@
 //! **Invariant:** all state needed to go on is in the runtime's labels and annotations, so that a restarted kubelet adopts what runs.
 //! **Invariant:** every loop waits for events; nothing polls on the path of a pod.
 
-pub mod access;
-pub mod config;
+mod access;
+mod config;
+mod container;
+mod hooks;
 pub mod images;
+mod kubelet;
+mod logs;
+mod node;
+mod node_context;
+mod objects;
+mod pods;
+mod probes;
+mod volumes;
 
 pub use access::{AccessError, ContainerTarget, SandboxTarget};
-pub use config::KubeletConfig;
+pub use config::{Capacity, KubeletConfig};
+pub use kubelet::Kubelet;

@@ -1,5 +1,9 @@
 //! Images as the kubelet needs them: found by reference, pulled with credentials, told what they run.
 
+mod puller;
+
+pub(crate) use puller::{PullFailure, Puller};
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

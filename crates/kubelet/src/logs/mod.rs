@@ -1,0 +1,3 @@
+//! Container logs: their format, and reading them with tail, since, limit and follow.
+
+pub(crate) mod format;

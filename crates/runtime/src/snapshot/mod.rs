@@ -1,3 +1,0 @@
-//! Root filesystems: layers unpacked once, united by overlayfs.
-
-pub(crate) mod overlay;
