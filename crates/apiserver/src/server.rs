@@ -1,9 +1,7 @@
 //! What all requests share.
 
-use std::sync::Arc;
-
 use crate::admission::AdmissionChain;
-use crate::auth::{Authenticator, Authorizer};
+use crate::auth::{Auth, Authenticator, Authorizer};
 use crate::config::Config;
 use crate::registry::Registry;
 
@@ -11,8 +9,7 @@ use crate::registry::Registry;
 pub struct Server {
     pub(crate) config: Config,
     pub(crate) registry: Registry,
-    pub(crate) authenticator: Arc<dyn Authenticator>,
-    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) auth: Auth,
     pub(crate) admission: AdmissionChain,
 }
 
@@ -25,12 +22,16 @@ impl Server {
         &self.registry
     }
 
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
     pub fn authenticator(&self) -> &dyn Authenticator {
-        self.authenticator.as_ref()
+        self.auth.authenticator.as_ref()
     }
 
     pub fn authorizer(&self) -> &dyn Authorizer {
-        self.authorizer.as_ref()
+        self.auth.authorizer.as_ref()
     }
 
     pub fn admission(&self) -> &AdmissionChain {

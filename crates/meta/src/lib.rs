@@ -7,6 +7,7 @@
 //! **Invariant:** no input, however hostile, panics or recurses without bound.
 
 pub mod decode;
+pub mod defaults;
 pub mod field;
 pub mod fields;
 pub mod gvk;
@@ -14,6 +15,7 @@ pub mod intstr;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod patch;
 pub mod path;
 pub mod quantity;
 pub mod schema;

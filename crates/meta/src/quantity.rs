@@ -98,6 +98,16 @@ impl Quantity {
         self.nano as f64 / NANO as f64
     }
 
+    /// The amount with at most three digits behind the point, rounded away from zero.
+    #[must_use]
+    pub fn round_up_to_milli(mut self) -> Self {
+        let unit = NANO / 1000;
+        let magnitude = self.nano.abs();
+        let rounded = magnitude.div_euclid(unit) + i128::from(magnitude % unit != 0);
+        self.nano = self.nano.signum() * rounded.saturating_mul(unit);
+        self
+    }
+
     /// Whether the amount is zero.
     pub fn is_zero(&self) -> bool {
         self.nano == 0

@@ -14,8 +14,10 @@ mod environment;
 pub mod fdstore;
 pub mod helper;
 pub mod keeper;
+pub mod machine;
 pub mod node;
 mod oci_config;
+mod snapshot;
 mod state_file;
 mod sys;
 

@@ -3,6 +3,8 @@
 //! The test binary starts itself again as the victim, which reports each acknowledged write and each revision it has
 //! seen on its standard output; what reached the pipe before the kill is what the store must still have.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;

@@ -4,6 +4,8 @@
 //! subset of the writes since, some of them torn at a sector, in random order. A store opened on each must hold exactly
 //! the state of one revision: not older than what had been acknowledged or seen, not newer than what had been asked for.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;

@@ -196,9 +196,14 @@ impl Table {
                     .markers
                     .iter()
                     .filter_map(|m| m.strip_prefix("k8s:").unwrap_or(m).strip_prefix("listMapKey="));
-                let mut keys: Vec<&str> = keys.collect();
-                keys.dedup();
-                topology.keys = keys.join(",");
+                // Both spellings of the marker may stand beside each other.
+                let mut unique: Vec<&str> = Vec::new();
+                for key in keys {
+                    if !unique.contains(&key) {
+                        unique.push(key);
+                    }
+                }
+                topology.keys = unique.join(",");
             }
             Node::Map { atomic, .. } => *atomic = member.marker("mapType") == Some("atomic"),
             Node::Struct { atomic, .. } => {

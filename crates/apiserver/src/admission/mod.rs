@@ -5,7 +5,8 @@
 use async_trait::async_trait;
 use kminik_meta::{Object, StatusError};
 
-use crate::auth::UserInfo;
+use crate::auth::rbac::EscalationCheck;
+use crate::auth::{Auth, UserInfo};
 use crate::registry::Registry;
 use crate::registry::def::{ResourceDef, VersionDef};
 
@@ -100,6 +101,6 @@ impl AdmissionChain {
 }
 
 /// The plugins that are always on, in order.
-pub fn default_plugins() -> Vec<Box<dyn Admission>> {
-    Vec::new()
+pub fn default_plugins(auth: &Auth) -> Vec<Box<dyn Admission>> {
+    vec![Box::new(EscalationCheck { rbac: auth.rbac.clone(), authorizer: auth.authorizer.clone() })]
 }

@@ -1,4 +1,18 @@
-//! Who is asking, and may they: the seams of authentication and authorisation.
+//! Who is asking, and may they: authentication and authorisation.
+//!
+//! Identities come from client certificates ([`x509`]) and service account tokens ([`service_account`]); whoever shows
+//! neither is anonymous, and only for health and version. Rights come from the group `system:masters`, the node
+//! authorizer ([`node`]) and role-based access control ([`rbac`]), asked in this order.
+
+mod impersonate;
+pub mod issuer;
+pub mod node;
+pub mod rbac;
+pub mod reviews;
+pub mod service_account;
+pub mod token;
+pub mod token_request;
+pub mod x509;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +20,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::request::Parts;
 use kminik_meta::StatusError;
+
+pub use self::impersonate::impersonate;
+use self::node::NodeAuthorizer;
+use self::rbac::Rbac;
+pub use self::rbac::bootstrap;
+use self::service_account::ServiceAccountTokens;
+use self::token::{KeyError, TokenKey};
+use self::x509::ClientCertificates;
+use crate::config::Config;
+use crate::storage::cache::Cache;
 
 /// Group of every request whose identity was proven.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -92,6 +116,12 @@ pub enum Decision {
 }
 
 impl Decision {
+    pub fn reason(&self) -> &str {
+        match self {
+            Decision::Allow { reason } | Decision::NoOpinion { reason } | Decision::Deny { reason } => reason,
+        }
+    }
+
     pub fn allowed(&self) -> bool {
         matches!(self, Decision::Allow { .. })
     }
@@ -170,4 +200,68 @@ impl Authorizer for MastersAuthorizer {
             Decision::NoOpinion { reason: String::new() }
         }
     }
+}
+
+/// Everything about identities and rights, made once a server.
+pub struct Auth {
+    pub authenticator: Arc<dyn Authenticator>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub tokens: Arc<ServiceAccountTokens>,
+    pub rbac: Arc<Rbac>,
+}
+
+impl Auth {
+    /// Over the objects in the cache.
+    ///
+    /// # Errors
+    /// When the key of the service accounts cannot be used.
+    pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, KeyError> {
+        let key = TokenKey::from_pem(&config.service_account_key_pem)?;
+        let tokens = Arc::new(ServiceAccountTokens::new(key, config.service_account_issuer.clone(), cache.clone()));
+        let rbac = Arc::new(Rbac::new(cache.clone()));
+        let authenticators: Vec<Arc<dyn Authenticator>> =
+            vec![Arc::new(ClientCertificates), tokens.clone(), Arc::new(AnonymousHealth)];
+        let authorizers: Vec<Arc<dyn Authorizer>> =
+            vec![Arc::new(MastersAuthorizer), Arc::new(NodeAuthorizer::new(cache)), rbac.clone()];
+        Ok(Auth {
+            authenticator: Arc::new(AuthenticatorChain(authenticators)),
+            authorizer: Arc::new(AuthorizerChain(authorizers)),
+            tokens,
+            rbac,
+        })
+    }
+}
+
+/// Whoever shows no credentials may ask for health and version, as nobody in particular.
+pub struct AnonymousHealth;
+
+#[async_trait]
+impl Authenticator for AnonymousHealth {
+    async fn authenticate(&self, request: &Parts, _peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
+        let open = ["/healthz", "/livez", "/readyz", "/version"];
+        Ok(open.contains(&request.uri.path().trim_end_matches('/')).then(UserInfo::anonymous))
+    }
+}
+
+/// The 403 for a request that no authorizer allowed, in upstream's words.
+pub fn forbidden(attributes: &Attributes, reason: &str) -> StatusError {
+    let user = &attributes.user.name;
+    let mut why = if attributes.resource_request {
+        let resource = match attributes.subresource.as_str() {
+            "" => attributes.resource.clone(),
+            subresource => format!("{}/{subresource}", attributes.resource),
+        };
+        let scope = match attributes.namespace.as_str() {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace {namespace:?}"),
+        };
+        let (verb, group) = (&attributes.verb, &attributes.group);
+        format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} {scope}")
+    } else {
+        format!("User {user:?} cannot {} path {:?}", attributes.verb, attributes.path)
+    };
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
+    StatusError::forbidden(&attributes.group, &attributes.resource, &attributes.name, why)
 }

@@ -147,34 +147,77 @@ impl Registry {
         F: AsyncFnMut(&Entry) -> Result<Change, StatusError>,
     {
         let key = key::object(storage_prefix(row)?, namespace, name);
-        let not_found = || StatusError::not_found(&row.group, &row.plural, name);
         let (_, mut record) = self.store.get(&key).await.map_err(from_store)?;
         for _ in 0..UPDATE_ATTEMPTS {
-            let current = Arc::new(Entry::new(record.ok_or_else(not_found)?));
-            let (op, value) = match change(&current).await? {
-                Change::Keep => return Ok(Written::Unchanged(current)),
-                Change::Delete => (Op::Delete { key: key.clone() }, None),
-                Change::Put(object) => {
-                    let value = codec::encode(&object)?;
-                    if value == current.value {
-                        return Ok(Written::Unchanged(current));
-                    }
-                    (put(row, key.clone(), value.clone()), Some(value))
-                }
-            };
-            let txn = Txn { compare: vec![Compare::ModRevision(key.clone(), current.revision)], ops: vec![op] };
-            match self.store.txn(txn).await.map_err(from_store)? {
-                TxnResult::Committed { revision } => {
-                    return Ok(match value {
-                        Some(value) => Written::Stored(Arc::new(Entry::at(key, value, revision))),
-                        None => Written::Deleted(Arc::new(Entry::at(key, current.value.clone(), revision))),
-                    });
-                }
-                TxnResult::Conflict { current, .. } => record = current.into_iter().next().flatten(),
+            let found = record.ok_or_else(|| StatusError::not_found(&row.group, &row.plural, name))?;
+            let current = Arc::new(Entry::new(found));
+            let wanted = change(&current).await?;
+            match self.attempt(row, current, wanted).await? {
+                Attempt::Written(written) => return Ok(written),
+                Attempt::Overtaken(newer) => record = newer,
             }
         }
         Err(StatusError::modified(&row.group, &row.plural, name))
     }
+
+    /// As [`Registry::update`], for changes that wait for nothing.
+    ///
+    /// # Errors
+    /// As [`Registry::update`].
+    pub async fn modify<F>(
+        &self,
+        row: &ResourceDef,
+        namespace: &str,
+        name: &str,
+        mut change: F,
+    ) -> Result<Written, StatusError>
+    where
+        F: FnMut(&Object) -> Result<Change, StatusError> + Send,
+    {
+        let key = key::object(storage_prefix(row)?, namespace, name);
+        let (_, mut record) = self.store.get(&key).await.map_err(from_store)?;
+        for _ in 0..UPDATE_ATTEMPTS {
+            let found = record.ok_or_else(|| StatusError::not_found(&row.group, &row.plural, name))?;
+            let current = Arc::new(Entry::new(found));
+            let wanted = change(&*current.object()?)?;
+            match self.attempt(row, current, wanted).await? {
+                Attempt::Written(written) => return Ok(written),
+                Attempt::Overtaken(newer) => record = newer,
+            }
+        }
+        Err(StatusError::modified(&row.group, &row.plural, name))
+    }
+
+    /// Writes the change if the object still is as `current` has it.
+    async fn attempt(&self, row: &ResourceDef, current: Arc<Entry>, change: Change) -> Result<Attempt, StatusError> {
+        let key = current.key.clone();
+        let (op, value) = match change {
+            Change::Keep => return Ok(Attempt::Written(Written::Unchanged(current))),
+            Change::Delete => (Op::Delete { key: key.clone() }, None),
+            Change::Put(object) => {
+                let value = codec::encode(&object)?;
+                if value == current.value {
+                    return Ok(Attempt::Written(Written::Unchanged(current)));
+                }
+                (put(row, key.clone(), value.clone()), Some(value))
+            }
+        };
+        let txn = Txn { compare: vec![Compare::ModRevision(key.clone(), current.revision)], ops: vec![op] };
+        Ok(match self.store.txn(txn).await.map_err(from_store)? {
+            TxnResult::Committed { revision } => Attempt::Written(match value {
+                Some(value) => Written::Stored(Arc::new(Entry::at(key, value, revision))),
+                None => Written::Deleted(Arc::new(Entry::at(key, current.value.clone(), revision))),
+            }),
+            TxnResult::Conflict { current, .. } => Attempt::Overtaken(current.into_iter().next().flatten()),
+        })
+    }
+}
+
+/// One round of an optimistic write.
+enum Attempt {
+    Written(Written),
+    /// Someone else was faster; this is what they left.
+    Overtaken(Option<kminik_store::Record>),
 }
 
 /// Key prefix of a stored row.

@@ -879,7 +879,7 @@ pub(super) static NODES: [Schema; 939] = [
     list(562, ListType::Atomic, "", false),
     list(563, ListType::Atomic, "", false),
     list(569, ListType::Atomic, "", false),
-    list(570, ListType::Map, "driver,device,pool,shareID,driver,device,pool,shareID", false),
+    list(570, ListType::Map, "driver,device,pool,shareID", false),
     list(577, ListType::Atomic, "name", false),
     list(578, ListType::Atomic, "", false),
     list(579, ListType::Atomic, "", false),

@@ -224,6 +224,18 @@ impl Layout {
         Some(Usage { cpu_ns, memory_bytes, memory_working_set_bytes })
     }
 
+    /// The group's own memory limit, `None` if it has none.
+    pub(crate) fn memory_limit(&self, group: &Path) -> Option<u64> {
+        let file = if self.is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+        fs::read_to_string(self.controller("memory", group)?.join(file)).ok()?.trim().parse().ok()
+    }
+
+    /// The processes of the group itself.
+    pub(crate) fn own_processes(&self, group: &Path) -> Vec<u32> {
+        let files = self.procs_files(group).into_iter();
+        files.filter_map(|file| fs::read_to_string(file).ok()).flat_map(|text| parse_pids(&text)).collect()
+    }
+
     /// Every process of the group and of the groups below it, zombies included.
     pub(crate) fn processes(&self, group: &Path) -> Vec<u32> {
         let mut pids = Vec::new();
@@ -356,11 +368,16 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 
 fn collect_processes(directory: &Path, pids: &mut Vec<u32>) {
     if let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) {
-        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+        pids.extend(parse_pids(&text));
     }
     for child in subdirectories(directory) {
         collect_processes(&child, pids);
     }
+}
+
+/// A pid of 0 is a process outside of this pid namespace.
+fn parse_pids(text: &str) -> Vec<u32> {
+    text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect()
 }
 
 fn remove_tree(directory: &Path) -> io::Result<()> {

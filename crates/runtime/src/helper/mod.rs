@@ -17,6 +17,7 @@ mod sandbox;
 mod serve;
 mod session;
 
+pub(crate) use sandbox::loopback_up;
 pub(crate) use session::{Call, HelperError, Session};
 
 use std::path::PathBuf;

@@ -1,7 +1,10 @@
 //! A command in a running node: a shell, a look at the logs when the API is dead.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+
+use tokio::io::AsyncReadExt;
 
 use super::NodeError;
 use crate::cgroup::Layout;
@@ -9,21 +12,56 @@ use crate::environment::with_defaults;
 use crate::helper::{Call, ExecRequest, HelperError, Reply, Request, Session};
 use crate::sys::process::ProcessId;
 
-#[derive(Clone, Debug)]
-pub struct NodeCommand {
-    /// Looked up in the node's root filesystem.
-    pub args: Vec<String>,
-    /// `KEY=value`; PATH and HOME are added if missing.
-    pub env: Vec<String>,
+/// Standard streams of a command.
+#[derive(Debug)]
+pub struct Streams {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
 }
 
-/// What the command reads and writes.
+/// What a command reads and writes.
 #[derive(Debug)]
 pub enum NodeStdio {
-    /// Descriptors of the caller's, for example its own standard streams.
-    Streams { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Streams(Streams),
     /// A new terminal in the node, whose other side the caller gets.
-    Terminal { width: u16, height: u16 },
+    Terminal {
+        width: u16,
+        height: u16,
+    },
+}
+
+/// What is kept of each stream of a command whose output is collected.
+const OUTPUT_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Copies of this process' own.
+pub(super) fn inherited() -> io::Result<Streams> {
+    Ok(Streams {
+        stdin: io::stdin().as_fd().try_clone_to_owned()?,
+        stdout: io::stdout().as_fd().try_clone_to_owned()?,
+        stderr: io::stderr().as_fd().try_clone_to_owned()?,
+    })
+}
+
+pub(super) async fn output(target: ProcessId, group: &Path, args: &[String]) -> Result<crate::ExecOutput, NodeError> {
+    let pipe_error = |source| NodeError::Io { step: "make a pipe for", path: "the command".into(), source };
+    let read_error = |source| NodeError::Io { step: "read the output of", path: "the command".into(), source };
+    let (stdout_read, stdout) = crate::sys::pipe::pipe().map_err(pipe_error)?;
+    let (stderr_read, stderr) = crate::sys::pipe::pipe().map_err(pipe_error)?;
+    let stdin = crate::sys::stdio::null().map_err(pipe_error)?;
+    let process = run(target, group, args, NodeStdio::Streams(Streams { stdin, stdout, stderr })).await?;
+    let (stdout, stderr) = tokio::join!(collect(stdout_read), collect(stderr_read));
+    let exit_code = process.wait().await?;
+    Ok(crate::ExecOutput { stdout: stdout.map_err(read_error)?, stderr: stderr.map_err(read_error)?, exit_code })
+}
+
+/// All up to the limit; the rest is read and dropped, so that the writer goes on.
+async fn collect(pipe: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
+    let mut kept = Vec::new();
+    (&mut pipe).take(OUTPUT_LIMIT_BYTES).read_to_end(&mut kept).await?;
+    tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+    Ok(kept)
 }
 
 /// A command that runs.
@@ -37,20 +75,20 @@ pub struct NodeProcess {
 pub(super) async fn run(
     target: ProcessId,
     group: &Path,
-    command: NodeCommand,
+    args: &[String],
     stdio: NodeStdio,
 ) -> Result<NodeProcess, NodeError> {
     let failed = |error: HelperError| NodeError::Exec { detail: error.detail() };
     let layout = Layout::detect()?;
     let (terminal, fds) = match stdio {
-        NodeStdio::Streams { stdin, stdout, stderr } => (None, vec![stdin, stdout, stderr]),
+        NodeStdio::Streams(Streams { stdin, stdout, stderr }) => (None, vec![stdin, stdout, stderr]),
         NodeStdio::Terminal { width, height } => (Some((width, height)), Vec::new()),
     };
     let request = Request::Exec(ExecRequest {
         target,
         cgroup_procs: procs_files(&layout, group),
-        args: command.args,
-        env: with_defaults(&command.env, "/root"),
+        args: args.to_vec(),
+        env: with_defaults(&[], "/root"),
         cwd: "/".into(),
         uid: 0,
         gid: 0,

@@ -1,11 +1,11 @@
 //! A machine made of a container: its own mount, pid, uts, ipc, network and cgroup namespaces around a root filesystem and a data directory.
 //!
 //! The process that makes it may end (or be killed) at any moment: a record is written before the first effect, and every name
-//! (cgroup, namespace file, directories) follows from the record, so [`NodeContainer::open`] and [`NodeContainer::delete`] always find
+//! (cgroup, mount, directories) follows from the record, so [`NodeContainer::open`] and [`NodeContainer::delete`] always find
 //! what there is. Life:
 //!
 //! ```text
-//!   create ──► Created ──start──► Running ──stop, kill, own end──► Stopped ──start──► Running
+//!   create ──► Created ──start──► Running ──stop, kill, own end──► Stopped ──create──► Created
 //!      any state ──delete──► nothing left
 //! ```
 //!
@@ -14,17 +14,19 @@
 mod exec;
 mod record;
 mod spec;
+mod terminal;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use exec::{NodeCommand, NodeProcess, NodeStdio, resize_terminal};
+pub use exec::{NodeProcess, NodeStdio, Streams, resize_terminal};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupError, Layout};
-use crate::helper::{Call, CreateRequest, HelperError, PinRequest, Reply, Request, Session};
+use crate::helper::{Call, CreateRequest, HelperError, Reply, Request, Session};
+use crate::snapshot::overlay::{self, Overlay};
 use crate::sys::process::{ProcessHandle, ProcessId};
 use crate::sys::watched::watched;
 use record::Record;
@@ -37,15 +39,16 @@ const KILL_LIMIT: Duration = Duration::from_secs(30);
 pub struct NodeSpec {
     /// Of letters, digits, `-` and `.`; also the name of its cgroup, `/kminik/<name>`.
     pub name: String,
-    /// A directory; its content is the node's root filesystem, writable, and stays when the node is deleted.
-    pub rootfs: PathBuf,
+    /// Where the record of this node and what is made for it are kept; a directory of this node's own.
+    pub state_dir: PathBuf,
+    /// Directories, bottom first, whose union is the root filesystem; never written to. What the node writes outside of /var goes into the state
+    /// directory, which must be on a filesystem that can carry overlays.
+    pub rootfs: Vec<PathBuf>,
     /// A directory on a filesystem that can carry overlays, mounted at /var.
     pub data_dir: PathBuf,
     pub hostname: String,
-    /// A pinned network namespace, see [`create_netns`].
-    pub netns: PathBuf,
-    /// CPUs; `None` is all.
-    pub cpus: Option<f64>,
+    /// `None` is all.
+    pub cpus: Option<u32>,
     /// Memory without swap; `None` is all.
     pub memory_bytes: Option<u64>,
     /// PID 1 and its arguments, looked up in the root filesystem.
@@ -55,7 +58,7 @@ pub struct NodeSpec {
     /// Further mounts.
     pub mounts: Vec<NodeMount>,
     /// PID 1's output is appended here.
-    pub log_file: PathBuf,
+    pub console_log: PathBuf,
 }
 
 /// A directory or file of the host that the node sees.
@@ -68,7 +71,7 @@ pub struct NodeMount {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeState {
-    /// It has a record, no running process.
+    /// It has a record, but no process.
     Stopped,
     /// Its PID 1 waits for the start.
     Created,
@@ -112,43 +115,6 @@ pub(super) fn io_error(step: &'static str, path: &Path) -> impl FnOnce(io::Error
     move |source| NodeError::Io { step, path, source }
 }
 
-/// Makes a network namespace that lives as long as it is mounted at `path` (a file made if missing), its loopback up. Succeeds if it is there.
-pub async fn create_netns(path: &Path) -> Result<(), NodeError> {
-    if is_namespace(path) {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(io_error("make", parent))?;
-    }
-    std::fs::File::create(path).map_err(io_error("make", path))?;
-    let request = Request::PinNamespaces(PinRequest {
-        net: Some(path.to_owned()),
-        ipc: None,
-        uts: None,
-        hostname: None,
-        sysctls: Vec::new(),
-    });
-    Session::ask(Call { request: &request, fds: &[] }).await.map_err(create_error)?;
-    Ok(())
-}
-
-/// Lets go of a pinned namespace; succeeds if there is none.
-pub fn remove_netns(path: &Path) -> Result<(), NodeError> {
-    while is_namespace(path) {
-        rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH)
-            .map_err(|error| io_error("unmount", path)(error.into()))?;
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn is_namespace(path: &Path) -> bool {
-    const NSFS_MAGIC: i64 = 0x6e73_6673;
-    rustix::fs::statfs(path).is_ok_and(|stat| i64::from(stat.f_type) == NSFS_MAGIC)
-}
-
 fn create_error(error: HelperError) -> NodeError {
     NodeError::Create { detail: error.detail() }
 }
@@ -156,25 +122,23 @@ fn create_error(error: HelperError) -> NodeError {
 /// A node container that has a record.
 #[derive(Debug)]
 pub struct NodeContainer {
-    directory: PathBuf,
     record: Record,
 }
 
 impl NodeContainer {
-    /// Makes the container, whose PID 1 then waits for [`NodeContainer::start`]. `state_dir` holds the records of all nodes of this
-    /// caller; a failure leaves nothing behind.
-    pub async fn create(state_dir: &Path, spec: NodeSpec) -> Result<NodeContainer, NodeError> {
+    /// Makes the container, whose PID 1 then waits for [`NodeContainer::start`]; its network namespace, empty, can be filled meanwhile. A failure leaves
+    /// nothing behind.
+    pub async fn create(spec: &NodeSpec) -> Result<NodeContainer, NodeError> {
         check_name(&spec.name)?;
-        let directory = state_dir.join(&spec.name);
-        std::fs::create_dir_all(state_dir).map_err(io_error("make", state_dir))?;
-        match std::fs::create_dir(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(NodeError::Exists { name: spec.name });
+        if let Some(other) = NodeContainer::open(&spec.state_dir, &spec.name)? {
+            if other.state() != NodeState::Stopped {
+                return Err(NodeError::Exists { name: spec.name.clone() });
             }
-            result => result.map_err(io_error("make", &directory))?,
+            other.clear()?;
         }
-        let mut node = NodeContainer { directory, record: Record { spec, process: None } };
-        node.record.save(&node.directory)?;
+        std::fs::create_dir_all(&spec.state_dir).map_err(io_error("make", &spec.state_dir))?;
+        let mut node = NodeContainer { record: Record { spec: spec.clone(), process: None } };
+        node.record.save()?;
         match node.make().await {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -187,28 +151,11 @@ impl NodeContainer {
         }
     }
 
-    /// The node recorded under that name, running or not.
+    /// The node recorded in that directory, running or not.
     pub fn open(state_dir: &Path, name: &str) -> Result<Option<NodeContainer>, NodeError> {
         check_name(name)?;
-        let directory = state_dir.join(name);
-        Ok(Record::load(&directory)?.map(|record| NodeContainer { directory, record }))
-    }
-
-    /// All that are recorded.
-    pub fn list(state_dir: &Path) -> Result<Vec<NodeContainer>, NodeError> {
-        let entries = match std::fs::read_dir(state_dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            result => result.map_err(io_error("read", state_dir))?,
-        };
-        let mut nodes = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(io_error("read", state_dir))?;
-            if let Some(record) = Record::load(&entry.path())? {
-                nodes.push(NodeContainer { directory: entry.path(), record });
-            }
-        }
-        nodes.sort_by(|a, b| a.record.spec.name.cmp(&b.record.spec.name));
-        Ok(nodes)
+        let record = Record::load(state_dir)?.filter(|record| record.spec.name == name);
+        Ok(record.map(|record| NodeContainer { record }))
     }
 
     pub fn spec(&self) -> &NodeSpec {
@@ -225,21 +172,20 @@ impl NodeContainer {
 
     /// The host's view of the node's PID 1, if it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.record.process.filter(|process| process.is_running()).map(|process| process.pid)
+        self.process().and(self.record.process).map(|process| process.pid)
     }
 
-    /// Lets PID 1 run; a stopped node is made anew from its record first. Succeeds if it runs.
-    pub async fn start(&mut self) -> Result<(), NodeError> {
+    /// The node's network namespace, as a path that is good as long as its PID 1 lives.
+    pub fn netns_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.record.process.map_or(0, |process| process.pid)))
+    }
+
+    /// Lets PID 1 run. Succeeds if it runs.
+    pub fn start(&self) -> Result<(), NodeError> {
         match self.state() {
             NodeState::Running => return Ok(()),
             NodeState::Created => {}
-            NodeState::Stopped => {
-                self.clear()?;
-                if let Err(error) = self.make().await {
-                    self.clear()?;
-                    return Err(error);
-                }
-            }
+            NodeState::Stopped => return Err(NodeError::NotRunning { name: self.record.spec.name.clone() }),
         }
         let socket = self.notify_socket();
         crate::helper::notify_start(&socket).map_err(io_error("start the container by", &socket))?;
@@ -248,11 +194,11 @@ impl NodeContainer {
     }
 
     /// SIGRTMIN+3 to PID 1, SIGKILL after `grace`; returns when no process is left. Succeeds if it is stopped.
-    pub async fn stop(&mut self, grace: Duration) -> Result<(), NodeError> {
+    pub async fn stop(&self, grace: Duration) -> Result<(), NodeError> {
         if let (Some(handle), NodeState::Running) = (self.process(), self.state()) {
             let signal = crate::sys::signals::raw::rtmin_plus_3();
-            handle.signal(signal).map_err(io_error("signal", &self.directory))?;
-            if ended(handle, grace).await.map_err(io_error("watch", &self.directory))? {
+            handle.signal(signal).map_err(io_error("signal", &self.record.spec.state_dir))?;
+            if ended(handle, grace).await.map_err(io_error("watch", &self.record.spec.state_dir))? {
                 return self.clear();
             }
         }
@@ -260,27 +206,55 @@ impl NodeContainer {
     }
 
     /// SIGKILL to everything in it; returns when no process is left.
-    pub async fn kill(&mut self) -> Result<(), NodeError> {
+    pub async fn kill(&self) -> Result<(), NodeError> {
+        let directory = &self.record.spec.state_dir;
         if let Some(handle) = self.process() {
-            handle.signal(libc::SIGKILL).map_err(io_error("signal", &self.directory))?;
-            if !ended(handle, KILL_LIMIT).await.map_err(io_error("watch", &self.directory))? {
+            handle.signal(libc::SIGKILL).map_err(io_error("signal", directory))?;
+            if !ended(handle, KILL_LIMIT).await.map_err(io_error("watch", directory))? {
                 return Err(NodeError::Undying { name: self.record.spec.name.clone(), limit: KILL_LIMIT });
             }
         }
         self.clear()
     }
 
-    /// Kills it and removes every trace but the root filesystem, the data directory, the log and the network namespace, which are the caller's.
-    pub async fn delete(mut self) -> Result<(), NodeError> {
-        self.kill().await?;
-        self.forget()
+    /// Kills it and removes every trace but the directories of `rootfs`, the data directory and the log, which are the caller's. Succeeds if
+    /// there is nothing.
+    pub async fn delete(state_dir: &Path, name: &str) -> Result<(), NodeError> {
+        match NodeContainer::open(state_dir, name)? {
+            Some(node) => {
+                node.kill().await?;
+                node.forget()
+            }
+            None => remove_directory(state_dir),
+        }
     }
 
-    /// Runs a command in the running node.
-    pub async fn exec(&self, command: NodeCommand, stdio: NodeStdio) -> Result<NodeProcess, NodeError> {
-        let process = self.record.process.filter(|process| process.is_running());
-        let target = process.ok_or_else(|| NodeError::NotRunning { name: self.record.spec.name.clone() })?;
-        exec::run(target, &self.cgroup(), command, stdio).await
+    /// Runs a command in the running node with this process' standard streams (with `tty`: through a terminal in the node, while this process' own is
+    /// in raw mode); returns its exit code.
+    pub async fn exec(&self, args: &[String], tty: bool) -> Result<i32, NodeError> {
+        let target = self.running()?;
+        if tty {
+            return terminal::run(target, &self.cgroup(), args).await;
+        }
+        let streams = exec::inherited().map_err(io_error("copy the streams of", Path::new("/proc/self")))?;
+        exec::run(target, &self.cgroup(), args, NodeStdio::Streams(streams)).await?.wait().await
+    }
+
+    /// Runs a command in the running node to its end; at most 16 MiB of each stream are kept.
+    pub async fn output(&self, args: &[String]) -> Result<crate::ExecOutput, NodeError> {
+        exec::output(self.running()?, &self.cgroup(), args).await
+    }
+
+    /// Runs a command in the running node with streams of the caller's.
+    pub async fn spawn(&self, args: &[String], stdio: NodeStdio) -> Result<NodeProcess, NodeError> {
+        exec::run(self.running()?, &self.cgroup(), args, stdio).await
+    }
+
+    fn running(&self) -> Result<ProcessId, NodeError> {
+        match (self.state(), self.record.process) {
+            (NodeState::Running, Some(process)) => Ok(process),
+            _ => Err(NodeError::NotRunning { name: self.record.spec.name.clone() }),
+        }
     }
 
     fn process(&self) -> Option<ProcessHandle> {
@@ -291,9 +265,13 @@ impl NodeContainer {
         Path::new("/kminik").join(&self.record.spec.name)
     }
 
+    fn path(&self, name: &str) -> PathBuf {
+        self.record.spec.state_dir.join(name)
+    }
+
     /// Where the container library keeps its part.
     fn library_root(&self) -> PathBuf {
-        self.directory.join("oci")
+        self.path("oci")
     }
 
     fn notify_socket(&self) -> PathBuf {
@@ -309,28 +287,34 @@ impl NodeContainer {
         layout.limit(&group, &spec::limits(spec))?;
         let root = self.library_root();
         std::fs::create_dir_all(&root).map_err(io_error("make", &root))?;
-        let config = self.directory.join("config.json");
-        std::fs::write(&config, spec::oci(spec, &group).to_string()).map_err(io_error("write", &config))?;
-        let log = open_log(&spec.log_file)?;
+        let rootfs = self.path("rootfs");
+        let config = self.path("config.json");
+        std::fs::write(&config, spec::oci(spec, &rootfs, &group).to_string()).map_err(io_error("write", &config))?;
+        let log = open_log(&spec.console_log)?;
         let null = crate::sys::stdio::null().map_err(io_error("open", Path::new("/dev/null")))?;
+        let overlay = Overlay { lower: spec.rootfs.clone(), upper: self.path("upper"), work: self.path("work") };
+        overlay.mount(&rootfs).map_err(io_error("mount the root filesystem at", &rootfs))?;
         let request = Request::Create(CreateRequest {
             id: spec.name.clone(),
             root,
-            bundle: self.directory.clone(),
+            bundle: spec.state_dir.clone(),
             terminal: false,
         });
         let fds = [null.as_fd(), log.as_fd(), log.as_fd()];
-        match Session::ask(Call { request: &request, fds: &fds }).await.map_err(create_error)? {
+        let created = Session::ask(Call { request: &request, fds: &fds }).await;
+        // The container has its own copy of the mount by now.
+        overlay::unmount(&rootfs).map_err(io_error("unmount", &rootfs))?;
+        match created.map_err(create_error)? {
             (Reply::Created(process), _) => {
                 self.record.process = Some(process);
-                self.record.save(&self.directory)
+                self.record.save()
             }
             _ => Err(create_error(HelperError::Protocol)),
         }
     }
 
-    /// Ends all processes and removes the cgroup and the library's part, keeps the record.
-    fn clear(&mut self) -> Result<(), NodeError> {
+    /// Ends all processes and removes all that was made, but keeps the record.
+    fn clear(&self) -> Result<(), NodeError> {
         let layout = Layout::detect()?;
         let group = self.cgroup();
         layout.kill(&group)?;
@@ -341,15 +325,16 @@ impl NodeContainer {
                 let _still_used = std::fs::remove_dir(directory);
             }
         }
-        remove_directory(&self.library_root())?;
-        if self.record.process.take().is_some() {
-            self.record.save(&self.directory)?;
+        let rootfs = self.path("rootfs");
+        overlay::unmount(&rootfs).map_err(io_error("unmount", &rootfs))?;
+        for name in ["oci", "rootfs", "upper", "work"] {
+            remove_directory(&self.path(name))?;
         }
         Ok(())
     }
 
     fn forget(&self) -> Result<(), NodeError> {
-        remove_directory(&self.directory)
+        remove_directory(&self.record.spec.state_dir)
     }
 }
 

@@ -29,8 +29,8 @@ impl Record {
         serde_json::from_slice(&text).map(Some).map_err(|source| NodeError::Record { path, source })
     }
 
-    pub(super) fn save(&self, directory: &Path) -> Result<(), NodeError> {
-        let path = file(directory);
+    pub(super) fn save(&self) -> Result<(), NodeError> {
+        let path = file(&self.spec.state_dir);
         let text =
             serde_json::to_vec_pretty(self).map_err(|source| NodeError::Record { path: path.clone(), source })?;
         crate::state_file::write(&path, &text).map_err(io_error("write", &path))

@@ -13,8 +13,7 @@ pub(super) fn limits(spec: &NodeSpec) -> Resources {
     const PERIOD_US: u64 = 100_000;
     let memory = spec.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     Resources {
-        // More CPUs than fit the number is no limit.
-        cpu_quota_us: spec.cpus.map(|cpus| (cpus * PERIOD_US as f64) as i64),
+        cpu_quota_us: spec.cpus.map(|cpus| i64::from(cpus).saturating_mul(100_000)),
         cpu_period_us: spec.cpus.map(|_| PERIOD_US),
         memory_limit_bytes: memory,
         memory_swap_limit_bytes: memory,
@@ -22,7 +21,7 @@ pub(super) fn limits(spec: &NodeSpec) -> Resources {
     }
 }
 
-pub(super) fn oci(spec: &NodeSpec, group: &Path) -> Value {
+pub(super) fn oci(spec: &NodeSpec, rootfs: &Path, group: &Path) -> Value {
     let capabilities = capability_names(ALL_CAPABILITIES);
     let mount = |target: &str, kind: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
     let bind = |source: &Path, target: &Path, read_only: bool| {
@@ -44,7 +43,7 @@ pub(super) fn oci(spec: &NodeSpec, group: &Path) -> Value {
     json!({
         "ociVersion": "1.0.2",
         "hostname": spec.hostname,
-        "root": {"path": spec.rootfs, "readonly": false},
+        "root": {"path": rootfs, "readonly": false},
         "process": {
             "terminal": false,
             "user": {"uid": 0, "gid": 0},
@@ -60,8 +59,7 @@ pub(super) fn oci(spec: &NodeSpec, group: &Path) -> Value {
             "cgroupsPath": group,
             "namespaces": [
                 {"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"}, {"type": "cgroup"},
-                {"type": "network", "path": spec.netns},
-            ],
+                {"type": "network"}],
         },
     })
 }

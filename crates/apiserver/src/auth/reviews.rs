@@ -1,0 +1,217 @@
+//! The review kinds: questions about identities and rights, answered and not stored.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError};
+use serde_json::{Map, Value, json};
+
+use super::{Attributes, Decision, RuleSummary, UserInfo};
+use crate::registry::action::{ActionContext, Create};
+
+const AUTHORIZATION: &str = "authorization.k8s.io";
+
+/// Whose rights an access review asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// SubjectAccessReview: the user in the spec.
+    Subject,
+    /// LocalSubjectAccessReview: the user in the spec, in the request's namespace.
+    Local,
+    /// SelfSubjectAccessReview: whoever asks.
+    Own,
+}
+
+#[async_trait]
+impl Create for Access {
+    async fn create(&self, ctx: ActionContext<'_>, mut review: Object) -> Result<Object, StatusError> {
+        let attributes = self.attributes(&ctx, &review)?;
+        let decision = ctx.server.authorizer().authorize(&attributes).await;
+        let mut status = json!({ "allowed": decision.allowed() });
+        if matches!(decision, Decision::Deny { .. }) {
+            status["denied"] = true.into();
+        }
+        if !decision.reason().is_empty() {
+            status["reason"] = decision.reason().into();
+        }
+        review.set(&["status"], status);
+        Ok(review)
+    }
+}
+
+impl Access {
+    fn attributes(self, ctx: &ActionContext<'_>, review: &Object) -> Result<Attributes, StatusError> {
+        let empty = Object::default();
+        let spec = review.get(&["spec"]).cloned().and_then(|spec| Object::try_from(spec).ok()).unwrap_or(empty);
+        let mut errors = ErrorList::new();
+        let root = Path::new("spec");
+        let user = match self {
+            Access::Own => ctx.user.clone(),
+            Access::Subject | Access::Local => user_in(&spec, "user"),
+        };
+        if user.name.is_empty() && user.groups.is_empty() {
+            let detail = "at least one of user or group must be specified";
+            errors.push(FieldError::invalid(&root.child("user"), "", detail));
+        }
+        let of_resource = spec.get(&["resourceAttributes"]).filter(|value| value.is_object());
+        let of_path = spec.get(&["nonResourceAttributes"]).filter(|value| value.is_object());
+        let mut attributes = Attributes { user, ..Attributes::default() };
+        match (of_resource, of_path) {
+            (Some(resource), None) => fill(&mut attributes, resource),
+            (None, Some(path)) if self != Access::Local => {
+                let text = |key: &str| path.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                (attributes.verb, attributes.path) = (text("verb"), text("path"));
+            }
+            (None, Some(_)) => {
+                let detail = "disallowed on this kind of request";
+                errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), "", detail));
+            }
+            (Some(_), Some(_)) => {
+                let detail = "cannot be specified in combination with resourceAttributes";
+                errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), "", detail));
+            }
+            (None, None) => {
+                let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+                errors.push(FieldError::invalid(&root.child("resourceAttributes"), "", detail));
+            }
+        }
+        if self == Access::Local && attributes.namespace != ctx.namespace {
+            let detail = "spec.resourceAttributes.namespace must match metadata.namespace";
+            let path = root.children(&["resourceAttributes", "namespace"]);
+            errors.push(FieldError::invalid(&path, attributes.namespace.clone(), detail));
+        }
+        match errors.is_empty() {
+            true => Ok(attributes),
+            false => Err(StatusError::invalid(AUTHORIZATION, review.kind(), "", &errors)),
+        }
+    }
+}
+
+fn fill(attributes: &mut Attributes, resource: &Value) {
+    let text = |key: &str| resource.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    attributes.resource_request = true;
+    attributes.verb = text("verb");
+    attributes.group = text("group");
+    attributes.version = text("version");
+    attributes.resource = text("resource");
+    attributes.subresource = text("subresource");
+    attributes.namespace = text("namespace");
+    attributes.name = text("name");
+    let selector = |key: &str| {
+        let raw = resource.get(key)?.get("rawSelector")?.as_str()?;
+        Some(raw.to_owned())
+    };
+    attributes.field_selector = selector("fieldSelector").unwrap_or_default();
+    attributes.label_selector = selector("labelSelector").unwrap_or_default();
+}
+
+fn user_in(object: &Object, name: &str) -> UserInfo {
+    let text = |key: &str| object.str(&[key]).unwrap_or_default().to_owned();
+    let words = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let extra = object.get(&["extra"]).and_then(Value::as_object);
+    UserInfo {
+        name: text(name),
+        uid: text("uid"),
+        groups: object.get(&["groups"]).map(words).unwrap_or_default(),
+        extra: extra.into_iter().flatten().map(|(key, value)| (key.to_lowercase(), words(value))).collect(),
+    }
+}
+
+/// A user as reviews report it; empty parts are left out.
+fn user_value(user: &UserInfo) -> Value {
+    let mut value = Map::new();
+    value.insert("username".into(), user.name.clone().into());
+    if !user.uid.is_empty() {
+        value.insert("uid".into(), user.uid.clone().into());
+    }
+    if !user.groups.is_empty() {
+        value.insert("groups".into(), user.groups.clone().into());
+    }
+    if !user.extra.is_empty() {
+        let extra: BTreeMap<_, _> = user.extra.iter().collect();
+        value.insert("extra".into(), json!(extra));
+    }
+    value.into()
+}
+
+/// SelfSubjectReview: who the requester is.
+pub struct SelfReview;
+
+#[async_trait]
+impl Create for SelfReview {
+    async fn create(&self, ctx: ActionContext<'_>, mut review: Object) -> Result<Object, StatusError> {
+        review.set(&["status", "userInfo"], user_value(ctx.user));
+        review.metadata_mut().insert("creationTimestamp".into(), kminik_meta::time::format(ctx.now).into());
+        Ok(review)
+    }
+}
+
+/// SelfSubjectRulesReview: all that the requester may do in a namespace.
+pub struct RulesReview;
+
+#[async_trait]
+impl Create for RulesReview {
+    async fn create(&self, ctx: ActionContext<'_>, mut review: Object) -> Result<Object, StatusError> {
+        let namespace = review.str(&["spec", "namespace"]).unwrap_or_default().to_owned();
+        if namespace.is_empty() {
+            return Err(StatusError::bad_request("no namespace on request"));
+        }
+        let rules = ctx.server.authorizer().rules(ctx.user, &namespace).await;
+        let (of_paths, of_resources): (Vec<_>, Vec<_>) =
+            rules.iter().partition(|rule| !rule.non_resource_urls.is_empty());
+        let value = |rule: &&RuleSummary| {
+            let mut value = json!({ "verbs": rule.verbs });
+            for (key, words) in [
+                ("apiGroups", &rule.api_groups),
+                ("resources", &rule.resources),
+                ("resourceNames", &rule.resource_names),
+                ("nonResourceURLs", &rule.non_resource_urls),
+            ] {
+                if !words.is_empty() {
+                    value[key] = json!(words);
+                }
+            }
+            value
+        };
+        review.set(&["status", "resourceRules"], of_resources.iter().map(value).collect::<Value>());
+        review.set(&["status", "nonResourceRules"], of_paths.iter().map(value).collect::<Value>());
+        // The node authorizer decides object by object and cannot list its rules.
+        let incomplete = super::node::node_of(ctx.user).is_some();
+        review.set(&["status", "incomplete"], incomplete);
+        if incomplete {
+            review.set(&["status", "evaluationError"], "node authorizer does not support user rule resolution");
+        }
+        Ok(review)
+    }
+}
+
+/// TokenReview: whose token it is.
+pub struct TokenReview;
+
+#[async_trait]
+impl Create for TokenReview {
+    async fn create(&self, ctx: ActionContext<'_>, mut review: Object) -> Result<Object, StatusError> {
+        let tokens = &ctx.server.auth().tokens;
+        let token = review.str(&["spec", "token"]).unwrap_or_default().to_owned();
+        if token.is_empty() {
+            return Err(StatusError::bad_request("token is required for TokenReview in authentication"));
+        }
+        let mut audiences: Vec<String> =
+            review.array(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let asked = !audiences.is_empty();
+        if !asked {
+            audiences = tokens.audiences();
+        }
+        let status = match tokens.accept(&token, &audiences, ctx.now).await {
+            Ok((user, shared)) => json!({ "authenticated": true, "user": user_value(&user), "audiences": shared }),
+            Err(rejection) => {
+                let error = format!("[invalid bearer token, {rejection}]");
+                json!({ "authenticated": false, "user": {}, "error": error })
+            }
+        };
+        review.set(&["status"], status);
+        Ok(review)
+    }
+}

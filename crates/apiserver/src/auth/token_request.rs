@@ -1,0 +1,132 @@
+//! `serviceaccounts/token`: issues a token for an account, perhaps bound to a pod, secret or node.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError};
+use serde_json::Value;
+
+use super::node::node_of;
+use super::service_account::{BoundObject, NewToken};
+use crate::registry::action::{Action, ActionContext, ActionKind};
+use crate::registry::def::Verb;
+
+const SHORTEST: Duration = Duration::from_secs(10 * 60);
+const LONGEST: Duration = Duration::from_secs(1 << 32);
+const DEFAULT: Duration = Duration::from_secs(60 * 60);
+
+/// Answers with the TokenRequest it was given, its status filled.
+pub struct TokenRequest;
+
+#[async_trait]
+impl Action for TokenRequest {
+    fn kind(&self) -> ActionKind {
+        ActionKind { group: "authentication.k8s.io", version: "v1", kind: "TokenRequest", verb: Verb::Create }
+    }
+
+    async fn run(&self, ctx: ActionContext<'_>, mut request: Object) -> Result<Object, StatusError> {
+        let tokens = &ctx.server.auth().tokens;
+        let account = live(&ctx, "serviceaccounts", ctx.namespace, ctx.name).await?;
+        let expires_in = expiration(&request)?;
+        let mut audiences: Vec<String> =
+            request.array(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        if audiences.is_empty() {
+            audiences = tokens.audiences();
+            request.set(&["spec", "audiences"], audiences.clone());
+        }
+        let bound = match request.get(&["spec", "boundObjectRef"]).filter(|value| value.is_object()) {
+            Some(reference) => bind(&ctx, reference).await?,
+            // A kubelet gets tokens for its pods only.
+            None if node_of(ctx.user).is_some() => {
+                return Err(StatusError::forbidden(
+                    "",
+                    "serviceaccounts",
+                    ctx.name,
+                    "node requested token not bound to a pod",
+                ));
+            }
+            None => Vec::new(),
+        };
+        let expires = ctx.now + expires_in;
+        let token = tokens.issue(&NewToken {
+            namespace: ctx.namespace,
+            account: BoundObject { name: ctx.name.to_owned(), uid: account.uid().to_owned() },
+            bound,
+            audiences: &audiences,
+            now: ctx.now,
+            expires,
+        })?;
+        request.set(&["spec", "expirationSeconds"], expires_in.as_secs());
+        request.set(&["status", "token"], token);
+        request.set(&["status", "expirationTimestamp"], kminik_meta::time::format(expires));
+        request.set_name(ctx.name);
+        request.set_namespace(ctx.namespace);
+        request.metadata_mut().insert("creationTimestamp".into(), kminik_meta::time::format(ctx.now).into());
+        Ok(request)
+    }
+}
+
+fn expiration(request: &Object) -> Result<Duration, StatusError> {
+    let Some(seconds) = request.i64(&["spec", "expirationSeconds"]) else { return Ok(DEFAULT) };
+    let path = Path::new("spec").child("expirationSeconds");
+    let error = match u64::try_from(seconds).map(Duration::from_secs) {
+        Ok(wanted) if wanted > LONGEST => FieldError::too_long(&path, 1 << 32),
+        Ok(wanted) if wanted >= SHORTEST => return Ok(wanted),
+        _ => FieldError::invalid(&path, seconds, "may not specify a duration less than 10 minutes"),
+    };
+    Err(StatusError::invalid("authentication.k8s.io", "TokenRequest", "", &ErrorList::from(error)))
+}
+
+/// The object as the store has it now.
+async fn live(ctx: &ActionContext<'_>, plural: &str, namespace: &str, name: &str) -> Result<Object, StatusError> {
+    let object = ctx.registry().object("", plural, namespace, name).await?;
+    object.map(|object| (*object).clone()).ok_or_else(|| StatusError::not_found("", plural, name))
+}
+
+/// Checks the object the token shall be bound to, and gives the claims about it.
+async fn bind(ctx: &ActionContext<'_>, reference: &Value) -> Result<Vec<(&'static str, BoundObject)>, StatusError> {
+    let text = |key: &str| reference.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (kind, plural, namespace) = match (text("apiVersion"), text("kind")) {
+        ("v1", "Pod") => ("pod", "pods", ctx.namespace),
+        ("v1", "Secret") => ("secret", "secrets", ctx.namespace),
+        ("v1", "Node") => ("node", "nodes", ""),
+        (version, kind) => {
+            return Err(StatusError::bad_request(format!("cannot bind token for unknown kind {kind} of {version}")));
+        }
+    };
+    if node_of(ctx.user).is_some() && kind != "pod" {
+        return Err(StatusError::forbidden("", "serviceaccounts", ctx.name, "node requested token not bound to a pod"));
+    }
+    let object = live(ctx, plural, namespace, text("name")).await?;
+    let of = |object: &Object| BoundObject { name: object.name().to_owned(), uid: object.uid().to_owned() };
+    if !text("uid").is_empty() && text("uid") != object.uid() {
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            text("uid")
+        );
+        return Err(StatusError::conflict("", plural, object.name(), why));
+    }
+    let mut bound = vec![(kind, of(&object))];
+    if kind == "pod" {
+        if object.str(&["spec", "serviceAccountName"]) != Some(ctx.name) {
+            let why = format!(
+                "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                ctx.name
+            );
+            return Err(StatusError::bad_request(why));
+        }
+        let node = object.str(&["spec", "nodeName"]).unwrap_or_default();
+        if let Some(own) = node_of(ctx.user)
+            && own != node
+        {
+            let why = "node requested token bound to a pod scheduled on a different node";
+            return Err(StatusError::forbidden("", "serviceaccounts", ctx.name, why));
+        }
+        if !node.is_empty()
+            && let Some(node) = ctx.registry().object("", "nodes", "", node).await?
+        {
+            bound.push(("node", of(&node)));
+        }
+    }
+    Ok(bound)
+}

@@ -1,0 +1,3 @@
+//! Root filesystems: layers unpacked once, united by overlayfs.
+
+pub(crate) mod overlay;

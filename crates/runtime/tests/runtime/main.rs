@@ -1,0 +1,15 @@
+//! The runtime against the real kernel, as root, with busybox (statically linked, /bin/busybox) as what containers run.
+//!
+//! `cargo test -p kminik-runtime --test runtime [FILTER]`. The program is its own keeper: it starts itself again below one, so that
+//! containers' processes have a reaper as they have in a node.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod harness;
+mod node;
+
+const TESTS: &[harness::Test] = &[node::LIFE];
+
+fn main() {
+    kminik_runtime::helper::dispatch_if_requested();
+    harness::main(TESTS)
+}
