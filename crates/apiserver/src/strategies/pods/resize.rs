@@ -1,0 +1,73 @@
+//! `pods/resize`: cpu and memory of a running pod's containers.
+
+use kminik_meta::{ErrorList, FieldError, Object, Path};
+use serde_json::{Map, Value};
+
+use super::{bump_generation, qos};
+use crate::registry::strategy::{Strategy, StrategyContext, copy_member};
+
+pub(crate) struct Resize;
+
+impl Strategy for Resize {
+    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+        let wanted = new.clone();
+        copy_member(old, new, "spec");
+        copy_member(old, new, "status");
+        for list in ["containers", "initContainers"] {
+            let Some(containers) = new.get_mut(&["spec", list]).and_then(Value::as_array_mut) else { continue };
+            for container in containers {
+                let name = container.get("name").cloned();
+                let same = |other: &&Value| other.get("name") == name.as_ref();
+                let Some(source) = wanted.array(&["spec", list]).iter().find(same) else { continue };
+                if let (Some(container), Some(resources)) = (container.as_object_mut(), source.get("resources")) {
+                    container.insert("resources".into(), resources.clone());
+                }
+            }
+        }
+        bump_generation(old, new);
+    }
+
+    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let spec = Path::new("spec");
+        if qos::class_of(old) != qos::class_of(new) {
+            let detail = "Pod QOS Class may not change as a result of resizing";
+            errors.push(FieldError::invalid(&spec, qos::class_of(new).as_str(), detail));
+        }
+        for list in ["containers", "initContainers"] {
+            let (before, after) = (old.array(&["spec", list]), new.array(&["spec", list]));
+            for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                let path = spec.child(list).index(index);
+                if other_resources(before) != other_resources(after) {
+                    let detail = "only cpu and memory resources are mutable";
+                    errors.push(FieldError::forbidden(&path.child("resources"), detail));
+                }
+                let plain_init = list == "initContainers" && after.get("restartPolicy").is_none();
+                if plain_init && before.get("resources") != after.get("resources") {
+                    let detail = "resources for non-sidecar init containers are immutable";
+                    errors.push(FieldError::forbidden(&path.child("resources"), detail));
+                }
+            }
+        }
+        errors
+    }
+}
+
+/// A container's resources without those that can be resized.
+fn other_resources(container: &Value) -> Map<String, Value> {
+    let mut resources = container.get("resources").and_then(Value::as_object).cloned().unwrap_or_default();
+    for kind in ["requests", "limits"] {
+        let empty = match resources.get_mut(kind).and_then(Value::as_object_mut) {
+            Some(amounts) => {
+                amounts.remove("cpu");
+                amounts.remove("memory");
+                amounts.is_empty()
+            }
+            None => continue,
+        };
+        if empty {
+            resources.remove(kind);
+        }
+    }
+    resources
+}
