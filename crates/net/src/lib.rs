@@ -13,6 +13,8 @@
 pub mod hostnet;
 pub mod nft;
 pub mod pod;
+pub mod proxy;
+pub mod routes;
 
 mod link;
 mod names;

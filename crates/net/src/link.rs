@@ -79,6 +79,10 @@ impl Links {
             .map_err(|source| LinkError::NamespaceSocket { path: path.to_owned(), source })
     }
 
+    pub(crate) fn route(&self) -> &Connection<Route> {
+        &self.route
+    }
+
     /// Creates the bridge unless it is there, gives it its address, and brings it up.
     pub(crate) async fn ensure_bridge(&self, name: &str, address: Ipv4Net, mtu: u32) -> Result<u32, LinkError> {
         let step = |step| move |source| LinkError::Step { step, link: name.to_owned(), source };

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use nlink::netlink::nftables::{
-    ChainName, Expr, FibFlags, FibResult, Field, LookupExpr, Match, MetaKey, NatType, PayloadBase, Register, RuleSpec,
-    SetKeyType, Stmt, Value, Verdict,
+    ChainName, CtState, Expr, FibFlags, FibResult, Field, LookupExpr, Match, MetaKey, NatType, PayloadBase, Register,
+    Rule, RuleSpec, SetKeyType, Stmt, Value, Verdict,
 };
 use nlink::netlink::types::route::RouteType;
 
@@ -28,6 +28,24 @@ pub(crate) fn address_port_key() -> SetKeyType {
 pub(crate) fn to_local_address() -> Match {
     let destination = Field::Fib { flags: FibFlags::DADDR, result: FibResult::AddrType };
     Match::eq(destination, Value::RouteType(RouteType::Local))
+}
+
+/// `fib saddr type local`.
+pub(crate) fn from_local_address() -> Match {
+    let source = Field::Fib { flags: FibFlags::SADDR, result: FibResult::AddrType };
+    Match::eq(source, Value::RouteType(RouteType::Local))
+}
+
+/// `ct state new`.
+pub(crate) fn new_connections() -> Match {
+    Match::eq(Field::CtState, Value::CtState(CtState::NEW))
+}
+
+/// Drops what others send to the loopback address, which the kernel itself no longer refuses once ports of the node answer
+/// there.
+pub(crate) fn drop_foreign_loopback() -> RuleSpec {
+    let to_loopback = Rule::new("", "").match_iif_not("lo").match_daddr_v4(Ipv4Addr::new(127, 0, 0, 0), 8);
+    to_loopback.into_spec().then(new_connections()).then(Verdict::Drop)
 }
 
 /// `meta l4proto . th dport vmap @map`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use kminik_runtime::{PortMapping, Protocol};
-use nlink::netlink::nftables::{BaseChain, NatHook, Priority, Rule, RuleSpec};
+use nlink::netlink::nftables::{BaseChain, FilterHook, NatHook, Priority, Rule, RuleSpec};
 
 use super::PodNetworkConfig;
 use super::ipam::Lease;
@@ -42,6 +42,9 @@ pub(super) fn wanted(config: &PodNetworkConfig, leases: &BTreeMap<String, Lease>
     let marked = Rule::new("", "").match_mark_masked(MASQUERADE, MASQUERADE);
     let postrouting = [outward, loopback.masquerade(), marked.masquerade()].map(Rule::into_spec).to_vec();
     rules.base_chain("postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat), postrouting);
+
+    let input = BaseChain::filter(FilterHook::Input, Priority::Filter);
+    rules.base_chain("input", input, vec![rule::drop_foreign_loopback()]);
 
     for (sandbox, lease) in leases {
         for port in &lease.ports {
