@@ -6,6 +6,7 @@
 //! **Invariant:** no I/O, no tokio, no global mutable state. **Invariant:** nothing here knows how objects are stored or served.
 //! **Invariant:** no input, however hostile, panics or recurses without bound.
 
+pub mod apply;
 pub mod decode;
 pub mod defaults;
 pub mod field;

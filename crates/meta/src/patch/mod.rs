@@ -1,4 +1,4 @@
-//! Patches: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch. Server-side apply is in the `apply` module.
+//! Patches: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch. Server-side apply is in [`crate::apply`].
 //!
 //! A patch is applied to an object as clients see it; the result still has to be brought into normal form
 //! ([`crate::decode::conform`]), defaulted and validated.

@@ -1,0 +1,315 @@
+//! Server-side apply, and the tracking of who set which field by plain writes.
+//!
+//! Each manager owns a set of fields, kept in `metadata.managedFields`. Applying a configuration merges it into the live object,
+//! gives the manager what it names, and removes what it named before and no one else owns; where it changes what another
+//! manager owns, that is a conflict unless forced. A plain write takes over whatever it changes.
+
+mod managers;
+mod set;
+mod typed;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use thiserror::Error;
+
+use self::managers::{Identity, Managed, Managers};
+use self::typed::{Comparison, merge, remove, to_set};
+use crate::decode::zero_value;
+use crate::schema::Schema;
+use crate::status::Cause;
+use crate::{Object, StatusError};
+
+pub use set::{Element, FieldSet};
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
+/// Fields that belong to no one.
+const UNTRACKED: &[&[&str]] = &[
+    &["apiVersion"],
+    &["kind"],
+    &["metadata"],
+    &["metadata", "name"],
+    &["metadata", "namespace"],
+    &["metadata", "creationTimestamp"],
+    &["metadata", "selfLink"],
+    &["metadata", "uid"],
+    &["metadata", "clusterName"],
+    &["metadata", "generation"],
+    &["metadata", "managedFields"],
+    &["metadata", "resourceVersion"],
+];
+
+/// Why a configuration cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ApplyError {
+    /// It changes fields that other managers own: manager and path of each.
+    #[error("{}", conflict_text(.0))]
+    Conflicts(Vec<(String, String)>),
+    /// It names another version than the request.
+    #[error("Incorrect version specified in apply patch. Specified patch version: {found}, expected: {wanted}")]
+    Version {
+        /// `apiVersion` of the configuration.
+        found: String,
+        /// `apiVersion` of the request.
+        wanted: String,
+    },
+    /// It brings its own managed fields.
+    #[error("metadata.managedFields must be nil")]
+    ManagedFields,
+    /// It has a member that the schema does not know.
+    #[error("failed to create typed patch object: {0}: field not declared in schema")]
+    Undeclared(String),
+    /// An element of a list has none of the members that tell elements apart.
+    #[error(
+        "associative list with keys has an element that omits all key fields {0:?} (and doesn't have default values for any key fields)"
+    )]
+    NoKeys(Vec<String>),
+    /// A list has an element twice.
+    #[error("duplicate entries for key {0}")]
+    Duplicate(String),
+    /// The live object's managed fields cannot be read.
+    #[error("failed to decode managed fields")]
+    Unreadable,
+}
+
+impl ApplyError {
+    /// The status of the request.
+    pub fn status(&self) -> StatusError {
+        match self {
+            Self::Conflicts(conflicts) => {
+                let causes = conflicts.iter().map(|(manager, path)| Cause {
+                    reason: "FieldManagerConflict".into(),
+                    message: format!("conflict with {manager}"),
+                    field: path.clone(),
+                });
+                StatusError::apply_conflict(causes.collect(), self.to_string())
+            }
+            Self::Version { .. } | Self::ManagedFields => StatusError::bad_request(self.to_string()),
+            Self::Undeclared(_) | Self::NoKeys(_) | Self::Duplicate(_) | Self::Unreadable => {
+                StatusError::internal(self)
+            }
+        }
+    }
+}
+
+fn conflict_text(conflicts: &[(String, String)]) -> String {
+    if let [(manager, path)] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {manager}: {path}");
+    }
+    let mut lines = Vec::new();
+    let mut last = None;
+    for (manager, path) in conflicts {
+        if last != Some(manager) {
+            lines.push(format!("conflicts with {manager}:"));
+            last = Some(manager);
+        }
+        lines.push(format!("- {path}"));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
+}
+
+/// Who writes, and through which door.
+#[derive(Clone, Copy, Debug)]
+pub struct Write<'a> {
+    /// Schema of the kind.
+    pub schema: &'a Schema,
+    /// The field manager; empty is `unknown`.
+    pub manager: &'a str,
+    /// `apiVersion` of the request.
+    pub api_version: &'a str,
+    /// Subresource of the request, empty for the object itself.
+    pub subresource: &'a str,
+    /// Fields this door cannot change, such as `status` through the object itself: neither owned nor compared.
+    pub ignored: &'a [&'a [&'a str]],
+    /// Time of the write.
+    pub now: Timestamp,
+}
+
+/// Applies a configuration to a live object (for a create: one with only `apiVersion` and `kind`).
+///
+/// `config` is the body as it was sent, not brought into normal form. The result is not in normal form or defaulted either;
+/// its managed fields are set. When nothing changes it equals `live`.
+///
+/// # Errors
+/// Conflicts unless `force`, and configurations that do not fit the schema.
+pub fn apply(live: &Object, config: &Object, force: bool, write: Write<'_>) -> Result<Object, ApplyError> {
+    if config.api_version() != write.api_version {
+        return Err(ApplyError::Version { found: config.api_version().into(), wanted: write.api_version.into() });
+    }
+    if config.get(&["metadata", "managedFields"]).is_some_and(|m| !m.is_null()) {
+        return Err(ApplyError::ManagedFields);
+    }
+    let mut managers = Managers::decode(live).ok_or(ApplyError::Unreadable)?;
+    let live_value = bare(live);
+    if managers.0.is_empty() {
+        let identity = Identity::new(BEFORE_FIRST_APPLY, false, write.api_version, write.subresource);
+        take_over(&blank(write.schema), &live_value, &mut managers, &identity, &write)?;
+    }
+
+    let config_value = config.to_value();
+    let schema = Some(write.schema);
+    let ignored = FieldSet::of_fields(write.ignored);
+    let identity = Identity::new(write.manager, true, write.api_version, write.subresource);
+    let merged = merge(Some(&live_value), Some(&config_value), schema)?.unwrap_or_default();
+    let last = managers.0.get(&identity).map(|m| m.fields.clone()).unwrap_or_default();
+    let previous_time = managers.0.get(&identity).map(|m| m.time.clone()).unwrap_or_default();
+    let fields = to_set(&config_value, schema, "")?.without_subtrees(&ignored);
+    managers.0.insert(identity.clone(), Managed { fields, api_version: write.api_version.into(), time: previous_time });
+    let pruned = prune(&merged, &last, &managers, write.schema)?;
+    settle(&live_value, &pruned, &mut managers, Some(&identity), &ignored, force, write.schema)?;
+    untrack(&mut managers, &identity);
+    managers.drop_empty();
+
+    let mut result = Object::try_from(pruned).unwrap_or_default();
+    let unchanged = result.map() == bare_object(live).map();
+    if unchanged && Managers::decode(live).as_ref() == Some(&managers) {
+        return Ok(live.clone());
+    }
+    managers.touch(&identity, write.now);
+    if write.manager == "kubectl" && result.annotation(LAST_APPLIED).is_some() {
+        result.set_annotation(LAST_APPLIED, &last_applied(config));
+    }
+    managers.encode(&mut result);
+    Ok(result)
+}
+
+/// Tracks a plain write: gives `new` the managed fields of `live` with what was changed taken over by the writer.
+///
+/// `live` is `None` for a create. Objects whose fields were never tracked stay so. A write may itself carry managed fields: an
+/// empty list resets them.
+///
+/// # Errors
+/// When a list has elements without keys; the write then goes on untracked, as upstream's does.
+pub fn update(live: Option<&Object>, new: &mut Object, write: Write<'_>) -> Result<(), ApplyError> {
+    let empty = Object::default();
+    let before = live.unwrap_or(&empty);
+    let reset = write.subresource.is_empty() && is_reset(new);
+    let sent = if write.subresource.is_empty() { Managers::decode(new).filter(|m| !m.0.is_empty()) } else { None };
+    let mut managers = match sent {
+        _ if reset => Managers::default(),
+        Some(sent) => sent,
+        None => Managers::decode(before).unwrap_or_default(),
+    };
+    new.remove(&["metadata", "managedFields"]);
+    if managers.0.is_empty() && live.is_some() {
+        return Ok(());
+    }
+    let identity = Identity::new(write.manager, false, write.api_version, write.subresource);
+    let old = live.map_or_else(|| blank(write.schema), bare);
+    take_over(&old, &bare(new), &mut managers, &identity, &write)?;
+    managers.cap();
+    managers.encode(new);
+    Ok(())
+}
+
+/// What an object is compared with that did not exist before: members that Go always writes are no one's doing.
+fn blank(schema: &Schema) -> Value {
+    if schema.rules.is_some() { Value::Object(serde_json::Map::new()) } else { zero_value(schema) }
+}
+
+/// Whether a body asks for its managed fields to be forgotten: `[]` or `[{}]`.
+fn is_reset(object: &Object) -> bool {
+    match object.get(&["metadata", "managedFields"]).and_then(Value::as_array).map(Vec::as_slice) {
+        Some([]) => true,
+        Some([Value::Object(only)]) => only.is_empty(),
+        _ => false,
+    }
+}
+
+fn bare_object(object: &Object) -> Object {
+    let mut object = object.clone();
+    object.remove(&["metadata", "managedFields"]);
+    object
+}
+
+fn bare(object: &Object) -> Value {
+    bare_object(object).into()
+}
+
+/// Gives a writer all that differs between two states.
+fn take_over(
+    old: &Value,
+    new: &Value,
+    managers: &mut Managers,
+    identity: &Identity,
+    write: &Write<'_>,
+) -> Result<(), ApplyError> {
+    let ignored = FieldSet::of_fields(write.ignored);
+    let comparison = settle(old, new, managers, None, &ignored, true, write.schema)?;
+    let gained = comparison.modified.union(&comparison.added).difference(&FieldSet::of_fields(UNTRACKED));
+    if gained.is_empty() {
+        return Ok(());
+    }
+    let slot = managers.0.entry(identity.clone()).or_insert_with(|| Managed {
+        fields: FieldSet::default(),
+        api_version: write.api_version.into(),
+        time: String::new(),
+    });
+    slot.fields = slot.fields.union(&gained);
+    managers.touch(identity, write.now);
+    Ok(())
+}
+
+/// Takes what changed from all managers but the one who applies, who may only do so without conflict or by force.
+fn settle(
+    old: &Value,
+    new: &Value,
+    managers: &mut Managers,
+    applier: Option<&Identity>,
+    ignored: &FieldSet,
+    force: bool,
+    schema: &Schema,
+) -> Result<Comparison, ApplyError> {
+    let mut comparison = Comparison::of(old, new, schema)?;
+    comparison.ignore(ignored);
+    let changed = comparison.modified.union(&comparison.added);
+    let mut conflicts = Vec::new();
+    for (identity, managed) in managers.0.iter_mut().filter(|(identity, _)| Some(*identity) != applier) {
+        let lost = managed.fields.intersection(&changed);
+        conflicts.extend(lost.paths().into_iter().map(|path| (identity.to_string(), path)));
+        if applier.is_none() || force {
+            managed.fields = managed.fields.difference(&lost);
+        }
+        managed.fields = managed.fields.difference(&comparison.removed);
+    }
+    if applier.is_some() && !force && !conflicts.is_empty() {
+        conflicts.sort();
+        return Err(ApplyError::Conflicts(conflicts));
+    }
+    managers.drop_empty();
+    Ok(comparison)
+}
+
+fn untrack(managers: &mut Managers, identity: &Identity) {
+    if let Some(managed) = managers.0.get_mut(identity) {
+        managed.fields = managed.fields.difference(&FieldSet::of_fields(UNTRACKED));
+    }
+}
+
+/// Removes what the manager applied last and no longer applies, unless someone owns it.
+fn prune(merged: &Value, last: &FieldSet, managers: &Managers, schema: &Schema) -> Result<Value, ApplyError> {
+    if last.is_empty() {
+        return Ok(merged.clone());
+    }
+    let schema = Some(schema);
+    let cut = |set: &FieldSet| remove(merged, set, schema).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    // The live part may hold what the schema no longer knows; it is nobody's then, and stays.
+    let set_of = |value: &Value| to_set(value, schema, "").map(|set| set.with_named_fields(schema));
+    let last = last.with_named_fields(schema);
+    let all = set_of(merged)?;
+    let owned = managers.0.values().fold(FieldSet::default(), |sum, m| sum.union(&m.fields)).with_named_fields(schema);
+    let kept = set_of(&cut(&last))?.union(&owned);
+    let kept = set_of(&cut(&all.difference(&kept)))?;
+    Ok(cut(&all.difference(&kept).intersection(&last)))
+}
+
+/// The annotation that client-side apply reads, kept up to date by kubectl's server-side apply.
+fn last_applied(config: &Object) -> String {
+    let mut config = bare_object(config);
+    config.remove(&["metadata", "annotations", LAST_APPLIED]);
+    format!("{}\n", Value::from(config))
+}
+
+#[cfg(test)]
+mod tests;
