@@ -30,3 +30,4 @@ mod volumes;
 pub use access::{AccessError, ContainerTarget, SandboxTarget};
 pub use config::{Capacity, KubeletConfig};
 pub use kubelet::Kubelet;
+pub use logs::{LogOptions, LogStream, Stream as LogSource};

@@ -5,10 +5,10 @@ mod puller;
 pub(crate) use puller::{PullFailure, Puller};
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use async_trait::async_trait;
 use kminik_runtime::LayerSource;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Where images come from. Implemented over the node's image layout; tests bring their own.
 #[async_trait]
@@ -31,8 +31,15 @@ pub trait ImageService: Send + Sync + 'static {
     /// Removes a name, or with an image id the image and all its names; blobs nobody needs go with it.
     async fn remove(&self, reference: &str) -> Result<(), ImageError>;
 
-    /// Imports a docker-save or OCI archive; returns the names it brought.
-    async fn import(&self, archive: &Path) -> Result<Vec<String>, ImageError>;
+    /// Imports a docker-save or OCI archive as it streams in; returns the names it brought.
+    async fn import(&self, archive: Box<dyn AsyncRead + Send + Unpin>) -> Result<Vec<String>, ImageError>;
+
+    /// Writes stored images as one docker-save archive.
+    async fn export(
+        &self,
+        references: &[String],
+        archive: Box<dyn AsyncWrite + Send + Unpin>,
+    ) -> Result<(), ImageError>;
 
     /// Gives a stored image one more name.
     async fn tag(&self, source: &str, target: &str) -> Result<(), ImageError>;

@@ -1,5 +1,7 @@
 //! The CRI log format: `<RFC 3339 time> <stream> <P|F> <text>` a line; `P` parts end without a line break of their own.
 
+use k8s_openapi::jiff::Timestamp;
+
 /// One line of a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Line<'a> {
@@ -8,6 +10,13 @@ pub(crate) struct Line<'a> {
     pub stderr: bool,
     /// With its line break, unless it is a part.
     pub text: &'a [u8],
+}
+
+impl Line<'_> {
+    /// When it was written.
+    pub(crate) fn at(&self) -> Option<Timestamp> {
+        std::str::from_utf8(self.time).ok()?.parse().ok()
+    }
 }
 
 /// Parses a line with its break; `None` if it is not in the format (a torn first or last line).

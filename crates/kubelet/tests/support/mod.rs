@@ -5,7 +5,6 @@ pub(crate) mod api;
 pub(crate) mod runtime;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use kminik_base::component::{Component, Ready};
 use kminik_kubelet::images::{Credential, Image, ImageConfig, ImageError, ImageService, ImageSummary};
 use kminik_kubelet::{Capacity, Kubelet, KubeletConfig};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use self::api::FakeApi;
@@ -57,7 +57,11 @@ impl ImageService for FakeImages {
         Ok(())
     }
 
-    async fn import(&self, _: &Path) -> Result<Vec<String>, ImageError> {
+    async fn export(&self, _: &[String], _: Box<dyn AsyncWrite + Send + Unpin>) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    async fn import(&self, _: Box<dyn AsyncRead + Send + Unpin>) -> Result<Vec<String>, ImageError> {
         Ok(vec![])
     }
 
@@ -113,9 +117,10 @@ impl World {
     }
 
     /// Stops the kubelet and starts another one on the same node.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(mut self, while_down: impl FnOnce(&FakeApi)) -> Self {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap();
+        while_down(&self.api);
         Self::with(
             self.api.clone(),
             self.runtime.clone(),
