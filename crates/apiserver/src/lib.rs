@@ -21,12 +21,16 @@ pub mod auth;
 mod builtin;
 pub mod config;
 mod error;
+mod health;
 pub mod http;
+mod metrics;
 pub mod registry;
+mod schema;
 mod server;
 pub mod storage;
 mod strategies;
 mod verbs;
+pub mod version;
 
 pub use config::{CertificateAndKey, Cidr, Config};
-pub use server::Server;
+pub use server::{ApiServer, Server, StartError};

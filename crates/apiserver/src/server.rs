@@ -1,16 +1,61 @@
-//! What all requests share.
+//! The running server: what all requests share, and how it is started.
 
-use crate::admission::AdmissionChain;
-use crate::auth::{Auth, Authenticator, Authorizer};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kminik_meta::StatusError;
+use kminik_store::{Revision, StoreError};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::admission::{self, AdmissionChain};
+use crate::auth::token::KeyError;
+use crate::auth::{self, Auth, Authenticator, Authorizer, UserInfo};
+use crate::builtin;
 use crate::config::Config;
+use crate::health::Health;
+use crate::http::serve;
+use crate::http::service::LocalService;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::registry::table::{ResourceTable, TableError};
+use crate::storage::cache::Cache;
+
+/// History is kept for at least this long, at most twice as long.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the table of resources contradicts itself")]
+    Table(#[from] TableError),
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    #[error("the service accounts' key cannot be used")]
+    ServiceAccountKey(#[from] KeyError),
+    #[error("the bootstrap objects cannot be written")]
+    Bootstrap(#[from] StatusError),
+    #[error("the client CA is no PEM certificate")]
+    ClientCaPem(#[source] rustls_pki_types::pem::Error),
+    #[error("the serving certificate or key is no PEM")]
+    ServingPem(#[source] rustls_pki_types::pem::Error),
+    #[error("client certificates cannot be verified")]
+    ClientVerifier(#[source] rustls::server::VerifierBuilderError),
+    #[error("the serving certificate cannot be used")]
+    Tls(#[source] rustls::Error),
+}
 
 /// The parts of a running server, shared by all requests.
 pub struct Server {
-    pub(crate) config: Config,
-    pub(crate) registry: Registry,
-    pub(crate) auth: Auth,
-    pub(crate) admission: AdmissionChain,
+    config: Config,
+    registry: Registry,
+    auth: Auth,
+    admission: AdmissionChain,
+    health: Health,
+    metrics: Metrics,
+    in_flight: Semaphore,
+    stopping: CancellationToken,
 }
 
 impl Server {
@@ -36,5 +81,102 @@ impl Server {
 
     pub fn admission(&self) -> &AdmissionChain {
         &self.admission
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A slot for each request that is neither a watch nor a connection.
+    pub(crate) fn in_flight(&self) -> &Semaphore {
+        &self.in_flight
+    }
+
+    /// Cancelled when the server begins to stop: watches end.
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+}
+
+/// The API server. It lives until it is dropped; dropping ends its watches and background tasks.
+pub struct ApiServer {
+    server: Arc<Server>,
+    tls: tokio_rustls::TlsAcceptor,
+    _stop: DropGuard,
+}
+
+impl ApiServer {
+    /// Loads all objects from the store. Nothing is served before [`ApiServer::serve`], but [`ApiServer::service`] works.
+    ///
+    /// # Errors
+    /// When the store cannot be read or a certificate is wrong.
+    pub async fn new(config: Config) -> Result<Self, StartError> {
+        let stopping = CancellationToken::new();
+        let tls = serve::tls(&config)?;
+        let cache = Cache::start(config.store.clone(), stopping.clone()).await?;
+        let auth = Auth::new(&config, cache.clone())?;
+        let registry = Registry::new(ResourceTable::new(builtin::rows())?, config.store.clone(), cache);
+        let server = Arc::new(Server {
+            admission: AdmissionChain::new(admission::default_plugins(&auth)),
+            auth,
+            health: Health::default(),
+            metrics: Metrics::default(),
+            in_flight: Semaphore::new(config.max_in_flight),
+            stopping: stopping.clone(),
+            registry,
+            config,
+        });
+        tokio::spawn(compact(server.clone(), stopping.clone()));
+        auth::bootstrap(server.clone(), stopping.clone()).await?;
+        server.health.set_bootstrapped();
+        Ok(ApiServer { server, tls, _stop: stopping.drop_guard() })
+    }
+
+    /// A client's end inside this process; give it to `kube::Client::new`. Requests pass the whole chain as this user.
+    pub fn service(&self, user: UserInfo) -> LocalService {
+        LocalService::new(self.server.clone(), user)
+    }
+
+    /// Serves HTTPS on all listeners until `stop`, then ends watches and waits a bounded time for requests under way.
+    pub async fn serve(&self, listeners: Vec<TcpListener>, stop: CancellationToken) {
+        let ending = self.server.clone();
+        let watch_stop = stop.clone();
+        let end = async move {
+            watch_stop.cancelled().await;
+            ending.health.set_shutting_down();
+            ending.stopping.cancel();
+        };
+        tokio::join!(serve::run(self.server.clone(), self.tls.clone(), listeners, stop), end);
+    }
+
+    /// What all requests share; for parts that need more than a client.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}
+
+/// Forgets history older than one interval.
+async fn compact(server: Arc<Server>, stop: CancellationToken) {
+    let store = server.registry.store().clone();
+    drop(server);
+    let mut previous: Revision = 0;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(COMPACT_INTERVAL) => {}
+        }
+        if previous > 0
+            && let Err(error) = store.compact(previous).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, revision = previous, "compaction failed");
+        }
+        match store.revision().await {
+            Ok(revision) => previous = revision,
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "revision cannot be read"),
+        }
     }
 }

@@ -133,6 +133,8 @@ pub struct StatusError {
     pub message: String,
     /// What the failure is about.
     pub details: Option<Details>,
+    /// Token by which an expired list can be continued inconsistently; empty for none.
+    pub list_continue: String,
 }
 
 impl std::error::Error for StatusError {}
@@ -149,11 +151,11 @@ fn about(group: &str, kind: &str, name: &str) -> Details {
 
 impl StatusError {
     fn plain(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None }
+        Self { reason, message: message.into(), details: None, list_continue: String::new() }
     }
 
     fn detailed(reason: Reason, message: String, details: Details) -> Self {
-        Self { reason, message, details: Some(details) }
+        Self { reason, message, details: Some(details), list_continue: String::new() }
     }
 
     /// The object does not exist.
@@ -351,6 +353,13 @@ impl StatusError {
         self
     }
 
+    /// Adds the token by which the list can be continued inconsistently.
+    #[must_use]
+    pub fn with_continue(mut self, token: String) -> Self {
+        self.list_continue = token;
+        self
+    }
+
     /// The HTTP status code.
     pub fn code(&self) -> u16 {
         self.reason.code()
@@ -369,6 +378,9 @@ impl StatusError {
         });
         if let Some(details) = &self.details {
             status["details"] = serde_json::to_value(details).unwrap_or_else(|_| json!({}));
+        }
+        if !self.list_continue.is_empty() {
+            status["metadata"]["continue"] = Value::from(self.list_continue.as_str());
         }
         status
     }

@@ -1,13 +1,56 @@
 //! The rows that are always there: one file an API group.
 
+mod apps;
 mod authentication;
 mod authorization;
+mod coordination;
 mod core;
+mod discovery;
+mod events;
 mod rbac;
+mod scheduling;
+mod storage;
 
 use crate::registry::def::ResourceDef;
 
 /// All built-in rows in the order of discovery.
 pub(crate) fn rows() -> Vec<ResourceDef> {
-    [core::rows(), authentication::rows(), authorization::rows(), rbac::rows()].into_iter().flatten().collect()
+    [
+        core::rows(),
+        events::rows(),
+        authentication::rows(),
+        authorization::rows(),
+        apps::rows(),
+        coordination::rows(),
+        discovery::rows(),
+        rbac::rows(),
+        scheduling::rows(),
+        storage::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kminik_meta::{Gvk, schema};
+
+    use crate::registry::table::ResourceTable;
+
+    #[test]
+    fn every_row_is_whole() {
+        let table = ResourceTable::new(super::rows()).unwrap();
+        for row in table.rows() {
+            assert!(row.plural.chars().all(|c| c.is_ascii_lowercase()), "{}", row.qualified());
+            for version in &row.versions {
+                let gvk = Gvk::new(row.group.clone(), version.name.clone(), row.kind.clone());
+                assert!(schema::lookup(&gvk).is_some(), "{gvk} has no schema");
+            }
+            let mut names: Vec<_> = row.subresources.iter().map(|sub| sub.name.clone()).collect();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), row.subresources.len(), "{} has a subresource twice", row.qualified());
+        }
+    }
 }

@@ -2,5 +2,10 @@
 
 pub mod accept;
 pub mod body;
+pub(crate) mod chain;
+pub(crate) mod discovery;
 pub mod info;
+pub(crate) mod plain;
 pub mod respond;
+pub(crate) mod serve;
+pub mod service;

@@ -27,7 +27,8 @@ pub struct ActionContext<'a> {
     pub subresource: &'a str,
     /// What follows the subresource in the URL, without its first slash (`proxy/{path}`).
     pub path: &'a str,
-    pub verb: Verb,
+    /// RBAC verb of the request.
+    pub verb: &'a str,
     pub dry_run: bool,
     pub now: Timestamp,
 }

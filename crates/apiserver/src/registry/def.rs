@@ -110,14 +110,14 @@ pub struct VersionDef {
 }
 
 /// A field that field selectors can name.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SelectableField {
     /// The label of the selector, as `spec.nodeName`.
     pub label: Text,
+    /// Where the field is in the stored version, as `spec.nodeName`.
+    pub path: Text,
     /// What an object without the field counts as.
     pub default: Text,
-    /// Reads the field; `None` reads the JSON path spelled by `label`.
-    pub read: Option<fn(&Object) -> String>,
 }
 
 /// Conversion between a version and the stored one. Must keep every field a round trip needs.
@@ -166,6 +166,13 @@ pub enum SubresourceKind {
     Connect(Arc<dyn Connect>),
 }
 
+impl SubresourceKind {
+    /// Whether requests are taken over as they are.
+    pub fn connects(&self) -> bool {
+        matches!(self, SubresourceKind::Connect(_))
+    }
+}
+
 /// Where Scale finds its fields.
 #[derive(Clone, Debug)]
 pub struct ScalePaths {
@@ -190,8 +197,10 @@ pub struct Policy {
     pub status_reset: bool,
     /// `metadata.generation` counts changes outside metadata and status.
     pub generation: bool,
-    /// Names: the DNS subdomain rule, or RBAC's looser path segment rule.
+    /// How names are checked.
     pub names: NameRule,
+    /// DELETE answers with the object it removed instead of a Status.
+    pub returns_deleted: bool,
 }
 
 /// How names of a resource are checked.
@@ -224,6 +233,7 @@ impl Default for Policy {
             status_reset: true,
             generation: false,
             names: NameRule::Subdomain,
+            returns_deleted: false,
         }
     }
 }
@@ -345,12 +355,35 @@ impl ResourceDef {
 
     /// Makes JSON paths usable in field selectors of every version.
     pub fn selectable(mut self, labels: &[&'static str]) -> Self {
+        for label in labels {
+            self = self.selectable_as(label, label, "");
+        }
+        self
+    }
+
+    /// Makes one field usable in field selectors of every version, under a label of its own and with a default.
+    pub fn selectable_as(mut self, label: &'static str, path: &'static str, default: &'static str) -> Self {
         for version in &mut self.versions {
-            version.selectable_fields.extend(labels.iter().map(|label| SelectableField {
-                label: (*label).into(),
-                default: "".into(),
-                read: None,
-            }));
+            let field = SelectableField { label: label.into(), path: path.into(), default: default.into() };
+            version.selectable_fields.push(field);
+        }
+        self
+    }
+
+    /// Makes the row a second view of another row's objects.
+    pub fn view_of(mut self, stored: &ResourceDef, conversion: Conversion) -> Self {
+        self.storage = stored.storage.clone();
+        for version in &mut self.versions {
+            version.stored = false;
+            version.conversion = Some(conversion);
+        }
+        self
+    }
+
+    /// Objects disappear this long after their last write.
+    pub fn expiring(mut self, after: Duration) -> Self {
+        if let Storage::Stored { ttl, .. } = &mut self.storage {
+            *ttl = Some(after);
         }
         self
     }

@@ -8,6 +8,7 @@ pub mod table;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use bytes::Bytes;
 use kminik_meta::{Object, StatusError};
 use kminik_store::{Compare, Op, Store, Txn, TxnResult};
@@ -37,6 +38,16 @@ pub enum Written {
     Unchanged(Arc<Entry>),
     /// Removed at this revision; the entry is the last state, at the revision of the removal.
     Deleted(Arc<Entry>),
+}
+
+/// One optimistic write: asked with the newest state, again whenever someone else was faster.
+#[async_trait]
+pub trait Attempt: Send {
+    /// Says what to do with the object; must have no effects of its own that outlive the next call.
+    ///
+    /// # Errors
+    /// The write is given up with this status.
+    async fn attempt(&mut self, current: &Entry) -> Result<Change, StatusError>;
 }
 
 /// What an optimistic write wants done.
@@ -131,30 +142,26 @@ impl Registry {
         }
     }
 
-    /// Changes one object under optimistic concurrency: `change` is called with the newest state, again whenever someone
-    /// else was faster, and must have no effects of its own.
+    /// Changes one object under optimistic concurrency.
     ///
     /// # Errors
-    /// 404 if the object does not exist, 409 after too many collisions, and whatever `change` refuses with.
-    pub async fn update<F>(
+    /// 404 if the object does not exist, 409 after too many collisions, and whatever `write` refuses with.
+    pub async fn update(
         &self,
         row: &ResourceDef,
         namespace: &str,
         name: &str,
-        mut change: F,
-    ) -> Result<Written, StatusError>
-    where
-        F: AsyncFnMut(&Entry) -> Result<Change, StatusError>,
-    {
+        write: &mut dyn Attempt,
+    ) -> Result<Written, StatusError> {
         let key = key::object(storage_prefix(row)?, namespace, name);
         let (_, mut record) = self.store.get(&key).await.map_err(from_store)?;
         for _ in 0..UPDATE_ATTEMPTS {
             let found = record.ok_or_else(|| StatusError::not_found(&row.group, &row.plural, name))?;
             let current = Arc::new(Entry::new(found));
-            let wanted = change(&current).await?;
-            match self.attempt(row, current, wanted).await? {
-                Attempt::Written(written) => return Ok(written),
-                Attempt::Overtaken(newer) => record = newer,
+            let wanted = write.attempt(&current).await?;
+            match self.write(row, current, wanted).await? {
+                Outcome::Written(written) => return Ok(written),
+                Outcome::Overtaken(newer) => record = newer,
             }
         }
         Err(StatusError::modified(&row.group, &row.plural, name))
@@ -180,41 +187,41 @@ impl Registry {
             let found = record.ok_or_else(|| StatusError::not_found(&row.group, &row.plural, name))?;
             let current = Arc::new(Entry::new(found));
             let wanted = change(&*current.object()?)?;
-            match self.attempt(row, current, wanted).await? {
-                Attempt::Written(written) => return Ok(written),
-                Attempt::Overtaken(newer) => record = newer,
+            match self.write(row, current, wanted).await? {
+                Outcome::Written(written) => return Ok(written),
+                Outcome::Overtaken(newer) => record = newer,
             }
         }
         Err(StatusError::modified(&row.group, &row.plural, name))
     }
 
     /// Writes the change if the object still is as `current` has it.
-    async fn attempt(&self, row: &ResourceDef, current: Arc<Entry>, change: Change) -> Result<Attempt, StatusError> {
+    async fn write(&self, row: &ResourceDef, current: Arc<Entry>, change: Change) -> Result<Outcome, StatusError> {
         let key = current.key.clone();
         let (op, value) = match change {
-            Change::Keep => return Ok(Attempt::Written(Written::Unchanged(current))),
+            Change::Keep => return Ok(Outcome::Written(Written::Unchanged(current))),
             Change::Delete => (Op::Delete { key: key.clone() }, None),
             Change::Put(object) => {
                 let value = codec::encode(&object)?;
                 if value == current.value {
-                    return Ok(Attempt::Written(Written::Unchanged(current)));
+                    return Ok(Outcome::Written(Written::Unchanged(current)));
                 }
                 (put(row, key.clone(), value.clone()), Some(value))
             }
         };
         let txn = Txn { compare: vec![Compare::ModRevision(key.clone(), current.revision)], ops: vec![op] };
         Ok(match self.store.txn(txn).await.map_err(from_store)? {
-            TxnResult::Committed { revision } => Attempt::Written(match value {
+            TxnResult::Committed { revision } => Outcome::Written(match value {
                 Some(value) => Written::Stored(Arc::new(Entry::at(key, value, revision))),
                 None => Written::Deleted(Arc::new(Entry::at(key, current.value.clone(), revision))),
             }),
-            TxnResult::Conflict { current, .. } => Attempt::Overtaken(current.into_iter().next().flatten()),
+            TxnResult::Conflict { current, .. } => Outcome::Overtaken(current.into_iter().next().flatten()),
         })
     }
 }
 
 /// One round of an optimistic write.
-enum Attempt {
+enum Outcome {
     Written(Written),
     /// Someone else was faster; this is what they left.
     Overtaken(Option<kminik_store::Record>),

@@ -1,0 +1,20 @@
+//! The apps group.
+
+use crate::registry::def::ResourceDef;
+
+pub(super) fn rows() -> Vec<ResourceDef> {
+    let workload = |plural, kind, short: &'static str| {
+        ResourceDef::new("apps", "v1", plural, kind)
+            .short(&[short])
+            .in_all()
+            .with_status()
+            .policy(|policy| policy.generation = true)
+    };
+    vec![
+        ResourceDef::new("apps", "v1", "controllerrevisions", "ControllerRevision"),
+        workload("daemonsets", "DaemonSet", "ds"),
+        workload("deployments", "Deployment", "deploy").with_scale(),
+        workload("replicasets", "ReplicaSet", "rs").with_scale().selectable(&["status.replicas"]),
+        workload("statefulsets", "StatefulSet", "sts").with_scale(),
+    ]
+}

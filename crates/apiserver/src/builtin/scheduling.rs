@@ -1,0 +1,7 @@
+//! The scheduling.k8s.io group.
+
+use crate::registry::def::ResourceDef;
+
+pub(super) fn rows() -> Vec<ResourceDef> {
+    vec![ResourceDef::new("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass").cluster().short(&["pc"])]
+}

@@ -1,0 +1,160 @@
+//! The chain every request passes: identify, limit, authenticate, impersonate, authorise, route.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use http::{Method, Request, Response};
+use jiff::Timestamp;
+use kminik_meta::StatusError;
+use parking_lot::Mutex;
+
+use super::accept::{self, Accepted};
+use super::body::{RequestBody, ResponseBody};
+use super::info::{Query, RequestInfo};
+use super::{plain, respond};
+use crate::Server;
+use crate::auth::{self, Attributes, Decision, PeerCertificates, UserInfo};
+use crate::verbs;
+use crate::verbs::call::Call;
+
+/// How the peer of a request is known.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// By what it sends; the handshake gave these certificates.
+    Remote(PeerCertificates),
+    /// A part of this process.
+    Known(UserInfo),
+}
+
+/// Answers a request. Never fails: a failure is an answer, too.
+pub fn handle(
+    server: Arc<Server>,
+    peer: Peer,
+    request: Request<RequestBody>,
+) -> BoxFuture<'static, Response<ResponseBody>> {
+    // Boxed, so that what a connection waits for is one small type.
+    Box::pin(answer(server, peer, request))
+}
+
+async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> Response<ResponseBody> {
+    let info = RequestInfo::of(request.method(), request.uri());
+    let head = request.method() == Method::HEAD;
+    let started = std::time::Instant::now();
+    let measured = server.metrics().begin(&info, known(&server, &info));
+    let mut response = match limited(&server, peer, info.clone(), request).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error),
+    };
+    measured.end(response.status().as_u16(), started.elapsed());
+    if !response.headers().contains_key(CACHE_CONTROL) {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
+    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
+    }
+    if head {
+        *response.body_mut() = ResponseBody::empty();
+    }
+    response
+}
+
+fn known(server: &Server, info: &RequestInfo) -> bool {
+    let table = server.registry().table();
+    table.row(&info.group, &info.resource).is_some_and(|row| {
+        row.version(&info.version).is_some()
+            && (info.subresource.is_empty() || row.subresource(&info.subresource).is_some())
+    })
+}
+
+async fn limited(
+    server: &Arc<Server>,
+    peer: Peer,
+    info: RequestInfo,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, StatusError> {
+    if info.long_running() || matches!(peer, Peer::Known(_)) {
+        return authorised(server, peer, info, request).await;
+    }
+    let Ok(_slot) = server.in_flight().try_acquire() else {
+        return Err(StatusError::too_many_requests("Too many requests, please try again later.", 1));
+    };
+    match tokio::time::timeout(server.config().request_timeout, authorised(server, peer, info, request)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(StatusError::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+async fn authorised(
+    server: &Arc<Server>,
+    peer: Peer,
+    info: RequestInfo,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, StatusError> {
+    let (parts, body) = request.into_parts();
+    let user = match peer {
+        Peer::Known(user) => user,
+        Peer::Remote(certificates) => {
+            server.authenticator().authenticate(&parts, &certificates).await?.ok_or_else(StatusError::unauthorized)?
+        }
+    };
+    let user = match auth::impersonate(&parts.headers, &user, server.authorizer()).await? {
+        Some(impersonated) => impersonated,
+        None => user,
+    };
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let attributes = attributes(&info, &query, user);
+    match server.authorizer().authorize(&attributes).await {
+        Decision::Allow { .. } => {}
+        Decision::NoOpinion { reason } | Decision::Deny { reason } => {
+            return Err(auth::forbidden(&attributes, &reason));
+        }
+    }
+    let user = attributes.user;
+    if !info.is_resource {
+        return plain::serve(server, &info, &parts).await;
+    }
+    let request = Request::from_parts(parts, body);
+    let table = server.registry().table();
+    let Some((row, version)) = table.resolve(&info.group, &info.version, &info.resource) else {
+        return Err(StatusError::resource_not_found());
+    };
+    let headers = request.headers().clone();
+    let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
+    let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, false)? };
+    let version_warnings = version.deprecation.iter().map(ToString::to_string).collect();
+    let call = Call {
+        server: server.clone(),
+        table,
+        version,
+        info,
+        query,
+        headers,
+        user,
+        accepted,
+        now: Timestamp::now(),
+        warnings: Arc::new(Mutex::new(version_warnings)),
+        row,
+    };
+    let warnings = call.warnings.clone();
+    let mut response = verbs::run(call, request).await?;
+    respond::add_warnings(&mut response, &warnings.lock());
+    Ok(response)
+}
+
+fn attributes(info: &RequestInfo, query: &Query, user: UserInfo) -> Attributes {
+    Attributes {
+        user,
+        verb: info.verb.clone(),
+        resource_request: info.is_resource,
+        group: info.group.clone(),
+        version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.name.clone(),
+        path: info.path.clone(),
+        field_selector: query.get("fieldSelector").unwrap_or_default().to_owned(),
+        label_selector: query.get("labelSelector").unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,50 @@
+//! Paths that are no resources: health, version, metrics, discovery, OpenAPI.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use kminik_meta::StatusError;
+use serde_json::json;
+
+use super::body::ResponseBody;
+use super::info::RequestInfo;
+use super::{discovery, respond};
+use crate::Server;
+
+/// Answers a path that is no resource.
+pub async fn serve(
+    server: &Arc<Server>,
+    info: &RequestInfo,
+    request: &Parts,
+) -> Result<Response<ResponseBody>, StatusError> {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        return Err(StatusError::method_not_allowed());
+    }
+    let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
+    match parts.as_slice() {
+        [] => Ok(respond::json(StatusCode::OK, &json!({"paths": paths(server)}))),
+        ["version"] => Ok(respond::json(StatusCode::OK, &crate::version::document())),
+        ["healthz" | "livez" | "readyz", ..] => Ok(server.health().answer(&parts, request.uri.query())),
+        ["metrics"] => Ok(respond::bytes(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            server.metrics().exposition().into(),
+        )),
+        ["api" | "apis", ..] => discovery::serve(server, &parts, &request.headers),
+        _ => Err(StatusError::resource_not_found()),
+    }
+}
+
+fn paths(server: &Server) -> Vec<String> {
+    let mut paths: Vec<String> =
+        ["/api", "/apis", "/healthz", "/livez", "/metrics", "/readyz", "/version"].map(str::to_owned).to_vec();
+    for (group, versions) in server.registry().table().groups() {
+        let base = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
+        paths.push(base.clone());
+        paths.extend(versions.iter().map(|served| format!("{base}/{}", served.version)));
+    }
+    paths.sort();
+    paths.dedup();
+    paths
+}

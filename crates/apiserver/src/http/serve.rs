@@ -1,0 +1,145 @@
+//! Listeners and connections: TLS, HTTP/1.1 and HTTP/2, a bounded drain at the end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::{ResponseBody, request_body};
+use super::chain::{self, Peer};
+use crate::auth::PeerCertificates;
+use crate::config::Config;
+use crate::{Server, StartError};
+
+/// A handshake may take so long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long may a client take for the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests under way are given so long when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed accept (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Streams of one HTTP/2 connection, watches included.
+const MAX_STREAMS: u32 = 1000;
+/// Idle HTTP/2 connections are asked whether they live.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// The TLS side of the configuration: our certificate, client certificates asked for but not demanded.
+///
+/// # Errors
+/// When a PEM text is wrong.
+pub(crate) fn tls(config: &Config) -> Result<TlsAcceptor, StartError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(config.client_ca_pem.as_bytes()) {
+        roots.add(certificate.map_err(StartError::ClientCaPem)?).map_err(StartError::Tls)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(StartError::ClientVerifier)?;
+    let chain = CertificateDer::pem_slice_iter(config.serving.certificate_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(StartError::ServingPem)?;
+    let key = PrivateKeyDer::from_pem_slice(config.serving.key_pem.as_bytes()).map_err(StartError::ServingPem)?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(StartError::Tls)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(StartError::Tls)?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(tls)))
+}
+
+/// Accepts connections until `stop`, then drains them.
+pub(crate) async fn run(server: Arc<Server>, tls: TlsAcceptor, listeners: Vec<TcpListener>, stop: CancellationToken) {
+    let tasks = TaskTracker::new();
+    for listener in listeners {
+        tasks.spawn(accept(server.clone(), tls.clone(), listener, tasks.clone(), stop.clone()));
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn accept(
+    server: Arc<Server>,
+    tls: TlsAcceptor,
+    listener: TcpListener,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tasks.spawn(connection(server.clone(), tls.clone(), stream, stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, stop: CancellationToken) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(error = &error as &dyn std::error::Error, "no delay cannot be set");
+    }
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(error = &error as &dyn std::error::Error, "handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let chain: Vec<Vec<u8>> = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .unwrap_or_default()
+        .iter()
+        .map(|certificate| certificate.as_ref().to_vec())
+        .collect();
+    let peer = Peer::Remote(PeerCertificates(chain.into()));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (server, peer) = (server.clone(), peer.clone());
+        async move {
+            let request = request.map(request_body);
+            Ok::<Response<ResponseBody>, Infallible>(chain::handle(server, peer, request).await)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(KEEP_ALIVE);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(DRAIN_TIMEOUT, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = error.as_ref(), "connection ended abnormally");
+    }
+}

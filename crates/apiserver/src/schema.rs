@@ -1,0 +1,155 @@
+//! Bodies of requests: reading, decoding, checking against the schema.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use kminik_meta::decode::{self, Decoded, FieldValidation};
+use kminik_meta::field::quote;
+use kminik_meta::schema::{self, Schema};
+use kminik_meta::{ErrorList, GroupVersion, Gvk, Object, StatusError, defaults};
+
+use crate::http::accept::Encoding;
+use crate::http::body::RequestBody;
+use crate::verbs::call::{Call, WriteOptions};
+
+/// A body may be so large.
+pub(crate) const BODY_LIMIT: usize = 3 << 20;
+
+/// Reads a whole body.
+///
+/// # Errors
+/// 413 beyond [`BODY_LIMIT`], 400 where the connection fails.
+pub(crate) async fn read_body(mut body: RequestBody) -> Result<Bytes, StatusError> {
+    let mut frames: Vec<Bytes> = Vec::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| StatusError::bad_request(format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        size += data.len();
+        if size > BODY_LIMIT {
+            return Err(StatusError::too_large(format!("limit is {BODY_LIMIT}")));
+        }
+        frames.push(data);
+    }
+    Ok(match frames.len() {
+        1 => frames.pop().unwrap_or_default(),
+        _ => Bytes::from(frames.concat()),
+    })
+}
+
+/// The type of a kind.
+///
+/// # Errors
+/// 500 for a row whose kind has none: a mistake in the table, which its test finds.
+pub(crate) fn of(gvk: &Gvk) -> Result<&'static Schema, StatusError> {
+    schema::lookup(gvk).ok_or_else(|| StatusError::internal(format!("no schema for {gvk}")))
+}
+
+/// Decodes an object of this kind into normal form, without defaults.
+///
+/// # Errors
+/// 400 for what is no object of it, or has unknown fields and `validation` is strict.
+pub(crate) fn decode(
+    bytes: &[u8],
+    encoding: Encoding,
+    gvk: &Gvk,
+    validation: FieldValidation,
+) -> Result<Decoded, StatusError> {
+    let schema = of(gvk)?;
+    let decoded = match encoding {
+        Encoding::Json => decode::decode(bytes, schema, validation),
+        Encoding::Yaml => decode::decode_yaml(bytes, schema, validation),
+        Encoding::Protobuf => {
+            return Err(StatusError::unsupported_media_type(&["application/json", "application/yaml"]));
+        }
+    };
+    let mut decoded = decoded.map_err(|error| error.status(gvk, &found_type(bytes, encoding)))?;
+    check_type(gvk, &decoded.object)?;
+    decoded.object.set_gvk(gvk);
+    Ok(decoded)
+}
+
+/// What a body says it is; empty where it cannot be read.
+fn found_type(bytes: &[u8], encoding: Encoding) -> Gvk {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct TypeMeta {
+        api_version: String,
+        kind: String,
+    }
+    let head: TypeMeta = match encoding {
+        Encoding::Json => serde_json::from_slice(bytes).unwrap_or_default(),
+        Encoding::Yaml | Encoding::Protobuf => serde_yaml::from_slice(bytes).unwrap_or_default(),
+    };
+    GroupVersion::parse(&head.api_version).unwrap_or_default().kind(head.kind)
+}
+
+/// Whether an object is of the kind that is expected; what it leaves out is taken as expected.
+fn check_type(wanted: &Gvk, object: &Object) -> Result<(), StatusError> {
+    let wrong_kind = !object.kind().is_empty() && object.kind() != wanted.kind;
+    let wrong_version = !object.api_version().is_empty() && object.api_version() != wanted.api_version();
+    if wrong_kind {
+        let found = object.gvk();
+        return Err(StatusError::bad_request(format!(
+            "{} in version {} cannot be handled as a {}: no kind {} is registered for the internal version of group {} in scheme",
+            found.kind,
+            quote(&found.version),
+            wanted.kind,
+            quote(&found.kind),
+            quote(&wanted.group)
+        )));
+    }
+    if wrong_version {
+        return Err(StatusError::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            object.api_version(),
+            wanted.api_version()
+        )));
+    }
+    Ok(())
+}
+
+/// Sets the defaults of a kind's schema.
+pub(crate) fn default(gvk: &Gvk, object: &mut Object) -> Result<(), StatusError> {
+    defaults::apply(object, of(gvk)?);
+    Ok(())
+}
+
+/// Brings a patched or admitted object into normal form with defaults; gives the warnings.
+///
+/// # Errors
+/// 400 or 422 when it does not fit the schema.
+pub(crate) fn normalize(
+    gvk: &Gvk,
+    object: &mut Object,
+    validation: FieldValidation,
+) -> Result<Vec<String>, StatusError> {
+    let schema = of(gvk)?;
+    let warnings = decode::conform(object, schema, validation).map_err(|error| error.status(gvk, gvk))?;
+    defaults::apply(object, schema);
+    Ok(warnings)
+}
+
+/// Checks an object against its kind's rules.
+pub(crate) fn validate(_gvk: &Gvk, _object: &Object) -> ErrorList {
+    ErrorList::new()
+}
+
+/// Records who manages the written fields.
+pub(crate) fn manage_fields(_call: &Call, _options: &WriteOptions, _old: Option<&Object>, _new: &mut Object) {}
+
+/// Decodes DeleteOptions; which group's they say they are is not looked at.
+///
+/// # Errors
+/// 400 for what is no object.
+pub(crate) fn decode_options(bytes: &[u8], encoding: Encoding) -> Result<Object, StatusError> {
+    let gvk = Gvk::new("meta.k8s.io", "v1", "DeleteOptions");
+    let schema = of(&gvk)?;
+    let decoded = match encoding {
+        Encoding::Json => decode::decode(bytes, schema, FieldValidation::Ignore),
+        Encoding::Yaml => decode::decode_yaml(bytes, schema, FieldValidation::Ignore),
+        Encoding::Protobuf => {
+            return Err(StatusError::unsupported_media_type(&["application/json", "application/yaml"]));
+        }
+    };
+    Ok(decoded.map_err(|error| error.status(&gvk, &gvk))?.object)
+}

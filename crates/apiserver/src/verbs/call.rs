@@ -1,0 +1,206 @@
+//! A request whose row is pinned: what every verb works from.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use kminik_meta::decode::FieldValidation;
+use kminik_meta::{Gvk, Object, StatusError};
+use parking_lot::Mutex;
+
+use crate::Server;
+use crate::admission::{Attributes, Operation};
+use crate::auth::UserInfo;
+use crate::http::accept::Accepted;
+use crate::http::info::{Query, RequestInfo};
+use crate::registry::action::ActionContext;
+use crate::registry::def::{ResourceDef, Storage, VersionDef, api_version};
+use crate::registry::strategy::{Strategy, StrategyContext};
+use crate::registry::table::ResourceTable;
+
+/// One authorised request of a resource.
+pub struct Call {
+    pub server: Arc<Server>,
+    /// The table the request began with.
+    pub table: Arc<ResourceTable>,
+    pub row: Arc<ResourceDef>,
+    pub version: VersionDef,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub user: UserInfo,
+    pub accepted: Accepted,
+    pub now: Timestamp,
+    pub warnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Call {
+    /// `apiVersion` of the request.
+    pub fn api_version(&self) -> String {
+        api_version(&self.row.group, &self.version.name)
+    }
+
+    /// apiVersion and kind of stored bytes; those of the request for virtual rows.
+    pub fn stored_type(&self) -> (String, String) {
+        match &self.row.storage {
+            Storage::Stored { api_version, kind, .. } => (api_version.to_string(), kind.to_string()),
+            Storage::Virtual(_) => (self.api_version(), self.row.kind.to_string()),
+        }
+    }
+
+    /// Whether stored bytes can be sent as they are.
+    pub fn reads_stored_form(&self) -> bool {
+        let (stored_version, stored_kind) = self.stored_type();
+        self.version.conversion.is_none() && stored_version == self.api_version() && stored_kind == self.row.kind
+    }
+
+    /// Brings an object of the stored version into the request's.
+    pub fn to_request_version(&self, object: &mut Object) {
+        if let Some(conversion) = self.version.conversion {
+            (conversion.from_stored)(object);
+        }
+        object.set(&["apiVersion"], self.api_version());
+        object.set(&["kind"], self.row.kind.to_string());
+    }
+
+    /// Brings an object of the request's version into the stored one.
+    pub fn to_stored_version(&self, object: &mut Object) {
+        if let Some(conversion) = self.version.conversion {
+            (conversion.to_stored)(object);
+        }
+        let (version, kind) = self.stored_type();
+        object.set(&["apiVersion"], version);
+        object.set(&["kind"], kind);
+    }
+
+    /// Group, version and kind of the request.
+    pub fn gvk(&self) -> Gvk {
+        Gvk::new(self.row.group.clone(), self.version.name.clone(), self.row.kind.clone())
+    }
+
+    /// The request as code behind a path sees it.
+    pub fn action_context(&self, dry_run: bool) -> ActionContext<'_> {
+        ActionContext {
+            server: &self.server,
+            row: &self.row,
+            version: &self.version,
+            user: &self.user,
+            namespace: &self.info.namespace,
+            name: &self.info.name,
+            subresource: &self.info.subresource,
+            path: &self.info.rest,
+            verb: self.info.verb.as_str(),
+            dry_run,
+            now: self.now,
+        }
+    }
+
+    pub fn not_found(&self) -> StatusError {
+        StatusError::not_found(&self.row.group, &self.row.plural, &self.info.name)
+    }
+
+    pub fn strategy_context(&self, dry_run: bool) -> StrategyContext<'_> {
+        StrategyContext {
+            registry: self.server.registry(),
+            row: &self.row,
+            user: &self.user,
+            namespace: &self.info.namespace,
+            dry_run,
+            now: self.now,
+        }
+    }
+
+    /// The request as admission sees it.
+    pub fn attributes<'a>(
+        &'a self,
+        operation: Operation,
+        name: &'a str,
+        old: Option<&'a Object>,
+        options: &'a WriteOptions,
+    ) -> Attributes<'a> {
+        Attributes {
+            registry: self.server.registry(),
+            row: &self.row,
+            version: &self.version,
+            operation,
+            user: &self.user,
+            namespace: &self.info.namespace,
+            name,
+            subresource: &self.info.subresource,
+            old,
+            dry_run: options.dry_run,
+            options: options.object.as_ref(),
+        }
+    }
+
+    /// The strategy of the path: the row's, or its view's.
+    pub fn strategy(&self) -> &dyn Strategy {
+        use crate::registry::def::SubresourceKind;
+        match self.row.subresource(&self.info.subresource).map(|sub| &sub.kind) {
+            Some(SubresourceKind::View(strategy)) => strategy.as_ref(),
+            _ => self.row.strategy.as_ref(),
+        }
+    }
+
+    /// Whether a namespaced resource is asked for in a namespace.
+    pub fn scope_given(&self) -> bool {
+        !self.row.namespaced() || !self.info.namespace.is_empty()
+    }
+
+    pub fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        self.warnings.lock().extend(warnings);
+    }
+}
+
+/// The options every write takes.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    /// Name of the manager of the written fields; defaults to the head of the user agent.
+    pub field_manager: String,
+    /// Whether the client named the manager (server-side apply demands it).
+    pub named_manager: bool,
+    pub field_validation: FieldValidation,
+    /// `force` of server-side apply.
+    pub force: bool,
+    /// The options object as sent (deletes), for admission.
+    pub object: Option<Object>,
+}
+
+impl WriteOptions {
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// 400 or 422 for values that are not known, in upstream's words.
+    pub fn of(query: &Query, headers: &HeaderMap, kind: &str) -> Result<Self, StatusError> {
+        use kminik_meta::{ErrorList, FieldError, Path};
+        let mut errors = ErrorList::new();
+        let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
+        if let Some(unknown) = dry_run.iter().find(|value| **value != "All") {
+            errors.push(FieldError::not_supported(&Path::new("dryRun"), *unknown, &["All"]));
+        }
+        let asked = query.get("fieldValidation").unwrap_or_default();
+        let field_validation = FieldValidation::parse(asked).unwrap_or_else(|| {
+            let path = Path::new("fieldValidation");
+            errors.push(FieldError::not_supported(&path, asked, &["", "Ignore", "Strict", "Warn"]));
+            FieldValidation::Warn
+        });
+        let named = query.get("fieldManager");
+        if named.is_some_and(|name| name.len() > 128) {
+            errors.push(FieldError::too_long(&Path::new("fieldManager"), 128));
+        }
+        if !errors.is_empty() {
+            return Err(StatusError::invalid("meta.k8s.io", kind, "", &errors));
+        }
+        let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let head: String = agent.split('/').next().unwrap_or_default().chars().take(128).collect();
+        Ok(WriteOptions {
+            dry_run: !dry_run.is_empty(),
+            field_manager: named.map_or_else(|| if head.is_empty() { "unknown".into() } else { head }, str::to_owned),
+            named_manager: named.is_some(),
+            field_validation,
+            force: query.flag("force"),
+            object: None,
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! New objects.
+
+use http::{Request, Response, StatusCode};
+use kminik_meta::{Object, StatusError};
+
+use super::call::{Call, WriteOptions};
+use super::{render, write};
+use crate::http::accept;
+use crate::http::body::{RequestBody, ResponseBody};
+use crate::registry::def::Storage;
+use crate::schema;
+use crate::storage::entry::Entry;
+
+/// Tries for a generated name that is free.
+const GENERATE_ATTEMPTS: usize = 8;
+
+/// Answers a POST.
+pub async fn create(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
+    let options = WriteOptions::of(&call.query, &call.headers, "CreateOptions")?;
+    let encoding = accept::body_encoding(&call.headers)?;
+    let bytes = schema::read_body(request.into_body()).await?;
+    let object = write::decode(call, &options, &bytes, encoding)?;
+    if let Storage::Virtual(create) = &call.row.storage {
+        let answer = create.create(call.action_context(options.dry_run), object).await?;
+        return render::object(call, StatusCode::CREATED, answer);
+    }
+    match create_object(call, &options, object).await? {
+        Created::Stored(entry) => render::entry(call, StatusCode::CREATED, &entry),
+        Created::DryRun(mut object) => {
+            call.to_request_version(&mut object);
+            render::object(call, StatusCode::CREATED, object)
+        }
+    }
+}
+
+/// What became of a create.
+pub enum Created {
+    Stored(Entry),
+    /// The object as it would have been stored.
+    DryRun(Object),
+}
+
+/// Runs the pipeline for a new object in the request's version.
+///
+/// # Errors
+/// The first refusal; 409 if the name is taken.
+pub async fn create_object(call: &Call, options: &WriteOptions, object: Object) -> Result<Created, StatusError> {
+    let generated = object.name().is_empty();
+    let registry = call.server.registry();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let mut complete = object.clone();
+        let reservation = write::admit_create(call, options, &mut complete).await?;
+        if options.dry_run {
+            if registry.get(&call.row, complete.namespace(), complete.name()).await?.is_some() {
+                return Err(StatusError::already_exists(&call.row.group, &call.row.plural, complete.name()));
+            }
+            return Ok(Created::DryRun(complete));
+        }
+        match registry.insert(&call.row, &complete).await {
+            Ok(entry) => {
+                if let Some(reservation) = reservation {
+                    reservation.commit(entry.revision);
+                }
+                return Ok(Created::Stored(entry));
+            }
+            Err(error) if error.code() == 409 && generated => {
+                if attempt >= GENERATE_ATTEMPTS {
+                    let (group, plural) = (&call.row.group, &call.row.plural);
+                    return Err(StatusError::generate_name_conflict(group, plural, complete.name(), 1));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

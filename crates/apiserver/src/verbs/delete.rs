@@ -1,0 +1,303 @@
+//! Deletion, of one object or a collection: at once, after a grace period, or once the finalizers are done.
+//!
+//! ```text
+//!  live ──(grace, finalizers or strategy hold it)──► deleting ──(all let go)──► gone
+//!    └──────────────(nothing holds it)──────────────────────────────────────────┘
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Request, Response, StatusCode};
+use jiff::SignedDuration;
+use kminik_meta::{Details, Object, StatusError, status, time};
+use serde_json::{Map, Value};
+
+use super::call::{Call, WriteOptions};
+use super::list::{self, ListOptions};
+use super::render;
+use super::selection::Selection;
+use crate::admission::Operation;
+use crate::http::accept;
+use crate::http::body::{RequestBody, ResponseBody};
+use crate::registry::def::Propagation;
+use crate::registry::strategy::Grace;
+use crate::registry::{Attempt, Change, Written};
+use crate::schema;
+use crate::storage::entry::Entry;
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+/// DeleteOptions, from body and query.
+#[derive(Clone, Debug, Default)]
+struct DeleteOptions {
+    grace_seconds: Option<i64>,
+    propagation: Option<Propagation>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    /// Foreground, or the old orphanDependents=false, was asked for in so many words.
+    cascading: bool,
+}
+
+impl DeleteOptions {
+    fn of(call: &Call, body: Option<&Object>) -> Result<Self, StatusError> {
+        use kminik_meta::{ErrorList, FieldError, Path};
+        let query = &call.query;
+        let text = |key: &str| body.and_then(|body| body.str(&[key])).or_else(|| query.get(key)).map(str::to_owned);
+        let mut errors = ErrorList::new();
+        let policy = text("propagationPolicy").filter(|policy| !policy.is_empty());
+        let orphan_dependents = body
+            .and_then(|body| body.bool(&["orphanDependents"]))
+            .or_else(|| query.get("orphanDependents").map(|_| query.flag("orphanDependents")));
+        let propagation = match (policy.as_deref(), orphan_dependents) {
+            (Some(_), Some(_)) => {
+                errors.push(FieldError::invalid(
+                    &Path::new("propagationPolicy"),
+                    policy.clone().unwrap_or_default(),
+                    "orphanDependents and deletionPropagation cannot be both set",
+                ));
+                None
+            }
+            (Some("Foreground"), _) => Some(Propagation::Foreground),
+            (Some("Background"), _) => Some(Propagation::Background),
+            (Some("Orphan"), _) => Some(Propagation::Orphan),
+            (Some(other), _) => {
+                errors.push(FieldError::not_supported(
+                    &Path::new("propagationPolicy"),
+                    other,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                ));
+                None
+            }
+            (None, Some(true)) => Some(Propagation::Orphan),
+            (None, Some(false)) => Some(Propagation::Background),
+            (None, None) => None,
+        };
+        let grace_seconds = match body.and_then(|body| body.i64(&["gracePeriodSeconds"])) {
+            Some(seconds) => Some(seconds),
+            None => query.get("gracePeriodSeconds").and_then(|text| text.parse().ok()),
+        };
+        if !errors.is_empty() {
+            return Err(StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &errors));
+        }
+        let precondition = |key: &str| body.and_then(|body| body.str(&["preconditions", key])).map(str::to_owned);
+        Ok(DeleteOptions {
+            grace_seconds,
+            cascading: propagation == Some(Propagation::Foreground) || orphan_dependents == Some(false),
+            propagation,
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+        })
+    }
+}
+
+/// How a deletion ended.
+struct Deletion {
+    entry: Arc<Entry>,
+    gone: bool,
+    /// A dry run's object, in the stored version.
+    dry_run: Option<Object>,
+}
+
+/// Answers a DELETE of one object.
+pub async fn delete(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
+    let (options, delete) = read_options(call, request).await?;
+    let deletion = run(call, &options, &delete, &call.info.name).await?;
+    if deletion.gone && !call.row.policy.returns_deleted {
+        let object = deletion.entry.object()?;
+        let details = Details {
+            name: object.name().to_owned(),
+            group: call.row.group.to_string(),
+            kind: call.row.plural.to_string(),
+            uid: object.uid().to_owned(),
+            ..Details::default()
+        };
+        return render::value_response(call, StatusCode::OK, &status::success(Some(&details)));
+    }
+    let code = if !deletion.gone && delete.cascading { StatusCode::ACCEPTED } else { StatusCode::OK };
+    match deletion.dry_run {
+        Some(mut object) => {
+            call.to_request_version(&mut object);
+            render::object(call, code, object)
+        }
+        None => render::entry(call, code, &deletion.entry),
+    }
+}
+
+/// Answers a DELETE of a collection with the list of what was deleted.
+pub async fn delete_collection(
+    call: &Call,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, StatusError> {
+    let (options, delete) = read_options(call, request).await?;
+    let list_options = ListOptions::of(call)?;
+    let selection = Selection::of(call)?;
+    let page = list::page(call, &list_options, &selection).await?;
+    let mut deleted = Vec::with_capacity(page.entries.len());
+    for entry in page.entries {
+        let (namespace, name) = entry.namespace_and_name();
+        match run_in(call, &options, &delete, namespace, name).await {
+            Ok(deletion) => deleted.push(deletion.entry),
+            // Somebody else was faster: that is what was wanted.
+            Err(error) if error.code() == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".into(), Value::from(page.revision.to_string()));
+    render::list(call, metadata, deleted)
+}
+
+async fn read_options(
+    call: &Call,
+    request: Request<RequestBody>,
+) -> Result<(WriteOptions, DeleteOptions), StatusError> {
+    let mut options = WriteOptions::of(&call.query, &call.headers, "DeleteOptions")?;
+    let encoding = accept::body_encoding(&call.headers)?;
+    let bytes = schema::read_body(request.into_body()).await?;
+    if !bytes.is_empty() {
+        options.object = Some(schema::decode_options(&bytes, encoding)?);
+        let dry_run = options.object.as_ref().is_some_and(|object| !object.array(&["dryRun"]).is_empty());
+        options.dry_run |= dry_run;
+    }
+    let delete = DeleteOptions::of(call, options.object.as_ref())?;
+    Ok((options, delete))
+}
+
+async fn run(call: &Call, options: &WriteOptions, delete: &DeleteOptions, name: &str) -> Result<Deletion, StatusError> {
+    run_in(call, options, delete, &call.info.namespace, name).await
+}
+
+async fn run_in(
+    call: &Call,
+    options: &WriteOptions,
+    delete: &DeleteOptions,
+    namespace: &str,
+    name: &str,
+) -> Result<Deletion, StatusError> {
+    let mut removal = Removal { call, options, delete, namespace, name, gone: false, dry_run: None };
+    let written = call.server.registry().update(&call.row, namespace, name, &mut removal).await?;
+    let (Written::Stored(entry) | Written::Unchanged(entry) | Written::Deleted(entry)) = written;
+    Ok(Deletion { entry, gone: removal.gone, dry_run: removal.dry_run })
+}
+
+struct Removal<'a> {
+    call: &'a Call,
+    options: &'a WriteOptions,
+    delete: &'a DeleteOptions,
+    namespace: &'a str,
+    name: &'a str,
+    gone: bool,
+    dry_run: Option<Object>,
+}
+
+#[async_trait]
+impl Attempt for Removal<'_> {
+    async fn attempt(&mut self, current: &Entry) -> Result<Change, StatusError> {
+        let call = self.call;
+        let object = current.object()?;
+        check_preconditions(call, self.delete, &object)?;
+        let mut attributes = call.attributes(Operation::Delete, self.name, Some(&object), self.options);
+        attributes.namespace = self.namespace;
+        call.server.admission().validate(&attributes, None).await?;
+        let next = next_state(call, self.options, self.delete, &object)?;
+        self.gone = matches!(next, Change::Delete);
+        if self.options.dry_run {
+            self.dry_run = Some(match next {
+                Change::Put(object) => object,
+                Change::Keep | Change::Delete => Object::clone(&object),
+            });
+            return Ok(Change::Keep);
+        }
+        Ok(next)
+    }
+}
+
+fn check_preconditions(call: &Call, delete: &DeleteOptions, object: &Object) -> Result<(), StatusError> {
+    let checks =
+        [("UID", &delete.uid, object.uid()), ("ResourceVersion", &delete.resource_version, object.resource_version())];
+    for (what, wanted, found) in checks {
+        if let Some(wanted) = wanted
+            && wanted != found
+        {
+            let (group, plural) = (&call.row.group, &call.row.plural);
+            return Err(StatusError::precondition_failed(group, plural, object.name(), what, wanted, found));
+        }
+    }
+    Ok(())
+}
+
+/// What a DELETE makes of the object.
+fn next_state(
+    call: &Call,
+    options: &WriteOptions,
+    delete: &DeleteOptions,
+    object: &Object,
+) -> Result<Change, StatusError> {
+    let strategy = call.row.strategy.as_ref();
+    let ctx = call.strategy_context(options.dry_run);
+    strategy.check_delete(&ctx, object)?;
+    let mut next = object.clone();
+    set_propagation(call, delete, &mut next);
+    let wanted = match strategy.grace(&ctx, object, delete.grace_seconds) {
+        Grace::None => 0,
+        Grace::Seconds(seconds) => seconds.max(0),
+    };
+    let held = !next.finalizers().is_empty() || strategy.held(&next);
+    if object.is_deleting() {
+        let running = object.deletion_grace_period_seconds().unwrap_or_default();
+        // A second delete can only shorten the wait.
+        if wanted < running {
+            set_deletion(call, &mut next, wanted);
+            // The first deletion's time minus the seconds saved.
+            if let Some(at) = object.deletion_timestamp() {
+                let earlier = at - Duration::from_secs(u64::try_from(running - wanted).unwrap_or_default());
+                next.set_meta("deletionTimestamp", &time::format(earlier));
+            }
+        }
+        let remaining = next.deletion_grace_period_seconds().unwrap_or_default();
+        if remaining == 0 && !held {
+            return Ok(Change::Delete);
+        }
+    } else {
+        if wanted == 0 && !held {
+            return Ok(Change::Delete);
+        }
+        set_deletion(call, &mut next, wanted);
+        strategy.begin_delete(&ctx, &mut next);
+        if call.row.policy.generation && object.generation() > 0 {
+            next.set_generation(object.generation() + 1);
+        }
+    }
+    Ok(if next == *object { Change::Keep } else { Change::Put(next) })
+}
+
+fn set_deletion(call: &Call, object: &mut Object, grace_seconds: i64) {
+    let at = call.now + SignedDuration::from_secs(grace_seconds);
+    object.set_meta("deletionTimestamp", &time::format(at));
+    object.set(&["metadata", "deletionGracePeriodSeconds"], grace_seconds);
+}
+
+/// Adds or removes the finalizers by which the garbage collector is told what to do with dependents.
+fn set_propagation(call: &Call, delete: &DeleteOptions, object: &mut Object) {
+    let present: Vec<String> = object.finalizers().into_iter().map(str::to_owned).collect();
+    let had = |name: &str| present.iter().any(|finalizer| finalizer == name);
+    let propagation = match delete.propagation {
+        Some(propagation) => propagation,
+        None if had(ORPHAN) => Propagation::Orphan,
+        None if had(FOREGROUND) => Propagation::Foreground,
+        None => call.row.policy.propagation,
+    };
+    let mut finalizers: Vec<String> =
+        present.into_iter().filter(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND).collect();
+    match propagation {
+        Propagation::Background => {}
+        Propagation::Foreground => finalizers.push(FOREGROUND.into()),
+        Propagation::Orphan => finalizers.push(ORPHAN.into()),
+    }
+    if finalizers != object.finalizers() {
+        object.set_finalizers(&finalizers);
+    }
+}

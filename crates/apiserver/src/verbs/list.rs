@@ -1,0 +1,371 @@
+//! All objects of a resource, or of one namespace; whole or page by page.
+//!
+//! | resourceVersion | resourceVersionMatch | what is read |
+//! |---|---|---|
+//! | unset | unset | the newest state |
+//! | `0` | unset, NotOlderThan | whatever the cache holds |
+//! | X | unset, NotOlderThan | anything not older than X (exactly X if `limit` is set and the match is not) |
+//! | X | Exact | exactly X |
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::Response;
+use kminik_meta::{ErrorList, FieldError, Path, StatusError};
+use kminik_store::{Range, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::call::Call;
+use super::render;
+use super::selection::Selection;
+use crate::error::from_store;
+use crate::http::body::ResponseBody;
+use crate::registry::storage_prefix;
+use crate::storage::entry::Entry;
+use crate::storage::key;
+
+/// Records read at a time when a page is looked for in an old revision.
+const SCAN: usize = 500;
+
+/// How `resourceVersion` is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    Exact,
+    NotOlderThan,
+}
+
+/// The options of list, watch, get and deletecollection.
+#[derive(Clone, Debug)]
+pub struct ListOptions {
+    /// `None`: unset.
+    pub revision: Option<u64>,
+    pub revision_match: Option<Match>,
+    /// 0: no limit.
+    pub limit: usize,
+    pub continue_token: Option<String>,
+    pub send_initial_events: Option<bool>,
+    pub allow_bookmarks: bool,
+    pub timeout_seconds: Option<u64>,
+}
+
+impl ListOptions {
+    /// Reads the query and checks what goes with what.
+    ///
+    /// # Errors
+    /// 400 or 422 in upstream's words.
+    pub fn of(call: &Call) -> Result<Self, StatusError> {
+        let query = &call.query;
+        let number = |key: &str| -> Result<Option<u64>, StatusError> {
+            let Some(text) = query.get(key) else { return Ok(None) };
+            text.parse().map(Some).map_err(|_| {
+                StatusError::bad_request(format!(
+                    "strconv.ParseInt: parsing {}: invalid syntax",
+                    kminik_meta::field::quote(text)
+                ))
+            })
+        };
+        let mut errors = ErrorList::new();
+        let revision = match query.get("resourceVersion") {
+            None => None,
+            Some(text) => match text.parse() {
+                Ok(revision) => Some(revision),
+                Err(_) => {
+                    let why = format!("strconv.ParseUint: parsing {}: invalid syntax", kminik_meta::field::quote(text));
+                    let error = FieldError::invalid(&Path::new("resourceVersion"), text, why);
+                    return Err(StatusError::invalid("", &call.row.plural, "", &ErrorList::from(error)));
+                }
+            },
+        };
+        let path = Path::new("resourceVersionMatch");
+        let revision_match = match query.get("resourceVersionMatch") {
+            None => None,
+            Some("Exact") => Some(Match::Exact),
+            Some("NotOlderThan") => Some(Match::NotOlderThan),
+            Some(other) => {
+                errors.push(FieldError::not_supported(&path, other, &["Exact", "NotOlderThan", ""]));
+                None
+            }
+        };
+        let send_initial_events = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+        let continue_token = query.get("continue").map(str::to_owned);
+        if call.info.verb == "watch" {
+            match (send_initial_events, revision_match) {
+                (Some(_), Some(Match::NotOlderThan)) | (None, None) => {}
+                (Some(_), _) => errors.push(FieldError::forbidden(
+                    &path,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                )),
+                (None, Some(_)) => errors.push(FieldError::forbidden(
+                    &path,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                )),
+            }
+            if send_initial_events == Some(true) && !query.flag("allowWatchBookmarks") {
+                errors.push(FieldError::forbidden(
+                    &Path::new("sendInitialEvents"),
+                    "sendInitialEvents requires allowWatchBookmarks to be set",
+                ));
+            }
+        } else {
+            if send_initial_events.is_some() {
+                errors.push(FieldError::forbidden(
+                    &Path::new("sendInitialEvents"),
+                    "sendInitialEvents is forbidden for list",
+                ));
+            }
+            if revision_match.is_some() {
+                if continue_token.is_some() {
+                    errors.push(FieldError::forbidden(
+                        &path,
+                        "resourceVersionMatch is forbidden when continue is provided",
+                    ));
+                }
+                if revision.is_none() {
+                    errors.push(FieldError::forbidden(
+                        &path,
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                    ));
+                }
+                if revision_match == Some(Match::Exact) && revision == Some(0) {
+                    errors.push(FieldError::forbidden(
+                        &path,
+                        "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                    ));
+                }
+            }
+        }
+        if !errors.is_empty() {
+            return Err(StatusError::invalid("meta.k8s.io", "ListOptions", "", &errors));
+        }
+        if continue_token.is_some() && revision.is_some_and(|revision| revision > 0) {
+            return Err(StatusError::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        Ok(ListOptions {
+            revision,
+            revision_match,
+            limit: number("limit")?.unwrap_or_default() as usize,
+            continue_token,
+            send_initial_events,
+            allow_bookmarks: query.flag("allowWatchBookmarks"),
+            timeout_seconds: number("timeoutSeconds")?,
+        })
+    }
+}
+
+/// Where the next page begins. `rv` -1 means: at whatever revision is newest.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: i64,
+    start: String,
+}
+
+impl Token {
+    fn new(rv: i64, start: &str) -> String {
+        let token = Token { v: "meta.k8s.io/v1".into(), rv, start: start.into() };
+        // A struct of two strings and a number can always be written.
+        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Result<Self, StatusError> {
+        let invalid = || StatusError::bad_request("continue key is not valid: illegal token");
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| invalid())?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+        if token.v != "meta.k8s.io/v1" || token.start.is_empty() || token.start.split('/').any(|part| part == "..") {
+            return Err(invalid());
+        }
+        Ok(token)
+    }
+}
+
+/// One page of a list.
+pub struct Page {
+    /// Revision of the whole list.
+    pub revision: u64,
+    pub entries: Vec<Arc<Entry>>,
+    /// Token of the next page.
+    pub next: Option<String>,
+    /// How many follow, where that is known.
+    pub remaining: Option<usize>,
+}
+
+/// Answers with a list.
+pub async fn list(call: &Call) -> Result<Response<ResponseBody>, StatusError> {
+    let options = ListOptions::of(call)?;
+    let selection = Selection::of(call)?;
+    let page = page(call, &options, &selection).await?;
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".into(), page.revision.to_string().into());
+    if let Some(next) = page.next {
+        metadata.insert("continue".into(), next.into());
+    }
+    if let Some(remaining) = page.remaining {
+        metadata.insert("remainingItemCount".into(), Value::from(remaining));
+    }
+    render::list(call, metadata, page.entries)
+}
+
+/// The page that options and selectors describe.
+///
+/// # Errors
+/// 410 where the revision is compacted.
+pub async fn page(call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page, StatusError> {
+    let cache = call.server.registry().cache();
+    let prefix = storage_prefix(&call.row)?;
+    let range = key::namespace(prefix, &call.info.namespace);
+    if let Some(token) = &options.continue_token {
+        let token = Token::parse(token)?;
+        let after = format!("{range}{}", token.start);
+        let Ok(revision) = u64::try_from(token.rv) else {
+            let snapshot = cache.fresh(prefix).await?;
+            return from_entries(
+                &range,
+                snapshot.revision,
+                -1,
+                snapshot.range(&range, Some(after.as_bytes())),
+                options,
+                selection,
+            );
+        };
+        return old_page(call, &range, revision, Some(after), options, selection).await;
+    }
+    let exact = match (options.revision, options.revision_match) {
+        (Some(revision), Some(Match::Exact)) => Some(revision),
+        (Some(revision), None) if revision > 0 && options.limit > 0 => Some(revision),
+        _ => None,
+    };
+    if let Some(revision) = exact {
+        return old_page(call, &range, revision, None, options, selection).await;
+    }
+    let snapshot = match options.revision {
+        None => cache.fresh(prefix).await?,
+        Some(revision) => {
+            cache.reach(revision).await?;
+            cache.snapshot(prefix)
+        }
+    };
+    let revision = snapshot.revision;
+    if let Some(name) = selection.only_name() {
+        let named = match call.row.namespaced() && call.info.namespace.is_empty() {
+            true => {
+                snapshot.range(&range, None).filter(|entry| entry.namespace_and_name().1 == name).cloned().collect()
+            }
+            false => snapshot.get(&Bytes::from(format!("{range}{name}"))).cloned().into_iter().collect::<Vec<_>>(),
+        };
+        return from_entries(&range, revision, revision as i64, named.iter(), options, selection);
+    }
+    from_entries(&range, revision, revision as i64, snapshot.range(&range, None), options, selection)
+}
+
+fn from_entries<'a>(
+    range: &str,
+    revision: u64,
+    token_revision: i64,
+    entries: impl Iterator<Item = &'a Arc<Entry>>,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<Page, StatusError> {
+    let mut page = Page { revision, entries: Vec::new(), next: None, remaining: None };
+    let everything = selection.is_everything();
+    let mut beyond = 0;
+    for entry in entries {
+        if !everything && !selection.matches(entry)? {
+            continue;
+        }
+        if options.limit > 0 && page.entries.len() == options.limit {
+            if page.next.is_none() {
+                page.next = page.entries.last().map(|last| Token::new(token_revision, tail(range, last)));
+            }
+            if !everything {
+                break;
+            }
+            beyond += 1;
+            continue;
+        }
+        page.entries.push(entry.clone());
+    }
+    page.remaining = (beyond > 0).then_some(beyond);
+    Ok(page)
+}
+
+/// What of an entry's key follows the range's prefix.
+fn tail<'a>(range: &str, entry: &'a Entry) -> &'a str {
+    let key = entry.key.get(range.len()..).unwrap_or_default();
+    std::str::from_utf8(key).unwrap_or_default()
+}
+
+async fn old_page(
+    call: &Call,
+    range: &str,
+    revision: u64,
+    after: Option<String>,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<Page, StatusError> {
+    let store = call.server.registry().store();
+    let continued = after.is_some();
+    // The first key behind `after` is `after` with a zero byte.
+    let mut start =
+        after.clone().map_or_else(|| Bytes::from(range.to_owned()), |after| Bytes::from(format!("{after}\0")));
+    let everything = selection.is_everything();
+    let mut page = Page { revision, entries: Vec::new(), next: None, remaining: None };
+    loop {
+        let wanted = match (options.limit, everything) {
+            (0, _) => 0,
+            (limit, true) => limit,
+            (_, false) => SCAN,
+        };
+        let found = store
+            .range(Range {
+                start: start.clone(),
+                end: key::end_of(range.as_bytes()),
+                limit: wanted,
+                revision: Some(revision),
+                count: everything && options.limit > 0,
+            })
+            .await;
+        let found = match found {
+            Ok(found) => found,
+            Err(StoreError::Compacted { .. }) => return Err(expired(range, continued, after.as_deref())),
+            Err(error) => return Err(from_store(error)),
+        };
+        let (read, more) = (found.records.len(), found.more);
+        for record in found.records {
+            let entry = Arc::new(Entry::new(record));
+            if !everything && !selection.matches(&entry)? {
+                continue;
+            }
+            if options.limit > 0 && page.entries.len() == options.limit {
+                page.next = page.entries.last().map(|last| Token::new(revision as i64, tail(range, last)));
+                return Ok(page);
+            }
+            start = Bytes::from([&entry.key[..], b"\0"].concat());
+            page.entries.push(entry);
+        }
+        if everything && more {
+            page.next = page.entries.last().map(|last| Token::new(revision as i64, tail(range, last)));
+            page.remaining = Some(found.count.saturating_sub(read)).filter(|remaining| *remaining > 0);
+            return Ok(page);
+        }
+        if !more {
+            return Ok(page);
+        }
+    }
+}
+
+fn expired(range: &str, continued: bool, after: Option<&str>) -> StatusError {
+    if !continued {
+        return StatusError::expired("The provided resource version is too old.");
+    }
+    let start = after.and_then(|after| after.strip_prefix(range)).unwrap_or_default();
+    StatusError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+         the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+         Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+         deleted between the time the first chunk was returned and now may show up in the list.",
+    )
+    .with_continue(Token::new(-1, start))
+}

@@ -1,0 +1,362 @@
+//! Changes of a resource as they happen: a stream of events, one JSON document a line.
+//!
+//! ```text
+//!  initial ──(all sent)──► [end of initial events] ──► live ──(deadline, shutdown)──► ended
+//!                                                        └──(log left behind)──► ERROR 410 ──► ended
+//! ```
+//!
+//! A watch is a cursor into the cache's log of changes. One that begins before the log reads the store's history instead.
+//! An object that enters the selection is `ADDED`, one that leaves it `DELETED`, whatever happened to it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use kminik_meta::{Object, StatusError};
+use kminik_store::{StoreError, WatchOptions, Watcher};
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::call::Call;
+use super::list::ListOptions;
+use super::render::{meta_version, metadata_of};
+use super::selection::Selection;
+use super::table;
+use crate::error::from_store;
+use crate::http::accept::{Encoding, View};
+use crate::http::body::ResponseBody;
+use crate::http::respond;
+use crate::registry::storage_prefix;
+use crate::storage::cache::{Advance, Change, Cursor, ResourceCache};
+use crate::storage::entry::Entry;
+use crate::storage::key;
+
+const ADDED: &str = "ADDED";
+const MODIFIED: &str = "MODIFIED";
+const DELETED: &str = "DELETED";
+
+/// Events are sent in slices of about this size.
+const SLICE: usize = 64 << 10;
+/// Changes looked at before the client gets what was found.
+const BATCH: usize = 512;
+/// Without `timeoutSeconds` a watch ends after this time, or up to twice of it.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
+/// Between bookmarks.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Bytes of history that may wait for a watch that reads the store.
+const HISTORY_BYTES: usize = 16 << 20;
+/// Marks the bookmark behind the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+enum Source {
+    Log(Cursor),
+    History(Watcher),
+}
+
+struct Watch {
+    call: Arc<Call>,
+    selection: Selection,
+    everything: bool,
+    prefix: String,
+    resource: Arc<ResourceCache>,
+    changed: watch::Receiver<u64>,
+    source: Source,
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// The bookmark behind the initial events is still owed.
+    announce_end: bool,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    /// Everything up to this revision was looked at.
+    seen: u64,
+    form: u64,
+    columns_sent: bool,
+    ended: bool,
+}
+
+/// Answers with a stream of events.
+pub async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusError> {
+    let options = ListOptions::of(&call)?;
+    let selection = Selection::of(&call)?;
+    let storage = storage_prefix(&call.row)?.to_owned();
+    let cache = call.server.registry().cache().clone();
+    let send_initial = options.send_initial_events == Some(true);
+    let initial_wanted = match options.send_initial_events {
+        Some(wanted) => wanted,
+        None => options.revision.unwrap_or_default() == 0,
+    };
+    let snapshot = match options.revision {
+        Some(revision) if initial_wanted => {
+            cache.reach(revision).await?;
+            cache.snapshot(&storage)
+        }
+        Some(_) => cache.snapshot(&storage),
+        None => cache.fresh(&storage).await?,
+    };
+    let resource = cache.resource(&storage);
+    let changed = resource.subscribe();
+    let prefix = key::namespace(&storage, &call.info.namespace);
+    let (initial, from) = if initial_wanted {
+        let mut initial = Vec::new();
+        for entry in snapshot.range(&prefix, None) {
+            if selection.matches(entry)? {
+                initial.push(entry.clone());
+            }
+        }
+        (initial, snapshot.revision)
+    } else {
+        (Vec::new(), options.revision.filter(|revision| *revision > 0).unwrap_or(snapshot.revision))
+    };
+    let source = match resource.cursor(from) {
+        Some(cursor) => Source::Log(cursor),
+        None => {
+            let history = WatchOptions { prefix: prefix.clone().into(), from: from + 1, buffer_bytes: HISTORY_BYTES };
+            match call.server.registry().store().watch(history).await {
+                Ok(watcher) => Source::History(watcher),
+                Err(StoreError::Compacted { oldest, .. }) => return Err(too_old(from, oldest.saturating_sub(1))),
+                Err(error) => return Err(from_store(error)),
+            }
+        }
+    };
+    let timeout = options
+        .timeout_seconds
+        .filter(|seconds| *seconds > 0)
+        .map_or_else(|| DEFAULT_TIMEOUT.mul_f64(1.0 + rand::rng().random::<f64>()), Duration::from_secs);
+    let mut hasher = DefaultHasher::new();
+    (call.accepted, call.api_version(), call.row.kind.as_ref(), call.query.get("includeObject")).hash(&mut hasher);
+    let media_type = call.accepted.encoding.media_type();
+    if call.accepted.encoding != Encoding::Json {
+        return Err(StatusError::not_acceptable(&["application/json", "application/json;stream=watch"]));
+    }
+    let now = Instant::now();
+    let state = Watch {
+        everything: selection.is_everything(),
+        selection,
+        prefix,
+        resource,
+        changed,
+        source,
+        initial: initial.into_iter(),
+        announce_end: send_initial,
+        bookmarks: options.allow_bookmarks,
+        next_bookmark: now + BOOKMARK_INTERVAL,
+        deadline: now + timeout,
+        seen: from,
+        form: hasher.finish(),
+        columns_sent: false,
+        ended: false,
+        call: Arc::new(call),
+    };
+    let events =
+        futures::stream::unfold(state, |mut state| async move { state.next().await.map(|bytes| (Ok(bytes), state)) });
+    Ok(respond::with_body(StatusCode::OK, media_type, ResponseBody::stream(events)))
+}
+
+/// 410 for a revision whose history is gone.
+pub fn too_old(requested: u64, current: u64) -> StatusError {
+    StatusError::expired(format!("too old resource version: {requested} ({current})"))
+}
+
+impl Watch {
+    /// The next slice of events; `None` when the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        match self.step().await {
+            Ok(next) => next,
+            Err(error) => {
+                self.ended = true;
+                Some(line("ERROR", &error.to_value()))
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Option<Bytes>, StatusError> {
+        if let Some(slice) = self.initial_slice()? {
+            return Ok(Some(slice));
+        }
+        if std::mem::take(&mut self.announce_end) {
+            return Ok(Some(self.bookmark(true)));
+        }
+        let stop = self.call.server.stopping();
+        loop {
+            self.changed.borrow_and_update();
+            // Every change of this resource up to here is in the log before the log is read.
+            let complete = self.call.server.registry().cache().revision();
+            let changes = match &mut self.source {
+                Source::Log(cursor) => match self.resource.advance(cursor, BATCH) {
+                    Advance::Changes(changes) => changes,
+                    Advance::Behind => return Err(too_old(self.seen, self.resource.last_changed())),
+                },
+                Source::History(_) => Vec::new(),
+            };
+            if !changes.is_empty() {
+                if let Some(slice) = self.slice_of(&changes)? {
+                    return Ok(Some(slice));
+                }
+                continue;
+            }
+            if matches!(self.source, Source::Log(_)) {
+                self.seen = self.seen.max(complete);
+            }
+            let bookmark_at = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.ended = true;
+                    return Ok(None);
+                }
+                () = tokio::time::sleep_until(bookmark_at) => {
+                    self.ended = Instant::now() >= self.deadline;
+                    self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
+                    return Ok(self.bookmarks.then(|| self.bookmark(false)));
+                }
+                woken = self.changed.changed(), if matches!(self.source, Source::Log(_)) => {
+                    if woken.is_err() {
+                        return Ok(None);
+                    }
+                }
+                batch = history(&mut self.source) => match batch {
+                    None => return Ok(None),
+                    Some(Err(StoreError::SlowWatcher { .. })) => return Err(too_old(self.seen, self.resource.last_changed())),
+                    Some(Err(error)) => return Err(from_store(error)),
+                    Some(Ok(batch)) => {
+                        let changes: Vec<Arc<Change>> =
+                            batch.events.iter().map(|event| Arc::new(Change::from_event(event))).collect();
+                        let slice = self.slice_of(&changes)?;
+                        self.seen = self.seen.max(batch.revision);
+                        if slice.is_some() {
+                            return Ok(slice);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn initial_slice(&mut self) -> Result<Option<Bytes>, StatusError> {
+        let mut out = Vec::new();
+        while out.len() < SLICE {
+            let Some(entry) = self.initial.next() else { break };
+            let columns = !std::mem::replace(&mut self.columns_sent, true);
+            encode(&self.call, ADDED, &entry, entry.revision, columns, &mut out)?;
+        }
+        Ok((!out.is_empty()).then(|| Bytes::from(out)))
+    }
+
+    fn slice_of(&mut self, changes: &[Arc<Change>]) -> Result<Option<Bytes>, StatusError> {
+        let mut frames = Vec::new();
+        for change in changes {
+            if let Some(frame) = self.frame(change)? {
+                frames.push(frame);
+            }
+            self.seen = self.seen.max(change.revision);
+        }
+        Ok(match frames.len() {
+            0 => None,
+            1 => frames.pop(),
+            _ => Some(Bytes::from(frames.concat())),
+        })
+    }
+
+    /// What a change is to this client.
+    fn frame(&mut self, change: &Arc<Change>) -> Result<Option<Bytes>, StatusError> {
+        let selected = |entry: &Option<Arc<Entry>>| -> Result<bool, StatusError> {
+            let Some(entry) = entry else { return Ok(false) };
+            if !entry.key.starts_with(self.prefix.as_bytes()) {
+                return Ok(false);
+            }
+            if self.everything { Ok(true) } else { self.selection.matches(entry) }
+        };
+        let (kind, entry) = match (selected(&change.before)?, selected(&change.now)?) {
+            (false, false) => return Ok(None),
+            (false, true) => (ADDED, &change.now),
+            (true, true) => (MODIFIED, &change.now),
+            (true, false) => (DELETED, &change.before),
+        };
+        let Some(entry) = entry else { return Ok(None) };
+        let render = |columns: bool| {
+            let mut out = Vec::with_capacity(entry.value.len() + 96);
+            encode(&self.call, kind, entry, change.revision, columns, &mut out)?;
+            Ok(Bytes::from(out))
+        };
+        if matches!(self.call.accepted.view, View::Table(_)) && !self.columns_sent {
+            let frame = render(true)?;
+            self.columns_sent = true;
+            return Ok(Some(frame));
+        }
+        change.frame((kind, self.form), || render(false)).map(Some)
+    }
+
+    fn bookmark(&self, initial_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": self.seen.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = match self.call.accepted.view {
+            View::Object => {
+                json!({"kind": self.call.row.kind, "apiVersion": self.call.api_version(), "metadata": metadata})
+            }
+            View::Metadata(stable) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": meta_version(stable), "metadata": metadata})
+            }
+            View::Table(stable) => {
+                let partial =
+                    json!({"kind": "PartialObjectMetadata", "apiVersion": meta_version(stable), "metadata": metadata});
+                json!({
+                    "kind": "Table", "apiVersion": meta_version(stable),
+                    "metadata": {"resourceVersion": self.seen.to_string()},
+                    "columnDefinitions": null, "rows": [{"cells": [], "object": partial}],
+                })
+            }
+        };
+        line("BOOKMARK", &object)
+    }
+}
+
+async fn history(source: &mut Source) -> Option<Result<kminik_store::WatchBatch, StoreError>> {
+    match source {
+        Source::History(watcher) => watcher.batches.recv().await,
+        Source::Log(_) => std::future::pending().await,
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    Bytes::from(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n"))
+}
+
+fn encode(
+    call: &Call,
+    kind: &str,
+    entry: &Entry,
+    revision: u64,
+    columns: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), StatusError> {
+    if call.accepted.view == View::Object && call.reads_stored_form() {
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        entry.write_object_at(out, revision);
+        out.extend_from_slice(b"}\n");
+        return Ok(());
+    }
+    let mut object = Object::clone(&*entry.object()?);
+    object.set_resource_version(&revision.to_string());
+    call.to_request_version(&mut object);
+    let value = match call.accepted.view {
+        View::Object => object.into(),
+        View::Metadata(stable) => metadata_of(&object, stable),
+        View::Table(stable) => {
+            let metadata = json!({"resourceVersion": revision.to_string()});
+            table::table(call, stable, vec![object], metadata.as_object().cloned().unwrap_or_default(), columns)
+        }
+    };
+    out.extend_from_slice(&line(kind, &value));
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! The part of the pipeline that create, update, patch and apply share: from the client's object to what is stored.
+
+use kminik_meta::decode::FieldValidation;
+use kminik_meta::{Object, StatusError, time};
+use rand::Rng;
+
+use super::call::{Call, WriteOptions};
+use super::metadata;
+use crate::admission::Operation;
+use crate::http::accept::Encoding;
+use crate::registry::Change;
+use crate::registry::strategy::Reservation;
+use crate::schema;
+use crate::storage::entry::Entry;
+
+/// What generated names end with: no vowels, nothing that reads like another sign.
+const NAME_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const NAME_SUFFIX: usize = 5;
+const GENERATED_MAX: usize = 63;
+
+/// Decodes a body into the request's version, checks that it is what the URL says, and sets defaults.
+///
+/// # Errors
+/// 400 for another kind, namespace or name than the URL's, or with strict field validation.
+pub fn decode(call: &Call, options: &WriteOptions, bytes: &[u8], encoding: Encoding) -> Result<Object, StatusError> {
+    let decoded = schema::decode(bytes, encoding, &call.gvk(), options.field_validation)?;
+    call.warn(decoded.warnings);
+    let mut object = decoded.object;
+    check_identity(call, &mut object)?;
+    schema::default(&call.gvk(), &mut object)?;
+    Ok(object)
+}
+
+/// Fills namespace from the URL, and checks namespace and name against it.
+///
+/// # Errors
+/// 400 in upstream's words.
+pub fn check_identity(call: &Call, object: &mut Object) -> Result<(), StatusError> {
+    if call.row.namespaced() {
+        if object.namespace().is_empty() {
+            object.set_namespace(&call.info.namespace);
+        } else if object.namespace() != call.info.namespace {
+            return Err(StatusError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    } else if !object.namespace().is_empty() {
+        object.set_namespace("");
+    }
+    if !call.info.name.is_empty() && call.info.verb != "create" {
+        if object.name().is_empty() {
+            object.set_name(&call.info.name);
+        } else if object.name() != call.info.name {
+            return Err(StatusError::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                object.name(),
+                call.info.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A name from a prefix and a random suffix.
+pub fn generate_name(prefix: &str) -> String {
+    let mut random = rand::rng();
+    let suffix: String =
+        (0..NAME_SUFFIX).map(|_| NAME_ALPHABET[random.random_range(0..NAME_ALPHABET.len())] as char).collect();
+    let prefix: String = prefix.chars().take(GENERATED_MAX - NAME_SUFFIX).collect();
+    prefix + &suffix
+}
+
+/// Everything between decoding and storing a new object. `object` is in the request's version with defaults set, and
+/// leaves in the stored version, complete.
+///
+/// # Errors
+/// The first refusal.
+pub async fn admit_create(
+    call: &Call,
+    options: &WriteOptions,
+    object: &mut Object,
+) -> Result<Option<Box<dyn Reservation>>, StatusError> {
+    if !object.resource_version().is_empty() {
+        return Err(StatusError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    call.to_stored_version(object);
+    let server = &call.server;
+    let gvk = object.gvk();
+    let name = object.name().to_owned();
+    server.admission().mutate(&call.attributes(Operation::Create, &name, None, options), object).await?;
+    schema::normalize(&gvk, object, FieldValidation::Ignore)?;
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "uid", "creationTimestamp", "generation"]
+    {
+        object.metadata_mut().remove(key);
+    }
+    object.set_meta("uid", &uuid::Uuid::new_v4().to_string());
+    object.set_meta("creationTimestamp", &time::format(call.now));
+    if object.name().is_empty() && !object.generate_name().is_empty() {
+        let name = generate_name(object.generate_name());
+        object.set_name(&name);
+    }
+    let ctx = call.strategy_context(options.dry_run);
+    let strategy = call.strategy();
+    strategy.prepare_create(&ctx, object);
+    let reservation = strategy.reserve(&ctx, None, object)?;
+    let mut errors = metadata::validate(&call.row, object);
+    errors.append(schema::validate(&gvk, object));
+    errors.append(strategy.validate(&ctx, object));
+    if !errors.is_empty() {
+        return Err(StatusError::invalid(&call.row.group, &call.row.kind, object.name(), &errors));
+    }
+    call.warn(strategy.warnings(&ctx, None, object));
+    strategy.canonicalize(&ctx, object);
+    schema::manage_fields(call, options, None, object);
+    let name = object.name().to_owned();
+    server.admission().validate(&call.attributes(Operation::Create, &name, None, options), Some(object)).await?;
+    Ok(reservation)
+}
+
+/// How an update ended.
+pub struct Admitted {
+    pub change: Change,
+    /// The object as it would be stored, in the stored version.
+    pub object: Object,
+    pub reservation: Option<Box<dyn Reservation>>,
+}
+
+/// Everything between a client's new object and storing it over `current`; repeatable. `new` is in the request's version
+/// with defaults set.
+///
+/// # Errors
+/// The first refusal.
+pub async fn admit_update(
+    call: &Call,
+    options: &WriteOptions,
+    current: &Entry,
+    mut new: Object,
+) -> Result<Admitted, StatusError> {
+    let row = &call.row;
+    let old = current.object()?;
+    if new.resource_version().is_empty() {
+        if !row.policy.unconditional_update {
+            use kminik_meta::{ErrorList, FieldError, Path};
+            let path = Path::new("metadata").child("resourceVersion");
+            let error = FieldError::invalid(&path, 0, "must be specified for an update");
+            return Err(StatusError::invalid(&row.group, &row.kind, old.name(), &ErrorList::from(error)));
+        }
+    } else if new.resource_version() != old.resource_version() {
+        return Err(StatusError::modified(&row.group, &row.plural, old.name()));
+    }
+    if !new.uid().is_empty() && new.uid() != old.uid() {
+        return Err(StatusError::precondition_failed(&row.group, &row.plural, old.name(), "UID", new.uid(), old.uid()));
+    }
+    call.to_stored_version(&mut new);
+    let gvk = new.gvk();
+    let server = &call.server;
+    server.admission().mutate(&call.attributes(Operation::Update, old.name(), Some(&old), options), &mut new).await?;
+    schema::normalize(&gvk, &mut new, FieldValidation::Ignore)?;
+    metadata::keep_system_fields(&old, &mut new);
+    let ctx = call.strategy_context(options.dry_run);
+    let strategy = call.strategy();
+    strategy.prepare_update(&ctx, &old, &mut new);
+    let reservation = strategy.reserve(&ctx, Some(&old), &mut new)?;
+    let mut errors = metadata::validate_update(&old, &new);
+    errors.append(schema::validate(&gvk, &new));
+    errors.append(strategy.validate(&ctx, &new));
+    errors.append(strategy.validate_update(&ctx, &old, &new));
+    if !errors.is_empty() {
+        return Err(StatusError::invalid(&row.group, &row.kind, old.name(), &errors));
+    }
+    call.warn(strategy.warnings(&ctx, Some(&old), &new));
+    strategy.canonicalize(&ctx, &mut new);
+    schema::manage_fields(call, options, Some(&old), &mut new);
+    server
+        .admission()
+        .validate(&call.attributes(Operation::Update, old.name(), Some(&old), options), Some(&new))
+        .await?;
+    let change = if new == *old {
+        Change::Keep
+    } else if metadata::released(&new) && !strategy_holds(call, &new) {
+        Change::Delete
+    } else {
+        Change::Put(new.clone())
+    };
+    Ok(Admitted { change, object: new, reservation })
+}
+
+/// Whether the row's own strategy (not a view's) still holds a deleted object.
+pub fn strategy_holds(call: &Call, object: &Object) -> bool {
+    call.row.strategy.held(object)
+}
