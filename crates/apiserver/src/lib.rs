@@ -18,6 +18,7 @@
 
 pub mod admission;
 pub mod auth;
+mod bootstrap;
 mod builtin;
 pub mod config;
 mod error;

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::admission::{self, AdmissionChain};
 use crate::auth::token::KeyError;
 use crate::auth::{self, Auth, Authenticator, Authorizer, UserInfo};
+use crate::bootstrap;
 use crate::builtin;
 use crate::config::Config;
 use crate::health::Health;
@@ -132,6 +133,8 @@ impl ApiServer {
         });
         tokio::spawn(compact(server.clone(), stopping.clone()));
         auth::bootstrap(server.clone(), stopping.clone()).await?;
+        let client = LocalService::new(server.clone(), bootstrap::user());
+        bootstrap::run(client, server.config()).await?;
         server.health.set_bootstrapped();
         Ok(ApiServer { server, tls, _stop: stopping.drop_guard() })
     }

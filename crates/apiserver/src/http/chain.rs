@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::accept::{self, Accepted};
 use super::body::{RequestBody, ResponseBody};
 use super::info::{Query, RequestInfo};
-use super::{plain, respond};
+use super::{compress, plain, respond};
 use crate::Server;
 use crate::auth::{self, Attributes, Decision, PeerCertificates, UserInfo};
 use crate::verbs;
@@ -123,13 +123,14 @@ async fn authorised(
     let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
     let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, false)? };
     let version_warnings = version.deprecation.iter().map(ToString::to_string).collect();
+    let compressible = matches!(info.verb.as_str(), "get" | "list") && !connects;
     let call = Call {
         server: server.clone(),
         table,
         version,
         info,
         query,
-        headers,
+        headers: headers.clone(),
         user,
         accepted,
         now: Timestamp::now(),
@@ -139,7 +140,7 @@ async fn authorised(
     let warnings = call.warnings.clone();
     let mut response = verbs::run(call, request).await?;
     respond::add_warnings(&mut response, &warnings.lock());
-    Ok(response)
+    Ok(if compressible { compress::gzip(&headers, response) } else { response })
 }
 
 fn attributes(info: &RequestInfo, query: &Query, user: UserInfo) -> Attributes {

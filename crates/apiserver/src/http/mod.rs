@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod body;
 pub(crate) mod chain;
+pub(crate) mod compress;
 pub(crate) mod discovery;
 pub mod info;
 pub(crate) mod plain;

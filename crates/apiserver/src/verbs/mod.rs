@@ -9,6 +9,7 @@ pub(crate) mod list;
 pub(crate) mod metadata;
 pub(crate) mod patch;
 pub(crate) mod render;
+pub(crate) mod scale;
 pub(crate) mod selection;
 pub(crate) mod table;
 pub(crate) mod update;
@@ -54,6 +55,8 @@ async fn subresource(call: Call, request: Request<RequestBody>) -> Result<Respon
         (SubresourceKind::View(_), "get") => get::get(&call).await,
         (SubresourceKind::View(_), "update") => update::update(&call, request).await,
         (SubresourceKind::View(_), "patch") => patch::patch(&call, request).await,
+        (SubresourceKind::Scale(paths), "get") => scale::get(&call, paths).await,
+        (SubresourceKind::Scale(paths), "update" | "patch") => scale::change(&call, paths, request).await,
         (SubresourceKind::Action(action), verb) if verb == action.kind().verb.as_str() => {
             action::run(&call, action.as_ref(), request).await
         }

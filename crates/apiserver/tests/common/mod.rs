@@ -1,14 +1,25 @@
 //! A server on a free port with a store in a temporary directory, and an HTTPS client for it.
 
+#![allow(dead_code, reason = "not every test uses all of it")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use kminik_apiserver::{ApiServer, CertificateAndKey, Config};
 use kminik_base::pki::{Authority, Identity, Subject, Usage};
 use kminik_store::{EmbeddedStore, Options};
-use tokio::net::TcpListener;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub struct TestServer {
@@ -17,8 +28,8 @@ pub struct TestServer {
     pub admin: Identity,
     pub api: Arc<ApiServer>,
     pub directory: tempfile::TempDir,
-    _serving: JoinHandle<()>,
-    _stop: DropGuard,
+    serving: JoinHandle<()>,
+    stop: DropGuard,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -55,7 +66,13 @@ impl TestServer {
             let (api, stop) = (api.clone(), stop.clone());
             async move { api.serve(vec![listener], stop).await }
         });
-        TestServer { address, authority, admin, api, directory, _serving: serving, _stop: stop.drop_guard() }
+        TestServer { address, authority, admin, api, directory, serving, stop: stop.drop_guard() }
+    }
+
+    /// Tells the server to stop; the handle ends when it has.
+    pub fn stop(self) -> JoinHandle<()> {
+        drop(self.stop);
+        self.serving
     }
 
     /// Writes a kubeconfig of the administrator and returns its path.
@@ -74,5 +91,142 @@ impl TestServer {
         let path = self.directory.path().join("kubeconfig");
         std::fs::write(&path, text).unwrap();
         path
+    }
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("not JSON: {}", String::from_utf8_lossy(&self.body)))
+    }
+}
+
+/// A connection to the server over TLS and HTTP/1.1.
+pub struct Client {
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+}
+
+impl TestServer {
+    /// Connects as the administrator.
+    pub async fn client(&self) -> Client {
+        self.client_as(Some(&self.admin)).await
+    }
+
+    /// Connects with another certificate, or none.
+    pub async fn client_as(&self, identity: Option<&Identity>) -> Client {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority.cert_pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap(),
+                )
+                .unwrap(),
+        };
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Client { sender }
+    }
+}
+
+impl Client {
+    /// Sends a request and returns the answer with its body still to come.
+    pub async fn open(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> http::Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.sender.ready().await.unwrap();
+        self.sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap()
+    }
+
+    pub async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let (parts, body) = self.open(method, path, headers, body).await.into_parts();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
+    }
+
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    pub async fn post(&mut self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    pub async fn put(&mut self, path: &str, body: &Value) -> Answer {
+        self.send("PUT", path, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    /// `kind` is `merge`, `json` or `strategic-merge`.
+    pub async fn patch(&mut self, path: &str, kind: &str, body: &Value) -> Answer {
+        let media_type = format!("application/{kind}-patch+json");
+        self.send("PATCH", path, &[("content-type", &media_type)], body.to_string()).await
+    }
+
+    pub async fn delete(&mut self, path: &str) -> Answer {
+        self.send("DELETE", path, &[], "").await
+    }
+}
+
+/// The events of a watch, one by one.
+pub struct Events {
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl Events {
+    pub async fn open(mut client: Client, path: &str) -> Self {
+        let response = client.open("GET", path, &[], "").await;
+        assert_eq!(response.status(), 200, "{path}");
+        // The connection must outlive the request.
+        std::mem::forget(client);
+        Events { body: response.into_body(), buffer: Vec::new() }
+    }
+
+    /// The next event; `None` when the watch has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let wait = tokio::time::timeout(Duration::from_secs(10), self.body.frame());
+            match wait.await.expect("an event within ten seconds")? {
+                Ok(frame) => self.buffer.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Err(error) => panic!("watch broke: {error}"),
+            }
+        }
+    }
+
+    /// The next event as type, name, resourceVersion.
+    pub async fn brief(&mut self) -> (String, String, String) {
+        let event = self.next().await.expect("another event");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &event["object"]["metadata"];
+        (text(&event["type"]), text(&metadata["name"]), text(&metadata["resourceVersion"]))
     }
 }

@@ -1,0 +1,170 @@
+//! What every cluster has from the beginning: system namespaces, system priority classes, and the Service by which pods
+//! reach this server. Written as any client would write it, through the whole chain.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use kminik_meta::StatusError;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::auth::{MASTERS, UserInfo};
+use crate::config::{Cidr, Config};
+use crate::http::service::LocalService;
+
+/// By whom the objects are written.
+const USER: &str = "system:apiserver";
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+];
+
+/// The identity that writes the objects.
+pub(crate) fn user() -> UserInfo {
+    UserInfo::new(USER, &[MASTERS])
+}
+
+/// Writes what is missing, and where the server is reached if that has changed.
+///
+/// # Errors
+/// When an object is refused.
+pub(crate) async fn run(client: LocalService, config: &Config) -> Result<(), StatusError> {
+    for name in NAMESPACES {
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+        });
+        ensure(&client, "/api/v1/namespaces", &namespace, false).await?;
+    }
+    for (name, value, description) in PRIORITY_CLASSES {
+        let class = json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
+        });
+        ensure(&client, "/apis/scheduling.k8s.io/v1/priorityclasses", &class, false).await?;
+    }
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": first_address(config.service_cidr), "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port}],
+        },
+    });
+    ensure(&client, "/api/v1/namespaces/default/services", &service, false).await?;
+    let address = config.advertise_address.to_string();
+    let port = json!({"name": "https", "port": config.advertise_port, "protocol": "TCP"});
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{"addresses": [{"ip": address}], "ports": [port]}],
+    });
+    ensure(&client, "/api/v1/namespaces/default/endpoints", &endpoints, true).await?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [port],
+    });
+    ensure(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, true).await
+}
+
+/// The first address of the services' network, which is the API's own.
+pub fn first_address(cidr: Cidr) -> String {
+    let mask = u32::MAX.checked_shl(32 - u32::from(cidr.prefix.min(32))).unwrap_or_default();
+    std::net::Ipv4Addr::from((u32::from(cidr.address) & mask) + 1).to_string()
+}
+
+/// Creates an object that is absent; overwrites it if `refresh` and something of it differs.
+async fn ensure(client: &LocalService, collection: &str, wanted: &Value, refresh: bool) -> Result<(), StatusError> {
+    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+    let path = format!("{collection}/{name}");
+    let (code, found) = send(client, Method::GET, &path, None).await?;
+    if code == StatusCode::OK {
+        if refresh && !contains(&found, wanted) {
+            let (code, answer) = send(client, Method::PUT, &path, Some(wanted)).await?;
+            return accepted(code, &answer);
+        }
+        return Ok(());
+    }
+    let (code, answer) = send(client, Method::POST, collection, Some(wanted)).await?;
+    // Another server of this cluster may have been faster.
+    if code == StatusCode::CONFLICT { Ok(()) } else { accepted(code, &answer) }
+}
+
+fn accepted(code: StatusCode, answer: &Value) -> Result<(), StatusError> {
+    if code.is_success() {
+        return Ok(());
+    }
+    Err(StatusError::internal(answer["message"].as_str().unwrap_or_default()))
+}
+
+/// Whether all that `wanted` says is in `found`.
+fn contains(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| found.get(key).is_some_and(|found| contains(found, value)))
+        }
+        (Value::Array(found), Value::Array(wanted)) => {
+            found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| contains(found, wanted))
+        }
+        _ => found == wanted,
+    }
+}
+
+async fn send(
+    client: &LocalService,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<(StatusCode, Value), StatusError> {
+    let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .header("user-agent", "kube-apiserver")
+        .body(Full::new(body))
+        .map_err(StatusError::internal)?;
+    let response = match client.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let code = response.status();
+    let bytes = response.into_body().collect().await.map_err(StatusError::internal)?.to_bytes();
+    Ok((code, serde_json::from_slice(&bytes).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_service_address_is_ours() {
+        assert_eq!(first_address(Cidr::default()), "10.96.0.1");
+    }
+
+    #[test]
+    fn what_is_wanted_may_be_part_of_what_is_there() {
+        let found = json!({"a": [{"b": 1, "c": 2}], "d": 3});
+        assert!(contains(&found, &json!({"a": [{"b": 1}]})));
+        assert!(!contains(&found, &json!({"a": []})));
+        assert!(!contains(&found, &json!({"e": 1})));
+    }
+}

@@ -1,0 +1,127 @@
+//! Watches, over HTTPS.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Events, TestServer};
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn map(name: &str, labels: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}})
+}
+
+#[tokio::test]
+async fn a_watch_tells_every_change_in_order() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let start = client.get(MAPS).await.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let mut events = Events::open(server.client().await, &format!("{MAPS}?watch=1&resourceVersion={start}")).await;
+    client.post(MAPS, &map("a", json!({}))).await;
+    client.patch(&format!("{MAPS}/a"), "merge", &json!({"data": {"x": "1"}})).await;
+    client.delete(&format!("{MAPS}/a")).await;
+    let mut last = start.parse::<u64>().unwrap();
+    for expected in ["ADDED", "MODIFIED", "DELETED"] {
+        let (kind, name, revision) = events.brief().await;
+        assert_eq!((kind.as_str(), name.as_str()), (expected, "a"));
+        let revision: u64 = revision.parse().unwrap();
+        assert!(revision > last);
+        last = revision;
+    }
+    // The same again for a watch that begins in the past.
+    let mut replay = Events::open(server.client().await, &format!("{MAPS}?watch=1&resourceVersion={start}")).await;
+    for expected in ["ADDED", "MODIFIED", "DELETED"] {
+        assert_eq!(replay.brief().await.0, expected);
+    }
+}
+
+#[tokio::test]
+async fn objects_enter_and_leave_a_selection() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let mut events =
+        Events::open(server.client().await, &format!("{MAPS}?watch=1&labelSelector=on%3Dyes&resourceVersion=0")).await;
+    client.post(MAPS, &map("a", json!({"on": "no"}))).await;
+    client.patch(&format!("{MAPS}/a"), "merge", &json!({"metadata": {"labels": {"on": "yes"}}})).await;
+    assert_eq!(events.brief().await.0, "ADDED");
+    client.patch(&format!("{MAPS}/a"), "merge", &json!({"data": {"x": "1"}})).await;
+    assert_eq!(events.brief().await.0, "MODIFIED");
+    let left = client.patch(&format!("{MAPS}/a"), "merge", &json!({"metadata": {"labels": {"on": "no"}}})).await.json();
+    let event = events.next().await.unwrap();
+    assert_eq!(event["type"], "DELETED");
+    assert_eq!(event["object"]["metadata"]["labels"]["on"], "yes", "as it was while it was selected");
+    assert_eq!(event["object"]["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    client.post(MAPS, &map("a", json!({"of": "test"}))).await;
+    client.post(MAPS, &map("b", json!({"of": "test"}))).await;
+    let query = "watch=1&labelSelector=of&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1";
+    let mut events = Events::open(server.client().await, &format!("{MAPS}?{query}")).await;
+    assert_eq!(events.brief().await.1, "a");
+    assert_eq!(events.brief().await.1, "b");
+    let mark = events.next().await.unwrap();
+    assert_eq!(mark["type"], "BOOKMARK");
+    assert_eq!(mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let last = events.next().await.unwrap();
+    assert_eq!((last["type"].as_str(), last["object"]["kind"].as_str()), (Some("BOOKMARK"), Some("ConfigMap")));
+    assert!(events.next().await.is_none(), "the watch ends after timeoutSeconds");
+    let refused = client.get(&format!("{MAPS}?watch=1&sendInitialEvents=true")).await;
+    assert_eq!(refused.code, 422);
+}
+
+#[tokio::test]
+async fn a_compacted_revision_is_gone() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for number in 0..5 {
+        client.post(MAPS, &map(&format!("m{number}"), json!({}))).await;
+    }
+    let first = client.get(&format!("{MAPS}?limit=2")).await.json();
+    let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
+    client.post(MAPS, &map("later", json!({}))).await;
+    let store = server.api.server().registry().store().clone();
+    store.compact(store.revision().await.unwrap()).await.unwrap();
+    let expired = client.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    assert_eq!((expired.code, &expired.json()["reason"]), (410, &json!("Expired")));
+    let again = expired.json()["metadata"]["continue"].as_str().unwrap().to_owned();
+    let rest = client.get(&format!("{MAPS}?continue={again}")).await;
+    assert_eq!(rest.code, 200);
+    assert!(rest.json()["items"].as_array().unwrap().len() >= 4);
+}
+
+#[tokio::test]
+async fn watches_end_when_the_server_stops() {
+    let server = TestServer::start().await;
+    let mut events = Events::open(
+        server.client().await,
+        &format!("{MAPS}?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dnone"),
+    )
+    .await;
+    let stopped = server.stop();
+    assert!(events.next().await.is_none());
+    tokio::time::timeout(Duration::from_secs(5), stopped).await.expect("a bounded drain").unwrap();
+}
+
+#[tokio::test]
+async fn many_watchers_see_the_same() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let mut watchers = Vec::new();
+    for _ in 0..50 {
+        watchers.push(Events::open(server.client().await, "/api/v1/configmaps?watch=1&labelSelector=of").await);
+    }
+    for number in 0..20 {
+        client.post(MAPS, &map(&format!("m{number}"), json!({"of": "test"}))).await;
+    }
+    for watcher in &mut watchers {
+        for number in 0..20 {
+            assert_eq!(watcher.brief().await.1, format!("m{number}"));
+        }
+    }
+}
