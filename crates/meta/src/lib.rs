@@ -7,6 +7,7 @@
 //! **Invariant:** no input, however hostile, panics or recurses without bound.
 
 pub mod apply;
+pub mod columns;
 pub mod decode;
 pub mod defaults;
 pub mod field;
