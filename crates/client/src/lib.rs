@@ -28,12 +28,14 @@
 //! # }
 //! ```
 
+pub mod claims;
 mod correlate;
 mod error;
 mod informer;
 mod informers;
 mod key;
 mod list_watch;
+pub mod placement;
 mod queue;
 mod recorder;
 mod worker;

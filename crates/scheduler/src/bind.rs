@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
+use kminik_client::claims::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use kminik_client::{Informer, ObjectKey, is_not_found};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -91,7 +92,7 @@ impl Binder {
             let patch = json!({
                 "metadata": {
                     "resourceVersion": free.metadata.resource_version,
-                    "annotations": {"pv.kubernetes.io/bound-by-controller": "yes"},
+                    "annotations": {BOUND_BY_CONTROLLER: "yes"},
                 },
                 "spec": {"claimRef": {
                     "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": key.namespace, "name": key.name,
@@ -104,7 +105,7 @@ impl Binder {
             })?;
         }
         for key in &bindings.provision {
-            let patch = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": node}}});
+            let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
             let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &key.namespace);
             api.patch(&key.name, &PatchParams::default(), &Patch::Merge(&patch))
                 .await

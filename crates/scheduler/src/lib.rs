@@ -17,7 +17,6 @@ mod bind;
 mod cache;
 mod decide;
 mod info;
-mod node_match;
 mod plugin;
 mod plugins;
 mod preempt;

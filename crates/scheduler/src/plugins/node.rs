@@ -1,9 +1,9 @@
 //! What a node itself asks for: its name, whether it takes pods, taints, labels, host ports.
 
 use k8s_openapi::api::core::v1::{PodSpec, Taint};
+use kminik_client::placement::{admits, taints as taints_of, term_selects, tolerates, untolerated};
 
 use crate::info::{HostPort, NodeInfo};
-use crate::node_match::{admits, taints as taints_of, term_selects, tolerates, untolerated};
 use crate::plugin::{Cycle, Unfit};
 
 pub(crate) fn unschedulable(cycle: &Cycle, node: &NodeInfo) -> Result<(), Unfit> {
@@ -26,7 +26,7 @@ pub(crate) fn name(cycle: &Cycle, node: &NodeInfo) -> Result<(), Unfit> {
 
 pub(crate) fn taints(cycle: &Cycle, node: &NodeInfo) -> Result<(), Unfit> {
     let spec = cycle.pod.spec();
-    match spec.and_then(|spec| untolerated(spec, node, &["NoSchedule", "NoExecute"])) {
+    match spec.and_then(|spec| untolerated(spec, &node.node, &["NoSchedule", "NoExecute"])) {
         // Which taint it is stays unsaid: pods' owners need not know it.
         Some(_) => Err(Unfit::unresolvable("node(s) had untolerated taint(s)")),
         None => Ok(()),
@@ -35,7 +35,7 @@ pub(crate) fn taints(cycle: &Cycle, node: &NodeInfo) -> Result<(), Unfit> {
 
 pub(crate) fn taint_score(cycle: &Cycle, node: &NodeInfo) -> i64 {
     let tolerations = cycle.pod.spec().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-    let disliked = taints_of(node).filter(|taint| {
+    let disliked = taints_of(&node.node).filter(|taint| {
         taint.effect == "PreferNoSchedule" && !tolerations.iter().any(|toleration| tolerates(toleration, taint))
     });
     i64::try_from(disliked.count()).unwrap_or(i64::MAX)
@@ -43,7 +43,7 @@ pub(crate) fn taint_score(cycle: &Cycle, node: &NodeInfo) -> i64 {
 
 pub(crate) fn affinity(cycle: &Cycle, node: &NodeInfo) -> Result<(), Unfit> {
     match cycle.pod.spec() {
-        Some(spec) if !admits(spec, node) => {
+        Some(spec) if !admits(spec, &node.node) => {
             Err(Unfit::unresolvable("node(s) didn't match Pod's node affinity/selector"))
         }
         _ => Ok(()),
@@ -54,7 +54,7 @@ pub(crate) fn affinity_score(cycle: &Cycle, node: &NodeInfo) -> i64 {
     let preferred = |spec: &PodSpec| {
         let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
         let terms = affinity.preferred_during_scheduling_ignored_during_execution.as_ref()?;
-        let held = terms.iter().filter(|term| term_selects(&term.preference, node));
+        let held = terms.iter().filter(|term| term_selects(&term.preference, &node.node));
         Some(held.map(|term| i64::from(term.weight)).sum())
     };
     cycle.pod.spec().and_then(preferred).unwrap_or(0)

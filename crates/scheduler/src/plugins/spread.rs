@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+use kminik_client::placement::{admits, untolerated};
 use kube::core::Selector;
 
 use crate::cache::Snapshot;
 use crate::info::{NodeInfo, PodInfo, add_label_keys, matches};
-use crate::node_match::{admits, untolerated};
 use crate::plugin::{Cycle, Unfit};
 
 struct Constraint {
@@ -101,8 +101,8 @@ fn node_counts(pod: &PodInfo, constraint: &TopologySpreadConstraint, node: &Node
     let Some(spec) = pod.spec() else { return true };
     let honor_affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
     let honor_taints = constraint.node_taints_policy.as_deref() == Some("Honor");
-    (!honor_affinity || admits(spec, node))
-        && (!honor_taints || untolerated(spec, node, &["NoSchedule", "NoExecute"]).is_none())
+    (!honor_affinity || admits(spec, &node.node))
+        && (!honor_taints || untolerated(spec, &node.node, &["NoSchedule", "NoExecute"]).is_none())
 }
 
 pub(crate) fn filter(cycle: &Cycle, node: &NodeInfo) -> Result<(), Unfit> {

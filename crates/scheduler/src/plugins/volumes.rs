@@ -6,18 +6,14 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kminik_client::ObjectKey;
-use kminik_meta::Quantity;
-use kube::core::{Selector, SelectorExt};
+use kminik_client::claims::{BIND_COMPLETED, NO_PROVISIONER, capacity, is_delayed, is_free, suits};
+use kminik_client::placement::selects;
 
 use crate::cache::{Snapshot, Volumes};
 use crate::info::{NodeInfo, PodInfo};
-use crate::node_match::selects;
 use crate::plugin::{Cycle, Rejection, Unfit};
 
 const NAME: &str = "VolumeBinding";
-/// What a class names as its provisioner when its volumes are made by hand.
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
-
 /// The pod's claims.
 #[derive(Default)]
 pub(crate) struct State {
@@ -76,15 +72,11 @@ pub(crate) fn prepare(pod: &PodInfo, snapshot: &Snapshot) -> Result<State, Rejec
 
 fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     let annotations = claim.metadata.annotations.as_ref();
-    annotations.is_some_and(|all| all.contains_key("pv.kubernetes.io/bind-completed"))
+    annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED))
 }
 
 fn class_of<'a>(claim: &PersistentVolumeClaim, volumes: &'a Volumes) -> Option<&'a Arc<StorageClass>> {
     volumes.classes.get(claim.spec.as_ref()?.storage_class_name.as_deref()?)
-}
-
-fn is_delayed(class: &StorageClass) -> bool {
-    class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
 }
 
 pub(crate) fn restrictions(cycle: &Cycle, node: &NodeInfo) -> Result<(), Unfit> {
@@ -124,7 +116,7 @@ pub(crate) fn plan(cycle: &Cycle, node: &NodeInfo) -> Result<Bindings, Unfit> {
             .volumes
             .iter()
             .filter(|(name, _)| !taken.contains(name.as_str()) && !volumes.promised.contains(*name))
-            .filter(|(_, volume)| suits(claim, volume) && reaches(volume, node))
+            .filter(|(_, volume)| is_free(volume) && suits(claim, volume) && reaches(volume, node))
             .min_by_key(|(name, volume)| (capacity(volume), name.as_str()));
         if let Some((name, _)) = found {
             taken.insert(name);
@@ -140,35 +132,7 @@ pub(crate) fn plan(cycle: &Cycle, node: &NodeInfo) -> Result<Bindings, Unfit> {
 
 fn reaches(volume: &PersistentVolume, node: &NodeInfo) -> bool {
     let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
-    affinity.and_then(|affinity| affinity.required.as_ref()).is_none_or(|required| selects(required, node))
-}
-
-/// The volume is free and gives what the claim asks for.
-fn suits(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
-    let (Some(wanted), Some(offered)) = (&claim.spec, &volume.spec) else { return false };
-    let filesystem = "Filesystem".to_string();
-    let modes = wanted.access_modes.iter().flatten();
-    let labels = volume.metadata.labels.clone().unwrap_or_default();
-    let selected = wanted
-        .selector
-        .clone()
-        .is_none_or(|selector| Selector::try_from(selector).is_ok_and(|selector| selector.matches(&labels)));
-    let request = wanted.resources.as_ref().and_then(|resources| resources.requests.as_ref()?.get("storage"));
-    let request = request.and_then(|request| request.0.parse::<Quantity>().ok()).unwrap_or_default();
-    offered.claim_ref.is_none()
-        && volume.metadata.deletion_timestamp.is_none()
-        && volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Available") == "Available"
-        && wanted.storage_class_name.as_deref().unwrap_or_default()
-            == offered.storage_class_name.as_deref().unwrap_or_default()
-        && wanted.volume_mode.as_ref().unwrap_or(&filesystem) == offered.volume_mode.as_ref().unwrap_or(&filesystem)
-        && modes.clone().all(|mode| offered.access_modes.iter().flatten().any(|own| own == mode))
-        && selected
-        && capacity(volume) >= request
-}
-
-fn capacity(volume: &PersistentVolume) -> Quantity {
-    let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()?.get("storage"));
-    capacity.and_then(|capacity| capacity.0.parse().ok()).unwrap_or_default()
+    affinity.and_then(|affinity| affinity.required.as_ref()).is_none_or(|required| selects(required, &node.node))
 }
 
 fn topology_allows(class: &StorageClass, node: &NodeInfo) -> bool {

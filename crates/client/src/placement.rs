@@ -1,35 +1,34 @@
-//! Node selectors, taints and tolerations: whether a pod may be on a node.
+//! Node selectors, taints and tolerations: whether a pod may be on a node. The scheduler and whoever places pods itself
+//! must not differ in it.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration};
-
-use crate::info::NodeInfo;
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+};
+use kube::ResourceExt;
 
 /// The node has the labels that the pod's `nodeSelector` and required node affinity ask for.
-pub(crate) fn admits(spec: &PodSpec, node: &NodeInfo) -> bool {
-    let labels = spec.node_selector.iter().flatten().all(|(name, value)| node.label(name) == Some(value.as_str()));
+pub fn admits(spec: &PodSpec, node: &Node) -> bool {
+    let labels = spec.node_selector.iter().flatten().all(|(name, value)| node.labels().get(name) == Some(value));
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     labels && required.is_none_or(|selector| selects(selector, node))
 }
 
 /// One of the selector's terms admits the node.
-pub(crate) fn selects(selector: &NodeSelector, node: &NodeInfo) -> bool {
+pub fn selects(selector: &NodeSelector, node: &Node) -> bool {
     selector.node_selector_terms.iter().any(|term| term_selects(term, node))
 }
 
 /// All requirements of the term hold; an empty term admits nothing.
-pub(crate) fn term_selects(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let empty = BTreeMap::new();
-    let labels = node.node.metadata.labels.as_ref().unwrap_or(&empty);
+pub fn term_selects(term: &NodeSelectorTerm, node: &Node) -> bool {
+    let (labels, name) = (node.labels(), node.metadata.name.as_deref().unwrap_or_default());
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     if expressions.is_empty() && fields.is_empty() {
         return false;
     }
     let by_label = |rule: &NodeSelectorRequirement| holds(rule, labels.get(&rule.key).map(String::as_str));
-    let by_field = |rule: &NodeSelectorRequirement| rule.key == "metadata.name" && holds(rule, Some(node.name()));
+    let by_field = |rule: &NodeSelectorRequirement| rule.key == "metadata.name" && holds(rule, Some(name));
     expressions.iter().all(by_label) && fields.iter().all(by_field)
 }
 
@@ -49,7 +48,7 @@ fn holds(rule: &NodeSelectorRequirement, value: Option<&str>) -> bool {
 }
 
 /// The toleration bears the taint.
-pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let effect = toleration.effect.as_deref().filter(|effect| !effect.is_empty());
     let key = toleration.key.as_deref().filter(|key| !key.is_empty());
     if effect.is_some_and(|effect| effect != taint.effect) || key.is_some_and(|key| key != taint.key) {
@@ -66,7 +65,7 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 /// The first taint with one of `effects` that the pod does not bear.
-pub(crate) fn untolerated<'a>(spec: &PodSpec, node: &'a NodeInfo, effects: &[&str]) -> Option<&'a Taint> {
+pub fn untolerated<'a>(spec: &PodSpec, node: &'a Node, effects: &[&str]) -> Option<&'a Taint> {
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     taints(node)
         .filter(|taint| effects.contains(&taint.effect.as_str()))
@@ -74,21 +73,18 @@ pub(crate) fn untolerated<'a>(spec: &PodSpec, node: &'a NodeInfo, effects: &[&st
 }
 
 /// The node's taints.
-pub(crate) fn taints(node: &NodeInfo) -> impl Iterator<Item = &Taint> {
-    node.node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
+pub fn taints(node: &Node) -> impl Iterator<Item = &Taint> {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
 
-    fn node(labels: serde_json::Value) -> NodeInfo {
-        let node = serde_json::from_value(json!({"metadata": {"name": "a", "labels": labels}})).unwrap();
-        NodeInfo::new(Arc::new(node))
+    fn node(labels: serde_json::Value) -> Node {
+        serde_json::from_value(json!({"metadata": {"name": "a", "labels": labels}})).unwrap()
     }
 
     #[test]
