@@ -205,6 +205,13 @@ impl Context {
         }
     }
 
+    /// Lists the objects of a namespace past the cache.
+    pub(crate) async fn list<K: Kind>(&self, namespace: &str) -> Result<Vec<K>, Error> {
+        let target = ObjectKey::new(namespace, "");
+        let request = collection::<K>(&target).list(&Default::default());
+        self.send::<K, kube::core::ObjectList<K>>("list", &target, request).await.map(|list| list.items)
+    }
+
     async fn send<K: Kind, T: DeserializeOwned>(
         &self,
         verb: &'static str,

@@ -19,9 +19,11 @@ mod table;
 mod deployment;
 mod endpoint_slice;
 mod node_ipam;
+mod persistent_volume;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod volume_protection;
 
 pub use config::ControllersConfig;
 pub use error::Error;

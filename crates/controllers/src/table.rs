@@ -41,6 +41,8 @@ pub static CONTROLLERS: &[Descriptor] = &[
     controller!("node-ipam-controller", "node-controller", node_ipam),
     controller!("replicaset-controller", "replicaset-controller", replica_set),
     controller!("deployment-controller", "deployment-controller", deployment),
+    controller!("persistentvolume-controller", "persistent-volume-binder", persistent_volume),
+    controller!("volume-protection-controller", "pvc-protection-controller", volume_protection),
     controller!("endpointslice-controller", "endpointslice-controller", endpoint_slice),
 ];
 
