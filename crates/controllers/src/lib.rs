@@ -20,10 +20,10 @@ mod deployment;
 mod endpoint_slice;
 mod node_ipam;
 mod persistent_volume;
+mod protection;
 mod replica_set;
 mod root_ca;
 mod service_account;
-mod volume_protection;
 
 pub use config::ControllersConfig;
 pub use error::Error;

@@ -25,25 +25,26 @@ pub struct Descriptor {
 }
 
 macro_rules! controller {
-    ($name:literal, $account:literal, $module:ident) => {
+    ($name:literal, $account:literal, $($run:tt)+) => {
         Descriptor {
             name: $name,
             identity: concat!("system:serviceaccount:kube-system:", $account),
-            start: |context| crate::$module::run(context).boxed(),
+            start: |context| crate::$($run)+(context).boxed(),
         }
     };
 }
 
 /// Every controller, in the order in which they are started.
 pub static CONTROLLERS: &[Descriptor] = &[
-    controller!("serviceaccount-controller", "service-account-controller", service_account),
-    controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca),
-    controller!("node-ipam-controller", "node-controller", node_ipam),
-    controller!("replicaset-controller", "replicaset-controller", replica_set),
-    controller!("deployment-controller", "deployment-controller", deployment),
-    controller!("persistentvolume-controller", "persistent-volume-binder", persistent_volume),
-    controller!("volume-protection-controller", "pvc-protection-controller", volume_protection),
-    controller!("endpointslice-controller", "endpointslice-controller", endpoint_slice),
+    controller!("serviceaccount-controller", "service-account-controller", service_account::run),
+    controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::run),
+    controller!("node-ipam-controller", "node-controller", node_ipam::run),
+    controller!("replicaset-controller", "replicaset-controller", replica_set::run),
+    controller!("deployment-controller", "deployment-controller", deployment::run),
+    controller!("persistentvolume-controller", "persistent-volume-binder", persistent_volume::run),
+    controller!("persistentvolumeclaim-protection-controller", "pvc-protection-controller", protection::run_claims),
+    controller!("persistentvolume-protection-controller", "pv-protection-controller", protection::run_volumes),
+    controller!("endpointslice-controller", "endpointslice-controller", endpoint_slice::run),
 ];
 
 /// A controller as a supervised component.

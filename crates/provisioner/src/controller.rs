@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::directory::{Directory, DirectoryError};
 
+/// Where the volumes are, on the node and in the provisioner's pod.
+pub(crate) const ROOT: &str = "/var/lib/kminik/hostpath-provisioner";
+
 /// The name under which classes ask for this provisioner.
 pub const PROVISIONER: &str = "k8s.io/minikube-hostpath";
 /// On a volume: the node whose provisioner has made it.
@@ -77,7 +80,7 @@ struct Provisioner {
 }
 
 /// Runs until `stop`. Fails only if the root cannot be opened.
-pub async fn run(config: ProvisionerConfig, stop: CancellationToken) -> Result<(), ProvisionerError> {
+pub async fn run_with(config: ProvisionerConfig, stop: CancellationToken) -> Result<(), ProvisionerError> {
     let root = config.root.clone();
     let directory = blocking(move || Directory::open(&root)).await?;
     let informers = Informers::new(config.client.clone(), stop.clone());

@@ -10,6 +10,8 @@
 
 mod controller;
 mod directory;
+mod in_pod;
 
-pub use controller::{PROVISIONER, ProvisionerConfig, ProvisionerError, run};
+pub use controller::{PROVISIONER, ProvisionerConfig, ProvisionerError, run_with};
 pub use directory::{Directory, DirectoryError};
+pub use in_pod::{RunError, run};

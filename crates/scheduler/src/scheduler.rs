@@ -34,6 +34,12 @@ pub struct SchedulerConfig {
     pub informers: Informers,
 }
 
+impl SchedulerConfig {
+    pub fn new(client: kube::Client, informers: Informers) -> Self {
+        Self { client, informers }
+    }
+}
+
 /// The scheduler as a supervised component.
 pub struct Scheduler {
     config: SchedulerConfig,

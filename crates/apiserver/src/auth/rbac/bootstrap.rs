@@ -84,13 +84,16 @@ fn mend(object: &mut Object, wanted: &Object) -> bool {
 fn objects() -> Vec<(&'static str, Object)> {
     let mut objects = Vec::new();
     for row in CLUSTER_ROLES {
-        objects.push(("clusterroles", role_object("ClusterRole", "", row.name, row)));
+        objects.push(("clusterroles", role_object("ClusterRole", "", row.name, row, RuleRow::rule)));
     }
     for row in CONTROLLER_ROLES {
-        objects.push(("clusterroles", role_object("ClusterRole", "", &controller_role(row), row)));
+        objects.push((
+            "clusterroles",
+            role_object("ClusterRole", "", &controller_role(row), row, RuleRow::controller_rule),
+        ));
     }
     for (namespace, row) in ROLES {
-        objects.push(("roles", role_object("Role", namespace, row.name, row)));
+        objects.push(("roles", role_object("Role", namespace, row.name, row, RuleRow::rule)));
     }
     for (name, role, subjects) in CLUSTER_BINDINGS {
         objects.push(("clusterrolebindings", binding_object("", name, "ClusterRole", role, subjects)));
@@ -110,7 +113,7 @@ fn controller_role(row: &RoleRow) -> String {
     format!("{CONTROLLER_PREFIX}{}", row.name)
 }
 
-fn role_object(kind: &str, namespace: &str, name: &str, row: &RoleRow) -> Object {
+fn role_object(kind: &str, namespace: &str, name: &str, row: &RoleRow, rule: fn(&RuleRow) -> Rule) -> Object {
     let mut object = skeleton(kind, namespace, name);
     if let Some(to) = row.aggregated_to {
         object.set_label(&aggregation_label(to), "true");
@@ -119,7 +122,7 @@ fn role_object(kind: &str, namespace: &str, name: &str, row: &RoleRow) -> Object
         let selector = json!([{ "matchLabels": { aggregation_label(what): "true" } }]);
         object.set(&["aggregationRule", "clusterRoleSelectors"], selector);
     }
-    let rules: Value = row.rules.iter().map(RuleRow::rule).map(|rule| rule.to_value()).collect();
+    let rules: Value = row.rules.iter().map(rule).map(|rule| rule.to_value()).collect();
     object.set(&["rules"], rules);
     object
 }

@@ -71,4 +71,13 @@ impl RuleRow {
             non_resource_urls: words(self.urls),
         }
     }
+
+    /// [`RuleRow::rule`] for a controller: ours write patches where upstream's send whole objects.
+    pub(in crate::auth) fn controller_rule(&self) -> Rule {
+        let mut rule = self.rule();
+        if rule.verbs.iter().any(|verb| verb == "update") && !rule.verbs.iter().any(|verb| verb == "patch") {
+            rule.verbs.push("patch".to_owned());
+        }
+        rule
+    }
 }

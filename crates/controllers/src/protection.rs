@@ -17,26 +17,19 @@ use crate::pods::{claims_of, is_terminal, node_of};
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
 
-struct Controller {
+struct Claims {
     context: Context,
     claims: Informer<PersistentVolumeClaim>,
-    volumes: Informer<PersistentVolume>,
     pods: Informer<Pod>,
 }
 
-pub(crate) async fn run(context: Context) -> Result<(), Error> {
-    let controller = Arc::new(Controller {
-        claims: context.informers.get(),
-        volumes: context.informers.get(),
-        pods: context.informers.get(),
-        context: context.clone(),
-    });
-    // A claim's key has a namespace, a volume's has none.
+pub(crate) async fn run_claims(context: Context) -> Result<(), Error> {
+    let controller =
+        Arc::new(Claims { claims: context.informers.get(), pods: context.informers.get(), context: context.clone() });
     let queue = WorkQueue::new();
     let deleted = controller.claims.clone();
     let _subscriptions = [
         controller.claims.enqueue(&queue),
-        controller.volumes.enqueue(&queue),
         controller.pods.enqueue_with(&queue, move |pod, keys| {
             let namespace = pod.metadata.namespace.clone().unwrap_or_default();
             for claim in claims_of(pod) {
@@ -48,26 +41,37 @@ pub(crate) async fn run(context: Context) -> Result<(), Error> {
             }
         }),
     ];
-    let synced = [
-        controller.claims.wait_synced().boxed(),
-        controller.volumes.wait_synced().boxed(),
-        controller.pods.wait_synced().boxed(),
-    ];
+    let synced = [controller.claims.wait_synced().boxed(), controller.pods.wait_synced().boxed()];
     let worker = controller.clone();
-    context.work(queue, 2, synced, move |key| reconcile(worker.clone(), key)).await
+    let reconcile = move |key| {
+        let controller = worker.clone();
+        async move {
+            if let Some(claim) = controller.claims.get(&key) {
+                let Claims { context, claims, .. } = controller.as_ref();
+                protect(context, &key, claims, claim.as_ref(), CLAIM, controller.is_used(&key)).await?;
+            }
+            Ok(Next::Done)
+        }
+    };
+    context.work(queue, 1, synced, reconcile).await
 }
 
-async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {
-    let Controller { context, claims, volumes, .. } = controller.as_ref();
-    if key.namespace.is_empty() {
-        let Some(volume) = volumes.get(&key) else { return Ok(Next::Done) };
-        let bound = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
-        protect(context, &key, volumes, &volume, VOLUME, async { Ok(bound) }).await?;
-    } else {
-        let Some(claim) = claims.get(&key) else { return Ok(Next::Done) };
-        protect(context, &key, claims, &claim, CLAIM, controller.is_used(&key)).await?;
-    }
-    Ok(Next::Done)
+pub(crate) async fn run_volumes(context: Context) -> Result<(), Error> {
+    let volumes = context.informers.get::<PersistentVolume>();
+    let queue = WorkQueue::new();
+    let _subscription = volumes.enqueue(&queue);
+    let (worker, cache) = (context.clone(), volumes.clone());
+    let reconcile = move |key| {
+        let (context, volumes) = (worker.clone(), cache.clone());
+        async move {
+            if let Some(volume) = volumes.get(&key) {
+                let bound = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+                protect(&context, &key, &volumes, volume.as_ref(), VOLUME, async { Ok(bound) }).await?;
+            }
+            Ok(Next::Done)
+        }
+    };
+    context.work(queue, 1, [volumes.wait_synced().boxed()], reconcile).await
 }
 
 /// Puts the finalizer on a living object and takes it off a deleted one that is not in use.
@@ -96,7 +100,7 @@ async fn protect<K: Kind>(
     }
 }
 
-impl Controller {
+impl Claims {
     async fn is_used(&self, key: &ObjectKey) -> Result<bool, Error> {
         let uses =
             |pod: &Pod| !node_of(pod).is_empty() && !is_terminal(pod) && claims_of(pod).any(|claim| claim == key.name);
