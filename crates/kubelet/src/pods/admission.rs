@@ -10,6 +10,9 @@ use crate::config::Capacity;
 use crate::container::sandbox::port_mappings;
 use crate::container::{quantity, resources};
 
+/// Reads an amount in the unit that a resource is counted in.
+type Read = fn(&Quantity) -> i64;
+
 /// What pods are measured against.
 pub(crate) struct Node<'a> {
     pub name: &'a str,
@@ -33,7 +36,7 @@ pub(crate) fn check(pod: &PodView, others: &[std::sync::Arc<PodView>], node: &No
     if count + 1 > room {
         return out_of("pods", 1, count, room);
     }
-    let amounts: [(&str, fn(&Quantity) -> i64, u64); 3] = [
+    let amounts: [(&str, Read, u64); 3] = [
         ("cpu", quantity::milli, node.allocatable.milli_cpu),
         ("memory", quantity::value, node.allocatable.memory_bytes),
         ("ephemeral-storage", quantity::value, node.allocatable.ephemeral_storage_bytes),

@@ -465,3 +465,6 @@ fn collect_garbage(view: &PodView, seen: &Observed, memory: &Memory, plan: &mut 
     }
     plan.actions.extend(removed.into_iter().map(|id| Action::RemoveContainer { id }));
 }
+
+#[cfg(test)]
+mod tests;

@@ -316,7 +316,6 @@ fn volume_mounts(spec: &Container) -> Option<Vec<VolumeMountStatus>> {
                 let mode = mount.recursive_read_only.as_deref();
                 if matches!(mode, Some("Enabled" | "IfPossible")) { "Enabled" } else { "Disabled" }.to_string()
             }),
-            ..VolumeMountStatus::default()
         })
         .collect();
     (!list.is_empty()).then_some(list)
@@ -387,7 +386,7 @@ fn conditions(
 
 fn initialized(view: &PodView, seen: &Observed, memory: &Memory, status: &PodStatus, phase: &str) -> Verdict {
     if phase == "Succeeded" && view.restart_policy() != RestartPolicy::Always {
-        return Verdict { reason: Some("PodCompleted"), ..Verdict::yes() };
+        return Verdict { status: true, reason: Some("PodCompleted"), message: None };
     }
     let app_ran = view.of_kind(Kind::App).any(|c| {
         seen.latest(c.name()).is_some() || reported(c.name(), memory).is_some_and(|s| s.container_id.is_some())

@@ -1,5 +1,5 @@
 //! What the kubelet's tests run it against: an API server and a container runtime in memory.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod api;
 pub(crate) mod runtime;
