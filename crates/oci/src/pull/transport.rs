@@ -1,0 +1,357 @@
+//! One request to one place: TLS, proxies, authentication, and why it was refused.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, AUTHORIZATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use reqwest::{Client, Response, redirect};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::auth::{Challenge, Tokens};
+use super::{Credential, Timeouts};
+use crate::ImageError;
+use crate::mirrors::Place;
+
+const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+/// Longest error text that is read.
+const MAX_ERROR_BYTES: usize = 16 * 1024;
+const MAX_REDIRECTS: usize = 10;
+
+/// HTTP clients and tokens, shared by all pulls.
+pub(crate) struct Transport {
+    verified: Client,
+    unverified: Client,
+    tokens: Tokens,
+    timeouts: Timeouts,
+}
+
+/// Why a place did not serve.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Status {
+        status: StatusCode,
+        text: String,
+    },
+    /// 429, or 503 with a time.
+    Busy {
+        status: StatusCode,
+        retry_after: Duration,
+    },
+    Unauthorized(String),
+    NoAnswer(Duration),
+    Network(String),
+    TooLarge,
+}
+
+impl Refusal {
+    /// Asking again will not help: the place has answered and does not have it or does not give it.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Refusal::Status { status, .. } => status.is_client_error() && *status != StatusCode::REQUEST_TIMEOUT,
+            Refusal::Unauthorized(_) | Refusal::TooLarge => true,
+            Refusal::Busy { .. } | Refusal::NoAnswer(_) | Refusal::Network(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Status { status, text } if text.is_empty() => write!(f, "{status}"),
+            Refusal::Status { status, text } => write!(f, "{status}: {text}"),
+            Refusal::Busy { status, retry_after } => write!(f, "{status}, asks to wait {}s", retry_after.as_secs()),
+            Refusal::Unauthorized(why) => write!(f, "401 Unauthorized: {why}"),
+            Refusal::NoAnswer(waited) => write!(f, "no answer within {:.0}s", waited.as_secs_f64()),
+            Refusal::Network(why) => f.write_str(why),
+            Refusal::TooLarge => f.write_str("the answer is too large"),
+        }
+    }
+}
+
+/// What is asked of a place.
+pub(super) struct Request<'a> {
+    /// `manifests` or `blobs`.
+    pub(super) kind: &'static str,
+    /// A tag or digest.
+    pub(super) reference: &'a str,
+    /// Skip this many bytes.
+    pub(super) from: u64,
+}
+
+impl Transport {
+    pub(crate) fn new(timeouts: Timeouts, extra_roots_pem: Option<&str>) -> Result<Transport, ImageError> {
+        let failed = |error: &dyn fmt::Display| ImageError::Client(error.to_string());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = || {
+            rustls::ClientConfig::builder_with_provider(provider.clone())
+                .with_safe_default_protocol_versions()
+                .map_err(|error| failed(&error))
+        };
+        let verified = builder()?.with_root_certificates(roots(extra_roots_pem)?).with_no_client_auth();
+        let anything = Arc::new(Unverified(provider.clone()));
+        let unverified = builder()?.dangerous().with_custom_certificate_verifier(anything).with_no_client_auth();
+        let client = |tls: rustls::ClientConfig| {
+            Client::builder()
+                .tls_backend_preconfigured(tls)
+                .connect_timeout(timeouts.connect)
+                .pool_idle_timeout(Duration::from_secs(30))
+                .user_agent(concat!("kminik/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::custom(follow))
+                .build()
+                .map_err(|error| failed(&error))
+        };
+        Ok(Transport {
+            verified: client(verified)?,
+            unverified: client(unverified)?,
+            tokens: Tokens::default(),
+            timeouts,
+        })
+    }
+
+    /// Sends a request; a successful answer's body is still to be read.
+    pub(super) async fn get(
+        &self,
+        place: &Place,
+        request: &Request<'_>,
+        credentials: &[Credential],
+    ) -> Result<Response, Refusal> {
+        let known = self.tokens.get(place);
+        let response = self.send(place, request, known.clone()).await?;
+        let response = if response.status() == StatusCode::UNAUTHORIZED {
+            let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+            let challenge = Challenge::choose(challenges.filter_map(|value| value.to_str().ok()))
+                .ok_or_else(|| Refusal::Unauthorized("no way to authenticate is offered".to_owned()))?;
+            drop(response);
+            let header = self.authenticate(place, &challenge, credentials).await?;
+            let again = self.send(place, request, Some(header.clone())).await?;
+            if again.status() != StatusCode::UNAUTHORIZED {
+                self.tokens.put(place, header);
+            }
+            again
+        } else {
+            response
+        };
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+    }
+
+    async fn send(
+        &self,
+        place: &Place,
+        request: &Request<'_>,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Response, Refusal> {
+        let mut url = place.base.clone();
+        url.set_path(&format!("/v2/{}/{}/{}", place.repository, request.kind, request.reference));
+        if let Some(namespace) = &place.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        let client = if place.unverified { &self.unverified } else { &self.verified };
+        let mut builder = client.get(url);
+        if request.kind == "manifests" {
+            builder = builder.header(ACCEPT, ACCEPT_MANIFESTS);
+        }
+        if request.from > 0 {
+            builder = builder.header(RANGE, format!("bytes={}-", request.from));
+        }
+        if let Some(authorization) = authorization {
+            builder = builder.header(AUTHORIZATION, authorization);
+        }
+        let bound = self.timeouts.answer;
+        match tokio::time::timeout(bound, builder.send()).await {
+            Ok(sent) => sent.map_err(|error| Refusal::Network(innermost(&error))),
+            Err(_) => Err(Refusal::NoAnswer(bound)),
+        }
+    }
+
+    async fn authenticate(
+        &self,
+        place: &Place,
+        challenge: &Challenge,
+        credentials: &[Credential],
+    ) -> Result<HeaderValue, Refusal> {
+        let login = super::auth::login(place, credentials);
+        match challenge {
+            Challenge::Basic => {
+                let (user, password) =
+                    login.ok_or_else(|| Refusal::Unauthorized("credentials are needed".to_owned()))?;
+                super::auth::basic(&user, &password)
+            }
+            Challenge::Bearer { realm, service, scope } => {
+                if place.base.scheme() == "https" && realm.scheme() != "https" && !place.unverified {
+                    return Err(Refusal::Unauthorized(format!("its token service {realm} is not https")));
+                }
+                let client = if place.unverified { &self.unverified } else { &self.verified };
+                let mut url = realm.clone();
+                let pull = format!("repository:{}:pull", place.repository);
+                url.query_pairs_mut().append_pair("scope", scope.as_deref().unwrap_or(&pull));
+                if let Some(service) = service {
+                    url.query_pairs_mut().append_pair("service", service);
+                }
+                let mut builder = client.get(url);
+                if let Some((user, password)) = login {
+                    builder = builder.header(AUTHORIZATION, super::auth::basic(&user, &password)?);
+                }
+                let bound = self.timeouts.answer;
+                let fetch = async {
+                    let response = builder.send().await.map_err(|error| Refusal::Network(innermost(&error)))?;
+                    if !response.status().is_success() {
+                        let status = response.status();
+                        return Err(Refusal::Unauthorized(format!("its token service answered {status}")));
+                    }
+                    let body = limited(response, super::auth::MAX_TOKEN_BYTES).await?;
+                    super::auth::bearer(&body)
+                };
+                tokio::time::timeout(bound, fetch).await.unwrap_or(Err(Refusal::NoAnswer(bound)))
+            }
+        }
+    }
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub(super) async fn limited(mut response: Response, limit: usize) -> Result<Vec<u8>, Refusal> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(|error| Refusal::Network(innermost(&error)))? {
+        if body.len() + piece.len() > limit {
+            return Err(Refusal::TooLarge);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+async fn refusal(response: Response) -> Refusal {
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
+    match (status, retry_after) {
+        (StatusCode::TOO_MANY_REQUESTS, wait) => {
+            return Refusal::Busy { status, retry_after: wait.unwrap_or(Duration::from_secs(1)) };
+        }
+        (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after)) => return Refusal::Busy { status, retry_after },
+        _ => {}
+    }
+    let body = tokio::time::timeout(Duration::from_secs(2), limited(response, MAX_ERROR_BYTES)).await;
+    let body = body.ok().and_then(Result::ok).unwrap_or_default();
+    Refusal::Status { status, text: error_text(&body) }
+}
+
+/// The first error of a registry's error document.
+fn error_text(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        errors: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        message: String,
+    }
+    let document: Result<Document, _> = serde_json::from_slice(body);
+    document.ok().and_then(|document| document.errors.into_iter().next()).map(|e| e.message).unwrap_or_default()
+}
+
+/// Seconds, or an HTTP date.
+fn retry_after(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    let wait = date.timestamp().duration_since(jiff::Timestamp::now());
+    Some(Duration::try_from(wait).unwrap_or_default())
+}
+
+/// What actually went wrong: the last of the chain, which names the cause.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    if attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.error("too many redirects");
+    }
+    let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+    if from_tls && attempt.url().scheme() != "https" {
+        return attempt.error("redirected from https to plain http");
+    }
+    attempt.follow()
+}
+
+/// The machine's roots, the built-in ones, and the user's.
+fn roots(extra_pem: Option<&str>) -> Result<rustls::RootCertStore, ImageError> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    // A machine without a store, or with a damaged certificate in it, still has the built-in ones.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in CertificateDer::pem_slice_iter(extra_pem.unwrap_or_default().as_bytes()) {
+        let bad = |detail: String| ImageError::BadConfig { what: "extra certificates".to_owned(), detail };
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    Ok(roots)
+}
+
+/// Accepts any certificate: for hosts the user has called insecure. Signatures are still checked.
+#[derive(Debug)]
+struct Unverified(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon"), None);
+    }
+
+    #[test]
+    fn registry_errors_are_shortened_to_their_message() {
+        let body = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
+        assert_eq!(error_text(body), "manifest unknown");
+        assert_eq!(error_text(b"<html>"), "");
+    }
+}
