@@ -11,6 +11,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::gvk::Gvk;
+use crate::protobuf::ProtobufError;
 use crate::schema::Schema;
 use crate::{Object, StatusError};
 
@@ -70,6 +71,9 @@ pub enum DecodeError {
     /// A value has the right type but the wrong shape: an amount, a time, base64.
     #[error("{0}")]
     Value(String),
+    /// The bytes are no protobuf message.
+    #[error(transparent)]
+    Protobuf(#[from] ProtobufError),
     /// There are unknown or duplicate fields and validation is strict.
     #[error("strict decoding error: {}", .0.join(", "))]
     Strict(Vec<String>),

@@ -19,6 +19,7 @@ pub mod names;
 pub mod object;
 pub mod patch;
 pub mod path;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod status;

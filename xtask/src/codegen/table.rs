@@ -154,7 +154,12 @@ impl Table {
                     self.named(import, member.expression.trim_start_matches('*'), &declaration.imports)?;
                 let inner = via | (member.number() << (8 * depth));
                 let deeper = if member.number() == 0 { depth } else { depth + 1 };
-                rows.extend(self.rows(&import, &name, inner, deeper, pending)?);
+                let mut inlined = self.rows(&import, &name, inner, deeper, pending)?;
+                if member.number() == 0 {
+                    // Protobuf does not carry what is inlined without a number: apiVersion and kind.
+                    inlined.iter_mut().for_each(|row| row.number = 0);
+                }
+                rows.extend(inlined);
             } else {
                 let row = self.row(import, member, via, &declaration.imports, pending);
                 rows.push(row.with_context(|| format!("{import}.{name}.{}", member.json))?);

@@ -7,10 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::{DecodeError, MAX_ISSUES, go_type};
-use crate::schema::{Leaf, Schema, Shape, definition};
+use crate::schema::{JSON_SCHEMA, Leaf, Schema, Shape, definition};
 use crate::{Quantity, time};
-
-const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 
 /// The way from the root, kept on the stack and written only when something is wrong.
 #[derive(Clone, Copy)]

@@ -16,6 +16,9 @@ use crate::gvk::Gvk;
 
 pub use descriptions::Descriptions;
 
+/// Definition name of the schemas inside CustomResourceDefinitions.
+pub const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
 /// A node of a structural schema.
 #[derive(Debug)]
 pub struct Schema {

@@ -973,8 +973,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("uid", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("warnings", 708, 0, 7, 0, "", "", ""),
     // io.k8s.api.admission.v1.AdmissionReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("request", 81, POINTER, 1, 0, "", "", ""),
     f("response", 82, POINTER, 2, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.AuditAnnotation
@@ -1006,14 +1006,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("sideEffects", 69, REQUIRED | POINTER | ALWAYS, 6, 0, "", "", ""),
     f("timeoutSeconds", 4, POINTER, 7, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("webhooks", 721, 0, 2, 0, "", "name", "merge"),
     // io.k8s.api.admissionregistration.v1.MutatingWebhookConfigurationList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 722, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.NamedRuleWithOperations
     f("apiGroups", 708, 0, 1, 514, "", "", ""),
@@ -1044,20 +1044,20 @@ pub(super) static FIELDS: [Field; 2579] = [
     // io.k8s.api.admissionregistration.v1.TypeChecking
     f("expressionWarnings", 719, 0, 1, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 106, ALWAYS, 2, 0, "", "", ""),
     f("status", 107, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 104, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBindingList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 726, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec
     f("matchResources", 88, POINTER, 3, 0, "", "", ""),
@@ -1065,9 +1065,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("policyName", 14, 0, 1, 0, "", "", ""),
     f("validationActions", 713, 0, 4, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 725, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec
     f("auditAnnotations", 718, 0, 5, 0, "", "", ""),
@@ -1094,14 +1094,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("sideEffects", 69, REQUIRED | POINTER | ALWAYS, 6, 0, "", "", ""),
     f("timeoutSeconds", 4, POINTER, 7, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("webhooks", 727, 0, 2, 0, "", "name", "merge"),
     // io.k8s.api.admissionregistration.v1.ValidatingWebhookConfigurationList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 728, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.admissionregistration.v1.Validation
     f("expression", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -1116,14 +1116,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("service", 99, POINTER, 1, 0, "", "", ""),
     f("url", 14, POINTER, 3, 0, "", "", ""),
     // io.k8s.api.apidiscovery.v2.APIGroupDiscovery
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("versions", 734, 0, 2, 0, "", "", ""),
     // io.k8s.api.apidiscovery.v2.APIGroupDiscoveryList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 731, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apidiscovery.v2.APIResourceDiscovery
     f("categories", 710, 0, 7, 0, "", "", ""),
@@ -1144,19 +1144,19 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resources", 732, 0, 2, 0, "", "", ""),
     f("version", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.ControllerRevision
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("data", 10, ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("revision", 5, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.apps.v1.ControllerRevisionList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 735, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.DaemonSet
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 125, ALWAYS, 2, 0, "", "", ""),
     f("status", 126, ALWAYS, 3, 0, "", "", ""),
@@ -1167,9 +1167,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.DaemonSetList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 736, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.DaemonSetSpec
     f("minReadySeconds", 4, 0, 4, 0, "", "", ""),
@@ -1192,8 +1192,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("rollingUpdate", 139, POINTER, 2, 0, "", "", ""),
     f("type", 71, 0, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.Deployment
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 131, ALWAYS, 2, 0, "", "", ""),
     f("status", 132, ALWAYS, 3, 0, "", "", ""),
@@ -1205,9 +1205,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.DeploymentList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 738, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.DeploymentSpec
     f("minReadySeconds", 4, 0, 5, 0, "", "", ""),
@@ -1232,8 +1232,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("rollingUpdate", 140, POINTER, 2, 0, "", "", ""),
     f("type", 76, 0, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.ReplicaSet
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 137, ALWAYS, 2, 0, "", "", ""),
     f("status", 138, ALWAYS, 3, 0, "", "", ""),
@@ -1244,9 +1244,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.ReplicaSetList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 740, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.ReplicaSetSpec
     f("minReadySeconds", 4, 0, 4, 0, "", "", ""),
@@ -1271,8 +1271,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("maxUnavailable", 6, POINTER, 2, 0, "", "", ""),
     f("partition", 4, POINTER, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.StatefulSet
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 147, ALWAYS, 2, 0, "", "", ""),
     f("status", 148, ALWAYS, 3, 0, "", "", ""),
@@ -1283,9 +1283,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.StatefulSetList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 742, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.apps.v1.StatefulSetOrdinals
     f("start", 4, ALWAYS, 1, 0, "", "", ""),
@@ -1324,15 +1324,15 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, 0, 3, 0, "", "", ""),
     f("uid", 14, 0, 4, 0, "", "", ""),
     // io.k8s.api.authentication.v1.SelfSubjectReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("status", 152, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.authentication.v1.SelfSubjectReviewStatus
     f("userInfo", 159, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.authentication.v1.TokenRequest
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 154, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 155, ALWAYS, 3, 0, "", "", ""),
@@ -1344,8 +1344,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("expirationTimestamp", 80, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("token", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.authentication.v1.TokenReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 157, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 158, ALWAYS, 3, 0, "", "", ""),
@@ -1369,8 +1369,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("rawSelector", 14, 0, 1, 0, "", "", ""),
     f("requirements", 916, 0, 2, 0, "", "", ""),
     // io.k8s.api.authorization.v1.LocalSubjectAccessReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 172, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 173, ALWAYS, 3, 0, "", "", ""),
@@ -1396,8 +1396,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resources", 708, 0, 3, 0, "", "", ""),
     f("verbs", 708, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.authorization.v1.SelfSubjectAccessReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 168, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 173, ALWAYS, 3, 0, "", "", ""),
@@ -1405,16 +1405,16 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("nonResourceAttributes", 163, POINTER, 2, 0, "", "", ""),
     f("resourceAttributes", 165, POINTER, 1, 0, "", "", ""),
     // io.k8s.api.authorization.v1.SelfSubjectRulesReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 170, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 174, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.authorization.v1.SelfSubjectRulesReviewSpec
     f("namespace", 14, 0, 1, 0, "", "", ""),
     // io.k8s.api.authorization.v1.SubjectAccessReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 172, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 173, ALWAYS, 3, 0, "", "", ""),
@@ -1440,15 +1440,15 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("kind", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("name", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 179, ALWAYS, 2, 0, "", "", ""),
     f("status", 180, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 746, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerSpec
     f("maxReplicas", 4, REQUIRED | ALWAYS, 3, 0, "", "", ""),
@@ -1462,8 +1462,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("lastScaleTime", 80, POINTER, 2, 0, "", "", ""),
     f("observedGeneration", 5, POINTER, 1, 0, "", "", ""),
     // io.k8s.api.autoscaling.v1.Scale
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 182, ALWAYS, 2, 0, "", "", ""),
     f("status", 183, ALWAYS, 3, 0, "", "", ""),
@@ -1500,8 +1500,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("stabilizationWindowSeconds", 4, POINTER, 3, 0, "", "", ""),
     f("tolerance", 9, POINTER, 4, 0, "", "", ""),
     // io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 195, ALWAYS, 2, 0, "", "", ""),
     f("status", 196, ALWAYS, 3, 0, "", "", ""),
@@ -1515,9 +1515,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 748, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec
     f("behavior", 192, POINTER, 5, 0, "", "", ""),
@@ -1579,15 +1579,15 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("current", 201, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("name", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.batch.v1.CronJob
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 210, ALWAYS, 2, 0, "", "", ""),
     f("status", 211, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.batch.v1.CronJobList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 752, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.batch.v1.CronJobSpec
     f("concurrencyPolicy", 21, 0, 3, 0, "", "", ""),
@@ -1603,8 +1603,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("lastScheduleTime", 80, POINTER, 4, 0, "", "", ""),
     f("lastSuccessfulTime", 80, POINTER, 5, 0, "", "", ""),
     // io.k8s.api.batch.v1.Job
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 215, ALWAYS, 2, 0, "", "", ""),
     f("status", 216, ALWAYS, 3, 0, "", "", ""),
@@ -1616,9 +1616,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.batch.v1.JobList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 753, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.batch.v1.JobSpec
     f("activeDeadlineSeconds", 5, POINTER, 3, 0, "", "", ""),
@@ -1674,8 +1674,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("failed", 710, 0, 2, 0, "", "", ""),
     f("succeeded", 710, 0, 1, 0, "", "", ""),
     // io.k8s.api.certificates.v1.CertificateSigningRequest
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 228, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 229, ALWAYS, 3, 0, "", "", ""),
@@ -1687,9 +1687,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 6, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.certificates.v1.CertificateSigningRequestList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 758, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.certificates.v1.CertificateSigningRequestSpec
     f("expirationSeconds", 4, POINTER, 8, 0, "", "", ""),
@@ -1704,14 +1704,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("certificate", 1, 0, 2, 0, "", "", ""),
     f("conditions", 759, 0, 1, 0, "", "", ""),
     // io.k8s.api.coordination.v1.Lease
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 232, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.coordination.v1.LeaseList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 760, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.coordination.v1.LeaseSpec
     f("acquireTime", 8, POINTER, 3, 0, "", "", ""),
@@ -1753,8 +1753,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("secretName", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("shareName", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.Binding
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("target", 359, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.CSIPersistentVolumeSource
@@ -1815,21 +1815,21 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ComponentStatus
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("conditions", 762, 0, 2, 0, "", "type", "merge"),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ComponentStatusList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 763, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ConfigMap
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("binaryData", 927, 0, 3, 0, "", "", ""),
     f("data", 930, 0, 2, 0, "", "", ""),
     f("immutable", 0, POINTER, 4, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ConfigMapEnvSource
     f("name", 14, 0, 1, 1, "\"\"", "", ""),
@@ -1839,9 +1839,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, 0, 1, 1, "\"\"", "", ""),
     f("optional", 0, POINTER, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.ConfigMapList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 764, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ConfigMapNodeConfigSource
     f("kubeletConfigKey", 14, REQUIRED | ALWAYS, 5, 0, "", "", ""),
@@ -1971,14 +1971,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("notReadyAddresses", 773, 0, 2, 0, "", "", ""),
     f("ports", 774, 0, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.Endpoints
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("subsets", 775, 0, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.EndpointsList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 776, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.EnvFromSource
     f("configMapRef", 254, POINTER, 2, 0, "", "", ""),
@@ -2025,12 +2025,12 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("volumeClaimTemplate", 366, POINTER, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.Event
     f("action", 14, 0, 12, 0, "", "", ""),
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("count", 4, 0, 8, 0, "", "", ""),
     f("eventTime", 8, ALWAYS, 10, 0, "", "", ""),
     f("firstTimestamp", 80, ALWAYS, 6, 0, "", "", ""),
     f("involvedObject", 359, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("lastTimestamp", 80, ALWAYS, 7, 0, "", "", ""),
     f("message", 14, 0, 4, 0, "", "", ""),
     f("metadata", 679, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -2042,9 +2042,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("source", 294, ALWAYS, 5, 0, "", "", ""),
     f("type", 14, 0, 9, 0, "", "", ""),
     // io.k8s.api.core.v1.EventList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 780, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.EventSeries
     f("count", 4, 0, 1, 0, "", "", ""),
@@ -2159,8 +2159,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("sleep", 452, POINTER, 4, 0, "", "", ""),
     f("tcpSocket", 456, POINTER, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.LimitRange
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 321, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.LimitRangeItem
@@ -2171,9 +2171,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("min", 928, 0, 3, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.LimitRangeList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 785, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.LimitRangeSpec
     f("limits", 786, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -2201,8 +2201,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("readOnly", 0, 0, 3, 0, "", "", ""),
     f("server", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.Namespace
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 333, ALWAYS, 2, 0, "", "", ""),
     f("status", 334, ALWAYS, 3, 0, "", "", ""),
@@ -2213,9 +2213,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.NamespaceList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 790, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.NamespaceSpec
     f("finalizers", 708, 0, 1, 0, "", "", ""),
@@ -2223,8 +2223,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("conditions", 791, 0, 2, 0, "", "type", "merge"),
     f("phase", 19, 0, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.Node
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 352, ALWAYS, 2, 0, "", "", ""),
     f("status", 353, ALWAYS, 3, 0, "", "", ""),
@@ -2253,13 +2253,13 @@ pub(super) static FIELDS: [Field; 2579] = [
     // io.k8s.api.core.v1.NodeFeatures
     f("supplementalGroupsPolicy", 0, POINTER, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.NodeList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 792, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.NodeProxyOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("path", 14, 0, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.NodeRuntimeHandler
     f("features", 346, POINTER, 2, 0, "", "", ""),
@@ -2325,14 +2325,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resourceVersion", 14, 0, 6, 0, "", "", ""),
     f("uid", 14, 0, 4, 0, "", "", ""),
     // io.k8s.api.core.v1.PersistentVolume
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 369, ALWAYS, 2, 0, "", "", ""),
     f("status", 370, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.PersistentVolumeClaim
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 364, ALWAYS, 2, 0, "", "", ""),
     f("status", 365, ALWAYS, 3, 0, "", "", ""),
@@ -2344,9 +2344,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PersistentVolumeClaimList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 801, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PersistentVolumeClaimSpec
     f("accessModes", 716, 0, 1, 0, "", "", ""),
@@ -2374,9 +2374,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("claimName", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("readOnly", 0, 0, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.PersistentVolumeList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 800, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PersistentVolumeSpec
     f("accessModes", 716, 0, 3, 0, "", "", ""),
@@ -2419,8 +2419,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("fsType", 14, 0, 2, 0, "", "", ""),
     f("pdID", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.Pod
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 394, ALWAYS, 2, 0, "", "", ""),
     f("status", 395, ALWAYS, 3, 0, "", "", ""),
@@ -2438,9 +2438,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("preferredDuringSchedulingIgnoredDuringExecution", 837, 0, 2, 0, "", "", ""),
     f("requiredDuringSchedulingIgnoredDuringExecution", 804, 0, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PodAttachOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("container", 14, 0, 5, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("stderr", 0, 0, 3, 0, "", "", ""),
     f("stdin", 0, 0, 1, 0, "", "", ""),
     f("stdout", 0, 0, 2, 0, "", "", ""),
@@ -2469,10 +2469,10 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, 0, 1, 0, "", "", ""),
     f("value", 14, POINTER, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.PodExecOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("command", 708, REQUIRED | ALWAYS, 6, 0, "", "", ""),
     f("container", 14, 0, 5, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("stderr", 0, 0, 3, 0, "", "", ""),
     f("stdin", 0, 0, 1, 0, "", "", ""),
     f("stdout", 0, 0, 2, 0, "", "", ""),
@@ -2483,16 +2483,16 @@ pub(super) static FIELDS: [Field; 2579] = [
     // io.k8s.api.core.v1.PodIP
     f("ip", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PodList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 803, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PodLogOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("container", 14, 0, 1, 0, "", "", ""),
     f("follow", 0, 0, 2, 0, "", "", ""),
     f("insecureSkipTLSVerifyBackend", 0, 0, 9, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("limitBytes", 5, POINTER, 8, 0, "", "", ""),
     f("previous", 0, 0, 3, 0, "", "", ""),
     f("sinceSeconds", 5, POINTER, 4, 0, "", "", ""),
@@ -2503,12 +2503,12 @@ pub(super) static FIELDS: [Field; 2579] = [
     // io.k8s.api.core.v1.PodOS
     f("name", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PodPortForwardOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("ports", 702, 0, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PodProxyOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("path", 14, 0, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PodReadinessGate
     f("conditionType", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -2600,19 +2600,19 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resources", 422, POINTER, 20, 0, "", "", ""),
     f("startTime", 80, POINTER, 7, 0, "", "", ""),
     // io.k8s.api.core.v1.PodStatusResult
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("status", 395, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.PodTemplate
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("template", 399, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.PodTemplateList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 812, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.PodTemplateSpec
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
@@ -2668,14 +2668,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("secretRef", 326, POINTER, 7, 0, "", "", ""),
     f("user", 14, 0, 5, 0, "\"admin\"", "", ""),
     // io.k8s.api.core.v1.RangeAllocation
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("data", 1, REQUIRED | ALWAYS, 3, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("range", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.core.v1.ReplicationController
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 412, ALWAYS, 2, 0, "", "", ""),
     f("status", 413, ALWAYS, 3, 0, "", "", ""),
@@ -2686,9 +2686,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ReplicationControllerList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 815, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ReplicationControllerSpec
     f("minReadySeconds", 4, 0, 4, 0, "0", "", ""),
@@ -2713,15 +2713,15 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("health", 14, 0, 2, 0, "", "", ""),
     f("resourceID", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ResourceQuota
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 420, ALWAYS, 2, 0, "", "", ""),
     f("status", 421, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.ResourceQuotaList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 819, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ResourceQuotaSpec
     f("hard", 928, 0, 1, 0, "", "", ""),
@@ -2774,10 +2774,10 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("localhostProfile", 14, POINTER, 2, 0, "", "", ""),
     f("type", 64, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.Secret
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("data", 927, 0, 2, 0, "", "", ""),
     f("immutable", 0, POINTER, 5, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("stringData", 930, 0, 4, 0, "", "", ""),
     f("type", 14, 0, 3, 0, "", "", ""),
@@ -2789,9 +2789,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, 0, 1, 1, "\"\"", "", ""),
     f("optional", 0, POINTER, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.SecretList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 822, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.SecretProjection
     f("items", 784, 0, 2, 0, "", "", ""),
@@ -2819,35 +2819,35 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("seccompProfile", 430, POINTER, 11, 0, "", "", ""),
     f("windowsOptions", 475, POINTER, 10, 0, "", "", ""),
     // io.k8s.api.core.v1.SerializedReference
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("reference", 359, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.Service
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 449, ALWAYS, 2, 0, "", "", ""),
     f("status", 450, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.ServiceAccount
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("automountServiceAccountToken", 0, POINTER, 4, 0, "", "", ""),
     f("imagePullSecrets", 788, 0, 3, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("secrets", 799, 0, 2, 0, "", "name", "merge"),
     // io.k8s.api.core.v1.ServiceAccountList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 824, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ServiceAccountTokenProjection
     f("audience", 14, 0, 1, 0, "", "", ""),
     f("expirationSeconds", 5, POINTER, 2, 0, "", "", ""),
     f("path", 14, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.core.v1.ServiceList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 823, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ServicePort
     f("appProtocol", 14, POINTER, 6, 0, "", "", ""),
@@ -2857,8 +2857,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("protocol", 77, 0, 2, 0, "\"TCP\"", "", ""),
     f("targetPort", 6, ALWAYS, 4, 0, "", "", ""),
     // io.k8s.api.core.v1.ServiceProxyOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("path", 14, 0, 1, 0, "", "", ""),
     // io.k8s.api.core.v1.ServiceSpec
     f("allocateLoadBalancerNodePorts", 0, POINTER, 20, 0, "", "", ""),
@@ -3040,15 +3040,15 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("protocol", 77, POINTER, 2, 0, "", "", ""),
     // io.k8s.api.discovery.v1.EndpointSlice
     f("addressType", 50, REQUIRED | ALWAYS, 4, 0, "", "", ""),
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("endpoints", 838, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("ports", 839, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.discovery.v1.EndpointSliceList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 840, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.discovery.v1.ForNode
     f("name", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -3056,13 +3056,13 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.events.v1.Event
     f("action", 14, 0, 6, 0, "", "", ""),
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("deprecatedCount", 4, 0, 15, 0, "", "", ""),
     f("deprecatedFirstTimestamp", 80, ALWAYS, 13, 0, "", "", ""),
     f("deprecatedLastTimestamp", 80, ALWAYS, 14, 0, "", "", ""),
     f("deprecatedSource", 294, ALWAYS, 12, 0, "", "", ""),
     f("eventTime", 8, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("note", 14, 0, 10, 0, "", "", ""),
     f("reason", 14, 0, 7, 0, "", "", ""),
@@ -3073,9 +3073,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("series", 488, POINTER, 3, 0, "", "", ""),
     f("type", 14, 0, 11, 0, "", "", ""),
     // io.k8s.api.events.v1.EventList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 843, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.events.v1.EventSeries
     f("count", 4, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -3086,8 +3086,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     // io.k8s.api.flowcontrol.v1.FlowDistinguisherMethod
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.flowcontrol.v1.FlowSchema
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 494, ALWAYS, 2, 0, "", "", ""),
     f("status", 495, ALWAYS, 3, 0, "", "", ""),
@@ -3098,9 +3098,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, 0, 2, 0, "", "", ""),
     f("type", 14, 0, 1, 0, "", "", ""),
     // io.k8s.api.flowcontrol.v1.FlowSchemaList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 844, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.flowcontrol.v1.FlowSchemaSpec
     f("distinguisherMethod", 490, POINTER, 3, 0, "", "", ""),
@@ -3127,8 +3127,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resourceRules", 850, 0, 2, 0, "", "", ""),
     f("subjects", 851, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 505, ALWAYS, 2, 0, "", "", ""),
     f("status", 506, ALWAYS, 3, 0, "", "", ""),
@@ -3139,9 +3139,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, 0, 2, 0, "", "", ""),
     f("type", 14, 0, 1, 0, "", "", ""),
     // io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 848, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationReference
     f("name", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -3178,14 +3178,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     // io.k8s.api.networking.v1.HTTPIngressRuleValue
     f("paths", 852, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.networking.v1.IPAddress
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 516, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.networking.v1.IPAddressList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 853, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.networking.v1.IPAddressSpec
     f("parentRef", 540, POINTER, 1, 0, "", "", ""),
@@ -3193,8 +3193,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("cidr", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("except", 708, 0, 2, 0, "", "", ""),
     // io.k8s.api.networking.v1.Ingress
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 530, ALWAYS, 2, 0, "", "", ""),
     f("status", 531, ALWAYS, 3, 0, "", "", ""),
@@ -3202,14 +3202,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resource", 464, POINTER, 3, 0, "", "", ""),
     f("service", 529, POINTER, 4, 0, "", "", ""),
     // io.k8s.api.networking.v1.IngressClass
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 523, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.networking.v1.IngressClassList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 855, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.networking.v1.IngressClassParametersReference
     f("apiGroup", 14, POINTER, 1, 0, "", "", ""),
@@ -3221,9 +3221,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("controller", 14, 0, 1, 0, "", "", ""),
     f("parameters", 522, POINTER, 2, 0, "", "", ""),
     // io.k8s.api.networking.v1.IngressList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 854, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.networking.v1.IngressLoadBalancerIngress
     f("hostname", 14, 0, 2, 0, "", "", ""),
@@ -3252,8 +3252,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("hosts", 708, 0, 1, 0, "", "", ""),
     f("secretName", 14, 0, 2, 0, "", "", ""),
     // io.k8s.api.networking.v1.NetworkPolicy
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 539, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.networking.v1.NetworkPolicyEgressRule
@@ -3263,9 +3263,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("from", 863, 0, 2, 0, "", "", ""),
     f("ports", 864, 0, 1, 0, "", "", ""),
     // io.k8s.api.networking.v1.NetworkPolicyList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 860, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.networking.v1.NetworkPolicyPeer
     f("ipBlock", 517, POINTER, 3, 0, "", "", ""),
@@ -3289,15 +3289,15 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, 0, 1, 0, "", "", ""),
     f("number", 4, 0, 2, 0, "", "", ""),
     // io.k8s.api.networking.v1.ServiceCIDR
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 545, ALWAYS, 2, 0, "", "", ""),
     f("status", 546, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.networking.v1.ServiceCIDRList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 865, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.networking.v1.ServiceCIDRSpec
     f("cidrs", 708, 0, 1, 0, "", "", ""),
@@ -3306,35 +3306,35 @@ pub(super) static FIELDS: [Field; 2579] = [
     // io.k8s.api.node.v1.Overhead
     f("podFixed", 928, 0, 1, 0, "", "", ""),
     // io.k8s.api.node.v1.RuntimeClass
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("handler", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("overhead", 547, POINTER, 3, 0, "", "", ""),
     f("scheduling", 550, POINTER, 4, 0, "", "", ""),
     // io.k8s.api.node.v1.RuntimeClassList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 866, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.node.v1.Scheduling
     f("nodeSelector", 931, 0, 1, 0, "", "", ""),
     f("tolerations", 828, 0, 2, 0, "", "", ""),
     // io.k8s.api.policy.v1.Eviction
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("deleteOptions", 666, POINTER, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.policy.v1.PodDisruptionBudget
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 554, ALWAYS, 2, 0, "", "", ""),
     f("status", 555, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.policy.v1.PodDisruptionBudgetList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 867, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.policy.v1.PodDisruptionBudgetSpec
     f("maxUnavailable", 6, POINTER, 3, 0, "", "", ""),
@@ -3353,25 +3353,25 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("clusterRoleSelectors", 915, 0, 1, 0, "", "", ""),
     // io.k8s.api.rbac.v1.ClusterRole
     f("aggregationRule", 556, POINTER, 3, 0, "", "", ""),
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("rules", 870, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.rbac.v1.ClusterRoleBinding
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("roleRef", 567, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     f("subjects", 873, 0, 2, 0, "", "", ""),
     // io.k8s.api.rbac.v1.ClusterRoleBindingList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 869, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.rbac.v1.ClusterRoleList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 868, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.rbac.v1.PolicyRule
     f("apiGroups", 708, 0, 2, 0, "", "", ""),
@@ -3380,25 +3380,25 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resources", 708, 0, 3, 0, "", "", ""),
     f("verbs", 708, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.rbac.v1.Role
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("rules", 870, ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.rbac.v1.RoleBinding
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("roleRef", 567, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     f("subjects", 873, 0, 2, 0, "", "", ""),
     // io.k8s.api.rbac.v1.RoleBindingList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 872, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.rbac.v1.RoleList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 871, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.rbac.v1.RoleRef
     f("apiGroup", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -3474,16 +3474,16 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("opaque", 599, POINTER, 1, 2, "", "", ""),
     f("requests", 708, 0, 1, 0, "", "", ""),
     // io.k8s.api.resource.v1.DeviceClass
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 588, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.resource.v1.DeviceClassConfiguration
     f("opaque", 599, POINTER, 1, 1, "", "", ""),
     // io.k8s.api.resource.v1.DeviceClassList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 879, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.resource.v1.DeviceClassSpec
     f("config", 880, 0, 2, 0, "", "", ""),
@@ -3548,8 +3548,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("driver", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("parameters", 10, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceClaim
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 603, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 604, ALWAYS, 3, 0, "", "", ""),
@@ -3559,9 +3559,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("resource", 14, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     f("uid", 14, REQUIRED | ALWAYS, 5, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceClaimList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 889, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceClaimSpec
     f("devices", 583, ALWAYS, 1, 0, "", "", ""),
@@ -3570,14 +3570,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("devices", 874, 0, 4, 0, "", "", ""),
     f("reservedFor", 890, 0, 2, 0, "", "uid", "merge"),
     // io.k8s.api.resource.v1.ResourceClaimTemplate
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 607, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceClaimTemplateList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 891, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceClaimTemplateSpec
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
@@ -3587,14 +3587,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("resourceSliceCount", 5, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceSlice
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 611, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceSliceList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 892, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.resource.v1.ResourceSliceSpec
     f("allNodes", 0, POINTER, 5, 0, "", "", ""),
@@ -3606,27 +3606,27 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("pool", 608, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("sharedCounters", 875, 0, 8, 0, "", "", ""),
     // io.k8s.api.scheduling.v1.PriorityClass
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("description", 14, 0, 4, 0, "", "", ""),
     f("globalDefault", 0, 0, 3, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("preemptionPolicy", 66, POINTER, 5, 0, "", "", ""),
     f("value", 4, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.scheduling.v1.PriorityClassList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 893, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSIDriver
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 616, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSIDriverList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 894, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSIDriverSpec
     f("attachRequired", 0, POINTER, 1, 0, "", "", ""),
@@ -3640,8 +3640,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("tokenRequests", 899, 0, 6, 0, "", "", ""),
     f("volumeLifecycleModes", 710, 0, 3, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSINode
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 620, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSINodeDriver
@@ -3650,30 +3650,30 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("nodeID", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("topologyKeys", 708, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSINodeList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 895, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSINodeSpec
     f("drivers", 896, REQUIRED | ALWAYS, 1, 0, "", "name", "merge"),
     // io.k8s.api.storage.v1.CSIStorageCapacity
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("capacity", 9, POINTER, 4, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("maximumVolumeSize", 9, POINTER, 5, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("nodeTopology", 673, POINTER, 2, 0, "", "", ""),
     f("storageClassName", 14, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.storage.v1.CSIStorageCapacityList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 897, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.storage.v1.StorageClass
     f("allowVolumeExpansion", 0, POINTER, 6, 0, "", "", ""),
     f("allowedTopologies", 830, 0, 8, 0, "", "", ""),
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("mountOptions", 708, 0, 5, 0, "", "", ""),
     f("parameters", 930, 0, 3, 0, "", "", ""),
@@ -3681,23 +3681,23 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("reclaimPolicy", 41, POINTER, 4, 0, "", "", ""),
     f("volumeBindingMode", 60, POINTER, 7, 0, "", "", ""),
     // io.k8s.api.storage.v1.StorageClassList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 898, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.storage.v1.TokenRequest
     f("audience", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("expirationSeconds", 5, POINTER, 2, 0, "", "", ""),
     // io.k8s.api.storage.v1.VolumeAttachment
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 629, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 630, ALWAYS, 3, 0, "", "", ""),
     // io.k8s.api.storage.v1.VolumeAttachmentList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 900, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.storage.v1.VolumeAttachmentSource
     f("inlineVolumeSpec", 369, POINTER, 2, 0, "", "", ""),
@@ -3712,15 +3712,15 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("attachmentMetadata", 930, 0, 2, 0, "", "", ""),
     f("detachError", 633, POINTER, 4, 0, "", "", ""),
     // io.k8s.api.storage.v1.VolumeAttributesClass
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("driverName", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("parameters", 930, 0, 3, 0, "", "", ""),
     // io.k8s.api.storage.v1.VolumeAttributesClassList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 901, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.api.storage.v1.VolumeError
     f("errorCode", 4, POINTER, 3, 0, "", "", ""),
@@ -3737,8 +3737,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("result", 687, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     f("uid", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ConversionReview
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("request", 635, POINTER, 1, 0, "", "", ""),
     f("response", 636, POINTER, 2, 0, "", "", ""),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceColumnDefinition
@@ -3752,8 +3752,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("strategy", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("webhook", 657, POINTER, 2, 0, "", "", ""),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 644, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("status", 645, ALWAYS, 3, 0, "", "", ""),
@@ -3765,9 +3765,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 903, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionNames
     f("categories", 708, 0, 6, 0, "", "", ""),
@@ -3878,16 +3878,16 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("clientConfig", 656, POINTER, 2, 0, "", "", ""),
     f("conversionReviewVersions", 708, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("name", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("preferredVersion", 669, ALWAYS, 3, 0, "", "", ""),
     f("serverAddressByClientCIDRs", 920, 0, 4, 0, "", "", ""),
     f("versions", 913, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.APIGroupList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("groups", 909, REQUIRED | ALWAYS, 1, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.APIResource
     f("categories", 708, 0, 7, 0, "", "", ""),
     f("group", 14, 0, 8, 0, "", "", ""),
@@ -3900,21 +3900,21 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("verbs", 709, REQUIRED | ALWAYS, 4, 0, "", "", ""),
     f("version", 14, 0, 9, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("groupVersion", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("resources", 910, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.APIVersions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("serverAddressByClientCIDRs", 920, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("versions", 708, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.ApplyOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("dryRun", 708, 0, 1, 0, "", "", ""),
     f("fieldManager", 14, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     f("force", 0, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.Condition
     f("lastTransitionTime", 80, REQUIRED | ALWAYS, 4, 0, "", "", ""),
     f("message", 14, REQUIRED | ALWAYS, 6, 0, "", "", ""),
@@ -3923,17 +3923,17 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.CreateOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("dryRun", 708, 0, 1, 0, "", "", ""),
     f("fieldManager", 14, 0, 3, 0, "", "", ""),
     f("fieldValidation", 14, 0, 4, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("dryRun", 708, 0, 5, 0, "", "", ""),
     f("gracePeriodSeconds", 5, POINTER, 1, 0, "", "", ""),
     f("ignoreStoreReadErrorWithClusterBreakingPotential", 0, POINTER, 6, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("orphanDependents", 0, POINTER, 3, 0, "", "", ""),
     f("preconditions", 685, POINTER, 2, 0, "", "", ""),
     f("propagationPolicy", 14, POINTER, 4, 0, "", "", ""),
@@ -3942,8 +3942,8 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("operator", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("values", 708, 0, 3, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.GetOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("resourceVersion", 14, 0, 1, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.GroupVersionForDiscovery
     f("groupVersion", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
@@ -3964,9 +3964,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("operator", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("values", 708, 0, 3, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.List
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 707, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta
     f("continue", 14, 0, 3, 0, "", "", ""),
@@ -3975,10 +3975,10 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("selfLink", 14, 0, 1, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.ListOptions
     f("allowWatchBookmarks", 0, 0, 9, 0, "", "", ""),
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("continue", 14, 0, 8, 0, "", "", ""),
     f("fieldSelector", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("labelSelector", 14, 0, 1, 0, "", "", ""),
     f("limit", 5, 0, 7, 0, "", "", ""),
     f("resourceVersion", 14, 0, 4, 0, "", "", ""),
@@ -4018,21 +4018,21 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("name", 14, REQUIRED | ALWAYS, 3, 0, "", "", ""),
     f("uid", 14, REQUIRED | ALWAYS, 4, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 919, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.PatchOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("dryRun", 708, 0, 1, 0, "", "", ""),
     f("fieldManager", 14, 0, 3, 0, "", "", ""),
     f("fieldValidation", 14, 0, 4, 0, "", "", ""),
     f("force", 0, POINTER, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.Preconditions
     f("resourceVersion", 14, POINTER, 2, 0, "", "", ""),
     f("uid", 14, POINTER, 1, 0, "", "", ""),
@@ -4040,10 +4040,10 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("clientCIDR", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     f("serverAddress", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.Status
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("code", 4, 0, 6, 0, "", "", ""),
     f("details", 689, POINTER, 5, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("message", 14, 0, 3, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     f("reason", 14, 0, 4, 0, "", "", ""),
@@ -4060,9 +4060,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("retryAfterSeconds", 4, 0, 5, 0, "", "", ""),
     f("uid", 14, 0, 6, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.Table
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("columnDefinitions", 922, REQUIRED | ALWAYS, 0, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 0, 0, "", "", ""),
     f("rows", 923, REQUIRED | ALWAYS, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.TableColumnDefinition
@@ -4072,9 +4072,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("priority", 4, REQUIRED | ALWAYS, 0, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.TableOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("includeObject", 14, 0, 1, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.TableRow
     f("cells", 705, REQUIRED | ALWAYS, 0, 0, "", "", ""),
     f("conditions", 924, 0, 0, 0, "", "", ""),
@@ -4085,14 +4085,14 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 0, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 0, 0, "", "", ""),
     // io.k8s.apimachinery.pkg.apis.meta.v1.UpdateOptions
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("dryRun", 708, 0, 1, 0, "", "", ""),
     f("fieldManager", 14, 0, 2, 0, "", "", ""),
     f("fieldValidation", 14, 0, 3, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     // io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 679, ALWAYS, 1, 0, "", "", ""),
     f("spec", 699, ALWAYS, 2, 0, "", "", ""),
     f("status", 700, ALWAYS, 3, 0, "", "", ""),
@@ -4103,9 +4103,9 @@ pub(super) static FIELDS: [Field; 2579] = [
     f("status", 14, REQUIRED | ALWAYS, 2, 0, "", "", ""),
     f("type", 14, REQUIRED | ALWAYS, 1, 0, "", "", ""),
     // io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceList
-    f("apiVersion", 14, 0, 2, 0, "", "", ""),
+    f("apiVersion", 14, 0, 0, 0, "", "", ""),
     f("items", 925, REQUIRED | ALWAYS, 2, 0, "", "", ""),
-    f("kind", 14, 0, 1, 0, "", "", ""),
+    f("kind", 14, 0, 0, 0, "", "", ""),
     f("metadata", 676, ALWAYS, 1, 0, "", "", ""),
     // io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceSpec
     f("caBundle", 1, 0, 5, 0, "", "", ""),

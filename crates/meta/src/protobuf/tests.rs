@@ -1,0 +1,131 @@
+use serde_json::json;
+
+use super::wire::put_bytes;
+use super::*;
+use crate::Object;
+use crate::decode::conform;
+use crate::gvk::Gvk;
+use crate::schema::lookup;
+
+fn round_trip(group: &str, kind: &str, object: Value) {
+    let schema = lookup(&Gvk::new(group, "v1", kind)).unwrap();
+    let mut object = Object::try_from(object).unwrap();
+    object.set_gvk(&Gvk::new(group, "v1", kind));
+    conform(&mut object, schema, FieldValidation::Strict).unwrap();
+    let bytes = encode(&object.to_value(), schema);
+    assert_eq!(decode(&bytes, schema).unwrap().object, object);
+}
+
+#[test]
+fn objects_round_trip() {
+    round_trip(
+        "",
+        "Pod",
+        json!({
+            "metadata": {"name": "p", "labels": {"a": "b"}, "creationTimestamp": "2024-01-02T03:04:05Z", "generation": 3,
+                "managedFields": [{"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+                    "fieldsV1": {"f:spec": {}}, "time": "1960-01-02T03:04:05Z"}]},
+            "spec": {"terminationGracePeriodSeconds": 0, "hostNetwork": true,
+                "volumes": [{"name": "v", "secret": {"secretName": "s", "defaultMode": 420}}, {"name": "e", "emptyDir": {"sizeLimit": "1Gi"}}],
+                "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80, "protocol": "TCP"}],
+                    "env": [{"name": "E", "valueFrom": {"configMapKeyRef": {"name": "n", "key": "k", "optional": false}}}],
+                    "resources": {"limits": {"cpu": "500m"}, "requests": {"memory": "1Gi"}},
+                    "livenessProbe": {"httpGet": {"port": "http", "path": "/"}, "periodSeconds": 3},
+                    "securityContext": {"runAsUser": 0, "runAsNonRoot": false}}]},
+        }),
+    );
+    round_trip("", "Secret", json!({"data": {"k": "AAECAw=="}, "type": "Opaque", "immutable": true}));
+    round_trip(
+        "apps",
+        "Deployment",
+        json!({"spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}},
+        "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": -1}}}}),
+    );
+    round_trip(
+        "coordination.k8s.io",
+        "Lease",
+        json!({"spec": {"renewTime": "2024-01-02T03:04:05.123456Z", "leaseDurationSeconds": 40}}),
+    );
+    round_trip(
+        "admissionregistration.k8s.io",
+        "ValidatingAdmissionPolicy",
+        json!({"spec": {"matchConstraints": {"resourceRules": [{"resourceNames": ["a"], "operations": ["CREATE"],
+            "apiGroups": [""], "scope": "*"}]}}}),
+    );
+    round_trip(
+        "authorization.k8s.io",
+        "SubjectAccessReview",
+        json!({"spec": {"user": "u", "extra": {"k": ["a", "b"]}}}),
+    );
+    round_trip(
+        "apiextensions.k8s.io",
+        "CustomResourceDefinition",
+        json!({"spec": {"group": "g", "scope": "Namespaced",
+        "names": {"plural": "p", "kind": "K"}, "versions": [{"name": "v1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object", "additionalProperties": false, "default": {"a": [1]},
+            "properties": {"x": {"type": "array", "items": {"type": "number", "maximum": 1.5}},
+                "y": {"additionalProperties": {"type": "string"}}}}}}]}}),
+    );
+    round_trip(
+        "",
+        "ConfigMapList",
+        json!({"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "a"}, "data": {"x": "y"}}]}),
+    );
+}
+
+#[test]
+fn every_kind_round_trips_its_zero_value() {
+    for (gvk, schema) in crate::schema::kinds() {
+        let mut object = Object::new(&gvk);
+        conform(&mut object, schema, FieldValidation::Strict).unwrap();
+        let decoded = decode(&encode(&object.to_value(), schema), schema).unwrap().object;
+        assert_eq!(decoded, object, "{gvk}");
+    }
+}
+
+#[test]
+fn hostile_messages_are_refused() {
+    let schema = lookup(&Gvk::new("", "v1", "Pod")).unwrap();
+    let bad = |bytes: &[u8]| decode(bytes, schema).unwrap_err();
+    assert_eq!(bad(b"{}"), DecodeError::Protobuf(ProtobufError::Magic));
+    assert_eq!(bad(b"k8s\0\x12\xff\x01"), DecodeError::Protobuf(ProtobufError::Truncated));
+    assert_eq!(bad(b"k8s\0\x12\x02\x08\xff"), DecodeError::Protobuf(ProtobufError::Truncated));
+    assert_eq!(bad(b"k8s\0\x12\x02\x08\x01"), DecodeError::Protobuf(ProtobufError::WireType { field: 1, wire: 0 }));
+    // A schema inside a schema inside a schema …
+    let definition = lookup(&Gvk::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition")).unwrap();
+    let not = crate::schema::definition(crate::schema::JSON_SCHEMA).unwrap().field("not").unwrap().number;
+    let mut message = Vec::new();
+    for _ in 0..10_000 {
+        let mut outer = Vec::new();
+        put_bytes(&mut outer, not.into(), &message);
+        message = outer;
+    }
+    for number in [1, 4, 7, 2] {
+        let mut outer = Vec::new();
+        put_bytes(&mut outer, number, &message);
+        message = outer;
+    }
+    let mut bytes = MAGIC.to_vec();
+    write::envelope(&mut bytes, "apiextensions.k8s.io/v1", "CustomResourceDefinition", &message);
+    assert_eq!(decode(&bytes, definition).unwrap_err(), DecodeError::Protobuf(ProtobufError::TooDeep));
+}
+
+/// With a checkout of k8s.io/api at hand (`KUBERNETES_API_DIR`), every golden message must decode to its golden JSON.
+#[test]
+fn upstreams_goldens_decode() {
+    let Some(directory) = std::env::var_os("KUBERNETES_API_DIR") else { return };
+    let mut checked = 0;
+    for (gvk, schema) in crate::schema::kinds() {
+        let group = if gvk.group.is_empty() { "core" } else { &gvk.group };
+        let base = std::path::Path::new(&directory).join("testdata/HEAD");
+        let file = |suffix: &str| std::fs::read(base.join(format!("{group}.{}.{}.{suffix}", gvk.version, gvk.kind)));
+        let (Ok(json), Ok(pb)) = (file("json"), file("pb")) else { continue };
+        let wanted = crate::decode::decode(&json, schema, FieldValidation::Strict).unwrap().object;
+        let decoded = decode(&pb, schema).unwrap().object;
+        assert_eq!(decoded, wanted, "{gvk}");
+        let again = decode(&encode(&wanted.to_value(), schema), schema).unwrap().object;
+        assert_eq!(again, wanted, "{gvk}");
+        checked += 1;
+    }
+    assert!(checked > 50, "only {checked} goldens found");
+}
