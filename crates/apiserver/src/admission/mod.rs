@@ -2,9 +2,26 @@
 //!
 //! Every write of every resource passes here; there is no other way into the store for a client.
 
+mod default_storage_class;
+mod default_toleration_seconds;
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod service_account;
+mod storage_object_in_use_protection;
+mod taint_nodes_by_condition;
+
 use async_trait::async_trait;
 use kminik_meta::{Object, StatusError};
 
+use self::default_storage_class::DefaultStorageClass;
+use self::default_toleration_seconds::DefaultTolerationSeconds;
+use self::namespace_lifecycle::NamespaceLifecycle;
+use self::node_restriction::NodeRestriction;
+use self::priority::Priority;
+use self::service_account::ServiceAccount;
+use self::storage_object_in_use_protection::StorageObjectInUseProtection;
+use self::taint_nodes_by_condition::TaintNodesByCondition;
 use crate::auth::rbac::EscalationCheck;
 use crate::auth::{Auth, UserInfo};
 use crate::registry::Registry;
@@ -38,6 +55,21 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// The CreateOptions, UpdateOptions or DeleteOptions of the request.
     pub options: Option<&'a Object>,
+}
+
+impl Attributes<'_> {
+    /// Whether the request does this to an object (not to a subresource) of this resource.
+    pub fn is(&self, operation: Operation, group: &str, plural: &str) -> bool {
+        self.operation == operation
+            && self.subresource.is_empty()
+            && self.row.group == group
+            && self.row.plural == plural
+    }
+
+    /// The 403 with which a plugin refuses.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> StatusError {
+        StatusError::forbidden(&self.row.group, &self.row.plural, self.name, why)
+    }
 }
 
 /// A plugin. Both phases default to doing nothing, so a plugin implements what it is for.
@@ -102,5 +134,15 @@ impl AdmissionChain {
 
 /// The plugins that are always on, in order.
 pub fn default_plugins(auth: &Auth) -> Vec<Box<dyn Admission>> {
-    vec![Box::new(EscalationCheck { rbac: auth.rbac.clone(), authorizer: auth.authorizer.clone() })]
+    vec![
+        Box::new(NamespaceLifecycle),
+        Box::new(NodeRestriction),
+        Box::new(ServiceAccount),
+        Box::new(Priority),
+        Box::new(DefaultTolerationSeconds),
+        Box::new(TaintNodesByCondition),
+        Box::new(DefaultStorageClass),
+        Box::new(StorageObjectInUseProtection),
+        Box::new(EscalationCheck { rbac: auth.rbac.clone(), authorizer: auth.authorizer.clone() }),
+    ]
 }

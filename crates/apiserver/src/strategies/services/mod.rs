@@ -431,8 +431,10 @@ mod tests {
             ),
         ];
         for (spec, expected) in cases {
-            let found = validate(&service(spec.clone())).to_string();
-            assert!(if expected.is_empty() { found.is_empty() } else { found.contains(expected) }, "{spec}: {found}");
+            let found = validate(&service(spec.clone()));
+            let text = found.to_string();
+            let right = if expected.is_empty() { found.is_empty() } else { text.contains(expected) };
+            assert!(right, "{spec}: {text}");
         }
     }
 }

@@ -1,0 +1,166 @@
+//! NodeRestriction: a kubelet writes its own node and the pods on it, nothing else.
+
+use async_trait::async_trait;
+use kminik_meta::{Object, StatusError};
+
+use super::service_account::MIRROR;
+use super::{Admission, Attributes, Operation};
+use crate::auth::node::node_of;
+use crate::auth::node::references::References;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Labels of these domains say what a node is; most of them are not the kubelet's to set.
+const RESERVED_DOMAINS: [&str; 2] = ["kubernetes.io", "k8s.io"];
+const RESTRICTED_DOMAIN: &str = "node-restriction.kubernetes.io";
+const KUBELET_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+const KUBELET_LABELS: [&str; 13] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.kubernetes.io/zone",
+    "failure-domain.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+];
+
+pub(super) struct NodeRestriction;
+
+#[async_trait]
+impl Admission for NodeRestriction {
+    fn name(&self) -> &'static str {
+        "NodeRestriction"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        node_of(attributes.user).is_some() && attributes.operation != Operation::Connect
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), StatusError> {
+        let Some(node) = node_of(attributes.user) else { return Ok(()) };
+        match objection(node, attributes, object) {
+            Some(why) => Err(attributes.forbidden(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn objection(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -> Option<String> {
+    let on_node = |pod: Option<&Object>| pod.is_some_and(|pod| pod.str(&["spec", "nodeName"]) == Some(node));
+    match (attributes.row.group.as_ref(), attributes.row.plural.as_ref(), attributes.subresource) {
+        ("", "pods", "") => match attributes.operation {
+            Operation::Create => object.and_then(|pod| objection_to_mirror(node, pod)),
+            Operation::Delete => (!on_node(attributes.old))
+                .then(|| format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
+            Operation::Update | Operation::Connect => Some(format!("unexpected operation by node {node:?}")),
+        },
+        ("", "pods", "status") => {
+            if !on_node(attributes.old) {
+                return Some(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+            }
+            let labels = |pod: Option<&Object>| pod.and_then(|pod| pod.get(&["metadata", "labels"])).cloned();
+            (labels(attributes.old) != labels(object)).then(|| format!("node {node:?} cannot update labels through pod status"))
+        }
+        ("", "pods", "eviction") => {
+            let pod = attributes.registry.cached_object("", "pods", attributes.namespace, attributes.name);
+            (!on_node(pod.as_deref()))
+                .then(|| format!("node {node:?} can only evict pods with spec.nodeName set to itself"))
+        }
+        ("", "pods", subresource) => Some(format!("unexpected pod subresource {subresource:?}")),
+        ("", "nodes", _) => objection_to_node(node, attributes, object),
+        ("coordination.k8s.io", "leases", _) => {
+            let named = object.map_or(attributes.name, Object::name);
+            if attributes.namespace != LEASE_NAMESPACE {
+                return Some(format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"));
+            }
+            (named != node).then(|| "can only access node lease with the same name as the requesting node".to_owned())
+        }
+        ("storage.k8s.io", "csinodes", _) => {
+            let named = object.map_or(attributes.name, Object::name);
+            (named != node).then(|| "can only access CSINode with the same name as the requesting node".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn objection_to_mirror(node: &str, pod: &Object) -> Option<String> {
+    if pod.annotation(MIRROR).is_none() {
+        return Some(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
+    }
+    if pod.str(&["spec", "nodeName"]) != Some(node) {
+        return Some(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    let owners = pod.owner_references();
+    let own = |owner: &kminik_meta::OwnerRef| owner.kind == "Node" && owner.api_version == "v1" && owner.name == node;
+    if owners.len() != 1 || !owners.iter().all(own) {
+        return Some(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    let References { secrets, config_maps, claims, service_account } = References::of(pod);
+    let uses = [
+        (!service_account.is_empty(), "a service account"),
+        (!secrets.is_empty(), "secrets"),
+        (!config_maps.is_empty(), "configmaps"),
+        (!claims.is_empty(), "persistentvolumeclaims"),
+    ];
+    let used = uses.iter().find(|(used, _)| *used)?.1;
+    Some(format!("node {node:?} can not create pods that reference {used}"))
+}
+
+fn objection_to_node(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -> Option<String> {
+    let name = object.map_or(attributes.name, Object::name);
+    if name != node {
+        return Some(format!("node {node:?} is not allowed to modify node {name:?}"));
+    }
+    let object = object?;
+    match attributes.old {
+        None => {
+            let labels = object.labels();
+            let wrong = labels.keys().find(|label| !may_label(label))?;
+            Some(format!("is not allowed to set the following node labels: {wrong}"))
+        }
+        Some(old) => {
+            if old.get(&["spec", "taints"]) != object.get(&["spec", "taints"]) {
+                return Some(format!("node {node:?} is not allowed to modify taints"));
+            }
+            if old.get(&["metadata", "ownerReferences"]) != object.get(&["metadata", "ownerReferences"]) {
+                return Some(format!("node {node:?} is not allowed to modify ownerReferences"));
+            }
+            let (before, after) = (old.labels(), object.labels());
+            let changed = before.keys().chain(after.keys()).filter(|label| before.get(*label) != after.get(*label));
+            let wrong = changed.into_iter().find(|label| !may_label(label))?;
+            Some(format!("is not allowed to modify labels: {wrong}"))
+        }
+    }
+}
+
+/// Whether a kubelet may set the label on its node.
+fn may_label(label: &str) -> bool {
+    let Some((domain, _)) = label.split_once('/') else { return true };
+    let within = |of: &str| domain == of || domain.strip_suffix(of).is_some_and(|rest| rest.ends_with('.'));
+    if within(RESTRICTED_DOMAIN) {
+        return false;
+    }
+    !RESERVED_DOMAINS.iter().any(|domain| within(domain))
+        || KUBELET_LABELS.contains(&label)
+        || KUBELET_DOMAINS.iter().any(|domain| within(domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubelets_label_their_nodes_within_bounds() {
+        for label in ["kubernetes.io/hostname", "example.com/x", "zone", "node.kubernetes.io/exclude", "x.kubelet.kubernetes.io/y"] {
+            assert!(may_label(label), "{label}");
+        }
+        for label in ["node-role.kubernetes.io/control-plane", "kubernetes.io/x", "a.k8s.io/x", "node-restriction.kubernetes.io/x"] {
+            assert!(!may_label(label), "{label}");
+        }
+    }
+}
