@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::registry::table::{ResourceTable, TableError};
 use crate::storage::cache::Cache;
+use crate::strategies::services::Pools;
 
 /// History is kept for at least this long, at most twice as long.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
@@ -120,7 +121,8 @@ impl ApiServer {
         let tls = serve::tls(&config)?;
         let cache = Cache::start(config.store.clone(), stopping.clone()).await?;
         let auth = Auth::new(&config, cache.clone())?;
-        let registry = Registry::new(ResourceTable::new(builtin::rows())?, config.store.clone(), cache);
+        let pools = Pools::new(config.service_cidr, config.node_ports);
+        let registry = Registry::new(ResourceTable::new(builtin::rows(&pools))?, config.store.clone(), cache);
         let server = Arc::new(Server {
             admission: AdmissionChain::new(admission::default_plugins(&auth)),
             auth,

@@ -30,9 +30,8 @@ impl Admission for DefaultStorageClass {
         let classes = classes.entries.values().filter_map(|entry| entry.object().ok());
         let defaults = classes.filter(|class| IS_DEFAULT.iter().any(|key| class.annotation(key) == Some("true")));
         // The newest wins; of equally old ones, the first by name.
-        let newest = defaults.max_by(|a, b| {
-            a.creation_timestamp().cmp(&b.creation_timestamp()).then_with(|| b.name().cmp(a.name()))
-        });
+        let newest = defaults
+            .max_by(|a, b| a.creation_timestamp().cmp(&b.creation_timestamp()).then_with(|| b.name().cmp(a.name())));
         if let Some(class) = newest {
             claim.set(&["spec", "storageClassName"], class.name());
         }

@@ -61,10 +61,13 @@ fn objection(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -
         },
         ("", "pods", "status") => {
             if !on_node(attributes.old) {
-                return Some(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+                return Some(format!(
+                    "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+                ));
             }
             let labels = |pod: Option<&Object>| pod.and_then(|pod| pod.get(&["metadata", "labels"])).cloned();
-            (labels(attributes.old) != labels(object)).then(|| format!("node {node:?} cannot update labels through pod status"))
+            (labels(attributes.old) != labels(object))
+                .then(|| format!("node {node:?} cannot update labels through pod status"))
         }
         ("", "pods", "eviction") => {
             let pod = attributes.registry.cached_object("", "pods", attributes.namespace, attributes.name);
@@ -156,10 +159,21 @@ mod tests {
 
     #[test]
     fn kubelets_label_their_nodes_within_bounds() {
-        for label in ["kubernetes.io/hostname", "example.com/x", "zone", "node.kubernetes.io/exclude", "x.kubelet.kubernetes.io/y"] {
+        for label in [
+            "kubernetes.io/hostname",
+            "example.com/x",
+            "zone",
+            "node.kubernetes.io/exclude",
+            "x.kubelet.kubernetes.io/y",
+        ] {
             assert!(may_label(label), "{label}");
         }
-        for label in ["node-role.kubernetes.io/control-plane", "kubernetes.io/x", "a.k8s.io/x", "node-restriction.kubernetes.io/x"] {
+        for label in [
+            "node-role.kubernetes.io/control-plane",
+            "kubernetes.io/x",
+            "a.k8s.io/x",
+            "node-restriction.kubernetes.io/x",
+        ] {
             assert!(!may_label(label), "{label}");
         }
     }

@@ -42,7 +42,8 @@ impl Admission for Priority {
                  computed {value} from the given PriorityClass name"
             )));
         }
-        let policy = class.as_ref().and_then(|class| class.str(&["preemptionPolicy"])).unwrap_or("PreemptLowerPriority");
+        let policy =
+            class.as_ref().and_then(|class| class.str(&["preemptionPolicy"])).unwrap_or("PreemptLowerPriority");
         match pod.str(&["spec", "preemptionPolicy"]).filter(|own| !own.is_empty()) {
             Some(own) if own != policy => {
                 return Err(attributes.forbidden(format!(

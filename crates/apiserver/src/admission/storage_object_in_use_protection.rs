@@ -5,10 +5,8 @@ use kminik_meta::{Object, StatusError};
 
 use super::{Admission, Attributes, Operation};
 
-const FINALIZERS: [(&str, &str); 2] = [
-    ("persistentvolumeclaims", "kubernetes.io/pvc-protection"),
-    ("persistentvolumes", "kubernetes.io/pv-protection"),
-];
+const FINALIZERS: [(&str, &str); 2] =
+    [("persistentvolumeclaims", "kubernetes.io/pvc-protection"), ("persistentvolumes", "kubernetes.io/pv-protection")];
 
 pub(super) struct StorageObjectInUseProtection;
 

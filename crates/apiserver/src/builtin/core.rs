@@ -1,16 +1,26 @@
 //! The core group.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::token_request::TokenRequest;
-use crate::registry::def::{NameRule, ResourceDef};
+use crate::registry::def::{NameRule, ResourceDef, Scope};
+use crate::strategies::configs::{ConfigMaps, Secrets};
+use crate::strategies::namespaces::{Finalize, Namespaces};
+use crate::strategies::nodes::Nodes;
+use crate::strategies::pods::{Binding, Bindings, EphemeralContainers, Eviction, PodStatus, Pods, Resize};
+use crate::strategies::services::{Pools, Services};
+use crate::strategies::volumes::{Claims, VolumeStatus, Volumes};
 
 /// Events are kept so long after they were last written.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 
-pub(super) fn rows() -> Vec<ResourceDef> {
+pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
+    let mut bindings = ResourceDef::answering("", "v1", "bindings", "Binding", Arc::new(Bindings));
+    bindings.scope = Scope::Namespaced;
     vec![
-        ResourceDef::new("", "v1", "configmaps", "ConfigMap").short(&["cm"]),
+        bindings,
+        ResourceDef::new("", "v1", "configmaps", "ConfigMap").short(&["cm"]).strategy(ConfigMaps),
         ResourceDef::new("", "v1", "endpoints", "Endpoints")
             .short(&["ep"])
             .policy(|policy| policy.create_on_update = true),
@@ -18,27 +28,37 @@ pub(super) fn rows() -> Vec<ResourceDef> {
         ResourceDef::new("", "v1", "namespaces", "Namespace")
             .cluster()
             .short(&["ns"])
+            .strategy(Namespaces)
             .with_status()
+            .with_action("finalize", Finalize)
             .selectable(&["status.phase"])
             .policy(|policy| policy.names = NameRule::Label),
-        ResourceDef::new("", "v1", "nodes", "Node").cluster().short(&["no"]).with_status().selectable_as(
-            "spec.unschedulable",
-            "spec.unschedulable",
-            "false",
-        ),
+        ResourceDef::new("", "v1", "nodes", "Node")
+            .cluster()
+            .short(&["no"])
+            .strategy(Nodes)
+            .with_status()
+            .selectable_as("spec.unschedulable", "spec.unschedulable", "false"),
         ResourceDef::new("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
             .short(&["pvc"])
+            .strategy(Claims)
             .with_status()
             .policy(|policy| policy.returns_deleted = true),
         ResourceDef::new("", "v1", "persistentvolumes", "PersistentVolume")
             .cluster()
             .short(&["pv"])
-            .with_status()
+            .strategy(Volumes)
+            .with_view("status", VolumeStatus)
             .policy(|policy| policy.returns_deleted = true),
         ResourceDef::new("", "v1", "pods", "Pod")
             .short(&["po"])
             .in_all()
-            .with_status()
+            .strategy(Pods)
+            .with_view("status", PodStatus)
+            .with_view("ephemeralcontainers", EphemeralContainers)
+            .with_view("resize", Resize)
+            .with_action("binding", Binding)
+            .with_action("eviction", Eviction)
             .selectable(&[
                 "spec.nodeName",
                 "spec.restartPolicy",
@@ -53,7 +73,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
                 policy.generation = true;
                 policy.returns_deleted = true;
             }),
-        ResourceDef::new("", "v1", "secrets", "Secret").selectable(&["type"]),
+        ResourceDef::new("", "v1", "secrets", "Secret").strategy(Secrets).selectable(&["type"]),
         ResourceDef::new("", "v1", "serviceaccounts", "ServiceAccount")
             .short(&["sa"])
             .with_action("token", TokenRequest)
@@ -61,6 +81,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
         ResourceDef::new("", "v1", "services", "Service")
             .short(&["svc"])
             .in_all()
+            .strategy(Services { pools: pools.clone() })
             .with_status()
             .selectable(&["spec.clusterIP", "spec.type"])
             .policy(|policy| {

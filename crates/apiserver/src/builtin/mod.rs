@@ -11,12 +11,15 @@ mod rbac;
 mod scheduling;
 mod storage;
 
-use crate::registry::def::ResourceDef;
+use std::sync::Arc;
 
-/// All built-in rows in the order of discovery.
-pub(crate) fn rows() -> Vec<ResourceDef> {
+use crate::registry::def::ResourceDef;
+use crate::strategies::services::Pools;
+
+/// All built-in rows in the order of discovery. Services take their addresses from `pools`.
+pub(crate) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
     [
-        core::rows(),
+        core::rows(pools),
         events::rows(),
         authentication::rows(),
         authorization::rows(),
@@ -36,11 +39,13 @@ pub(crate) fn rows() -> Vec<ResourceDef> {
 mod tests {
     use kminik_meta::{Gvk, schema};
 
+    use crate::config::Cidr;
     use crate::registry::table::ResourceTable;
+    use crate::strategies::services::Pools;
 
     #[test]
     fn every_row_is_whole() {
-        let table = ResourceTable::new(super::rows()).unwrap();
+        let table = ResourceTable::new(super::rows(&Pools::new(Cidr::default(), (30000, 32767)))).unwrap();
         for row in table.rows() {
             assert!(row.plural.chars().all(|c| c.is_ascii_lowercase()), "{}", row.qualified());
             for version in &row.versions {

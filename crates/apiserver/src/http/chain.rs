@@ -88,7 +88,7 @@ async fn limited(
 async fn authorised(
     server: &Arc<Server>,
     peer: Peer,
-    info: RequestInfo,
+    mut info: RequestInfo,
     request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let (parts, body) = request.into_parts();
@@ -119,6 +119,10 @@ async fn authorised(
     let Some((row, version)) = table.resolve(&info.group, &info.version, &info.resource) else {
         return Err(StatusError::resource_not_found());
     };
+    if !row.namespaced() {
+        // Rights on a namespace are asked for within it; as an object it is in none.
+        info.namespace.clear();
+    }
     let headers = request.headers().clone();
     let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
     let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, false)? };

@@ -11,6 +11,7 @@ use super::body::ResponseBody;
 use super::info::RequestInfo;
 use super::{discovery, respond};
 use crate::Server;
+use crate::auth::issuer;
 
 /// Answers a path that is no resource.
 pub async fn serve(
@@ -31,14 +32,32 @@ pub async fn serve(
             "text/plain; version=0.0.4; charset=utf-8",
             server.metrics().exposition().into(),
         )),
+        [".well-known", "openid-configuration"] => {
+            let (address, port) = (server.config().advertise_address, server.config().advertise_port);
+            let address = std::net::SocketAddr::new(address, port);
+            let document = issuer::openid_configuration(server.auth(), &format!("https://{address}"));
+            Ok(respond::json(StatusCode::OK, &document))
+        }
+        ["openid", "v1", "jwks"] => Ok(respond::json(StatusCode::OK, &issuer::jwks(server.auth()))),
         ["api" | "apis", ..] => discovery::serve(server, &parts, &request.headers),
         _ => Err(StatusError::resource_not_found()),
     }
 }
 
 fn paths(server: &Server) -> Vec<String> {
-    let mut paths: Vec<String> =
-        ["/api", "/apis", "/healthz", "/livez", "/metrics", "/readyz", "/version"].map(str::to_owned).to_vec();
+    let mut paths: Vec<String> = [
+        issuer::CONFIGURATION_PATH,
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        issuer::KEYS_PATH,
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     for (group, versions) in server.registry().table().groups() {
         let base = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
         paths.push(base.clone());

@@ -21,8 +21,9 @@ use super::selection::Selection;
 use crate::admission::Operation;
 use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
-use crate::registry::def::Propagation;
-use crate::registry::strategy::Grace;
+use crate::http::info::Query;
+use crate::registry::def::{Propagation, ResourceDef};
+use crate::registry::strategy::{Grace, StrategyContext};
 use crate::registry::{Attempt, Change, Written};
 use crate::schema;
 use crate::storage::entry::Entry;
@@ -32,7 +33,7 @@ const ORPHAN: &str = "orphan";
 
 /// DeleteOptions, from body and query.
 #[derive(Clone, Debug, Default)]
-struct DeleteOptions {
+pub struct DeleteOptions {
     grace_seconds: Option<i64>,
     propagation: Option<Propagation>,
     uid: Option<String>,
@@ -42,9 +43,12 @@ struct DeleteOptions {
 }
 
 impl DeleteOptions {
-    fn of(call: &Call, body: Option<&Object>) -> Result<Self, StatusError> {
+    /// Reads a body and a query; the body wins.
+    ///
+    /// # Errors
+    /// 422 for values that contradict each other or are not known.
+    pub fn of(query: &Query, body: Option<&Object>) -> Result<Self, StatusError> {
         use kminik_meta::{ErrorList, FieldError, Path};
-        let query = &call.query;
         let text = |key: &str| body.and_then(|body| body.str(&[key])).or_else(|| query.get(key)).map(str::to_owned);
         let mut errors = ErrorList::new();
         let policy = text("propagationPolicy").filter(|policy| !policy.is_empty());
@@ -162,7 +166,7 @@ async fn read_options(
         let dry_run = options.object.as_ref().is_some_and(|object| !object.array(&["dryRun"]).is_empty());
         options.dry_run |= dry_run;
     }
-    let delete = DeleteOptions::of(call, options.object.as_ref())?;
+    let delete = DeleteOptions::of(&call.query, options.object.as_ref())?;
     Ok((options, delete))
 }
 
@@ -198,11 +202,11 @@ impl Attempt for Removal<'_> {
     async fn attempt(&mut self, current: &Entry) -> Result<Change, StatusError> {
         let call = self.call;
         let object = current.object()?;
-        check_preconditions(call, self.delete, &object)?;
+        self.delete.check_preconditions(&call.row, &object)?;
         let mut attributes = call.attributes(Operation::Delete, self.name, Some(&object), self.options);
         attributes.namespace = self.namespace;
         call.server.admission().validate(&attributes, None).await?;
-        let next = next_state(call, self.options, self.delete, &object)?;
+        let next = next_state(&call.strategy_context(self.options.dry_run), self.delete, &object)?;
         self.gone = matches!(next, Change::Delete);
         if self.options.dry_run {
             self.dry_run = Some(match next {
@@ -215,33 +219,36 @@ impl Attempt for Removal<'_> {
     }
 }
 
-fn check_preconditions(call: &Call, delete: &DeleteOptions, object: &Object) -> Result<(), StatusError> {
-    let checks =
-        [("UID", &delete.uid, object.uid()), ("ResourceVersion", &delete.resource_version, object.resource_version())];
-    for (what, wanted, found) in checks {
-        if let Some(wanted) = wanted
-            && wanted != found
-        {
-            let (group, plural) = (&call.row.group, &call.row.plural);
-            return Err(StatusError::precondition_failed(group, plural, object.name(), what, wanted, found));
+impl DeleteOptions {
+    /// Whether the object is the one that was meant.
+    ///
+    /// # Errors
+    /// 409 if not.
+    pub fn check_preconditions(&self, row: &ResourceDef, object: &Object) -> Result<(), StatusError> {
+        let checks =
+            [("UID", &self.uid, object.uid()), ("ResourceVersion", &self.resource_version, object.resource_version())];
+        for (what, wanted, found) in checks {
+            if let Some(wanted) = wanted
+                && wanted != found
+            {
+                let (group, plural) = (&row.group, &row.plural);
+                return Err(StatusError::precondition_failed(group, plural, object.name(), what, wanted, found));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-/// What a DELETE makes of the object.
-fn next_state(
-    call: &Call,
-    options: &WriteOptions,
-    delete: &DeleteOptions,
-    object: &Object,
-) -> Result<Change, StatusError> {
-    let strategy = call.row.strategy.as_ref();
-    let ctx = call.strategy_context(options.dry_run);
-    strategy.check_delete(&ctx, object)?;
+/// What a deletion makes of the object.
+///
+/// # Errors
+/// When the strategy does not let it begin.
+pub fn next_state(ctx: &StrategyContext<'_>, delete: &DeleteOptions, object: &Object) -> Result<Change, StatusError> {
+    let strategy = ctx.row.strategy.as_ref();
+    strategy.check_delete(ctx, object)?;
     let mut next = object.clone();
-    set_propagation(call, delete, &mut next);
-    let wanted = match strategy.grace(&ctx, object, delete.grace_seconds) {
+    set_propagation(ctx.row, delete, &mut next);
+    let wanted = match strategy.grace(ctx, object, delete.grace_seconds) {
         Grace::None => 0,
         Grace::Seconds(seconds) => seconds.max(0),
     };
@@ -250,7 +257,7 @@ fn next_state(
         let running = object.deletion_grace_period_seconds().unwrap_or_default();
         // A second delete can only shorten the wait.
         if wanted < running {
-            set_deletion(call, &mut next, wanted);
+            set_deletion(ctx, &mut next, wanted);
             // The first deletion's time minus the seconds saved.
             if let Some(at) = object.deletion_timestamp() {
                 let earlier = at - Duration::from_secs(u64::try_from(running - wanted).unwrap_or_default());
@@ -265,30 +272,30 @@ fn next_state(
         if wanted == 0 && !held {
             return Ok(Change::Delete);
         }
-        set_deletion(call, &mut next, wanted);
-        strategy.begin_delete(&ctx, &mut next);
-        if call.row.policy.generation && object.generation() > 0 {
+        set_deletion(ctx, &mut next, wanted);
+        strategy.begin_delete(ctx, &mut next);
+        if ctx.row.policy.generation && object.generation() > 0 {
             next.set_generation(object.generation() + 1);
         }
     }
     Ok(if next == *object { Change::Keep } else { Change::Put(next) })
 }
 
-fn set_deletion(call: &Call, object: &mut Object, grace_seconds: i64) {
-    let at = call.now + SignedDuration::from_secs(grace_seconds);
+fn set_deletion(ctx: &StrategyContext<'_>, object: &mut Object, grace_seconds: i64) {
+    let at = ctx.now + SignedDuration::from_secs(grace_seconds);
     object.set_meta("deletionTimestamp", &time::format(at));
     object.set(&["metadata", "deletionGracePeriodSeconds"], grace_seconds);
 }
 
 /// Adds or removes the finalizers by which the garbage collector is told what to do with dependents.
-fn set_propagation(call: &Call, delete: &DeleteOptions, object: &mut Object) {
+fn set_propagation(row: &ResourceDef, delete: &DeleteOptions, object: &mut Object) {
     let present: Vec<String> = object.finalizers().into_iter().map(str::to_owned).collect();
     let had = |name: &str| present.iter().any(|finalizer| finalizer == name);
     let propagation = match delete.propagation {
         Some(propagation) => propagation,
         None if had(ORPHAN) => Propagation::Orphan,
         None if had(FOREGROUND) => Propagation::Foreground,
-        None => call.row.policy.propagation,
+        None => row.policy.propagation,
     };
     let mut finalizers: Vec<String> =
         present.into_iter().filter(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND).collect();

@@ -5,6 +5,7 @@ use kminik_meta::{Object, StatusError, status, time};
 use serde_json::json;
 
 use super::set_condition;
+use crate::http::info::Query;
 use crate::registry::Change;
 use crate::registry::action::{Action, ActionContext, ActionKind};
 use crate::registry::def::Verb;
@@ -28,7 +29,7 @@ impl Action for Eviction {
         }
         let options = eviction.get(&["deleteOptions"]).cloned().and_then(|options| Object::try_from(options).ok());
         let dry_run = ctx.dry_run || options.as_ref().is_some_and(|options| !options.array(&["dryRun"]).is_empty());
-        let delete = DeleteOptions::of(None, options.as_ref())?;
+        let delete = DeleteOptions::of(&Query::default(), options.as_ref())?;
         let strategy = StrategyContext {
             registry: ctx.registry(),
             row: ctx.row,

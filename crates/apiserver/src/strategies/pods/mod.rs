@@ -1,6 +1,7 @@
 //! Pods and what can be done below them.
 
 mod binding;
+mod eviction;
 mod immutability;
 mod qos;
 mod resize;
@@ -9,6 +10,7 @@ use kminik_meta::{ErrorList, FieldError, Object, Path, time};
 use serde_json::{Value, json};
 
 pub(crate) use self::binding::{Binding, Bindings};
+pub(crate) use self::eviction::Eviction;
 pub(crate) use self::resize::Resize;
 use crate::registry::strategy::{
     Grace, Strategy, StrategyContext, copy_member, default_prepare_create, default_prepare_update, keep_all_but_status,

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rand::Rng;
 
 use super::spec;
-use crate::config::{Cidr, Config};
+use crate::config::Cidr;
 use crate::registry::Registry;
 use crate::registry::strategy::Reservation;
 
@@ -65,8 +65,9 @@ pub(crate) enum PoolError {
 }
 
 impl Pools {
-    pub(crate) fn new(config: &Config) -> Arc<Self> {
-        Arc::new(Pools { cidr: config.service_cidr, ports: config.node_ports, state: Mutex::default() })
+    /// Over these ranges, both ends of the ports included.
+    pub(crate) fn new(cidr: Cidr, ports: (u16, u16)) -> Arc<Self> {
+        Arc::new(Pools { cidr, ports, state: Mutex::default() })
     }
 
     /// Begins taking things for one service.

@@ -1,0 +1,258 @@
+//! Identities and rights over HTTPS.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Answer, Client, TestServer};
+use kminik_base::pki::{Identity, Subject, Usage};
+use serde_json::{Value, json};
+
+impl TestServer {
+    fn identity(&self, name: &str, group: Option<&str>) -> Identity {
+        self.authority.issue(&Subject::new(name, group), &Usage::Client, Duration::from_secs(3600)).unwrap()
+    }
+}
+
+fn expect(answer: &Answer, code: u16) -> Value {
+    assert_eq!(answer.code, code, "{}", String::from_utf8_lossy(&answer.body));
+    answer.json()
+}
+
+/// A rule takes effect once the index has seen it, a moment after the write.
+async fn eventually(client: &mut Client, method: &str, path: &str, code: u16) -> Answer {
+    for _ in 0..100 {
+        let answer = client.send(method, path, &[], "").await;
+        if answer.code == code {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{method} {path} never answers {code}");
+}
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_in_particular_sees_health_and_version_only() {
+    let server = TestServer::start().await;
+    let mut nobody = server.client_as(None).await;
+    for path in ["/healthz", "/livez", "/readyz", "/version"] {
+        assert_eq!(nobody.get(path).await.code, 200, "{path}");
+    }
+    for path in ["/api", "/api/v1/namespaces", "/metrics"] {
+        assert_eq!(nobody.get(path).await.code, 401, "{path}");
+    }
+    let bad = nobody.send("GET", "/api/v1/namespaces", &[("authorization", "Bearer nonsense")], "").await;
+    assert_eq!(bad.code, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_come_from_roles_and_bindings() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let mut alice = server.client_as(Some(&server.identity("alice", None))).await;
+    let refused = expect(&alice.get("/api/v1/namespaces/default/configmaps").await, 403);
+    let message = r#"configmaps is forbidden: User "alice" cannot list resource "configmaps" in API group "" in the namespace "default""#;
+    assert_eq!(refused["message"], message);
+    assert_eq!(refused["reason"], "Forbidden");
+    assert_eq!(alice.get("/api").await.code, 200, "everyone may discover");
+
+    let binding = json!({"metadata": {"name": "alice-views"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "User", "name": "alice"}]});
+    let path = format!("{RBAC}/namespaces/default/rolebindings");
+    expect(&admin.post(&path, &binding).await, 201);
+    eventually(&mut alice, "GET", "/api/v1/namespaces/default/configmaps", 200).await;
+    assert_eq!(alice.get("/api/v1/namespaces/kube-system/configmaps").await.code, 403);
+    assert_eq!(alice.get("/api/v1/namespaces/default/secrets").await.code, 403, "view shows no secrets");
+    assert_eq!(alice.delete("/api/v1/namespaces/default/configmaps/x").await.code, 403);
+    expect(&admin.delete(&format!("{path}/alice-views")).await, 200);
+    eventually(&mut alice, "GET", "/api/v1/namespaces/default/configmaps", 403).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_roles_aggregate() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let view = expect(&admin.get(&format!("{RBAC}/clusterroles/view")).await, 200);
+    assert!(view["rules"].as_array().unwrap().len() > 5, "view has rules from the beginning");
+    let role = json!({"metadata": {"name": "more", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+        "rules": [{"apiGroups": ["example.com"], "resources": ["things"], "verbs": ["get"]}]});
+    expect(&admin.post(&format!("{RBAC}/clusterroles"), &role).await, 201);
+    for aggregate in ["view", "edit", "admin"] {
+        let mut found = false;
+        for _ in 0..100 {
+            let role = admin.get(&format!("{RBAC}/clusterroles/{aggregate}")).await.json();
+            found = role["rules"].to_string().contains("example.com");
+            if found {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(found, "{aggregate}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gives_away_what_they_do_not_have() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let bind = |name: &str, role: &str, user: &str| {
+        json!({"metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"kind": "User", "name": user}]})
+    };
+    let bindings = format!("{RBAC}/namespaces/default/rolebindings");
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    expect(&admin.post(&bindings, &bind("a", "admin", "alice")).await, 201);
+    let mut alice = server.client_as(Some(&server.identity("alice", None))).await;
+    eventually(&mut alice, "GET", &roles, 200).await;
+    let role = |verbs: Value| json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods", "nodes"], "verbs": verbs}]});
+    let refused = expect(&alice.post(&roles, &role(json!(["get"]))).await, 403);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("is attempting to grant RBAC permissions not currently held"), "{message}");
+    assert!(message.contains(r#"Resources:["nodes"]"#) && !message.contains("pods\""), "{message}");
+    let fine =
+        json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+    expect(&alice.post(&roles, &fine).await, 201);
+    expect(&alice.post(&bindings, &bind("b", "view", "bob")).await, 201);
+    expect(&alice.post(&bindings, &bind("c", "cluster-admin", "bob")).await, 403);
+    expect(&admin.post(&bindings, &bind("c", "cluster-admin", "bob")).await, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_stand_for_their_accounts_while_these_exist() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    expect(&admin.post(accounts, &json!({"metadata": {"name": "robot"}})).await, 201);
+    let request = json!({"spec": {"expirationSeconds": 3600}});
+    let answer = expect(&admin.post(&format!("{accounts}/robot/token"), &request).await, 201);
+    assert_eq!(answer["kind"], "TokenRequest");
+    let token = answer["status"]["token"].as_str().unwrap().to_owned();
+    let short = json!({"spec": {"expirationSeconds": 5}});
+    assert_eq!(admin.post(&format!("{accounts}/robot/token"), &short).await.code, 422);
+    assert_eq!(admin.post(&format!("{accounts}/nobody/token"), &request).await.code, 404);
+
+    let mut robot = server.client_as(None).await;
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let who = expect(&robot.send("POST", reviews, &headers, review.to_string()).await, 201);
+    let user = &who["status"]["userInfo"];
+    assert_eq!(user["username"], "system:serviceaccount:default:robot");
+    let groups = json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]);
+    assert_eq!(user["groups"], groups);
+    assert_eq!(robot.send("GET", "/openid/v1/jwks", &headers, "").await.code, 200);
+    assert_eq!(robot.send("GET", "/api/v1/nodes", &headers, "").await.code, 403);
+
+    let review = |audiences: Value| json!({"spec": {"token": token, "audiences": audiences}});
+    let tokens = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let known = expect(&admin.post(tokens, &review(json!([]))).await, 201);
+    assert_eq!(known["status"]["authenticated"], true);
+    let foreign = expect(&admin.post(tokens, &review(json!(["vault"]))).await, 201);
+    assert_ne!(foreign["status"]["authenticated"], true);
+
+    // An account of the same name is another account.
+    expect(&admin.delete(&format!("{accounts}/robot")).await, 200);
+    expect(&admin.post(accounts, &json!({"metadata": {"name": "robot"}})).await, 201);
+    for _ in 0..100 {
+        if robot.send("GET", "/api", &headers, "").await.code == 401 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the token outlives its account");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reviews_agree_with_real_requests() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let ask = |user: &str, groups: Value, verb: &str, resource: &str| {
+        json!({"spec": {"user": user, "groups": groups,
+            "resourceAttributes": {"verb": verb, "resource": resource, "namespace": "default"}}})
+    };
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let yes = expect(&admin.post(path, &ask("root", json!(["system:masters"]), "delete", "nodes")).await, 201);
+    assert_eq!(yes["status"]["allowed"], true);
+    let no = expect(&admin.post(path, &ask("eve", json!([]), "get", "secrets")).await, 201);
+    assert_eq!(no["status"]["allowed"], false);
+    let neither = json!({"spec": {"user": "eve"}});
+    assert_eq!(admin.post(path, &neither).await.code, 422);
+    let local = "/apis/authorization.k8s.io/v1/namespaces/kube-system/localsubjectaccessreviews";
+    assert_eq!(admin.post(local, &ask("eve", json!([]), "get", "pods")).await.code, 422);
+    let rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let mut eve = server.client_as(Some(&server.identity("eve", None))).await;
+    let mine = expect(&eve.post(rules, &json!({"spec": {"namespace": "default"}})).await, 201);
+    assert!(mine["status"]["resourceRules"].to_string().contains("selfsubjectreviews"), "{mine}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_acts_as_another() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let reviews = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let headers = [("impersonate-user", "bob"), ("impersonate-group", "team"), ("content-type", "application/json")];
+    let who = expect(&admin.send("POST", reviews, &headers, "{}").await, 201);
+    assert_eq!(who["status"]["userInfo"]["username"], "bob");
+    assert_eq!(admin.send("GET", "/api/v1/nodes", &headers, "").await.code, 403);
+    let mut eve = server.client_as(Some(&server.identity("eve", None))).await;
+    let refused = expect(&eve.send("POST", reviews, &headers, "{}").await, 403);
+    assert!(refused["message"].as_str().unwrap().contains("cannot impersonate resource \"users\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_sees_what_its_pods_need() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for name in ["used", "unused"] {
+        expect(&admin.post(secrets, &json!({"metadata": {"name": name}})).await, 201);
+    }
+    expect(
+        &admin.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await,
+        201,
+    );
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1",
+        "containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "used"}}]}]}});
+    expect(&admin.post("/api/v1/namespaces/default/pods", &pod).await, 201);
+
+    let mut kubelet = server.client_as(Some(&server.identity("system:node:n1", Some("system:nodes")))).await;
+    let mut other = server.client_as(Some(&server.identity("system:node:n2", Some("system:nodes")))).await;
+    expect(&kubelet.get(&format!("{secrets}/used")).await, 200);
+    expect(&kubelet.get(&format!("{secrets}/unused")).await, 403);
+    expect(&kubelet.get(secrets).await, 403);
+    expect(&other.get(&format!("{secrets}/used")).await, 403);
+    expect(&kubelet.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await, 200);
+    expect(&kubelet.get("/api/v1/pods").await, 403);
+    expect(&other.get("/api/v1/namespaces/default/pods/p").await, 403);
+
+    let node = |name: &str| json!({"metadata": {"name": name}});
+    let made = expect(&kubelet.post("/api/v1/nodes", &node("n1")).await, 201);
+    assert_eq!(made["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
+    expect(&kubelet.post("/api/v1/nodes", &node("n2")).await, 403);
+    let patch = json!({"spec": {"taints": null}});
+    expect(&kubelet.patch("/api/v1/nodes/n1", "merge", &patch).await, 403);
+    expect(&kubelet.patch("/api/v1/nodes/n1/status", "merge", &json!({"status": {"phase": "x"}})).await, 200);
+    let ready = json!({"status": {"phase": "Running"}});
+    expect(&other.patch("/api/v1/namespaces/default/pods/p/status", "merge", &ready).await, 403);
+    expect(&kubelet.patch("/api/v1/namespaces/default/pods/p/status", "merge", &ready).await, 200);
+    let lease = |name: &str| json!({"metadata": {"name": name}, "spec": {}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    expect(&kubelet.post(leases, &lease("n1")).await, 201);
+    expect(&kubelet.post(leases, &lease("n2")).await, 403);
+
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let pod = expect(&admin.get("/api/v1/namespaces/default/pods/p").await, 200);
+    let bound =
+        |uid: &Value| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid}}});
+    expect(&kubelet.post(tokens, &json!({"spec": {}})).await, 403);
+    expect(&other.post(tokens, &bound(&pod["metadata"]["uid"])).await, 403);
+    expect(&kubelet.post(tokens, &bound(&json!("another"))).await, 409);
+    expect(&kubelet.post(tokens, &bound(&pod["metadata"]["uid"])).await, 201);
+}
