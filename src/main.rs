@@ -1,1 +1,28 @@
-fn main() {}
+//! `kminik`: the command line, the node and the servers of its pods, in one binary. docs/ARCHITECTURE.md is the map.
+
+mod addons;
+mod agent;
+mod cli;
+mod commands;
+mod drivers;
+mod env;
+mod home;
+mod kubeconfig;
+mod node;
+mod ops;
+mod printer;
+mod profile;
+mod reason;
+mod terminal;
+mod version;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The container helper and PID 1 must run before any thread exists.
+    kminik_runtime::helper::dispatch_if_requested();
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "init") {
+        return node::init::main();
+    }
+    commands::main()
+}

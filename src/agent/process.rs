@@ -1,0 +1,118 @@
+//! One agent a profile: started detached, held by a lock on `agent.lock` that carries its pid, ended by a signal.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
+
+use super::run;
+use crate::home::Home;
+use crate::profile::Profile;
+use crate::reason::{MK_INTERNAL, OrFail, Outcome};
+
+const LOCK: &str = "agent.lock";
+const LOG: &str = "agent.log";
+/// A line for each thing the user should know: a port that is taken.
+pub(super) const NOTES: &str = "agent.notes";
+/// Bounds on a stop: asked, then killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Starts the agent unless it runs. Returns at once; what it does then is in `agent.log`.
+pub fn spawn(home: &Home, profile: &Profile) -> Outcome<()> {
+    let dir = home.profile(&profile.name);
+    if holder(&dir).is_some() {
+        return Ok(());
+    }
+    let log_path = dir.join(LOG);
+    let log = OpenOptions::new().create(true).append(true).open(&log_path).or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
+    home.give(&log_path)?;
+    let errors = log.try_clone().or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
+    let exe = std::env::current_exe().or_fail(&MK_INTERNAL, "cannot find the running binary")?;
+    Command::new(exe)
+        .args(["agent", "-p", &profile.name])
+        .env(crate::env::HOME, home.root())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .spawn()
+        .or_fail(&MK_INTERNAL, "cannot start the agent")?;
+    Ok(())
+}
+
+/// Ends the agent of the profile in this directory; nothing running is success.
+pub async fn stop(dir: &Path) {
+    let Some(pid) = holder(dir) else { return };
+    let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { return };
+    // Between reading the pid and opening it another process could have got the number: the lock tells.
+    if holder(dir) != Some(pid) {
+        return;
+    }
+    #[expect(deprecated, reason = "its unsafe successor needs what holds here: the owned descriptor lives as long as it is registered")]
+    let Ok(exit) = AsyncFd::new(fd) else { return };
+    for signal in [Signal::TERM, Signal::KILL] {
+        // It may have ended by itself.
+        let _ = pidfd_send_signal(exit.get_ref(), signal);
+        if tokio::time::timeout(GRACE, exit.readable()).await.is_ok() {
+            break;
+        }
+    }
+    let _ = std::fs::remove_file(dir.join(NOTES));
+}
+
+/// What the agent wants the user to know.
+pub async fn notes(dir: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join(NOTES)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// `kminik agent`: takes the lock, works until SIGTERM.
+pub fn main(home: Home, name: &str) -> Outcome<()> {
+    kminik_base::telemetry::to_stderr();
+    // A session of its own: the terminal's Ctrl-C and hang-up are not meant for it. Started by hand it may lead one already.
+    let _ = rustix::process::setsid();
+    let profile = Profile::load(&home, name)?;
+    let Some(_lock) = take(&home.profile(name))? else { return Ok(()) };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(&MK_INTERNAL, "cannot start the agent")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .or_fail(&MK_INTERNAL, "cannot listen for signals")?;
+        let child = stop.clone();
+        tokio::spawn(async move {
+            terminate.recv().await;
+            child.cancel();
+        });
+        run::run(home, profile, stop).await
+    })
+}
+
+/// The lock, with our pid in the file; `None` if another agent has it.
+fn take(dir: &Path) -> Outcome<Option<File>> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).read(true).write(true).open(dir.join(LOCK));
+    let mut file = file.or_fail(&MK_INTERNAL, "cannot open the agent's lock")?;
+    if file.try_lock().is_err() {
+        return Ok(None);
+    }
+    file.set_len(0).or_fail(&MK_INTERNAL, "cannot write the agent's lock")?;
+    write!(file, "{}", std::process::id()).or_fail(&MK_INTERNAL, "cannot write the agent's lock")?;
+    Ok(Some(file))
+}
+
+/// The process that holds the lock.
+fn holder(dir: &Path) -> Option<Pid> {
+    let mut file = File::open(dir.join(LOCK)).ok()?;
+    if file.try_lock_shared().is_ok() {
+        return None;
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    Pid::from_raw(text.trim().parse().ok()?)
+}

@@ -1,0 +1,76 @@
+//! What may be typed. Names, shapes and defaults are minikube's wherever minikube has them.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+
+/// A real Kubernetes cluster on your own machine, from one static binary.
+#[derive(Debug, Parser)]
+#[command(name = "kminik", version = crate::version::KMINIK, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Name of the cluster
+    #[arg(short = 'p', long, global = true, env = "KMINIK_PROFILE", default_value = crate::profile::DEFAULT)]
+    pub profile: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a cluster; starting a running one changes nothing
+    Start(Box<commands::start::Args>),
+    /// Stop a cluster, keeping everything in it
+    Stop(commands::stop::Args),
+    /// Delete a cluster and every trace of it
+    Delete(commands::delete::Args),
+    /// Show how the cluster is
+    Status(commands::status::Args),
+    /// Run kubectl against the cluster
+    Kubectl(commands::kubectl::Args),
+    /// Work with the images in the cluster
+    Image(commands::image::Args),
+    /// Show what the node and its parts have logged
+    Logs(commands::logs::Args),
+    /// Print the node's address
+    Ip(commands::ip::Args),
+    /// Open a shell in the node, or run a command there
+    Ssh(commands::ssh::Args),
+    /// List clusters
+    Profile(commands::profile::Args),
+    /// Print the version
+    Version(commands::version::Args),
+    /// Print a completion script for a shell
+    Completion(commands::completion::Args),
+    #[command(flatten)]
+    Internal(Internal),
+}
+
+/// What kminik runs of itself.
+#[derive(Debug, Subcommand)]
+pub enum Internal {
+    /// The node's process under PID 1
+    #[command(hide = true)]
+    Node,
+    /// The host's process of a cluster
+    #[command(hide = true)]
+    Agent,
+    /// Cluster DNS, in its pod
+    #[command(hide = true)]
+    Dns(commands::internal::DnsArgs),
+    /// The storage provisioner, in its pod
+    #[command(hide = true)]
+    StorageProvisioner,
+    /// The node's shell
+    #[command(hide = true)]
+    Shell(commands::internal::ShellArgs),
+    /// The node's logs, in the node
+    #[command(hide = true)]
+    NodeLogs(commands::internal::NodeLogsArgs),
+}

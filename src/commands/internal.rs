@@ -1,0 +1,73 @@
+//! Commands that kminik runs of itself; hidden from help.
+
+use std::process::ExitCode;
+
+use super::Context;
+use crate::cli::Internal;
+use crate::node;
+use crate::printer::Printer;
+use crate::reason::{Failure, MK_INTERNAL, OrFail, Outcome};
+
+/// `kminik dns`.
+#[derive(Debug, clap::Args)]
+pub struct DnsArgs {
+    #[arg(long, default_value = "cluster.local")]
+    domain: String,
+}
+
+/// `kminik shell`.
+#[derive(Debug, clap::Args)]
+pub struct ShellArgs {
+    /// Line to run
+    #[arg(short = 'c')]
+    command: Option<String>,
+    /// Run one builtin: its name and arguments
+    #[arg(long, num_args = 1.., allow_hyphen_values = true)]
+    builtin: Option<Vec<String>>,
+}
+
+/// `kminik node-logs`.
+#[derive(Debug, clap::Args)]
+pub struct NodeLogsArgs {
+    #[arg(long)]
+    component: Option<String>,
+    #[arg(long, default_value_t = 60)]
+    length: usize,
+    #[arg(long)]
+    follow: bool,
+}
+
+/// Runs the command; its failure is logged and told.
+pub fn run(command: Internal, context: &Context) -> ExitCode {
+    let outcome: Outcome<i32> = match command {
+        Internal::Node => node::main().or_fail(&MK_INTERNAL, "the node process ended").map(|()| 0),
+        Internal::Agent => crate::agent::main(context.home.clone(), &context.profile).map(|()| 0),
+        Internal::Dns(_) => Ok(0),
+        Internal::StorageProvisioner => Ok(0),
+        Internal::Shell(args) => Ok(match &args.builtin {
+            Some(words) => node::shell::builtin(words),
+            None => node::shell::main(args.command.as_deref()),
+        }),
+        Internal::NodeLogs(args) => {
+            let mut out = std::io::stdout().lock();
+            node::logs::print(args.component.as_deref(), args.length, args.follow, &mut out)
+                .or_fail(&MK_INTERNAL, "cannot show the logs")
+                .map(|()| 0)
+        }
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(failure) => {
+            Printer::text(&context.profile).failure(&failure);
+            ExitCode::from(failure.reason.exit_code)
+        }
+    }
+}
+
+/// A runtime for one of the servers in pods: a single thread keeps it small.
+fn serve<E: std::error::Error>(server: impl Future<Output = Result<(), E>>) -> Outcome<()> {
+    kminik_base::telemetry::to_stderr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::because(&MK_INTERNAL, "cannot start", &error))?;
+    runtime.block_on(server).or_fail(&MK_INTERNAL, "the server ended")
+}

@@ -1,0 +1,113 @@
+//! `kminik start`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{Context, Output};
+use crate::ops::start::{self, Request};
+use crate::ops::units;
+use crate::printer::Printer;
+use crate::profile::Registries;
+use crate::reason::Outcome;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where the node lives: docker or native; chosen by itself if not given
+    #[arg(short = 'd', long)]
+    driver: Option<String>,
+    #[arg(long, hide = true)]
+    vm_driver: Option<String>,
+    /// Image that gives the node its userland, instead of the built-in one
+    #[arg(long, value_name = "IMAGE")]
+    base_image: Option<String>,
+    /// Mirror to pull from: URL, or REGISTRY=URL; may be given several times
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    registry_mirror: Vec<String>,
+    /// Use the mirrors known to be near: cn, global
+    #[arg(long, value_name = "COUNTRY")]
+    image_mirror_country: Option<String>,
+    /// Repository to take Kubernetes' own images from
+    #[arg(long, value_name = "REPOSITORY")]
+    image_repository: Option<String>,
+    /// Registry (host[:port] or CIDR) that may be spoken to without TLS verification
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    insecure_registry: Vec<String>,
+    /// Version of Kubernetes: stable, latest, or the one served
+    #[arg(long, value_name = "VERSION", default_value = "stable")]
+    kubernetes_version: String,
+    /// Cores for the node: a number, max or no-limit
+    #[arg(long, value_name = "N")]
+    cpus: Option<String>,
+    /// Memory for the node: 4g, 3900mb, a number of megabytes, max or no-limit
+    #[arg(short = 'm', long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// What to wait for: apiserver, node_ready, system_pods, default_sa, apps_running; all or none
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "all")]
+    wait: Vec<String>,
+    /// How long to wait for it
+    #[arg(long, value_name = "DURATION", default_value = "6m", value_parser = units::duration)]
+    wait_timeout: Duration,
+    /// Check everything, make nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Fetch what start would fetch, then end
+    #[arg(long)]
+    download_only: bool,
+    /// Go on where a check that can be wrong refuses
+    #[arg(long)]
+    force: bool,
+    /// If starting fails, delete the cluster and try once more
+    #[arg(long)]
+    delete_on_failure: bool,
+    /// Leave the kubeconfig's current context as it is
+    #[arg(long)]
+    keep_context: bool,
+    /// Put certificates into the kubeconfig instead of their paths
+    #[arg(long)]
+    embed_certs: bool,
+    /// Accepted for minikube's sake: no driver here needs VT-x
+    #[arg(long)]
+    no_vtx_check: bool,
+    /// Format of the progress
+    #[arg(short = 'o', long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Args {
+    pub fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+}
+
+pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+    if args.driver.is_some() && args.vm_driver.is_some() {
+        printer.warning("Both --driver and --vm-driver are given: --driver is used");
+    }
+    if args.no_vtx_check {
+        printer.info(crate::printer::OPTION, "--no-vtx-check has no meaning here: no driver of kminik needs VT-x");
+    }
+    let request = Request {
+        profile: context.profile.clone(),
+        driver: args.driver.or(args.vm_driver),
+        base_image: args.base_image,
+        registries: Registries {
+            country: args.image_mirror_country,
+            mirrors: args.registry_mirror,
+            repository: args.image_repository,
+            insecure: args.insecure_registry,
+        },
+        kubernetes_version: args.kubernetes_version,
+        cpus: args.cpus.as_deref().map(units::cpus).transpose()?,
+        memory_mib: args.memory.as_deref().map(units::memory_mib).transpose()?,
+        wait: start::Wait::parse(&args.wait)?,
+        wait_timeout: args.wait_timeout,
+        dry_run: args.dry_run,
+        download_only: args.download_only,
+        force: args.force,
+        delete_on_failure: args.delete_on_failure,
+        keep_context: args.keep_context,
+        embed_certs: args.embed_certs,
+    };
+    start::run(&request, &context.home, printer).await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,106 @@
+//! Commands in the node's container.
+
+use std::io::IsTerminal;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::ExecConfig;
+use bollard::query_parameters::ResizeExecOptionsBuilder;
+use futures::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::drivers::{NodeCommand, NodeOutput};
+use crate::reason::{Failure, GUEST_EXEC, OrFail, Outcome};
+use crate::terminal::{self, RawTerminal};
+
+const FAIL: &str = "cannot run the command in the node";
+const OUTPUT_LIMIT_BYTES: usize = 64 << 20;
+
+/// On this process' streams.
+pub async fn attached(docker: &Docker, container: &str, command: &NodeCommand) -> Outcome<i32> {
+    let config = ExecConfig {
+        attach_stdin: Some(command.stdin),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        tty: Some(command.tty),
+        cmd: Some(command.args.clone()),
+        ..Default::default()
+    };
+    let id = docker.create_exec(container, config).await.or_fail(&GUEST_EXEC, FAIL)?.id;
+    let options = StartExecOptions { detach: false, tty: command.tty, output_capacity: None };
+    let StartExecResults::Attached { mut output, mut input } =
+        docker.start_exec(&id, Some(options)).await.or_fail(&GUEST_EXEC, FAIL)?
+    else {
+        return Err(Failure::new(&GUEST_EXEC, "the engine detached from the command"));
+    };
+    let _raw = (command.tty && std::io::stdin().is_terminal()).then(RawTerminal::enter);
+    if command.tty
+        && let Some((width, height)) = terminal::size()
+    {
+        let size = ResizeExecOptionsBuilder::new().w(width.into()).h(height.into()).build();
+        // Cosmetic: a command that has ended cannot be resized.
+        let _ = docker.resize_exec(&id, size).await;
+    }
+    if command.stdin {
+        tokio::spawn(async move {
+            let Ok(mut stdin) = terminal::stream(rustix::stdio::stdin()) else { return };
+            let mut buffer = vec![0_u8; 32 << 10];
+            while let Ok(n) = stdin.read(&mut buffer).await {
+                if n == 0 || input.write_all(&buffer[..n]).await.is_err() || input.flush().await.is_err() {
+                    break;
+                }
+            }
+            let _ = input.shutdown().await;
+        });
+    }
+    let mut stdout = terminal::stream(rustix::stdio::stdout()).or_fail(&GUEST_EXEC, FAIL)?;
+    let mut stderr = terminal::stream(rustix::stdio::stderr()).or_fail(&GUEST_EXEC, FAIL)?;
+    while let Some(chunk) = output.next().await {
+        let written = match chunk.or_fail(&GUEST_EXEC, FAIL)? {
+            LogOutput::StdErr { message } => stderr.write_all(&message).await,
+            LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                match stdout.write_all(&message).await {
+                    Ok(()) => stdout.flush().await,
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        if written.is_err() {
+            break;
+        }
+    }
+    exit_code(docker, &id).await
+}
+
+/// Output collected.
+pub async fn collected(docker: &Docker, container: &str, args: &[&str]) -> Outcome<NodeOutput> {
+    let config = ExecConfig {
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(args.iter().map(|&a| a.to_owned()).collect()),
+        ..Default::default()
+    };
+    let id = docker.create_exec(container, config).await.or_fail(&GUEST_EXEC, FAIL)?.id;
+    let mut collected = NodeOutput { exit_code: 0, stdout: Vec::new(), stderr: Vec::new() };
+    if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&id, None).await.or_fail(&GUEST_EXEC, FAIL)? {
+        while let Some(chunk) = output.next().await {
+            let (into, message) = match chunk.or_fail(&GUEST_EXEC, FAIL)? {
+                LogOutput::StdErr { message } => (&mut collected.stderr, message),
+                LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                    (&mut collected.stdout, message)
+                }
+            };
+            if into.len() < OUTPUT_LIMIT_BYTES {
+                into.extend_from_slice(&message);
+            }
+        }
+    }
+    collected.exit_code = exit_code(docker, &id).await?;
+    Ok(collected)
+}
+
+async fn exit_code(docker: &Docker, id: &str) -> Outcome<i32> {
+    let state = docker.inspect_exec(id).await.or_fail(&GUEST_EXEC, FAIL)?;
+    Ok(state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(1))
+}

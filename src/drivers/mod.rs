@@ -1,0 +1,212 @@
+//! Drivers: who supplies the isolated Linux that a node is. Differences are data in the table; the steps of `start`
+//! are the same for all.
+
+mod docker;
+mod native;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::home::Home;
+use crate::printer::Printer;
+use crate::profile::Profile;
+use crate::reason::{DRV_NOT_DETECTED, DRV_NOT_FOUND, Failure, Outcome};
+
+/// One row.
+pub struct DriverRow {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    /// Highest that is healthy is chosen.
+    pub priority: u8,
+    pub make: fn(&Home) -> Arc<dyn Driver>,
+}
+
+/// Every driver there is.
+pub const TABLE: &[DriverRow] = &[
+    DriverRow { name: "docker", aliases: &[], priority: 9, make: docker::make },
+    DriverRow { name: "native", aliases: &["none"], priority: 8, make: native::make },
+];
+
+/// What a probe found.
+#[derive(Clone, Debug)]
+pub struct Health {
+    pub installed: bool,
+    pub healthy: bool,
+    /// Why not, and what to do.
+    pub problem: Option<Failurelike>,
+}
+
+/// A problem as data: which failure it would be.
+pub type Failurelike = (&'static crate::reason::Reason, String, String);
+
+impl Health {
+    pub fn good() -> Self {
+        Self { installed: true, healthy: true, problem: None }
+    }
+
+    pub fn bad(installed: bool, reason: &'static crate::reason::Reason, why: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { installed, healthy: false, problem: Some((reason, why.into(), advice.into())) }
+    }
+
+    /// The failure of using it all the same.
+    pub fn failure(&self) -> Option<Failure> {
+        let (reason, why, advice) = self.problem.clone()?;
+        let failure = Failure::new(reason, why);
+        Some(if advice.is_empty() { failure } else { failure.advise(advice) })
+    }
+}
+
+/// What stands between nothing and a running machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineState {
+    Running,
+    Stopped,
+    Nonexistent,
+}
+
+/// Where the host and the node meet; chosen once, before anything is made.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    pub subnet: String,
+    pub gateway: std::net::Ipv4Addr,
+    pub node_address: std::net::Ipv4Addr,
+    pub api_host: String,
+    pub api_port: u16,
+}
+
+/// A file to lie in the node's data directory (`/var/lib/kminik`) before it starts.
+#[derive(Clone, Debug)]
+pub struct NodeFile {
+    /// Relative.
+    pub path: PathBuf,
+    pub content: Vec<u8>,
+    pub mode: u32,
+}
+
+/// The node's root filesystem.
+#[derive(Clone, Debug)]
+pub enum Userland {
+    /// The image assembled from this binary.
+    BuiltIn,
+    /// Layers of a pulled image, bottom first.
+    Pulled { layers: Vec<UserlandLayer> },
+}
+
+/// One layer of a pulled userland.
+#[derive(Clone, Debug)]
+pub struct UserlandLayer {
+    /// `sha256:…` of the uncompressed tar.
+    pub diff_id: String,
+    /// The bytes, on the host.
+    pub blob: PathBuf,
+    pub compression: kminik_runtime::Compression,
+}
+
+/// A command to run in the node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeCommand {
+    pub args: Vec<String>,
+    /// Connect this process' terminal.
+    pub tty: bool,
+    /// Pass this process' stdin.
+    pub stdin: bool,
+}
+
+/// What it answered when its output was collected.
+#[derive(Clone, Debug)]
+pub struct NodeOutput {
+    pub exit_code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+/// The seam. Every call is idempotent: `create` of what exists completes it, `delete` of nothing succeeds.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Bounded to a few seconds.
+    async fn probe(&self) -> Health;
+    /// Chooses the network; makes nothing.
+    async fn place(&self, name: &str, taken: &[String]) -> Outcome<Placement>;
+    /// Makes the machine, stopped, with `files` in its data directory (replacing older ones).
+    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile], printer: &Printer) -> Outcome<()>;
+    async fn start(&self, profile: &Profile) -> Outcome<()>;
+    /// Asks nicely, then kills after the bound.
+    async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()>;
+    /// Leaves no trace of the machine named, whatever state it is in; data included.
+    async fn delete(&self, name: &str) -> Outcome<()>;
+    async fn state(&self, name: &str) -> Outcome<MachineState>;
+    /// Runs a command in the node on this process' streams; its exit code.
+    async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32>;
+    /// Runs a command in the node and collects what it says (at most 64 MiB).
+    async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput>;
+    /// What PID 1 wrote, newest last.
+    async fn console(&self, name: &str) -> Outcome<Vec<u8>>;
+    /// Names of all machines this driver has made, also those without a profile.
+    async fn machines(&self) -> Outcome<Vec<String>>;
+}
+
+/// The row with this name or alias.
+pub fn find(name: &str) -> Outcome<&'static DriverRow> {
+    TABLE.iter().find(|row| row.name == name || row.aliases.contains(&name)).ok_or_else(|| {
+        let known: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
+        Failure::new(&DRV_NOT_FOUND, format!("the driver {name:?} is not known; there are: {}", known.join(", ")))
+    })
+}
+
+/// The best driver that is healthy; all are probed side by side.
+pub async fn choose(home: &Home) -> Outcome<(&'static DriverRow, Vec<&'static str>)> {
+    let probes = TABLE.iter().map(|row| {
+        let driver = (row.make)(home);
+        async move { (row, driver.probe().await) }
+    });
+    let mut rows = futures::future::join_all(probes).await;
+    rows.sort_by_key(|(row, _)| std::cmp::Reverse(row.priority));
+    let healthy: Vec<_> = rows.iter().filter(|(_, health)| health.healthy).map(|(row, _)| *row).collect();
+    match healthy.split_first() {
+        Some((first, others)) => Ok((first, others.iter().map(|row| row.name).collect())),
+        None => {
+            let why: Vec<String> = rows
+                .iter()
+                .filter_map(|(row, health)| Some(format!("{}: {}", row.name, health.failure()?.message)))
+                .collect();
+            Err(Failure::new(&DRV_NOT_DETECTED, format!("no driver can be used here. {}", why.join("; "))))
+        }
+    }
+}
+
+/// The driver of an existing profile.
+pub fn of(home: &Home, profile: &Profile) -> Outcome<Arc<dyn Driver>> {
+    Ok((find(&profile.driver)?.make)(home))
+}
+
+/// Free space of the disk that holds `path`, in bytes; `None` where it cannot be told.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let existing = path.ancestors().find(|p| p.exists())?;
+    let stat = rustix::fs::statvfs(existing).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
+}
+
+/// Size of the disk that holds `path`, in bytes.
+pub fn total_space(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_blocks * stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_aliases_are_unique() {
+        let mut names: Vec<&str> = TABLE.iter().flat_map(|r| r.aliases.iter().copied().chain([r.name])).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(find("no-such").is_err());
+        assert_eq!(find("none").unwrap().name, "native");
+    }
+}

@@ -1,0 +1,227 @@
+//! Nodes by our own container runtime, on a bridge of the host. Needs root and a kernel with what containers need; nothing else.
+//!
+//! A machine lives in `machines/<name>/`: `data/` is the node's /var, `console.log` what PID 1 wrote. The records of what was
+//! made for it are below /run/kminik, written before each effect, so that `delete` also works on what a killed start left.
+
+mod rootfs;
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kminik_net::hostnet::{self, HostNetError, HostNetSpec};
+use kminik_runtime::node::{NodeContainer, NodeError, NodeSpec, NodeState};
+
+use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Userland};
+use crate::home::Home;
+use crate::node::config::DATA_DIR;
+use crate::ops::{delete::remove_tree, node_image};
+use crate::printer::Printer;
+use crate::profile::Profile;
+use crate::reason::{
+    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_NOT_RUNNING, GUEST_START, GUEST_STOP_TIMEOUT,
+    HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
+};
+
+/// Records of nodes; like what they describe they do not survive a reboot of the host.
+const STATE_DIR: &str = "/run/kminik/nodes";
+const EXEC_FAIL: &str = "cannot run the command in the node";
+const CONSOLE: &str = "console.log";
+
+struct Native {
+    home: Home,
+}
+
+pub fn make(home: &Home) -> Arc<dyn Driver> {
+    Arc::new(Native { home: home.clone() })
+}
+
+impl Native {
+    fn dir(&self, name: &str) -> PathBuf {
+        self.home.machine(name)
+    }
+
+    fn open(&self, name: &str) -> Outcome<Option<NodeContainer>> {
+        NodeContainer::open(&state_dir(name), name).map_err(|e| node_failure(&GUEST_START, "cannot read the machine's record", &e))
+    }
+
+    fn running(&self, name: &str) -> Outcome<NodeContainer> {
+        match self.open(name)? {
+            Some(node) if node.state() == NodeState::Running => Ok(node),
+            _ => Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node \"{name}\" is not running"))),
+        }
+    }
+
+    fn network(&self, profile: &Profile) -> Outcome<HostNetSpec> {
+        Ok(HostNetSpec {
+            profile: profile.name.clone(),
+            subnet: profile.subnet.parse().or_fail(&IF_SUBNET, "the profile's subnet cannot be used")?,
+            node: profile.name.clone(),
+            node_address: profile.node_address,
+            state_dir: hostnet::STATE_DIR.into(),
+        })
+    }
+
+    /// Takes back what `create` and `start` made; the data stays.
+    async fn take_back(&self, name: &str) -> Outcome<()> {
+        NodeContainer::delete(&state_dir(name), name)
+            .await
+            .map_err(|e| node_failure(&GUEST_DELETION, "cannot take back what was made for the node", &e))?;
+        hostnet::detach_profile(name, Path::new(hostnet::STATE_DIR)).await.map_err(|e| network_failure(&e))
+    }
+}
+
+/// Where the runtime keeps its record of a node.
+fn state_dir(name: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(name)
+}
+
+fn network_failure(error: &HostNetError) -> Failure {
+    match error {
+        HostNetError::Firewall { command, .. } => {
+            Failure::new(&HOST_FIREWALL, error.to_string()).advise(format!("Run: {command}"))
+        }
+        HostNetError::NoSubnet { .. } => Failure::new(&IF_SUBNET, error.to_string()),
+        _ => Failure::because(&IF_NETWORK, "cannot make the node's network", error),
+    }
+}
+
+fn node_failure(reason: &'static crate::reason::Reason, what: &str, error: &NodeError) -> Failure {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.raw_os_error() == Some(libc::ENOSPC)) {
+            return Failure::because(&RSRC_INSUFFICIENT_STORAGE, what, error);
+        }
+        source = cause.source();
+    }
+    Failure::because(reason, what, error)
+}
+
+/// What the kernel must offer: (file or directory, what it is for).
+const KERNEL: &[(&str, &str)] = &[
+    ("/proc/self/ns/net", "network namespaces (CONFIG_NET_NS)"),
+    ("/proc/self/ns/pid", "process namespaces (CONFIG_PID_NS)"),
+    ("/proc/self/ns/cgroup", "cgroup namespaces (CONFIG_CGROUPS)"),
+];
+
+#[async_trait]
+impl Driver for Native {
+    async fn probe(&self) -> Health {
+        if !rustix::process::geteuid().is_root() {
+            return Health::bad(true, &DRV_NEEDS_ROOT, "the native driver needs root", "");
+        }
+        for (path, what) in KERNEL {
+            if !Path::new(path).exists() {
+                return Health::bad(true, &HOST_KERNEL_FEATURE, format!("this kernel lacks {what}"), "Use another kernel, or the docker driver elsewhere.");
+            }
+        }
+        let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        if !filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
+            return Health::bad(true, &HOST_KERNEL_FEATURE, "this kernel has no overlayfs loaded", "Run: modprobe overlay");
+        }
+        Health::good()
+    }
+
+    async fn place(&self, _name: &str, taken: &[String]) -> Outcome<Placement> {
+        let taken: Vec<_> = taken.iter().filter_map(|subnet| subnet.parse().ok()).collect();
+        let subnet = hostnet::plan(&taken).await.map_err(|e| network_failure(&e))?;
+        let gateway = hostnet::gateway(subnet);
+        let node_address = Ipv4Addr::from(u32::from(gateway) + 1);
+        Ok(Placement { subnet: subnet.to_string(), gateway, node_address, api_host: node_address.to_string(), api_port: 8443 })
+    }
+
+    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile], _printer: &Printer) -> Outcome<()> {
+        let dir = self.dir(&profile.name);
+        self.home.make_dir(&dir)?;
+        // Volumes and secrets of the cluster are in it.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).or_fail(&DRV_CREATE, "cannot protect the node's data")?;
+        let data = dir.join("data");
+        write_files(&data, files)?;
+        // A record that is there is of a node that ended without `stop`: it is made anew.
+        self.take_back(&profile.name).await?;
+        let spec = NodeSpec {
+            name: profile.name.clone(),
+            state_dir: state_dir(&profile.name),
+            rootfs: vec![rootfs::ensure(&dir, userland)?],
+            data_dir: data,
+            hostname: profile.name.clone(),
+            cpus: (profile.cpus > 0).then_some(profile.cpus),
+            memory_bytes: (profile.memory_mib > 0).then_some(profile.memory_mib << 20),
+            argv: vec![node_image::BINARY.to_owned(), "init".to_owned()],
+            env: Vec::new(),
+            mounts: Vec::new(),
+            console_log: dir.join(CONSOLE),
+        };
+        let node = NodeContainer::create(&spec).await.map_err(|e| node_failure(&DRV_CREATE, "cannot make the node", &e))?;
+        hostnet::attach(&self.network(profile)?, &node.netns_path()).await.map_err(|e| network_failure(&e))
+    }
+
+    async fn start(&self, profile: &Profile) -> Outcome<()> {
+        let node = self.open(&profile.name)?;
+        let node = node.ok_or_else(|| Failure::new(&GUEST_START, format!("the node \"{}\" was not made", profile.name)))?;
+        node.start().map_err(|e| node_failure(&GUEST_START, "cannot start the node", &e))
+    }
+
+    async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()> {
+        if let Some(node) = self.open(&profile.name)? {
+            node.stop(bound).await.map_err(|e| node_failure(&GUEST_STOP_TIMEOUT, "cannot stop the node", &e))?;
+        }
+        self.take_back(&profile.name).await
+    }
+
+    async fn delete(&self, name: &str) -> Outcome<()> {
+        self.take_back(name).await?;
+        remove_tree(&self.dir(name))
+    }
+
+    async fn state(&self, name: &str) -> Outcome<MachineState> {
+        Ok(match self.open(name)? {
+            Some(node) if node.state() == NodeState::Running => MachineState::Running,
+            Some(_) => MachineState::Stopped,
+            None if self.dir(name).join("data").exists() => MachineState::Stopped,
+            None => MachineState::Nonexistent,
+        })
+    }
+
+    async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32> {
+        let node = self.running(name)?;
+        node.exec(&command.args, command.tty).await.map_err(|e| node_failure(&GUEST_EXEC, EXEC_FAIL, &e))
+    }
+
+    async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput> {
+        let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
+        let output = self.running(name)?.output(&args).await.map_err(|e| node_failure(&GUEST_EXEC, EXEC_FAIL, &e))?;
+        Ok(NodeOutput { exit_code: output.exit_code, stdout: output.stdout, stderr: output.stderr })
+    }
+
+    async fn console(&self, name: &str) -> Outcome<Vec<u8>> {
+        Ok(std::fs::read(self.dir(name).join(CONSOLE)).unwrap_or_default())
+    }
+
+    async fn machines(&self) -> Outcome<Vec<String>> {
+        let Ok(entries) = std::fs::read_dir(self.home.root().join("machines")) else { return Ok(Vec::new()) };
+        Ok(entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok()).collect())
+    }
+}
+
+/// Puts the node's files into its data directory.
+fn write_files(data: &Path, files: &[NodeFile]) -> Outcome<()> {
+    let root = data.join(DATA_DIR.trim_start_matches("/var/"));
+    for file in files {
+        let path = root.join(&file.path);
+        let write = || -> std::io::Result<()> {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(file.mode).open(&path)?;
+            out.set_permissions(std::fs::Permissions::from_mode(file.mode))?;
+            out.write_all(&file.content)
+        };
+        write().or_fail(&DRV_CREATE, format_args!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

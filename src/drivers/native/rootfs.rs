@@ -1,0 +1,35 @@
+//! The root filesystem of a machine: the layers of its userland, unpacked one over the other, and the binary.
+//!
+//! It is named by what is in it, so a start with the same binary and image finds it, and one with another makes its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::drivers::Userland;
+use crate::ops::{delete::remove_tree, node_image};
+use crate::reason::{DRV_CREATE, Failure, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE};
+
+const PREFIX: &str = "rootfs-";
+
+/// The directory, below the machine's; made if it is not there, older ones removed.
+pub fn ensure(machine: &Path, userland: &Userland) -> Outcome<PathBuf> {
+    let digests = match userland {
+        Userland::BuiltIn => Vec::new(),
+        Userland::Pulled { layers, .. } => layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+    };
+    let root = machine.join(format!("{PREFIX}{}", node_image::identity(&digests)?));
+    if root.exists() {
+        return Ok(root);
+    }
+    let entries = fs::read_dir(machine).or_fail(&DRV_CREATE, "cannot read the machine's directory")?;
+    for old in entries.filter_map(Result::ok).filter(|e| e.file_name().to_string_lossy().starts_with(PREFIX)) {
+        remove_tree(&old.path())?;
+    }
+    let temporary = root.with_extension("tmp");
+    node_image::assemble(&temporary, !digests.is_empty()).map_err(|e| {
+        let reason = if e.raw_os_error() == Some(libc::ENOSPC) { &RSRC_INSUFFICIENT_STORAGE } else { &DRV_CREATE };
+        Failure::because(reason, format_args!("cannot make the node's root filesystem in {}", temporary.display()), &e)
+    })?;
+    fs::rename(&temporary, &root).or_fail(&DRV_CREATE, "cannot make the node's root filesystem")?;
+    Ok(root)
+}

@@ -1,0 +1,50 @@
+//! Every environment variable kminik reads, and the only place that reads them.
+
+use std::path::PathBuf;
+
+/// Where profiles, machines and caches are kept; `~/.kminik` if unset.
+pub const HOME: &str = "KMINIK_HOME";
+/// kubectl's: a list of files, the first that exists (else the first) is written.
+pub const KUBECONFIG: &str = "KUBECONFIG";
+/// Set to `1` or `0` to force or forbid emoji and colour.
+pub const IN_STYLE: &str = "KMINIK_IN_STYLE";
+/// Any value forbids colour (no-color.org).
+pub const NO_COLOR: &str = "NO_COLOR";
+
+/// A variable that is set and not empty.
+pub fn get(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The user whom kminik works for: under sudo the one who called it.
+#[derive(Clone, Debug)]
+pub struct User {
+    pub home: PathBuf,
+    /// Files made in `home` are given to this user; `None` when the process runs as its owner.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Reads the calling user from the environment and, under sudo, from /etc/passwd (never through NSS).
+pub fn user() -> User {
+    let is_root = rustix::process::geteuid().is_root();
+    if let (true, Some(uid), Some(gid)) = (is_root, number("SUDO_UID"), number("SUDO_GID"))
+        && uid != 0
+        && let Some(home) = passwd_home(uid)
+    {
+        return User { home, owner: Some((uid, gid)) };
+    }
+    let home = get("HOME").map(PathBuf::from).or_else(|| passwd_home(rustix::process::getuid().as_raw()));
+    User { home: home.unwrap_or_else(|| PathBuf::from("/root")), owner: None }
+}
+
+fn number(name: &str) -> Option<u32> {
+    get(name)?.parse().ok()
+}
+
+fn passwd_home(uid: u32) -> Option<PathBuf> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.get(2)?.parse::<u32>().ok()? == uid).then(|| fields.get(5).map(PathBuf::from))?
+    })
+}

@@ -1,0 +1,104 @@
+//! The home directory: where what lives.
+//!
+//! ```text
+//! ~/.kminik/profiles/<name>/config.json    the profile
+//!                           pki/           authority, admin certificate (0600)
+//!                           agent.lock  agent.sock  agent.log
+//!           machines/<name>/               a native machine: data/ is its /var, state/ what was made for it
+
+//!           cache/images/                  base images by digest
+//!           mirrors.toml                   the user's own mirrors
+//! ```
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use kminik_base::atomic_file;
+
+use crate::env;
+use crate::reason::{Failure, HOST_HOME_PERMISSION, OrFail, Outcome};
+
+/// The directory and whom its files belong to.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+    user: env::User,
+}
+
+impl Home {
+    /// From the environment; nothing is made yet.
+    pub fn locate() -> Self {
+        let user = env::user();
+        let root = env::get(env::HOME).map_or_else(|| user.home.join(".kminik"), PathBuf::from);
+        Self { root, user }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn user(&self) -> &env::User {
+        &self.user
+    }
+
+    pub fn profiles(&self) -> PathBuf {
+        self.root.join("profiles")
+    }
+
+    pub fn profile(&self, name: &str) -> PathBuf {
+        self.profiles().join(name)
+    }
+
+    pub fn machine(&self, name: &str) -> PathBuf {
+        self.root.join("machines").join(name)
+    }
+
+    pub fn image_cache(&self) -> PathBuf {
+        self.root.join("cache/images")
+    }
+
+    pub fn mirrors_file(&self) -> PathBuf {
+        self.root.join("mirrors.toml")
+    }
+
+    /// Makes a directory of the home (and its parents), private to the user.
+    pub fn make_dir(&self, path: &Path) -> Outcome<()> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .or_fail(&HOST_HOME_PERMISSION, format_args!("cannot make {}", path.display()))?;
+        for made in missing.iter().rev() {
+            self.give(made)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a file of the home.
+    pub fn write(&self, path: &Path, content: &[u8], mode: u32) -> Outcome<()> {
+        if let Some(dir) = path.parent() {
+            self.make_dir(dir)?;
+        }
+        let existed = path.exists();
+        atomic_file::write(path, content, mode).map_err(|e| {
+            if e.source.raw_os_error() == Some(libc::ENOSPC) {
+                Failure::because(&crate::reason::RSRC_INSUFFICIENT_STORAGE, "the disk is full", &e)
+            } else {
+                Failure::because(&HOST_HOME_PERMISSION, "the home directory cannot be written", &e)
+            }
+        })?;
+        if existed { Ok(()) } else { self.give(path) }
+    }
+
+    /// Gives a file that was just made to the user, under sudo.
+    pub fn give(&self, path: &Path) -> Outcome<()> {
+        let Some((uid, gid)) = self.user.owner else { return Ok(()) };
+        match fs::symlink_metadata(path) {
+            Ok(meta) if meta.uid() != uid => chown(path, Some(uid), Some(gid))
+                .or_fail(&HOST_HOME_PERMISSION, format_args!("cannot give {} to its user", path.display())),
+            _ => Ok(()),
+        }
+    }
+}

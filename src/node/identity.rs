@@ -1,0 +1,99 @@
+//! The node's own certificates, issued from the cluster's authority whenever the node process starts and one is missing,
+//! near its end or for other addresses. So they are renewed by every start and never by hand.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use kminik_base::atomic_file::{self, FileError, PUBLIC, SECRET};
+use kminik_base::pki::{Authority, Identity, PkiError, Subject, Usage};
+
+use super::config::NodeConfig;
+use crate::ops::pki::is_fresh;
+
+const VALIDITY: Duration = Duration::from_secs(365 * 86_400);
+
+/// What the node's processes authenticate with.
+pub struct Identities {
+    pub ca_pem: String,
+    /// Signs certificates (CSRs).
+    pub authority: Authority,
+    /// PKCS#8 PEM of the key that signs service-account tokens.
+    pub account_key_pem: String,
+    /// HTTPS of the API.
+    pub api: Identity,
+    /// HTTPS of the kubelet.
+    pub kubelet: Identity,
+    /// By which the API server knocks at kubelets.
+    pub kubelet_client: Identity,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("cannot read {file}")]
+    Read {
+        file: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot issue the certificate of {what}")]
+    Issue {
+        what: &'static str,
+        #[source]
+        source: PkiError,
+    },
+    #[error(transparent)]
+    Write(#[from] FileError),
+}
+
+/// Reads the authority from `dir`, makes what is missing there.
+pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityError> {
+    let read = |name: &str| {
+        std::fs::read_to_string(dir.join(name)).map_err(|source| IdentityError::Read { file: name.to_owned(), source })
+    };
+    let ca_pem = read("ca.crt")?;
+    let authority = Authority::from_pem(&ca_pem, &read("ca.key")?)
+        .map_err(|source| IdentityError::Issue { what: "the authority", source })?;
+    let node = IpAddr::V4(config.node_address);
+    let api_service = first_service_address(&config.service_cidr);
+    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+    let api_names = names.into_iter().chain([format!("kubernetes.default.svc.{}", config.cluster_domain), config.node_name.clone()]);
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
+    let issue = |name: &'static str, subject: Subject, usage: Usage| -> Result<Identity, IdentityError> {
+        let (cert, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+        // The addresses a certificate is for are kept beside it: a node that moved gets a new one.
+        let wanted = format!("{usage:?}");
+        let marker = dir.join(format!("{name}.for"));
+        let same = std::fs::read_to_string(&marker).is_ok_and(|kept| kept == wanted);
+        if same && is_fresh(&cert) && key.exists() {
+            return Ok(Identity { cert_pem: read(&format!("{name}.crt"))?, key_pem: read(&format!("{name}.key"))? });
+        }
+        let identity = authority.issue(&subject, &usage, VALIDITY).map_err(|source| IdentityError::Issue { what: name, source })?;
+        atomic_file::write(&key, identity.key_pem.as_bytes(), SECRET)?;
+        atomic_file::write(&cert, identity.cert_pem.as_bytes(), PUBLIC)?;
+        atomic_file::write(&marker, wanted.as_bytes(), PUBLIC)?;
+        Ok(identity)
+    };
+    let api = issue(
+        "apiserver",
+        Subject::new("kube-apiserver", None),
+        Usage::Server { names: api_names.collect(), addresses: [node, IpAddr::V4(api_service)].into_iter().chain(loopback).collect() },
+    )?;
+    let kubelet = issue(
+        "kubelet",
+        Subject::new(&format!("system:node:{}", config.node_name), Some("system:nodes")),
+        Usage::Both { names: vec![config.node_name.clone(), "localhost".into()], addresses: [node].into_iter().chain(loopback).collect() },
+    )?;
+    let kubelet_client = issue(
+        "apiserver-kubelet-client",
+        Subject::new("kube-apiserver-kubelet-client", Some("kubeadm:cluster-admins")),
+        Usage::Client,
+    )?;
+    Ok(Identities { account_key_pem: read("sa.key")?, ca_pem, authority, api, kubelet, kubelet_client })
+}
+
+/// The API's own service address: the first host of the services' network.
+fn first_service_address(cidr: &str) -> Ipv4Addr {
+    let network = cidr.split('/').next().and_then(|a| a.parse::<Ipv4Addr>().ok()).unwrap_or(Ipv4Addr::new(10, 96, 0, 0));
+    Ipv4Addr::from(u32::from(network) + 1)
+}

@@ -1,0 +1,113 @@
+//! The node: PID 1 ([`init`]) and, under it, the process that holds everything else. This is the composition root: which
+//! parts a node runs, in which order, on which threads.
+//!
+//! ```text
+//! runtime "api"      store (own thread) ─► API server, HTTPS
+//! runtime "node"     container runtime, pod network, kubelet + its HTTPS, service proxy, routes
+//! runtime "control"  controllers, scheduler, addons
+//! ```
+//! A part that fails is restarted by its supervisor; the threads of one runtime being busy delays no other.
+
+mod addons;
+mod agent;
+pub mod config;
+mod control;
+mod identity;
+mod image;
+pub mod init;
+pub mod logs;
+mod network;
+pub mod shell;
+
+use std::path::Path;
+use std::time::Duration;
+
+use kminik_base::component::{Supervisor, chain};
+use kminik_base::telemetry;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use config::{DATA_DIR, NodeConfig};
+
+/// Bound on the stop of each part.
+const STOP: Duration = Duration::from_secs(20);
+
+/// Why the node process cannot go on; PID 1 starts it again.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("cannot read the node's configuration")]
+    Config(#[source] std::io::Error),
+    #[error("cannot open the log")]
+    Log(#[source] std::io::Error),
+    #[error("cannot start the runtime {name}")]
+    Threads {
+        name: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot prepare the node's identities")]
+    Identity(#[from] identity::IdentityError),
+    #[error("cannot open the store")]
+    Store(#[from] kminik_store::StoreError),
+    #[error("cannot start the API server: {0}")]
+    Api(String),
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot start the container runtime")]
+    Runtime(#[from] kminik_runtime::RuntimeError),
+    #[error("the network {0:?} is not one")]
+    Cidr(String),
+    #[error("cannot prepare the built-in image")]
+    Image(#[source] std::io::Error),
+    #[error("the image store cannot be used: {0}")]
+    Images(String),
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// `kminik node`: runs until SIGTERM.
+pub fn main() -> Result<(), NodeError> {
+    let data = Path::new(DATA_DIR);
+    telemetry::to_file(&logs::file()).map_err(NodeError::Log)?;
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
+    let outcome = run(data);
+    if let Err(error) = &outcome {
+        tracing::error!(error = %chain(error), "the node process ends");
+    }
+    outcome
+}
+
+fn run(data: &Path) -> Result<(), NodeError> {
+    let config = NodeConfig::load(data).map_err(NodeError::Config)?;
+    let identities = identity::ensure(&data.join("pki"), &config)?;
+    let (api, node, control) = (threads("api", 2)?, threads("node", 2)?, threads("control", 1)?);
+    let main = Builder::new_current_thread().enable_all().build().map_err(|source| NodeError::Threads { name: "main", source })?;
+    main.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
+        let plane = control::start(data, &config, &identities, &api).await?;
+        let controllers = Supervisor::new(STOP);
+        plane.start_controllers(&config, &identities, &controllers, control.handle());
+        let agents = Supervisor::new(STOP);
+        agent::start(data, &config, &identities, &plane, &agents, node.handle()).await?;
+        tracing::info!(node = config.node_name, "node started");
+        terminate.recv().await;
+        tracing::info!("stopping");
+        agents.stop().await;
+        controllers.stop().await;
+        plane.stop().await;
+        Ok(())
+    })
+}
+
+fn threads(name: &'static str, count: usize) -> Result<Runtime, NodeError> {
+    Builder::new_multi_thread()
+        .worker_threads(count)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|source| NodeError::Threads { name, source })
+}

@@ -1,0 +1,48 @@
+//! The command line's client of a cluster's API.
+
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use super::pki;
+use crate::home::Home;
+use crate::profile::Profile;
+use crate::reason::{K8S_NOT_RESPONDING, MK_INTERNAL, OrFail, Outcome};
+
+/// A client with the admin's certificate. Nothing is sent yet.
+pub async fn connect(home: &Home, profile: &Profile) -> Outcome<Client> {
+    let path = pki::write_kubeconfig(home, profile)?;
+    let kubeconfig = Kubeconfig::read_from(&path).or_fail(&MK_INTERNAL, "cannot read the profile's kubeconfig")?;
+    let options = KubeConfigOptions { context: Some(profile.name.clone()), ..Default::default() };
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .or_fail(&MK_INTERNAL, "cannot use the profile's kubeconfig")?;
+    // The API is on this machine: a proxy can only be in the way.
+    config.proxy_url = None;
+    config.connect_timeout = Some(Duration::from_secs(3));
+    Client::try_from(config).or_fail(&K8S_NOT_RESPONDING, "cannot make a client")
+}
+
+/// A plain HTTPS client with the admin's certificate, for bodies that are streamed. Nothing is sent yet.
+pub fn https(home: &Home, profile: &Profile) -> Outcome<reqwest::Client> {
+    let fail = "cannot make a client";
+    let dir = profile.pki_dir(home);
+    let ca = reqwest::Certificate::from_pem(pki::read(&dir, "ca.crt")?.as_bytes()).or_fail(&MK_INTERNAL, fail)?;
+    let identity = format!("{}\n{}", pki::read(&dir, "client.crt")?, pki::read(&dir, "client.key")?);
+    let identity = reqwest::Identity::from_pem(identity.as_bytes()).or_fail(&MK_INTERNAL, fail)?;
+    reqwest::Client::builder()
+        .tls_certs_only([ca])
+        .identity(identity)
+        .no_proxy()
+        .connect_timeout(Duration::from_secs(5))
+        .build()
+        .or_fail(&MK_INTERNAL, fail)
+}
+
+/// Whether the API says it is ready, within two seconds.
+pub async fn is_ready(client: &Client) -> bool {
+    let request = http::Request::get("/readyz").body(Vec::new());
+    let Ok(request) = request else { return false };
+    matches!(tokio::time::timeout(Duration::from_secs(2), client.request_text(request)).await, Ok(Ok(_)))
+}

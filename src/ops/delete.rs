@@ -1,0 +1,91 @@
+//! Deleting: every step also works on what a start that was killed left behind, in any order, twice.
+
+use std::fs;
+use std::path::Path;
+
+use crate::drivers;
+use crate::home::Home;
+use crate::kubeconfig;
+use crate::printer::{CRUSHED, DELETE, Printer, SHRUG};
+use crate::profile::{Lock, Profile};
+use crate::reason::{Failure, HOST_PURGE, MK_USAGE, OrFail, Outcome};
+
+pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Printer) -> Outcome<()> {
+    let known = Profile::names(home);
+    if purge && !all && known.iter().any(|k| k != name) {
+        return Err(Failure::new(&MK_USAGE, "there is more than one cluster; --purge would leave the others without their files")
+            .advise("Run: kminik delete --all --purge"));
+    }
+    let names = if all { everything(home, known).await } else { vec![name.to_owned()] };
+    for name in &names {
+        one(home, name, printer).await?;
+    }
+    if all {
+        printer.step(DELETE, "Deleting", "Successfully deleted all profiles");
+    }
+    if purge {
+        remove_tree(home.root())?;
+        printer.step(
+            CRUSHED,
+            "Purging home directory",
+            &format!("Successfully purged kminik directory located at - [{}]", home.root().display()),
+        );
+    }
+    Ok(())
+}
+
+/// Profiles, and machines that lost theirs.
+async fn everything(home: &Home, mut names: Vec<String>) -> Vec<String> {
+    for row in drivers::TABLE {
+        let driver = (row.make)(home);
+        if driver.probe().await.healthy
+            && let Ok(machines) = driver.machines().await
+        {
+            names.extend(machines);
+        }
+    }
+    if let Ok(entries) = fs::read_dir(home.profiles()) {
+        names.extend(entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok()));
+    }
+    names.retain(|n| crate::profile::check_name(n).is_ok());
+    names.sort();
+    names.dedup();
+    names
+}
+
+async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
+    let _lock = Lock::acquire(home, name)?;
+    let profile = match Profile::load_optional(home, name) {
+        Ok(profile) => profile,
+        // A damaged profile must not keep its cluster alive.
+        Err(failure) => {
+            printer.warning(&failure.to_string());
+            None
+        }
+    };
+    match &profile {
+        Some(profile) => printer.step(DELETE, "Deleting", &format!("Deleting \"{name}\" in {} ...", profile.driver)),
+        None => printer.step(SHRUG, "Deleting", &format!("\"{name}\" profile does not exist, trying anyways.")),
+    }
+    crate::agent::stop(&home.profile(name)).await;
+    for row in drivers::TABLE {
+        let driver = (row.make)(home);
+        let theirs = profile.as_ref().is_some_and(|p| p.driver == row.name);
+        if theirs || driver.probe().await.healthy {
+            driver.delete(name).await?;
+        }
+    }
+    kubeconfig::remove(home, &kubeconfig::path(home), name)?;
+    remove_tree(&home.profile(name))?;
+    printer.step(CRUSHED, "Deleted", &format!("Removed all traces of the \"{name}\" cluster."));
+    Ok(())
+}
+
+/// Removes a directory with all in it; nothing there is success.
+pub fn remove_tree(path: &Path) -> Outcome<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+    .or_fail(&HOST_PURGE, format_args!("cannot remove {}", path.display()))
+}

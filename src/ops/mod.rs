@@ -1,0 +1,11 @@
+//! What a verb does, in steps. Commands parse and call; drivers, profile and kubeconfig do the work.
+
+pub mod client;
+pub mod delete;
+pub mod image;
+pub mod node_image;
+pub mod pki;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod units;

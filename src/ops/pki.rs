@@ -1,0 +1,93 @@
+//! The cluster's keys on the host: its authority, the key that signs service-account tokens, the admin's certificate.
+//! The node gets the authority and issues its own certificates from it at every start, so that they never expire unseen.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kminik_base::atomic_file::{PUBLIC, SECRET};
+use kminik_base::pki::{Authority, Subject, Usage, generate_key, not_after};
+
+use crate::drivers::NodeFile;
+use crate::home::Home;
+use crate::kubeconfig::{self, Entry, Material};
+use crate::profile::Profile;
+use crate::reason::{MK_INTERNAL, MK_PROFILE_BROKEN, OrFail, Outcome};
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// A certificate with less left is issued anew.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+
+/// The files that every node of the cluster gets.
+const SHARED: &[(&str, u32)] = &[("ca.crt", PUBLIC), ("ca.key", SECRET), ("sa.key", SECRET), ("sa.pub", PUBLIC)];
+
+/// Makes what is missing, renews what expires; returns what the node gets.
+pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
+    let dir = profile.pki_dir(home);
+    let authority = if dir.join("ca.key").exists() {
+        Authority::from_pem(&read(&dir, "ca.crt")?, &read(&dir, "ca.key")?).or_fail(&MK_PROFILE_BROKEN, "the cluster's authority cannot be used")?
+    } else {
+        let authority = Authority::generate("kminikCA", 10 * YEAR).or_fail(&MK_INTERNAL, "cannot make the cluster's authority")?;
+        let (private, public) = generate_key().or_fail(&MK_INTERNAL, "cannot make a key")?;
+        home.write(&dir.join("sa.pub"), public.as_bytes(), PUBLIC)?;
+        home.write(&dir.join("sa.key"), private.as_bytes(), SECRET)?;
+        home.write(&dir.join("ca.crt"), authority.cert_pem().as_bytes(), PUBLIC)?;
+        // Last: its presence says that the set is whole.
+        home.write(&dir.join("ca.key"), authority.key_pem().as_bytes(), SECRET)?;
+        authority
+    };
+    if !is_fresh(&dir.join("client.crt")) || !dir.join("client.key").exists() {
+        let admin = authority
+            .issue(&Subject::new("kubernetes-admin", Some("system:masters")), &Usage::Client, 3 * YEAR)
+            .or_fail(&MK_INTERNAL, "cannot issue the admin's certificate")?;
+        home.write(&dir.join("client.key"), admin.key_pem.as_bytes(), SECRET)?;
+        home.write(&dir.join("client.crt"), admin.cert_pem.as_bytes(), PUBLIC)?;
+    }
+    SHARED
+        .iter()
+        .map(|(name, mode)| {
+            Ok(NodeFile { path: Path::new("pki").join(name), content: read(&dir, name)?.into_bytes(), mode: *mode })
+        })
+        .collect()
+}
+
+/// Whether the certificate in the file is there and far from its end.
+pub fn is_fresh(path: &Path) -> bool {
+    let now = jiff::Timestamp::now().as_second();
+    std::fs::read_to_string(path)
+        .ok()
+        .and_then(|pem| not_after(&pem).ok())
+        .is_some_and(|end| end > now + RENEW_BEFORE.as_secs() as i64)
+}
+
+/// A PEM file of the profile.
+pub fn read(dir: &Path, name: &str) -> Outcome<String> {
+    let path = dir.join(name);
+    std::fs::read_to_string(&path).or_fail(&MK_PROFILE_BROKEN, format_args!("cannot read {}", path.display()))
+}
+
+/// Puts the cluster into a kubeconfig.
+pub fn merge_kubeconfig(home: &Home, profile: &Profile, path: &Path, make_current: bool) -> Outcome<()> {
+    let dir = profile.pki_dir(home);
+    let (ca, cert, key) = (read(&dir, "ca.crt")?, read(&dir, "client.crt")?, read(&dir, "client.key")?);
+    let (ca_path, cert_path, key_path) = (dir.join("ca.crt"), dir.join("client.crt"), dir.join("client.key"));
+    fn material<'a>(embed: bool, path: &'a Path, pem: &'a str) -> Material<'a> {
+        if embed { Material::Inline(pem) } else { Material::File(path) }
+    }
+    let embed = profile.embed_certs;
+    let entry = Entry {
+        name: &profile.name,
+        server: &profile.api_url(),
+        ca: material(embed, &ca_path, &ca),
+        client_cert: material(embed, &cert_path, &cert),
+        client_key: material(embed, &key_path, &key),
+        make_current,
+    };
+    kubeconfig::merge(home, path, &entry)
+}
+
+/// The profile's own kubeconfig, for kubectl run by kminik.
+pub fn write_kubeconfig(home: &Home, profile: &Profile) -> Outcome<PathBuf> {
+    let path = home.profile(&profile.name).join("kubeconfig");
+    merge_kubeconfig(home, profile, &path, true)?;
+    Ok(path)
+}

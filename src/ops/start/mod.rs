@@ -1,0 +1,188 @@
+//! Starting a cluster: check, choose, make, wait. A start that fails, or is interrupted, undoes what it made.
+//!
+//! ```text
+//! request ─► plan (nothing made) ─► profile saved ─► driver.create ─► driver.start ─► API ready ─► kubeconfig ─► agent ─► waits
+//!                                   └──────────── on failure or Ctrl-C of a new cluster: delete ────────────┘
+//! ```
+
+mod base_image;
+mod plan;
+mod wait;
+
+use std::time::Duration;
+
+pub use wait::Wait;
+
+use crate::agent;
+use crate::drivers::{MachineState, NodeFile, Userland};
+use crate::home::Home;
+use crate::kubeconfig;
+use crate::node::config::{CONFIG_FILE, NodeConfig};
+use crate::ops::{client, delete, pki};
+use crate::printer::{ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY};
+use crate::profile::{Lock, Profile, Registries};
+use crate::reason::{Failure, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
+use crate::version;
+
+/// How many steps `-o json` announces.
+pub const STEPS: usize = 9;
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub profile: String,
+    pub driver: Option<String>,
+    pub base_image: Option<String>,
+    pub registries: Registries,
+    pub kubernetes_version: String,
+    /// 0 is no limit; `None` is the default, or what the cluster has.
+    pub cpus: Option<u32>,
+    pub memory_mib: Option<u64>,
+    pub wait: Wait,
+    pub wait_timeout: Duration,
+    pub dry_run: bool,
+    pub download_only: bool,
+    pub force: bool,
+    pub delete_on_failure: bool,
+    pub keep_context: bool,
+    pub embed_certs: bool,
+}
+
+/// Runs the request.
+pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {
+    printer.step(HAPPY, "Initial Minikube Setup", &format!("kminik v{} on {}", version::KMINIK, plan::host_name()));
+    let lock = Lock::acquire(home, &request.profile)?;
+    let existing = Profile::load_optional(home, &request.profile)?;
+    let plan = plan::make(request, existing, home, printer).await?;
+    if request.dry_run {
+        printer.step(DRY, "Done", "dry-run validation complete!");
+        return Ok(());
+    }
+    let interrupted = async {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Failure::new(&MK_INTERRUPTED, "interrupted; what start had made is undone"),
+            Err(error) => Failure::because(&MK_INTERNAL, "cannot listen for Ctrl-C", &error),
+        }
+    };
+    tokio::pin!(interrupted);
+    for attempt in 0.. {
+        let failure = tokio::select! {
+            outcome = carry_out(request, &plan, home, printer) => match outcome {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            },
+            failure = &mut interrupted => failure,
+        };
+        let interrupted = failure.reason == &MK_INTERRUPTED;
+        if plan.is_new || request.delete_on_failure && !interrupted {
+            undo(home, &plan, printer).await;
+        }
+        if !request.delete_on_failure || attempt > 0 || interrupted {
+            return Err(failure);
+        }
+        printer.warning(&format!("Starting failed, deleting the cluster and trying once more: {failure}"));
+    }
+    drop(lock);
+    Ok(())
+}
+
+async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
+    let name = &plan.profile.name;
+    agent::stop(&home.profile(name)).await;
+    let outcome = async {
+        plan.driver.delete(name).await?;
+        kubeconfig::remove(home, &kubeconfig::path(home), name)?;
+        delete::remove_tree(&home.profile(name))
+    };
+    if let Err(failure) = outcome.await {
+        printer.warning(&format!("{failure}; 'kminik delete -p {name}' removes what is left"));
+    }
+}
+
+async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &Printer) -> Outcome<()> {
+    let (profile, driver) = (&plan.profile, plan.driver.as_ref());
+    let userland = match &profile.base_image {
+        Some(reference) => {
+            printer.step(IMAGE, "Pulling Base Image", &format!("Pulling base image {reference} ..."));
+            base_image::pull(home, profile, reference, printer).await?
+        }
+        None => {
+            printer.step(IMAGE, "Pulling Base Image", "Using the built-in node image ...");
+            Userland::BuiltIn
+        }
+    };
+    if request.download_only {
+        printer.step(DOWNLOAD, "Done", "Download complete!");
+        return Ok(());
+    }
+    profile.save(home)?;
+    let files = node_files(home, profile)?;
+    let state = driver.state(&profile.name).await?;
+    announce(profile, state, printer);
+    if state != MachineState::Running {
+        driver.create(profile, &userland, &files, printer).await?;
+        driver.start(profile).await?;
+    }
+    printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));
+    let client = client::connect(home, profile).await?;
+    wait::api(&client, driver, &profile.name, request.wait_timeout).await?;
+    pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
+    agent::spawn(home, profile)?;
+    printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
+    wait::components(&client, request.wait, request.wait_timeout).await?;
+    printer.step(ADDONS, "Enabling Addons", &format!("Enabled addons: {}", crate::addons::default_names().join(", ")));
+    let message = if request.keep_context {
+        format!("To connect to this cluster, use:  --context={}", profile.name)
+    } else {
+        format!("Done! kubectl is now configured to use \"{}\" cluster and \"default\" namespace by default", profile.name)
+    };
+    printer.step(DONE, "Done", &message);
+    Ok(())
+}
+
+fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
+    let name = &profile.name;
+    printer.step(THUMB, "Starting Node", &format!("Starting \"{name}\" primary control-plane node in \"{name}\" cluster"));
+    let limit = |n: u64, unit: &str| if n == 0 { "no limit".to_owned() } else { format!("{n}{unit}") };
+    let (style, message) = match state {
+        MachineState::Running => (RUNNING, format!("Updating the running {} \"{name}\" machine ...", profile.driver)),
+        MachineState::Stopped => (RESTART, format!("Restarting existing {} machine for \"{name}\" ...", profile.driver)),
+        MachineState::Nonexistent => (
+            FIRE,
+            format!(
+                "Creating {} container (CPUs={}, Memory={}) ...",
+                profile.driver,
+                limit(profile.cpus.into(), ""),
+                limit(profile.memory_mib, "MB")
+            ),
+        ),
+    };
+    printer.step(style, "Creating Container", &message);
+}
+
+/// The node's configuration and keys.
+fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
+    let mut files = pki::ensure(home, profile)?;
+    let mirrors = kminik_base::atomic_file::read_optional(&home.mirrors_file(), 1 << 20)
+        .or_fail(&crate::reason::INET_BAD_MIRROR, "cannot read the mirrors file")?
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let config = NodeConfig {
+        profile: profile.name.clone(),
+        node_name: profile.name.to_ascii_lowercase(),
+        node_address: profile.node_address,
+        host_resolver: Some(profile.gateway),
+        service_cidr: "10.96.0.0/12".into(),
+        cluster_cidr: "10.244.0.0/16".into(),
+        cluster_dns: std::net::Ipv4Addr::new(10, 96, 0, 10),
+        cluster_domain: "cluster.local".into(),
+        api_port: 8443,
+        cpus: profile.cpus,
+        memory_bytes: profile.memory_mib << 20,
+        registries: profile.registries.clone(),
+        mirrors_toml: mirrors,
+        addons: crate::addons::default_names().iter().map(|&n| n.to_owned()).collect(),
+    };
+    let content = serde_json::to_vec_pretty(&config).or_fail(&MK_INTERNAL, "cannot write the node's configuration")?;
+    files.push(NodeFile { path: CONFIG_FILE.into(), content, mode: 0o600 });
+    Ok(files)
+}

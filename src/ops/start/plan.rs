@@ -1,0 +1,167 @@
+//! What will be done, decided before anything is made: all that can be refused is refused here.
+
+use std::sync::Arc;
+
+use super::Request;
+use crate::drivers::{self, Driver, free_space};
+use crate::home::Home;
+use crate::ops::units;
+use crate::printer::{Printer, SPARKLE};
+use crate::profile::Profile;
+use crate::reason::{
+    Failure, GUEST_DRIVER_MISMATCH, INET_BAD_MIRROR, INET_REPO, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
+};
+use crate::version;
+
+/// A node with less free disk than this does not start without --force.
+const LEAST_FREE_BYTES: u64 = 1 << 30;
+
+pub struct Plan {
+    pub profile: Profile,
+    pub driver: Arc<dyn Driver>,
+    /// Made by this start, so undone if it fails.
+    pub is_new: bool,
+}
+
+/// Checks the request against the machine and the existing cluster.
+pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, printer: &Printer) -> Outcome<Plan> {
+    check_version(request, printer)?;
+    check_registries(request)?;
+    check_storage(request, home, printer)?;
+    match existing {
+        Some(profile) => update(request, profile, home, printer).await,
+        None => create(request, home, printer).await,
+    }
+}
+
+async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Plan> {
+    let row = match &request.driver {
+        Some(name) => {
+            let row = drivers::find(name)?;
+            let driver = (row.make)(home);
+            if let Some(failure) = driver.probe().await.failure() {
+                if !request.force {
+                    return Err(failure);
+                }
+                printer.warning(&failure.to_string());
+            }
+            printer.step(SPARKLE, "Selecting Driver", &format!("Using the {} driver based on user configuration", row.name));
+            row
+        }
+        None => {
+            let (row, others) = drivers::choose(home).await?;
+            let others = if others.is_empty() { String::new() } else { format!(". Other choices: {}", others.join(", ")) };
+            printer.step(SPARKLE, "Selecting Driver", &format!("Automatically selected the {} driver{others}", row.name));
+            row
+        }
+    };
+    let driver = (row.make)(home);
+    let taken: Vec<String> = Profile::names(home)
+        .iter()
+        .filter_map(|name| Profile::load_optional(home, name).ok().flatten())
+        .map(|profile| profile.subnet)
+        .collect();
+    let place = driver.place(&request.profile, &taken).await?;
+    let profile = Profile {
+        format: Profile::FORMAT,
+        name: request.profile.clone(),
+        driver: row.name.to_owned(),
+        kubernetes_version: version::KUBERNETES.to_owned(),
+        cpus: request.cpus.unwrap_or_else(default_cpus),
+        memory_mib: request.memory_mib.unwrap_or_else(default_memory_mib),
+        base_image: request.base_image.clone(),
+        registries: request.registries.clone(),
+        subnet: place.subnet,
+        gateway: place.gateway,
+        node_address: place.node_address,
+        api_host: place.api_host,
+        api_port: place.api_port,
+        embed_certs: request.embed_certs,
+        created: jiff::Timestamp::now().as_second(),
+    };
+    Ok(Plan { profile, driver, is_new: true })
+}
+
+/// What may change on an existing cluster is changed; what may not is said.
+async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &Printer) -> Outcome<Plan> {
+    if let Some(wanted) = &request.driver {
+        let wanted = drivers::find(wanted)?;
+        if wanted.name != profile.driver {
+            return Err(Failure::new(
+                &GUEST_DRIVER_MISMATCH,
+                format!("the existing \"{}\" cluster was made with the {} driver, not {}", profile.name, profile.driver, wanted.name),
+            )
+            .advise(format!(
+                "Delete it first: kminik delete -p {0}   or keep its driver: kminik start -p {0} --driver={1}",
+                profile.name, profile.driver
+            )));
+        }
+    }
+    printer.step(SPARKLE, "Selecting Driver", &format!("Using the {} driver based on existing profile", profile.driver));
+    if request.base_image.is_some() && request.base_image != profile.base_image {
+        printer.warning("The base image of an existing cluster cannot be changed: delete it first");
+    }
+    profile.cpus = request.cpus.unwrap_or(profile.cpus);
+    profile.memory_mib = request.memory_mib.unwrap_or(profile.memory_mib);
+    profile.embed_certs |= request.embed_certs;
+    let given = &request.registries;
+    let kept = &mut profile.registries;
+    kept.country = given.country.clone().or(kept.country.take());
+    kept.repository = given.repository.clone().or(kept.repository.take());
+    if !given.mirrors.is_empty() {
+        kept.mirrors.clone_from(&given.mirrors);
+    }
+    if !given.insecure.is_empty() {
+        kept.insecure.clone_from(&given.insecure);
+    }
+    let driver = drivers::of(home, &profile)?;
+    Ok(Plan { profile, driver, is_new: false })
+}
+
+fn check_version(request: &Request, printer: &Printer) -> Outcome<()> {
+    let profile = if request.profile == crate::profile::DEFAULT { String::new() } else { format!(" -p {}", request.profile) };
+    match version::check(&request.kubernetes_version, &format!("kminik start{profile}")) {
+        Err(failure) if request.force => {
+            printer.warning(&format!("{failure}; going on with {}", version::KUBERNETES));
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+fn check_registries(_r: &Request) -> Outcome<()> { Ok(()) }
+
+fn check_storage(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {
+    let Some(free) = free_space(home.root()) else { return Ok(()) };
+    if free >= LEAST_FREE_BYTES {
+        return Ok(());
+    }
+    let failure = Failure::new(
+        &RSRC_INSUFFICIENT_STORAGE,
+        format!("the disk of {} has {} MiB free, a cluster needs {} MiB", home.root().display(), free >> 20, LEAST_FREE_BYTES >> 20),
+    );
+    if request.force {
+        printer.warning(&failure.to_string());
+        return Ok(());
+    }
+    Err(failure)
+}
+
+/// Two cores, as minikube; one where there is one.
+fn default_cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(2) as u32)
+}
+
+/// A quarter of the machine, within 1 GiB and 6 GiB.
+fn default_memory_mib() -> u64 {
+    let total = units::total_memory_mib();
+    if total == 0 { 0 } else { (total / 4).clamp(1024.min(total), 6144) / 100 * 100 }
+}
+
+/// `Debian GNU/Linux 12 (bookworm)`, or the kernel's name.
+pub fn host_name() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned())
+}

@@ -1,0 +1,178 @@
+//! What `start` waits for before it says that it is done: by watches, each within the bound.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+
+use crate::drivers::{Driver, MachineState};
+use crate::ops::client;
+use crate::reason::{Failure, GUEST_START, K8S_START, K8S_TIMEOUT, MK_USAGE, Outcome};
+
+/// Components that can be waited for, as flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    pub node: bool,
+    pub system_pods: bool,
+    pub default_account: bool,
+    pub apps: bool,
+}
+
+impl Wait {
+    /// minikube's words; `all`/`true` and `none`/`false` stand for the rest. The API server is always waited for.
+    pub fn parse(words: &[String]) -> Outcome<Self> {
+        let mut wait = Self::default();
+        for word in words {
+            match word.as_str() {
+                "all" | "true" => wait = Self { node: true, system_pods: true, default_account: true, apps: true },
+                "none" | "false" | "apiserver" | "" => {}
+                "node_ready" | "kubelet" => wait.node = true,
+                "system_pods" => wait.system_pods = true,
+                "default_sa" => wait.default_account = true,
+                "apps_running" => wait.apps = true,
+                other => {
+                    return Err(Failure::new(&MK_USAGE, format!("--wait does not know {other:?}"))
+                        .advise("It takes: apiserver, node_ready, kubelet, system_pods, default_sa, apps_running, all, none"));
+                }
+            }
+        }
+        Ok(wait)
+    }
+}
+
+/// Until the API is ready; fails at once when the machine dies.
+pub async fn api(client: &Client, driver: &dyn Driver, name: &str, bound: Duration) -> Outcome<()> {
+    let mut pause = Duration::from_millis(5);
+    let mut checked = tokio::time::Instant::now();
+    let wait = async {
+        // The API cannot be watched before it answers: this is the one place that asks repeatedly.
+        while !client::is_ready(client).await {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+            if checked.elapsed() > Duration::from_secs(2) {
+                checked = tokio::time::Instant::now();
+                if driver.state(name).await? != MachineState::Running {
+                    let console = driver.console(name).await.unwrap_or_default();
+                    let last = String::from_utf8_lossy(&console).lines().rev().take(5).collect::<Vec<_>>().join(" | ");
+                    return Err(Failure::new(&GUEST_START, format!("the node has ended; its last words, newest first: {last}")));
+                }
+            }
+        }
+        Ok(())
+    };
+    bounded(bound, &K8S_START, "the API server to answer", wait).await
+}
+
+/// Until all that was asked for is there.
+pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome<()> {
+    let system = "kube-system";
+    let node = async {
+        if wait.node {
+            until::<Node>(Api::all(client.clone()), |nodes| nodes.iter().any(is_node_ready)).await?;
+        }
+        Ok(())
+    };
+    let addons = async {
+        if wait.system_pods || wait.apps {
+            let wanted: BTreeSet<&str> = crate::addons::deployments().into_iter().collect();
+            until::<Deployment>(Api::namespaced(client.clone(), system), move |found| {
+                wanted.iter().all(|name| found.iter().any(|d| d.metadata.name.as_deref() == Some(name) && is_available(d)))
+            })
+            .await?;
+        }
+        if wait.system_pods {
+            until::<Pod>(Api::namespaced(client.clone(), system), |pods| !pods.is_empty() && pods.iter().all(is_pod_ready)).await?;
+        }
+        Ok(())
+    };
+    let account = async {
+        if wait.default_account {
+            until::<ServiceAccount>(Api::namespaced(client.clone(), "default"), |accounts| {
+                accounts.iter().any(|a| a.metadata.name.as_deref() == Some("default"))
+            })
+            .await?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(
+        bounded(bound, &K8S_TIMEOUT, "the node to be Ready", node),
+        bounded(bound, &K8S_TIMEOUT, "DNS and storage to be available", addons),
+        bounded(bound, &K8S_TIMEOUT, "the default service account", account),
+    )?;
+    Ok(())
+}
+
+async fn bounded<T>(
+    bound: Duration, reason: &'static crate::reason::Reason, what: &str, wait: impl Future<Output = Outcome<T>>,
+) -> Outcome<T> {
+    match tokio::time::timeout(bound, wait).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::new(reason, format!("waited {} s for {what}, in vain", bound.as_secs()))),
+    }
+}
+
+/// Watches a collection until `done` holds for it.
+async fn until<K>(api: Api<K>, done: impl Fn(&[K]) -> bool) -> Outcome<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let mut objects: Vec<K> = Vec::new();
+    let mut pending: Vec<K> = Vec::new();
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let same = |a: &K, b: &K| a.meta().namespace == b.meta().namespace && a.meta().name == b.meta().name;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => pending.clear(),
+            Ok(watcher::Event::InitApply(object)) => pending.push(object),
+            Ok(watcher::Event::InitDone) => objects = std::mem::take(&mut pending),
+            Ok(watcher::Event::Apply(object)) => {
+                objects.retain(|o| !same(o, &object));
+                objects.push(object);
+            }
+            Ok(watcher::Event::Delete(object)) => objects.retain(|o| !same(o, &object)),
+            // Back-off is the stream's; the bound is the caller's.
+            Err(_) => continue,
+        }
+        if done(&objects) {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(&K8S_START, "the watch of the cluster ended"))
+}
+
+fn is_node_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn is_available(deployment: &Deployment) -> bool {
+    let conditions = deployment.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Available" && c.status == "True")
+}
+
+fn is_pod_ready(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let done = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some();
+    done || conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words() {
+        let parse = |words: &[&str]| Wait::parse(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&["none"]).unwrap(), Wait::default());
+        assert!(parse(&["all"]).unwrap().system_pods);
+        assert_eq!(parse(&["apiserver", "node_ready"]).unwrap(), Wait { node: true, ..Wait::default() });
+        assert!(parse(&["everything"]).is_err());
+    }
+}

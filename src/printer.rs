@@ -1,0 +1,179 @@
+//! All output goes through here: data to stdout, progress and errors to stderr, or JSON events to stdout.
+//!
+//! Steps are one line each with an emoji on a terminal, with a plain prefix elsewhere. With `-o json` each step, notice
+//! and failure is a CloudEvent on one line of stdout, of minikube's types and keys.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+
+use serde_json::json;
+
+use crate::env;
+use crate::reason::Failure;
+
+/// What is printed before a line: (emoji, plain).
+#[derive(Clone, Copy, Debug)]
+pub struct Style(&'static str, &'static str);
+
+pub const HAPPY: Style = Style("😄  ", "* ");
+pub const SPARKLE: Style = Style("✨  ", "* ");
+pub const THUMB: Style = Style("👍  ", "* ");
+pub const IMAGE: Style = Style("🚜  ", "* ");
+pub const FIRE: Style = Style("🔥  ", "* ");
+pub const NETWORK: Style = Style("🌐  ", "* ");
+pub const PREPARE: Style = Style("📦  ", "* ");
+pub const VERIFY: Style = Style("🔎  ", "* ");
+pub const ADDONS: Style = Style("🌟  ", "* ");
+pub const DONE: Style = Style("🏄  ", "* ");
+pub const STOP: Style = Style("🛑  ", "* ");
+pub const RESTART: Style = Style("🔄  ", "* ");
+pub const RUNNING: Style = Style("🏃  ", "* ");
+pub const DELETE: Style = Style("🔥  ", "* ");
+pub const CRUSHED: Style = Style("💀  ", "* ");
+pub const SHRUG: Style = Style("🙄  ", "* ");
+pub const DRY: Style = Style("🌵  ", "* ");
+pub const DOWNLOAD: Style = Style("💾  ", "* ");
+pub const CHECK: Style = Style("✅  ", "* ");
+pub const TIP: Style = Style("💡  ", "* ");
+pub const OPTION: Style = Style("    ▪ ", "  - ");
+const WARN: Style = Style("❗  ", "! ");
+const FATAL: Style = Style("❌  ", "X ");
+
+/// Where output goes and in which dress.
+pub struct Printer {
+    emoji: bool,
+    events: Option<Mutex<Events>>,
+    /// `[name] ` for a profile that is not the default.
+    prefix: String,
+}
+
+struct Events {
+    total: usize,
+    current: usize,
+}
+
+impl Printer {
+    /// Text for people.
+    pub fn text(profile: &str) -> Self {
+        let emoji = match env::get(env::IN_STYLE).as_deref() {
+            Some("1" | "true") => true,
+            Some(_) => false,
+            None => std::io::stderr().is_terminal() && env::get("TERM").is_some_and(|t| t != "dumb"),
+        };
+        let prefix = if profile == crate::profile::DEFAULT { String::new() } else { format!("[{profile}] ") };
+        Self { emoji, events: None, prefix }
+    }
+
+    /// One JSON event a line; `total` steps are announced.
+    pub fn json(profile: &str, total: usize) -> Self {
+        Self { events: Some(Mutex::new(Events { total, current: 0 })), ..Self::text(profile) }
+    }
+
+    pub fn is_json(&self) -> bool {
+        self.events.is_some()
+    }
+
+    fn line(&self, style: Style, message: &str) {
+        let prefix = if self.emoji { style.0 } else { style.1 };
+        // A closed stderr is no reason to fail.
+        let _ = writeln!(std::io::stderr().lock(), "{}{prefix}{message}", self.prefix);
+    }
+
+    fn event(&self, kind: &str, data: &serde_json::Value) {
+        let event = json!({
+            "specversion": "1.0",
+            "id": uuid::Uuid::new_v4().to_string(),
+            "source": "https://kminik.dev/",
+            "type": format!("io.k8s.sigs.minikube.{kind}"),
+            "datacontenttype": "application/json",
+            "data": data,
+        });
+        self.data(&event.to_string());
+    }
+
+    /// A step of the command, named as minikube names its steps.
+    pub fn step(&self, style: Style, name: &str, message: &str) {
+        let Some(events) = &self.events else { return self.line(style, message) };
+        let (current, total) = {
+            let mut events = events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            events.current += 1;
+            (events.current - 1, events.total)
+        };
+        self.event(
+            "step",
+            &json!({
+                "currentstep": current.to_string(), "totalsteps": total.to_string(), "name": name, "message": message,
+            }),
+        );
+    }
+
+    /// Something worth knowing that is no step.
+    pub fn info(&self, style: Style, message: &str) {
+        if self.is_json() { self.event("info", &json!({ "message": message })) } else { self.line(style, message) }
+    }
+
+    pub fn warning(&self, message: &str) {
+        if self.is_json() { self.event("warning", &json!({ "message": message })) } else { self.line(WARN, message) }
+    }
+
+    /// Data, to stdout.
+    pub fn data(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        // A reader that has gone (`| head`) is no reason to fail.
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    }
+
+    /// The one renderer of failures.
+    pub fn failure(&self, failure: &Failure) {
+        if self.is_json() {
+            self.event(
+                "error",
+                &json!({
+                    "name": failure.reason.id, "message": failure.message, "advice": failure.advice(),
+                    "exitcode": failure.reason.exit_code.to_string(), "url": "", "issues": "",
+                }),
+            );
+            return;
+        }
+        self.line(FATAL, &format!("Exiting due to {}: {}", failure.reason.id, failure.message));
+        if !failure.advice().is_empty() {
+            self.line(TIP, &format!("Suggestion: {}", failure.advice()));
+        }
+    }
+}
+
+/// A table in minikube's box.
+pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = headers
+        .iter()
+        .enumerate()
+        .map(|(i, header)| {
+            let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count());
+            cells.chain([header.chars().count()]).max().unwrap_or(0)
+        })
+        .collect();
+    let rule = |left: &str, middle: &str, right: &str| {
+        let bars: Vec<String> = widths.iter().map(|w| "─".repeat(w + 2)).collect();
+        format!("{left}{}{right}", bars.join(middle))
+    };
+    let line = |cells: &[&str]| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, w)| format!(" {cell}{} ", " ".repeat(w - cell.chars().count()))).collect();
+        format!("│{}│", padded.join("│"))
+    };
+    let mut lines = vec![rule("┌", "┬", "┐"), line(headers), rule("├", "┼", "┤")];
+    lines.extend(rows.iter().map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>())));
+    lines.push(rule("└", "┴", "┘"));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_a_box() {
+        let text = table(&["A", "NAME"], &[vec!["x".into(), "y".into()]]);
+        assert_eq!(text, "┌───┬──────┐\n│ A │ NAME │\n├───┼──────┤\n│ x │ y    │\n└───┴──────┘");
+    }
+}

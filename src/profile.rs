@@ -1,0 +1,186 @@
+//! A profile: one cluster as the user asked for it, kept in `profiles/<name>/config.json`.
+//!
+//! What is chosen once (subnet, addresses, driver) never changes afterwards; what may change is written by `start`.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use kminik_base::atomic_file;
+use serde::{Deserialize, Serialize};
+
+use crate::home::Home;
+use crate::reason::{
+    Failure, GUEST_NOT_FOUND, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY, MK_PROFILE_NEWER,
+    OrFail, Outcome,
+};
+
+/// The profile that is meant when none is named.
+pub const DEFAULT: &str = "kminik";
+/// Of the file; a newer one is refused.
+const FORMAT: u32 = 1;
+const LIMIT_BYTES: u64 = 1 << 20;
+
+/// How images reach the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Registries {
+    /// A preset's name: `cn`, `global`.
+    pub country: Option<String>,
+    /// As given: `https://mirror`, `docker.io=http://mirror/path`.
+    pub mirrors: Vec<String>,
+    /// Prefix that replaces the registry of Kubernetes' own images.
+    pub repository: Option<String>,
+    /// `host[:port]` or CIDR that may be spoken to without TLS verification.
+    pub insecure: Vec<String>,
+}
+
+/// The user's cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Profile {
+    pub format: u32,
+    pub name: String,
+    pub driver: String,
+    pub kubernetes_version: String,
+    /// Cores, 0 is no limit.
+    pub cpus: u32,
+    /// MiB, 0 is no limit.
+    pub memory_mib: u64,
+    /// Userland of the node; `None` is the built-in image.
+    pub base_image: Option<String>,
+    pub registries: Registries,
+    /// Network of the nodes on the host, e.g. `192.168.49.0/24`.
+    pub subnet: String,
+    /// The host's end of it.
+    pub gateway: Ipv4Addr,
+    /// The control-plane node's address.
+    pub node_address: Ipv4Addr,
+    /// Where clients on the host reach the API: the node's own port, or one of loopback for the docker driver.
+    pub api_host: String,
+    pub api_port: u16,
+    pub embed_certs: bool,
+    /// Seconds since the epoch.
+    pub created: i64,
+}
+
+/// `Ok` for a name that may be a profile's: letters, digits, inner dashes and dots, 2 to 50 characters.
+pub fn check_name(name: &str) -> Outcome<()> {
+    let label = |l: &str| {
+        let bytes = l.as_bytes();
+        matches!((bytes.first(), bytes.last()), (Some(a), Some(b)) if a.is_ascii_alphanumeric() && b.is_ascii_alphanumeric())
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    };
+    if (2..=50).contains(&name.len()) && name.split('.').all(label) {
+        Ok(())
+    } else {
+        Err(Failure::new(&MK_BAD_PROFILE_NAME, format!("{name:?} is not a valid profile name")))
+    }
+}
+
+impl Profile {
+    pub const FORMAT: u32 = FORMAT;
+
+    /// `None` if there is no such profile.
+    pub fn load_optional(home: &Home, name: &str) -> Outcome<Option<Self>> {
+        check_name(name)?;
+        let path = home.profile(name).join("config.json");
+        let Some(bytes) = atomic_file::read_optional(&path, LIMIT_BYTES).or_fail(&MK_PROFILE_BROKEN, "cannot read the profile")?
+        else {
+            return Ok(None);
+        };
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let head: Head = serde_json::from_slice(&bytes)
+            .or_fail(&MK_PROFILE_BROKEN, format_args!("the profile {} is damaged", path.display()))?;
+        if head.format > FORMAT {
+            return Err(Failure::new(
+                &MK_PROFILE_NEWER,
+                format!("the profile {name:?} has format {}, this kminik knows formats up to {FORMAT}", head.format),
+            ));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .or_fail(&MK_PROFILE_BROKEN, format_args!("the profile {} is damaged", path.display()))
+    }
+
+    /// The profile, or the failure every command gives where a cluster is needed.
+    pub fn load(home: &Home, name: &str) -> Outcome<Self> {
+        Self::load_optional(home, name)?.ok_or_else(|| not_found(name))
+    }
+
+    pub fn save(&self, home: &Home) -> Outcome<()> {
+        let text = serde_json::to_vec_pretty(self).or_fail(&HOST_SAVE_PROFILE, "cannot write the profile")?;
+        home.write(&home.profile(&self.name).join("config.json"), &text, atomic_file::SECRET)
+    }
+
+    /// Names of all profiles that have a file, sorted.
+    pub fn names(home: &Home) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(home.profiles()) else { return Vec::new() };
+        let mut names: Vec<String> = entries
+            .filter_map(Result::ok)
+            .filter(|e| e.path().join("config.json").exists())
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn pki_dir(&self, home: &Home) -> PathBuf {
+        home.profile(&self.name).join("pki")
+    }
+
+    /// `https://host:port` as clients on the host use it.
+    pub fn api_url(&self) -> String {
+        format!("https://{}:{}", self.api_host, self.api_port)
+    }
+}
+
+/// What a command says when its cluster is missing.
+pub fn not_found(name: &str) -> Failure {
+    let failure = Failure::new(&GUEST_NOT_FOUND, format!("Profile \"{name}\" not found. Run \"kminik profile list\" to view all profiles."));
+    if name == DEFAULT { failure } else { failure.advise(format!("To start a cluster, run: \"kminik start -p {name}\"")) }
+}
+
+/// Held by a command that changes a cluster; released when dropped (also by the death of the process).
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// # Errors
+    /// `MK_PROFILE_BUSY` at once if another process holds it.
+    pub fn acquire(home: &Home, name: &str) -> Outcome<Self> {
+        check_name(name)?;
+        let dir = home.root().join("locks");
+        home.make_dir(&dir)?;
+        let path = dir.join(name);
+        let file = File::create(&path).or_fail(&crate::reason::HOST_HOME_PERMISSION, "cannot make the lock file")?;
+        home.give(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(Failure::new(&MK_PROFILE_BUSY, format!("another kminik command is changing the cluster {name:?}")))
+            }
+            Err(std::fs::TryLockError::Error(e)) => Err(Failure::because(&MK_PROFILE_BUSY, "cannot lock the profile", &e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["kminik", "a1", "A-b.c2", "x-y"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a", "-a", "a-", "a..b", "a/b", "../x", "a b", "ä1", &"x".repeat(51)] {
+            assert_eq!(check_name(bad).unwrap_err().reason.id, "MK_BAD_PROFILE_NAME", "{bad}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Black-box tests: they start the built binary as a user would and drive it with kubectl, curl and a real registry.
+//!
+//! Every test is a row of its module's table. Most share one cluster, made when the first of them runs and deleted at the
+//! end; those that stop, kill or delete have their own. They need root.
+
+mod architecture;
+mod command_line;
+mod images;
+mod lifecycle;
+mod services;
+mod storage;
+mod support;
+mod workloads;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test: panics when it fails.
+type Test = (&'static str, fn());
+
+fn main() -> std::process::ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Two cores: more clusters at once only make each other late.
+    arguments.test_threads = arguments.test_threads.or(Some(3));
+    let tables: &[(&str, &[Test])] = &[
+        ("architecture", architecture::TESTS),
+        ("command_line", command_line::TESTS),
+        ("images", images::TESTS),
+        ("lifecycle", lifecycle::TESTS),
+        ("services", services::TESTS),
+        ("storage", storage::TESTS),
+        ("workloads", workloads::TESTS),
+    ];
+    let trials = tables.iter().flat_map(|(module, tests)| {
+        tests.iter().map(move |(name, run)| {
+            Trial::test(format!("{module}::{name}"), move || {
+                run();
+                Ok(())
+            })
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    support::end();
+    conclusion.exit_code()
+}

@@ -1,0 +1,116 @@
+//! A cluster with a home and a kubeconfig of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::image::ImageTar;
+use super::run::{Output, kminik_binary, run};
+
+/// Deleted when dropped, whatever state it is in.
+pub struct Cluster {
+    pub profile: String,
+    home: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// A profile name and a home; nothing is started.
+    pub fn prepare(name: &str) -> Self {
+        let home = tempfile::Builder::new().prefix("kminik-it-").tempdir().unwrap();
+        Self { profile: format!("it-{name}-{}", std::process::id()), home }
+    }
+
+    /// Started with the native driver and these further arguments.
+    #[track_caller]
+    pub fn start(name: &str, arguments: &[&str]) -> Self {
+        let cluster = Self::prepare(name);
+        cluster.start_again(arguments).ok();
+        cluster
+    }
+
+    #[track_caller]
+    pub fn start_again(&self, arguments: &[&str]) -> Output {
+        let mut all = vec!["start"];
+        if !arguments.iter().any(|a| a.contains("driver")) {
+            all.push("--driver=native");
+        }
+        all.extend(arguments);
+        self.kminik(&all)
+    }
+
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("kubeconfig")
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(kminik_binary());
+        command.args(arguments).args(["-p", &self.profile]);
+        self.environment(&mut command);
+        command
+    }
+
+    fn environment(&self, command: &mut Command) {
+        command.env("KMINIK_HOME", self.home.path().join("home")).env("KUBECONFIG", self.kubeconfig());
+    }
+
+    #[track_caller]
+    pub fn kminik(&self, arguments: &[&str]) -> Output {
+        // `-p` stands before `--`, which ends our own flags.
+        run(&mut self.command(arguments), None)
+    }
+
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(kubectl());
+        command.args(arguments);
+        self.environment(&mut command);
+        command
+    }
+
+    #[track_caller]
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        run(&mut self.kubectl_command(arguments), None)
+    }
+
+    /// `kubectl apply -f -`.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) -> String {
+        run(&mut self.kubectl_command(&["apply", "-f", "-"]), Some(manifest.as_bytes())).ok()
+    }
+
+    /// Loads an image without a registry.
+    #[track_caller]
+    pub fn load(&self, image: &ImageTar) {
+        self.kminik(&["image", "load", image.path().to_str().unwrap()]).ok();
+    }
+
+    pub fn delete(&self) -> Output {
+        self.kminik(&["delete"])
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let output = self.delete();
+        if output.code != 0 {
+            eprintln!("cannot delete {}: {}", self.profile, output.stderr);
+        }
+    }
+}
+
+/// The newest kubectl of those on PATH and in the usual places; `KUBECTL` names another.
+pub fn kubectl() -> PathBuf {
+    std::env::var_os("KUBECTL").map_or_else(|| "kubectl".into(), PathBuf::from)
+}
+
+/// A namespace for one test in a shared cluster.
+#[track_caller]
+pub fn namespace(cluster: &Cluster, test: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("{test}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    cluster.kubectl(&["create", "namespace", &name]).ok();
+    name
+}
