@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kminik_base::component::{BoxError, Component, Ready};
 use kminik_client::{Informers, Recorder, Selection};
 use kminik_runtime::{ContainerEvent, Runtime, RuntimeError, SandboxStatus};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +32,7 @@ pub struct Kubelet {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) images: Arc<dyn ImageService>,
     pub(crate) table: Arc<Table>,
+    range: Arc<watch::Sender<Option<String>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ enum KubeletError {
 
 impl Kubelet {
     pub fn new(config: KubeletConfig, runtime: Arc<dyn Runtime>, images: Arc<dyn ImageService>) -> Arc<Self> {
-        Arc::new(Self { config: Arc::new(config), runtime, images, table: Arc::default() })
+        Arc::new(Self { config: Arc::new(config), runtime, images, table: Arc::default(), range: Arc::default() })
     }
 
     /// The configuration it was made with.
@@ -66,6 +67,11 @@ impl Kubelet {
     /// The node's images, for `image ls`, `load`, `rm` and `tag`.
     pub fn images(&self) -> &Arc<dyn ImageService> {
         &self.images
+    }
+
+    /// The range that the node's pods get their addresses from (`spec.podCIDR` of the Node), as soon as it has one.
+    pub fn pod_range(&self) -> watch::Receiver<Option<String>> {
+        self.range.subscribe()
     }
 
     /// The pods of the node with the status last computed, which is at least as new as the API's.
@@ -111,6 +117,17 @@ impl Kubelet {
         let informers = Informers::new(self.config.client.clone(), stop.clone());
         let own = Selection::fields(format!("metadata.name={}", self.config.node_name));
         let own = informers.get_with::<Node>(own);
+        let range = self.range.clone();
+        let _range = own.subscribe(move |change| {
+            let found = change.object().spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
+            range.send_if_modified(|range| {
+                let news = found.is_some() && *range != found;
+                if news {
+                    range.clone_from(&found);
+                }
+                news
+            });
+        });
         let mut node_status =
             tokio::spawn(NodeStatus::new(node.clone(), self.images.clone(), own.clone()).run(stop.clone()));
         let mut lease = tokio::spawn(node::lease::keep(

@@ -223,6 +223,15 @@ async fn hooks_and_exec_probes() {
 async fn the_node_registers_and_keeps_foreign_fields() {
     let world = World::new().await;
     let ready = |node: Option<&serde_json::Value>| node.is_some_and(|n| condition(n, "Ready") == "True");
+    let mut node =
+        world.api.wait("/api/v1/nodes/node-1", |n| n.is_some_and(|n| condition(n, "Ready") == "False")).await.unwrap();
+    node["spec"]["podCIDR"] = json!("10.244.0.0/24");
+    world.api.put("/api/v1/nodes/node-1", node);
+    let mut range = world.kubelet.pod_range();
+    tokio::time::timeout(support::BOUND, range.wait_for(|r| r.as_deref() == Some("10.244.0.0/24")))
+        .await
+        .unwrap()
+        .unwrap();
     world.api.wait("/api/v1/nodes/node-1", ready).await;
     let mut node = world.api.get("/api/v1/nodes/node-1").unwrap();
     assert_eq!(node["status"]["capacity"]["cpu"], "2");

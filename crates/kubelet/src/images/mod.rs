@@ -110,8 +110,6 @@ pub enum ImageError {
     Platform { name: String, platform: String },
     #[error("archive cannot be imported: {detail}")]
     Archive { detail: String },
-    #[error("image \"{0}\" is part of the node")]
-    BuiltIn(String),
     #[error("image store: {detail}")]
     Storage { detail: String },
 }

@@ -211,13 +211,20 @@ impl NodeStatus {
     }
 }
 
-/// Conditions with upstream's reasons; the time of transition is kept as long as the status is.
+/// Conditions with upstream's reasons; the time of transition is kept as long as the status is. A node is ready when its
+/// pods can have addresses.
 fn conditions(found: &Node, now: Timestamp) -> Vec<Value> {
+    let range = found.spec.as_ref().and_then(|spec| spec.pod_cidr.as_ref());
+    let no_range = "container runtime network not ready: the node has no podCIDR";
+    let ready = match range {
+        Some(_) => ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        None => ("Ready", "False", "KubeletNotReady", no_range),
+    };
     let wanted = [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ready,
     ];
     let present = found.status.as_ref().and_then(|s| s.conditions.as_ref());
     let entry = |(type_, status, reason, message): (&str, &str, &str, &str)| {
