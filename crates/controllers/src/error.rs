@@ -22,6 +22,12 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The API does not say which resources it serves.
+    #[error("cannot discover the resources")]
+    Discovery {
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// The caches lag behind the controller's own writes.
     #[error(transparent)]
     Unsettled(#[from] Unsettled),

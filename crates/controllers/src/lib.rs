@@ -11,6 +11,7 @@
 mod config;
 mod context;
 mod diff;
+mod discovery;
 mod error;
 mod owners;
 mod pods;
@@ -18,12 +19,17 @@ mod table;
 
 mod deployment;
 mod endpoint_slice;
+mod garbage_collector;
+mod namespace;
 mod node_ipam;
+mod node_lifecycle;
 mod persistent_volume;
+mod pod_gc;
 mod protection;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod taint_eviction;
 
 pub use config::ControllersConfig;
 pub use error::Error;
