@@ -276,6 +276,9 @@ impl Keeper {
         }
         let claimed = process.and_then(|process| self.unclaimed.iter().position(|(id, _)| *id == process));
         let exit = claimed.and_then(|index| self.unclaimed.remove(index)).map(|(_, exit)| exit);
+        // Put again with other descriptors, it is still the same process.
+        let before = self.holdings.get(&key).filter(|held| held.process == process);
+        let exit = exit.or(before.and_then(|held| held.exit));
         self.holdings.insert(key.clone(), Held { names, fds, process, exit });
         if let (Some(process), Some(status)) = (process, exit) {
             self.publish(&Exit { key, process, status });

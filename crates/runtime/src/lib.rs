@@ -13,16 +13,21 @@ mod cgroup;
 mod environment;
 pub mod fdstore;
 pub mod helper;
+mod io;
 pub mod keeper;
 pub mod machine;
 pub mod node;
 mod oci_config;
+mod service;
 mod snapshot;
 mod state_file;
 mod sys;
 
 pub use api::*;
 pub use cgroup::CgroupError;
+pub use service::{LibcontainerRuntime, RuntimeConfig};
+pub use snapshot::layers::unpack_over;
+pub use snapshot::unpack::UnpackError;
 
 /// On cgroup v2, the group below the node's root in which PID 1 and the node process are: a group with groups below it that are limited may not
 /// have processes itself.

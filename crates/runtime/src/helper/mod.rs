@@ -13,12 +13,13 @@
 mod create;
 mod exec;
 mod executable;
+mod pause;
 mod sandbox;
 mod serve;
 mod session;
 
 pub(crate) use sandbox::loopback_up;
-pub(crate) use session::{Call, HelperError, Session};
+pub(crate) use session::{Call, HelperError, Session, read_trace};
 
 use std::path::PathBuf;
 
@@ -43,6 +44,7 @@ pub(crate) enum Request {
     /// Descriptors: stdin, stdout, stderr (none with a terminal).
     Exec(ExecRequest),
     PinNamespaces(PinRequest),
+    Pause(PauseRequest),
     /// Answers [`Reply::Sockets`] with an IPv4 and an IPv6 stream socket made in the namespace.
     Sockets {
         netns: PathBuf,
@@ -89,6 +91,16 @@ pub(crate) struct PinRequest {
     pub uts: Option<PathBuf>,
     pub hostname: Option<String>,
     pub sysctls: Vec<(String, String)>,
+}
+
+/// Makes a process that does nothing but hold a pid namespace and reap in it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PauseRequest {
+    pub cgroup_procs: Vec<PathBuf>,
+    /// An empty directory that becomes its root: what it sees, a container that shares its namespace can reach.
+    pub root: PathBuf,
+    /// Namespace files it joins.
+    pub join: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
 //! Containers as OCI configurations.
 
 mod capabilities;
+pub(crate) mod container;
+mod seccomp;
+pub(crate) mod user;
 
-pub(crate) use capabilities::{ALL_CAPABILITIES, capability_names};
+pub(crate) use capabilities::{ALL_CAPABILITIES, capability_names, capability_numbers, container_set};

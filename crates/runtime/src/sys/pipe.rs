@@ -6,30 +6,30 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 /// What a container may write while nobody reads: a restart of the reader must not block it soon.
-pub const CAPACITY_BYTES: usize = 1024 * 1024;
+pub(crate) const CAPACITY_BYTES: usize = 1024 * 1024;
 
 /// A pipe (read end, write end), both closed on exec, of [`CAPACITY_BYTES`] where the kernel allows that.
-pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     // A limit of the administrator on pipe sizes leaves the default of 64 KiB.
     let _ = rustix::pipe::fcntl_setpipe_size(&read, CAPACITY_BYTES);
     Ok((read, write))
 }
 
-pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd.as_fd())?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
 }
 
 /// A private pipe into which the contents of another are duplicated to be read without being taken.
 #[derive(Debug)]
-pub struct Peeker {
+pub(crate) struct Peeker {
     read: OwnedFd,
     write: OwnedFd,
 }
 
 impl Peeker {
-    pub fn new() -> io::Result<Peeker> {
+    pub(crate) fn new() -> io::Result<Peeker> {
         let (read, write) = pipe()?;
         set_nonblocking(&read)?;
         set_nonblocking(&write)?;
@@ -37,7 +37,7 @@ impl Peeker {
     }
 
     /// Up to `limit` bytes from the head of `pipe`, which keeps them. `Some(0)` is the end, `None` is empty for now.
-    pub fn peek(&self, pipe: impl AsFd, buffer: &mut Vec<u8>, limit: usize) -> io::Result<Option<usize>> {
+    pub(crate) fn peek(&self, pipe: impl AsFd, buffer: &mut Vec<u8>, limit: usize) -> io::Result<Option<usize>> {
         buffer.clear();
         let duplicated = match rustix::io::retry_on_intr(|| {
             rustix::pipe::tee(pipe.as_fd(), &self.write, limit, SpliceFlags::NONBLOCK)
@@ -59,7 +59,7 @@ impl Peeker {
 }
 
 /// Takes exactly `count` bytes that were seen by [`Peeker::peek`].
-pub fn discard(pipe: impl AsFd, mut count: usize) -> io::Result<()> {
+pub(crate) fn discard(pipe: impl AsFd, mut count: usize) -> io::Result<()> {
     let mut sink = [0; 16 * 1024];
     while count > 0 {
         let want = count.min(sink.len());

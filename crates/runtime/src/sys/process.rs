@@ -15,12 +15,12 @@ pub struct ProcessId {
 
 impl ProcessId {
     /// The process that has `pid` now, also as a zombie.
-    pub fn of(pid: u32) -> io::Result<ProcessId> {
+    pub(crate) fn of(pid: u32) -> io::Result<ProcessId> {
         Ok(ProcessId { pid, start: start_time(pid)? })
     }
 
     /// A handle on it; `NotFound` if it has been reaped, even if the pid is another's now.
-    pub fn open(self) -> io::Result<ProcessHandle> {
+    pub(crate) fn open(self) -> io::Result<ProcessHandle> {
         let pid = Pid::from_raw(self.pid.cast_signed()).ok_or(io::ErrorKind::NotFound)?;
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
@@ -34,20 +34,20 @@ impl ProcessId {
     }
 
     /// It exists and is not a zombie.
-    pub fn is_running(self) -> bool {
+    pub(crate) fn is_running(self) -> bool {
         self.open().is_ok_and(|handle| !handle.has_exited())
     }
 }
 
 /// A pidfd.
 #[derive(Debug)]
-pub struct ProcessHandle {
+pub(crate) struct ProcessHandle {
     pidfd: OwnedFd,
 }
 
 impl ProcessHandle {
     /// Sends a signal by number; a process that has gone is not an error.
-    pub fn signal(&self, number: i32) -> io::Result<()> {
+    pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
         // SAFETY: the number is only handed to the kernel, which checks it.
         let signal = unsafe { Signal::from_raw_unchecked(number) };
         match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
@@ -56,12 +56,12 @@ impl ProcessHandle {
         }
     }
 
-    pub fn has_exited(&self) -> bool {
+    pub(crate) fn has_exited(&self) -> bool {
         let mut poll = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
         matches!(rustix::event::poll(&mut poll, Some(&rustix::event::Timespec::default())), Ok(n) if n > 0)
     }
 
-    pub fn into_fd(self) -> OwnedFd {
+    pub(crate) fn into_fd(self) -> OwnedFd {
         self.pidfd
     }
 }
@@ -73,7 +73,7 @@ impl AsFd for ProcessHandle {
 }
 
 /// A child that has exited and has not been reaped, left as it is.
-pub fn any_exited() -> io::Result<Option<i32>> {
+pub(crate) fn any_exited() -> io::Result<Option<i32>> {
     loop {
         // SAFETY: an all-zero siginfo is valid.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

@@ -7,27 +7,27 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// Numbers.
-pub mod raw {
-    pub const CHLD: i32 = libc::SIGCHLD;
-    pub const TERM: i32 = libc::SIGTERM;
-    pub const INT: i32 = libc::SIGINT;
-    pub const PWR: i32 = libc::SIGPWR;
+pub(crate) mod raw {
+    pub(crate) const CHLD: i32 = libc::SIGCHLD;
+    pub(crate) const TERM: i32 = libc::SIGTERM;
+    pub(crate) const INT: i32 = libc::SIGINT;
+    pub(crate) const PWR: i32 = libc::SIGPWR;
 
     /// What a container engine sends to an init to shut it down.
-    pub fn rtmin_plus_3() -> i32 {
+    pub(crate) fn rtmin_plus_3() -> i32 {
         libc::SIGRTMIN() + 3
     }
 }
 
 /// Signals that are no longer delivered but read from here.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     fd: SignalFd,
 }
 
 impl Signals {
     /// Must be called while the process has one thread. Programs started by `std::process` get an empty mask.
-    pub fn block(numbers: &[i32]) -> io::Result<Signals> {
+    pub(crate) fn block(numbers: &[i32]) -> io::Result<Signals> {
         // SAFETY: an all-zero sigset is a valid empty one, and the calls below only change it.
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
         // SAFETY: `set` is a valid place for both calls.
@@ -46,7 +46,7 @@ impl Signals {
     }
 
     /// All that have arrived.
-    pub fn take(&self) -> io::Result<Vec<i32>> {
+    pub(crate) fn take(&self) -> io::Result<Vec<i32>> {
         let mut numbers = Vec::new();
         while let Some(info) = self.fd.read_signal()? {
             numbers.push(info.ssi_signo.cast_signed());

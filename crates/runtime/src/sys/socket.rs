@@ -13,17 +13,17 @@ use rustix::net::{
 };
 
 /// The longest message either side sends; a longer one is refused.
-pub const MAX_MESSAGE_BYTES: usize = 128 * 1024;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 /// The most descriptors in one message.
-pub const MAX_FDS: usize = 16;
+pub(crate) const MAX_FDS: usize = 16;
 
 /// A connected pair, both ends closed on exec.
-pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 /// A listening socket at `path`, replacing what is there; mode 0600.
-pub fn listen(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     match std::fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -42,7 +42,7 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Connects to `path`; every later send and receive is bounded by `timeout`.
-pub fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
+pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(timeout))?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(timeout))?;
@@ -51,7 +51,7 @@ pub fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
 }
 
 /// Sends one message whole, with descriptors.
-pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if bytes.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_FDS {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
@@ -67,7 +67,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 }
 
 /// Receives one message; `None` when the other side has closed.
-pub fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; MAX_MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -4,6 +4,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// /dev/null, for reading and writing.
-pub fn null() -> io::Result<OwnedFd> {
+pub(crate) fn null() -> io::Result<OwnedFd> {
     Ok(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into())
 }

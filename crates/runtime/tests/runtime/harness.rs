@@ -16,7 +16,7 @@ pub struct Test {
 /// A test that takes longer has hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub fn main(tests: &[Test]) -> ! {
+pub fn main(tests: &[&[Test]]) -> ! {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let role = args.first().map_or("", String::as_str);
     let code = match role {
@@ -45,10 +45,10 @@ fn keep(args: &[String]) -> i32 {
     keeper::run(&config).unwrap()
 }
 
-fn suite(tests: &[Test], filters: &[String]) -> i32 {
+fn suite(tests: &[&[Test]], filters: &[String]) -> i32 {
     let mut failed = Vec::new();
     let wanted = |test: &&Test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter.as_str()));
-    for test in tests.iter().filter(wanted) {
+    for test in tests.iter().copied().flatten().filter(wanted) {
         let started = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let local = tokio::task::LocalSet::new();

@@ -4,10 +4,12 @@
 //! containers' processes have a reaper as they have in a node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod containers;
 mod harness;
 mod node;
+mod pods;
 
-const TESTS: &[harness::Test] = &[node::LIFE];
+const TESTS: &[&[harness::Test]] = &[containers::ALL, node::ALL];
 
 fn main() {
     kminik_runtime::helper::dispatch_if_requested();

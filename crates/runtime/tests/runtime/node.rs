@@ -7,7 +7,7 @@ use kminik_runtime::node::{NodeContainer, NodeSpec, NodeState};
 
 use crate::harness::{Test, eventually, node_rootfs};
 
-pub const LIFE: Test = Test { name: "node::life", run: || life().boxed_local() };
+pub const ALL: &[Test] = &[Test { name: "node::life", run: || life().boxed_local() }];
 
 /// What the node process of a test does, inside of the node.
 pub fn inside(args: &[String]) -> i32 {

@@ -1,0 +1,238 @@
+//! A runtime with everything it needs, and a root filesystem of busybox, for the tests of containers.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use kminik_runtime::{
+    Compression, ContainerConfig, ContainerState, ContainerStatus, LayerId, LayerSource, LibcontainerRuntime,
+    NamespaceMode, NetworkError, PortMapping, Resources, Runtime, RuntimeConfig, SandboxConfig, SandboxNetwork,
+    SandboxStatus, Security, User,
+};
+use sha2::Digest;
+
+/// Gives every sandbox an address without any link: the loopback is enough here.
+struct NoLinks;
+
+#[async_trait]
+impl SandboxNetwork for NoLinks {
+    async fn setup(&self, _: &str, netns: &Path, _: &[PortMapping]) -> Result<Vec<IpAddr>, NetworkError> {
+        assert!(netns.exists());
+        Ok(vec!["10.1.1.1".parse().unwrap()])
+    }
+
+    async fn teardown(&self, _: &str, _: Option<&Path>) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    async fn restore(&self, _: &[SandboxStatus]) -> Result<(), NetworkError> {
+        Ok(())
+    }
+}
+
+pub struct Pods {
+    pub runtime: Arc<LibcontainerRuntime>,
+    pub directory: PathBuf,
+    layer: LayerId,
+    group: PathBuf,
+    remove: bool,
+}
+
+pub fn runtime_config(directory: &Path, pods_cgroup: &Path) -> RuntimeConfig {
+    RuntimeConfig {
+        state_dir: directory.join("state"),
+        run_dir: directory.join("run"),
+        pods_cgroup: pods_cgroup.to_owned(),
+        fd_store: std::env::var_os("KEEPER_SOCKET").unwrap().into(),
+        network: Arc::new(NoLinks),
+        log_max_bytes: 64 << 10,
+        log_max_files: 3,
+    }
+}
+
+impl Pods {
+    /// In a new directory, on a real filesystem.
+    pub async fn new() -> Pods {
+        let directory = tempfile::Builder::new().prefix("rt").tempdir_in("/var/tmp").unwrap().keep();
+        let name = directory.file_name().unwrap().to_string_lossy().replace('.', "").to_lowercase();
+        let mut pods = Pods::at(&directory, &Path::new("/kminik-test").join(name)).await;
+        pods.remove = true;
+        pods
+    }
+
+    pub async fn at(directory: &Path, group: &Path) -> Pods {
+        let runtime = LibcontainerRuntime::new(runtime_config(directory, group)).await.unwrap();
+        let layer = busybox_layer(directory);
+        runtime.ensure_layer(layer.clone()).await.unwrap();
+        Pods { runtime, directory: directory.to_owned(), layer: layer.id, group: group.to_owned(), remove: false }
+    }
+
+    pub async fn sandbox(&self, id: &str) -> SandboxStatus {
+        self.sandbox_with(id, |_| {}).await
+    }
+
+    pub async fn sandbox_with(&self, id: &str, change: impl FnOnce(&mut SandboxConfig)) -> SandboxStatus {
+        let mut config = SandboxConfig {
+            id: id.to_owned(),
+            hostname: format!("{id}-host"),
+            cgroup_parent: format!("burstable/{id}"),
+            ..SandboxConfig::default()
+        };
+        change(&mut config);
+        self.runtime.run_sandbox(config).await.unwrap()
+    }
+
+    pub fn config(&self, id: &str, script: &str) -> ContainerConfig {
+        ContainerConfig {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            layers: vec![self.layer.clone()],
+            args: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
+            env: vec!["PATH=/bin".to_owned()],
+            working_dir: String::new(),
+            user: User::default(),
+            security: Security::default(),
+            resources: Resources::default(),
+            mounts: Vec::new(),
+            devices: Vec::new(),
+            pid: NamespaceMode::Pod,
+            tty: false,
+            stdin: false,
+            stdin_once: false,
+            log_path: self.directory.join("logs").join(format!("{id}.log")),
+            stop_signal: None,
+            labels: Default::default(),
+            annotations: Default::default(),
+        }
+    }
+
+    pub async fn start(&self, sandbox: &str, config: ContainerConfig) {
+        let id = config.id.clone();
+        self.runtime.create_container(sandbox, config).await.unwrap();
+        self.runtime.start_container(&id).await.unwrap();
+    }
+
+    pub async fn exit(&self, id: &str) -> ContainerStatus {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let status = self.runtime.container_status(id).await.unwrap();
+            if status.state == ContainerState::Exited {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{id} does not end: {status:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Runs a script in a new container of a sandbox to its end: (exit code, what it wrote).
+    pub async fn script(
+        &self,
+        sandbox: &str,
+        id: &str,
+        script: &str,
+        change: impl FnOnce(&mut ContainerConfig),
+    ) -> (i32, String) {
+        let mut config = self.config(id, script);
+        change(&mut config);
+        self.start(sandbox, config).await;
+        let status = self.exit(id).await;
+        (status.exit_code.unwrap(), self.log(id))
+    }
+
+    /// The text of a log without the times and tags.
+    pub fn log(&self, id: &str) -> String {
+        let text = std::fs::read_to_string(self.directory.join("logs").join(format!("{id}.log"))).unwrap_or_default();
+        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap().to_owned() + "\n").collect()
+    }
+
+    pub fn raw_log(&self, id: &str) -> String {
+        std::fs::read_to_string(self.directory.join("logs").join(format!("{id}.log"))).unwrap_or_default()
+    }
+
+    pub async fn exec(&self, id: &str, script: &str) -> (i32, String) {
+        let args = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        let output = self.runtime.exec_sync(id, args, Duration::from_secs(20)).await.unwrap();
+        (
+            output.exit_code,
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
+    }
+
+    /// Removes every sandbox and checks that nothing is left.
+    pub async fn finish(self) {
+        for sandbox in self.runtime.list_sandboxes().await.unwrap() {
+            self.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+        }
+        assert!(self.runtime.list_containers().await.unwrap().is_empty());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(self.directory.to_str().unwrap()), "{mounts}");
+        for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/memory"] {
+            let group = Path::new(root).join(self.group.strip_prefix("/").unwrap()).join("burstable");
+            let left = std::fs::read_dir(&group).map(|entries| entries.flatten().filter(|e| e.path().is_dir()).count());
+            assert_eq!(left.unwrap_or(0), 0, "groups left in {}", group.display());
+        }
+        if self.remove {
+            remove_groups(&self.group);
+            std::fs::remove_dir_all(&self.directory).unwrap();
+        }
+    }
+}
+
+fn remove_groups(group: &Path) {
+    let relative = group.strip_prefix("/").unwrap();
+    let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
+    roots.extend(std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()));
+    for root in roots {
+        for path in [root.join(relative).join("burstable"), root.join(relative), root.join("kminik-test")] {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
+
+/// A layer with busybox under the names scripts use.
+pub fn busybox_layer(directory: &Path) -> LayerSource {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut entry = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: Option<&str>| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(data.len() as u64);
+        header.set_mtime(1_600_000_000);
+        match link {
+            Some(target) => tar.append_link(&mut header, path, target).unwrap(),
+            None => tar.append_data(&mut header, path, data).unwrap(),
+        }
+    };
+    let mut busybox = Vec::new();
+    std::fs::File::open("/bin/busybox").unwrap().read_to_end(&mut busybox).unwrap();
+    for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
+        entry(name, tar::EntryType::Directory, if name == "tmp" { 0o1777 } else { 0o755 }, &[], None);
+    }
+    entry("bin/busybox", tar::EntryType::Regular, 0o755, &busybox, None);
+    let applets = [
+        "sh", "cat", "echo", "sleep", "id", "ls", "hostname", "readlink", "tty", "stty", "kill", "mkdir", "touch",
+        "dd", "head", "mknod", "wc", "ps", "pwd", "env", "true", "false", "nc", "seq", "grep", "mount", "stat", "tail",
+        "unshare", "rm", "chmod", "date", "sysctl", "trap", "yes", "tr", "usleep", "httpd", "df",
+    ];
+    for applet in applets {
+        entry(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, &[], Some("busybox"));
+    }
+    entry(
+        "etc/passwd",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/home/web:/bin/sh\n",
+        None,
+    );
+    entry("etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nweb:x:1001:\nextra:x:1002:web\n", None);
+    entry("bin/not-a-program", tar::EntryType::Regular, 0o755, b"\x7fELFnonsense", None);
+    entry("bin/not-executable", tar::EntryType::Regular, 0o644, b"#!/bin/sh\n", None);
+    let bytes = tar.into_inner().unwrap();
+    let id = LayerId(format!("sha256:{}", hex::encode(sha2::Sha256::digest(&bytes))));
+    let blob = directory.join("layer.tar");
+    std::fs::write(&blob, bytes).unwrap();
+    LayerSource { id, blob, compression: Compression::None }
+}
