@@ -17,6 +17,7 @@ pub mod intstr;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod path;
 pub mod protobuf;

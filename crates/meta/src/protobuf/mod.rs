@@ -4,7 +4,7 @@
 //! own message. Leaves that JSON writes as text or number (amounts, times, ports) are messages of their own here.
 
 mod read;
-mod wire;
+pub(crate) mod wire;
 mod write;
 
 use serde_json::Value;

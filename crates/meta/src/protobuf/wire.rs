@@ -2,14 +2,14 @@
 
 use super::ProtobufError;
 
-pub(super) const VARINT: u8 = 0;
-pub(super) const FIXED64: u8 = 1;
-pub(super) const BYTES: u8 = 2;
-pub(super) const FIXED32: u8 = 5;
+pub(crate) const VARINT: u8 = 0;
+pub(crate) const FIXED64: u8 = 1;
+pub(crate) const BYTES: u8 = 2;
+pub(crate) const FIXED32: u8 = 5;
 
 /// A value as it stands on the wire.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Wire<'a> {
+pub(crate) enum Wire<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -26,44 +26,44 @@ impl<'a> Wire<'a> {
         }
     }
 
-    pub(super) fn varint(&self, field: u32) -> Result<u64, ProtobufError> {
+    pub(crate) fn varint(&self, field: u32) -> Result<u64, ProtobufError> {
         match self {
             Self::Varint(number) => Ok(*number),
             other => Err(ProtobufError::WireType { field, wire: other.wire_type() }),
         }
     }
 
-    pub(super) fn fixed64(&self, field: u32) -> Result<u64, ProtobufError> {
+    pub(crate) fn fixed64(&self, field: u32) -> Result<u64, ProtobufError> {
         match self {
             Self::Fixed64(number) => Ok(*number),
             other => Err(ProtobufError::WireType { field, wire: other.wire_type() }),
         }
     }
 
-    pub(super) fn bytes(&self, field: u32) -> Result<&'a [u8], ProtobufError> {
+    pub(crate) fn bytes(&self, field: u32) -> Result<&'a [u8], ProtobufError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             other => Err(ProtobufError::WireType { field, wire: other.wire_type() }),
         }
     }
 
-    pub(super) fn text(&self, field: u32) -> Result<&'a str, ProtobufError> {
+    pub(crate) fn text(&self, field: u32) -> Result<&'a str, ProtobufError> {
         std::str::from_utf8(self.bytes(field)?).map_err(|_| ProtobufError::Utf8(field))
     }
 }
 
 /// The fields of a message in the order in which they stand.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(message: &'a [u8]) -> Self {
+    pub(crate) fn new(message: &'a [u8]) -> Self {
         Self { rest: message }
     }
 
     /// The next field's number and value.
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, ProtobufError> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, ProtobufError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-pub(super) fn varint(rest: &mut &[u8]) -> Result<u64, ProtobufError> {
+pub(crate) fn varint(rest: &mut &[u8]) -> Result<u64, ProtobufError> {
     let mut number = 0u64;
     for index in 0..10 {
         let (byte, tail) = rest.split_first().ok_or(ProtobufError::Truncated)?;
@@ -106,7 +106,7 @@ pub(super) fn varint(rest: &mut &[u8]) -> Result<u64, ProtobufError> {
     Err(ProtobufError::Overflow)
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number as u8 & 0x7f) | 0x80);
         number >>= 7;
@@ -114,17 +114,17 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-pub(super) fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
+pub(crate) fn put_number(out: &mut Vec<u8>, field: u32, number: u64) {
     put_varint(out, u64::from(field) << 3 | u64::from(VARINT));
     put_varint(out, number);
 }
 
-pub(super) fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
+pub(crate) fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
     put_varint(out, u64::from(field) << 3 | u64::from(FIXED64));
     out.extend_from_slice(&number.to_bits().to_le_bytes());
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     put_varint(out, u64::from(field) << 3 | u64::from(BYTES));
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
