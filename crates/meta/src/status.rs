@@ -132,7 +132,7 @@ pub struct StatusError {
     /// Text for people.
     pub message: String,
     /// What the failure is about.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
     /// Token by which an expired list can be continued inconsistently; empty for none.
     pub list_continue: String,
 }
@@ -155,7 +155,7 @@ impl StatusError {
     }
 
     fn detailed(reason: Reason, message: String, details: Details) -> Self {
-        Self { reason, message, details: Some(details), list_continue: String::new() }
+        Self { reason, message, details: Some(Box::new(details)), list_continue: String::new() }
     }
 
     /// The object does not exist.

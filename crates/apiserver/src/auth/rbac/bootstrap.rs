@@ -175,7 +175,7 @@ mod tests {
             for rule in Rule::of_role(object) {
                 assert!(!rule.verbs.is_empty(), "{}: a rule without verbs", object.name());
                 let about_resources = !rule.api_groups.is_empty() && !rule.resources.is_empty();
-                assert!(about_resources != !rule.non_resource_urls.is_empty(), "{}: {rule:?}", object.name());
+                assert!(about_resources == rule.non_resource_urls.is_empty(), "{}: {rule:?}", object.name());
             }
             if let Some(role) = super::super::role_of(object) {
                 let plural = if role.namespace.is_some() { "roles" } else { "clusterroles" };
