@@ -25,6 +25,7 @@ mod node_context;
 mod objects;
 mod pods;
 mod probes;
+pub mod server;
 mod volumes;
 
 pub use access::{AccessError, ContainerTarget, SandboxTarget};
