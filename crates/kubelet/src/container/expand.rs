@@ -29,9 +29,32 @@ pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Str
     out
 }
 
+/// As [`expand`], but every name has to be known.
+///
+/// # Errors
+/// The first name that is not.
+pub(crate) fn expand_all(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let missing = std::cell::RefCell::new(None);
+    let expanded = expand(text, |name| {
+        let value = lookup(name);
+        if value.is_none() {
+            missing.borrow_mut().get_or_insert_with(|| name.to_string());
+        }
+        value
+    });
+    missing.into_inner().map_or(Ok(expanded), Err)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unknown_names_are_told() {
+        let lookup = |name: &str| (name == "A").then(|| "a".to_string());
+        assert_eq!(expand_all("$(A)/$$(B)", lookup), Ok("a/$(B)".into()));
+        assert_eq!(expand_all("$(A)/$(B)", lookup), Err("B".into()));
+    }
 
     #[test]
     fn as_upstream() {

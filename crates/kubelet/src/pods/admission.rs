@@ -10,6 +10,22 @@ use crate::config::Capacity;
 use crate::container::sandbox::port_mappings;
 use crate::container::{quantity, resources};
 
+/// Sysctls that cannot harm other pods; others have no place on a node that everyone may use.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
 /// Reads an amount in the unit that a resource is counted in.
 type Read = fn(&Quantity) -> i64;
 
@@ -30,6 +46,11 @@ pub(crate) fn check(pod: &PodView, others: &[std::sync::Arc<PodView>], node: &No
     if selector.into_iter().any(|(key, value)| node.labels.get(key) != Some(value)) {
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
         return reject("NodeAffinity", message.into());
+    }
+    let sysctls = pod.spec().security_context.as_ref().and_then(|c| c.sysctls.as_ref());
+    if let Some(unsafe_one) = sysctls.into_iter().flatten().find(|s| !SAFE_SYSCTLS.contains(&s.name.replace('/', ".").as_str())) {
+        let message = format!("forbidden sysctl: \"{}\" not allowlisted", unsafe_one.name);
+        return reject("SysctlForbidden", message);
     }
     let count = u64::try_from(others.len()).unwrap_or(u64::MAX);
     let room = u64::from(node.max_pods);
@@ -109,6 +130,8 @@ mod tests {
         assert_eq!(check_reason(cpu("1m", 80), &running).as_deref(), Some("NodePorts"));
         let other = serde_json::json!({"nodeName": "n1", "nodeSelector": {"a": "b"}, "containers": []});
         assert_eq!(check_reason(other, &running).as_deref(), Some("NodeAffinity"));
+        let sysctl = serde_json::json!({"nodeName": "n1", "containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}});
+        assert_eq!(check_reason(sysctl, &running).as_deref(), Some("SysctlForbidden"));
         let full = [running[0].clone(), running[0].clone(), running[0].clone()];
         assert_eq!(check_reason(cpu("1m", 81), &full).as_deref(), Some("OutOfpods"));
     }

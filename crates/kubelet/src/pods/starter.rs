@@ -17,7 +17,7 @@ use super::view::{ContainerView, PodView};
 use crate::container::config::{self, ConfigError, Inputs};
 use crate::container::downward::Surroundings;
 use crate::container::env::{self, Objects as EnvObjects};
-use crate::container::expand::expand;
+use crate::container::expand::expand_all;
 use crate::container::{files, termination};
 use crate::hooks;
 use crate::images::PullFailure;
@@ -57,6 +57,8 @@ pub(crate) enum StartError {
     Subpath { mount: String, container: String, source: SubpathError },
     #[error("no volume \"{0}\" for its mount")]
     NoVolume(String),
+    #[error("missing value for \"{name}\" in the subPathExpr of volumeMount \"{mount}\"")]
+    NoVariable { name: String, mount: String },
     #[error("cannot prepare {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
@@ -73,9 +75,12 @@ impl StartError {
     fn reason(&self) -> &'static str {
         match self {
             Self::Image(failure) => failure.reason,
-            Self::Config(_) | Self::Unanswered(_) | Self::Subpath { .. } | Self::NoVolume(_) | Self::Io { .. } => {
-                "CreateContainerConfigError"
-            }
+            Self::Config(_)
+            | Self::Unanswered(_)
+            | Self::Subpath { .. }
+            | Self::NoVolume(_)
+            | Self::NoVariable { .. }
+            | Self::Io { .. } => "CreateContainerConfigError",
             Self::Create(_) => "CreateContainerError",
             Self::Run(_) => "RunContainerError",
             Self::Hook(_) => "PostStartHookError",
@@ -107,7 +112,7 @@ impl StartError {
 pub(crate) async fn start(node: &NodeContext, start: Start) -> Result<(), StartError> {
     let result = begin(node, &start).await;
     if let Err(
-        error @ (StartError::Config(_) | StartError::Subpath { .. } | StartError::Create(_) | StartError::Run(_)),
+        error @ (StartError::Config(_) | StartError::Subpath { .. } | StartError::NoVariable { .. } | StartError::Create(_) | StartError::Run(_)),
     ) = &result
     {
         let text = format!("Error: {error}");
@@ -239,7 +244,7 @@ fn mounts(
     let mut out = Vec::new();
     for (index, mount) in container.spec.volume_mounts.iter().flatten().enumerate() {
         let base = start.volumes.get(&mount.name).ok_or_else(|| StartError::NoVolume(mount.name.clone()))?;
-        let sub = sub_path(mount, env);
+        let sub = sub_path(mount, env)?;
         let source = match sub.as_deref() {
             None => base.clone(),
             Some(sub) => node.volumes.pin_subpath(&view.uid, &mount.name, container.name(), index, base, sub).map_err(
@@ -270,10 +275,13 @@ fn plain(source: PathBuf, target: PathBuf) -> Mount {
     Mount { source, target, read_only: false, recursive_read_only: false, propagation: Propagation::Private }
 }
 
-fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Option<String> {
+/// The subPath of a mount; names in an expression must all be known.
+fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, StartError> {
     let lookup = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let expanded = mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()).map(|text| expand(text, lookup));
-    expanded.or(mount.sub_path.clone()).filter(|s| !s.is_empty())
+    let Some(expression) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) else {
+        return Ok(mount.sub_path.clone().filter(|path| !path.is_empty()));
+    };
+    expand_all(expression, lookup).map(Some).map_err(|name| StartError::NoVariable { name, mount: mount.name.clone() })
 }
 
 fn volume_mount(view: &PodView, mount: &VolumeMount, source: PathBuf) -> Mount {

@@ -29,10 +29,13 @@ use super::view::{Kind, PodView};
 use crate::container::{sandbox, termination};
 use crate::node_context::NodeContext;
 use crate::probes::{Probes, Subject};
-use crate::volumes::{Paths, RENEWAL_RETRY, VolumeError, Volumes};
+use crate::volumes::{Paths, VolumeError, Volumes};
 
 /// Pause before the runtime is asked again after it failed to answer.
 const LOOK_RETRY: Duration = Duration::from_secs(1);
+
+/// Pause before content of volumes that could not be brought up to date is tried again.
+const REFRESH_RETRY: Duration = Duration::from_secs(10);
 
 /// How an operation ended.
 enum Done {
@@ -51,6 +54,8 @@ enum Done {
 enum SandboxError {
     #[error("{0}")]
     Run(#[from] RuntimeError),
+    #[error("user namespaces (hostUsers: false) are not supported by this node")]
+    UserNamespace,
     #[error("cannot write the pod's files: {0}")]
     Files(#[from] std::io::Error),
 }
@@ -83,7 +88,7 @@ pub(crate) struct Worker {
     told: HashMap<String, String>,
     refresh_wanted: bool,
     refreshing: bool,
-    renew_not_before: Option<Timestamp>,
+    refresh_not_before: Option<Timestamp>,
     retry: Backoff,
     stop: CancellationToken,
 }
@@ -124,7 +129,7 @@ impl Worker {
             told: HashMap::new(),
             refresh_wanted: false,
             refreshing: false,
-            renew_not_before: None,
+            refresh_not_before: None,
             retry: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             stop,
         }
@@ -203,24 +208,32 @@ impl Worker {
         let letters = self.entry.inbox.take();
         if let Some(pod) = letters.pod {
             self.writer.observe(&pod);
-            self.refresh_wanted |= pod.metadata.labels != self.view.pod.metadata.labels
-                || pod.metadata.annotations != self.view.pod.metadata.annotations;
+            let (new, old) = (&pod.metadata, &self.view.pod.metadata);
+            if new.labels != old.labels || new.annotations != old.annotations {
+                self.sources_changed();
+            }
             self.view = Arc::new(PodView::new(pod));
             self.entry.view.store(self.view.clone());
         }
         self.memory.gone |= letters.gone;
         if letters.objects_changed {
-            self.refresh_wanted = true;
-            self.memory.failures.retain(|_, failure| failure.reason != "CreateContainerConfigError");
-            if matches!(self.memory.volumes, VolumeState::Failed { .. }) {
-                self.memory.volumes = VolumeState::Unmounted;
-            }
+            self.sources_changed();
         }
         for (id, news) in letters.verdicts {
             let verdicts = self.memory.verdicts.entry(id).or_default();
             verdicts.started = news.started.or(verdicts.started);
             verdicts.ready = news.ready.or(verdicts.ready);
             verdicts.kill = news.kill.or(verdicts.kill.take());
+        }
+    }
+
+    /// What volumes and environments are made from is not what it was: what failed for it is tried again at once.
+    fn sources_changed(&mut self) {
+        self.refresh_wanted = true;
+        self.refresh_not_before = None;
+        self.memory.failures.retain(|_, failure| failure.reason != "CreateContainerConfigError");
+        if matches!(self.memory.volumes, VolumeState::Failed { .. }) {
+            self.memory.volumes = VolumeState::Unmounted;
         }
     }
 
@@ -436,7 +449,8 @@ impl Worker {
             Done::Refreshed(result) => {
                 self.refreshing = false;
                 if let Err(error) = result {
-                    self.renew_not_before = Some(plus(now, RENEWAL_RETRY));
+                    self.refresh_wanted = true;
+                    self.refresh_not_before = Some(plus(now, REFRESH_RETRY));
                     self.node.recorder.event(
                         about(&self.view, None),
                         EventType::Warning,
@@ -513,6 +527,7 @@ impl Worker {
             | StartError::Unanswered(_)
             | StartError::Subpath { .. }
             | StartError::NoVolume(_)
+            | StartError::NoVariable { .. }
             | StartError::Io { .. } => {}
         }
         self.memory.failures.insert(name.to_string(), failure);
@@ -542,19 +557,20 @@ impl Worker {
         if self.memory.volumes != VolumeState::Mounted || plan.terminal || !Volumes::live(&self.view) {
             return None;
         }
-        let due =
-            self.node.volumes.renew_at(&self.view.uid).map(|at| self.renew_not_before.map_or(at, |not| at.max(not)));
         if self.refreshing {
             return None;
         }
-        if self.refresh_wanted || due.is_some_and(|at| at <= now) {
-            self.refresh_wanted = false;
-            self.refreshing = true;
-            let (node, view) = (self.node.clone(), self.view.clone());
-            self.operations.spawn(async move { Done::Refreshed(set_up_volumes(&node, &view).await) });
-            return None;
+        let renewal = self.node.volumes.renew_at(&self.view.uid);
+        let due = if self.refresh_wanted { Some(now) } else { renewal }?;
+        let due = self.refresh_not_before.map_or(due, |not_before| due.max(not_before));
+        if due > now {
+            return Some(due);
         }
-        due
+        self.refresh_wanted = false;
+        self.refreshing = true;
+        let (node, view) = (self.node.clone(), self.view.clone());
+        self.operations.spawn(async move { Done::Refreshed(set_up_volumes(&node, &view).await) });
+        None
     }
 
     fn pod_ip(&self, seen: &Observed) -> Option<std::net::IpAddr> {
@@ -596,6 +612,9 @@ async fn run_sandbox(
     view: &PodView,
     config: kminik_runtime::SandboxConfig,
 ) -> Result<(), SandboxError> {
+    if view.spec().host_users == Some(false) {
+        return Err(SandboxError::UserNamespace);
+    }
     let id = config.id.clone();
     let status = match node.runtime.run_sandbox(config).await {
         Ok(status) => status,

@@ -25,6 +25,9 @@ pub(super) async fn resolve(client: &kube::Client, namespace: &str, name: &str) 
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let found = volumes.get_opt(&volume).await.map_err(api_error("persistentvolume", &volume))?;
     let spec = found.and_then(|pv| pv.spec).ok_or(VolumeError::NoVolume(volume))?;
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err(VolumeError::Unsupported);
+    }
     if let Some(source) = &spec.host_path {
         local::host_path(source)?;
         return Ok(Found { path: PathBuf::from(&source.path), owned_by_group: false });

@@ -22,7 +22,6 @@ use crate::objects::{Objects, Unanswered};
 use crate::pods::view::PodView;
 
 pub(crate) use subpath::SubpathError;
-pub(crate) use token::RENEWAL_RETRY;
 
 /// Where the volumes of a pod are on the node, by name.
 pub(crate) type Paths = BTreeMap<String, PathBuf>;

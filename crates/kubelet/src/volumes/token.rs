@@ -1,7 +1,6 @@
 //! Tokens of service accounts, bound to their pod, kept until 80 % of their life is over.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection};
@@ -89,6 +88,3 @@ impl Tokens {
         self.kept.lock().retain(|key, _| key.pod != pod);
     }
 }
-
-/// Least time between two attempts to renew a token that cannot be had.
-pub(crate) const RENEWAL_RETRY: Duration = Duration::from_secs(10);
