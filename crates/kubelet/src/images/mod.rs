@@ -1,8 +1,10 @@
 //! Images as the kubelet needs them: found by reference, pulled with credentials, told what they run.
 
 mod puller;
+mod stored;
 
 pub(crate) use puller::{PullFailure, Puller};
+pub use stored::StoredImages;
 
 use std::collections::BTreeMap;
 

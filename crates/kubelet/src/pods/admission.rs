@@ -48,7 +48,9 @@ pub(crate) fn check(pod: &PodView, others: &[std::sync::Arc<PodView>], node: &No
         return reject("NodeAffinity", message.into());
     }
     let sysctls = pod.spec().security_context.as_ref().and_then(|c| c.sysctls.as_ref());
-    if let Some(unsafe_one) = sysctls.into_iter().flatten().find(|s| !SAFE_SYSCTLS.contains(&s.name.replace('/', ".").as_str())) {
+    if let Some(unsafe_one) =
+        sysctls.into_iter().flatten().find(|s| !SAFE_SYSCTLS.contains(&s.name.replace('/', ".").as_str()))
+    {
         let message = format!("forbidden sysctl: \"{}\" not allowlisted", unsafe_one.name);
         return reject("SysctlForbidden", message);
     }

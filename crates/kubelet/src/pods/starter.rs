@@ -112,7 +112,11 @@ impl StartError {
 pub(crate) async fn start(node: &NodeContext, start: Start) -> Result<(), StartError> {
     let result = begin(node, &start).await;
     if let Err(
-        error @ (StartError::Config(_) | StartError::Subpath { .. } | StartError::NoVariable { .. } | StartError::Create(_) | StartError::Run(_)),
+        error @ (StartError::Config(_)
+        | StartError::Subpath { .. }
+        | StartError::NoVariable { .. }
+        | StartError::Create(_)
+        | StartError::Run(_)),
     ) = &result
     {
         let text = format!("Error: {error}");
