@@ -1,0 +1,172 @@
+//! The cluster's server: a zone that follows the API.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use hickory_proto::rr::Name;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kminik_base::component::{BoxError, Component, Ready};
+use kminik_client::Informers;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::forward::{Forwarder, ForwarderConfig};
+use crate::health;
+use crate::server::{DnsServer, ListenError};
+use crate::zone::Zone;
+
+#[derive(Clone, Debug)]
+pub struct ClusterDnsConfig {
+    /// UDP and TCP; `0.0.0.0:53`.
+    pub listen: SocketAddr,
+    /// `/health`, from the start; `0.0.0.0:8080`.
+    pub health: SocketAddr,
+    /// `/ready`, once the zone has been read; `0.0.0.0:8181`.
+    pub ready: SocketAddr,
+    /// `cluster.local`.
+    pub domain: String,
+    /// Where the upstream resolvers are named; `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+}
+
+impl Default for ClusterDnsConfig {
+    fn default() -> Self {
+        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        Self {
+            listen: any(53),
+            health: any(8080),
+            ready: any(8181),
+            domain: "cluster.local".to_owned(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    #[error("domain {domain:?} is not a DNS name")]
+    Domain {
+        domain: String,
+        #[source]
+        source: hickory_proto::ProtoError,
+    },
+    #[error("the pod's access to the API server cannot be read")]
+    InCluster(#[source] kube::config::InClusterError),
+    #[error("the API client cannot be made")]
+    Client(#[source] kube::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// What the coredns pod runs: the server with the pod's own service account, until `stop`. Needs a process-wide TLS provider.
+///
+/// # Errors
+/// If the pod's credentials cannot be read or a port cannot be bound.
+pub async fn serve_cluster(config: ClusterDnsConfig, stop: CancellationToken) -> Result<(), BoxError> {
+    let access = kube::Config::incluster_env().map_err(DnsError::InCluster)?;
+    let client = kube::Client::try_from(access).map_err(DnsError::Client)?;
+    Arc::new(ClusterDns::new(config, client)?).run(stop, Ready::detached()).await
+}
+
+/// Serves the cluster's names. Until they have been read it answers nothing, so that a name that is there is never denied.
+pub struct ClusterDns {
+    config: ClusterDnsConfig,
+    domain: Name,
+    client: kube::Client,
+}
+
+impl ClusterDns {
+    /// `client` needs to list and watch Services, EndpointSlices and Namespaces.
+    ///
+    /// # Errors
+    /// If the domain is not a name.
+    pub fn new(config: ClusterDnsConfig, client: kube::Client) -> Result<Self, DnsError> {
+        let name = Name::from_ascii(&config.domain);
+        let mut domain = name.map_err(|source| DnsError::Domain { domain: config.domain.clone(), source })?;
+        domain.set_fqdn(true);
+        Ok(Self { config, domain, client })
+    }
+}
+
+/// The zone is read again at most this often.
+const REST: Duration = Duration::from_millis(20);
+
+impl Component for ClusterDns {
+    fn name(&self) -> &'static str {
+        "dns"
+    }
+
+    fn run(self: Arc<Self>, stop: CancellationToken, ready: Ready) -> BoxFuture<'static, Result<(), BoxError>> {
+        Box::pin(async move {
+            // Ends everything also when this future is dropped.
+            let stopping = stop.child_token().drop_guard();
+            let stop = stopping.token();
+            let (udp, tcp) = DnsServer::bind(self.config.listen).await?;
+            let health = listen(self.config.health).await?;
+            let readiness = listen(self.config.ready).await?;
+            let has_zone = Arc::new(AtomicBool::new(false));
+            let zone_read = has_zone.clone();
+            let probes = futures::future::join(
+                health::serve(health, || true),
+                health::serve(readiness, move || zone_read.load(Ordering::Relaxed)),
+            );
+
+            let informers = Informers::new(self.client.clone(), stop.clone());
+            let services = informers.get::<Service>();
+            let slices = informers.get::<EndpointSlice>();
+            let namespaces = informers.get::<Namespace>();
+            let changed = Arc::new(Notify::new());
+            let notify = |changed: &Arc<Notify>| {
+                let changed = changed.clone();
+                move || changed.notify_one()
+            };
+            let (one, two, three) = (notify(&changed), notify(&changed), notify(&changed));
+            let _services = services.subscribe(move |_| one());
+            let _slices = slices.subscribe(move |_| two());
+            let _namespaces = namespaces.subscribe(move |_| three());
+            let forwarder = ForwarderConfig { resolv_conf: self.config.resolv_conf.clone(), loopback: false };
+            let server = Arc::new(DnsServer::new(Forwarder::new(forwarder)));
+
+            let follow = async {
+                let synced =
+                    futures::future::join3(services.wait_synced(), slices.wait_synced(), namespaces.wait_synced());
+                if synced.await != (true, true, true) {
+                    return;
+                }
+                let read = || {
+                    let (services, slices) = (services.list(), slices.list());
+                    Arc::new(Zone::new(self.domain.clone(), &services, &slices, &namespaces.list()))
+                };
+                server.set_zone(read());
+                let serve = tokio::spawn(server.clone().serve(udp, tcp, stop.clone()));
+                has_zone.store(true, Ordering::Relaxed);
+                ready.set_ready();
+                let prober = server.clone();
+                tokio::spawn(async move { prober.forwarder().probe_for_loop().await });
+                while !serve.is_finished() {
+                    changed.notified().await;
+                    let started = Instant::now();
+                    server.set_zone(read());
+                    tokio::time::sleep(REST.max(started.elapsed() * 4)).await;
+                }
+            };
+            tokio::select! {
+                () = follow => {}
+                _ = probes => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        })
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
+}
