@@ -146,6 +146,13 @@ impl Keeper {
         let (name, args) = self.config.program.split_first().ok_or(KeeperError::NoProgram)?;
         let mut command = Command::new(name);
         command.args(args).envs(self.config.env.iter().cloned()).stdin(Stdio::null());
+        // SAFETY: the function makes calls only that are safe between fork and exec.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+                crate::sys::signals::reset();
+                Ok(())
+            });
+        }
         let child = command.spawn().map_err(step("start the node process"))?;
         Ok(child.id().cast_signed())
     }

@@ -46,6 +46,7 @@ pub(super) fn execute(args: &[String], env: &[String]) -> String {
     let (Ok(program), Ok(args), Ok(env)) = (CString::new(program), strings(args), strings(env)) else {
         return format!("exec: {name:?}: a NUL byte in the arguments or the environment");
     };
+    crate::sys::signals::reset();
     match nix::unistd::execve(&program, &args, &env) {
         Ok(never) => match never {},
         Err(error) => format!("exec {name}: {}", lower(error.desc())),

@@ -19,6 +19,20 @@ pub(crate) mod raw {
     }
 }
 
+/// No signal is blocked, ignored or handled any more: what a program expects that is about to be executed. May be called in a forked child.
+pub(crate) fn reset() {
+    // SAFETY: an all-zero sigset is a valid place for the calls below, which are safe in a forked child; numbers that cannot be changed
+    // are refused by the kernel.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        for number in 1..=libc::SIGRTMAX() {
+            libc::signal(number, libc::SIG_DFL);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
 /// Signals that are no longer delivered but read from here.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -26,7 +40,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Must be called while the process has one thread. Programs started by `std::process` get an empty mask.
+    /// Must be called while the process has one thread. Programs started later inherit it, see [`reset`].
     pub(crate) fn block(numbers: &[i32]) -> io::Result<Signals> {
         // SAFETY: an all-zero sigset is a valid empty one, and the calls below only change it.
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };

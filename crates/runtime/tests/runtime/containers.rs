@@ -96,6 +96,8 @@ async fn exec() {
     let (code, text) = tokio::join!(pods.runtime.exec("long", request, streams), talk);
     assert_eq!((code.unwrap(), text.as_str()), (5, "through"));
 
+    let (_, signals) = pods.exec("long", "grep Sig /proc/1/status").await;
+    assert!(signals.contains("SigBlk:\t0000000000000000") && !signals.contains("SigIgn:\t0000000000001"), "{signals}");
     // A failed exec leaves nothing that blocks the end.
     let started = Instant::now();
     pods.runtime.stop_container("long", Duration::from_secs(10)).await.unwrap();
@@ -152,7 +154,8 @@ async fn namespaces_of_a_sandbox() {
     let status = pods.sandbox("a").await;
     assert_eq!(status.ips.len(), 1);
     let show = "for n in net ipc uts pid mnt; do readlink /proc/self/ns/$n; done";
-    let (_, one) = pods.script("a", "one", show, |_| {}).await;
+    pods.start("a", pods.config("one", "sleep 1000")).await;
+    let (_, one) = pods.exec("one", show).await;
     let (_, two) = pods.script("a", "two", show, |_| {}).await;
     let (one, two): (Vec<&str>, Vec<&str>) = (one.lines().collect(), two.lines().collect());
     assert_eq!(one[..3], two[..3], "net, ipc and uts are the sandbox'");

@@ -22,6 +22,8 @@ pub fn main(tests: &[&[Test]]) -> ! {
     let code = match role {
         "__suite" => suite(tests, &args[1..]),
         "__init" => init(&args[1..]),
+        "__worker" => crate::adoption::worker(&args[1..]),
+        "__creator" => crate::node::creator(&args[1..]),
         "__node" => crate::node::inside(&args[1..]),
         _ => keep(&args),
     };

@@ -4,12 +4,14 @@
 //! containers' processes have a reaper as they have in a node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod adoption;
 mod containers;
 mod harness;
+mod layers;
 mod node;
 mod pods;
 
-const TESTS: &[&[harness::Test]] = &[containers::ALL, node::ALL];
+const TESTS: &[&[harness::Test]] = &[containers::ALL, layers::ALL, adoption::ALL, node::ALL];
 
 fn main() {
     kminik_runtime::helper::dispatch_if_requested();

@@ -1,13 +1,21 @@
 //! Nodes: machines made of containers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures::FutureExt;
+use kminik_runtime::Runtime;
 use kminik_runtime::node::{NodeContainer, NodeSpec, NodeState};
 
 use crate::harness::{Test, eventually, node_rootfs};
+use crate::pods::Pods;
 
-pub const ALL: &[Test] = &[Test { name: "node::life", run: || life().boxed_local() }];
+pub const ALL: &[Test] = &[
+    Test { name: "node::life", run: || life().boxed_local() },
+    Test { name: "node::pods_in_a_node", run: || pods_in_a_node().boxed_local() },
+    Test { name: "node::a_pod_that_eats_all_memory", run: || memory().boxed_local() },
+    Test { name: "node::killed_creator", run: || killed_creator().boxed_local() },
+];
 
 /// What the node process of a test does, inside of the node.
 pub fn inside(args: &[String]) -> i32 {
@@ -18,6 +26,8 @@ pub fn inside(args: &[String]) -> i32 {
             let _ = std::io::Read::read(&mut &read, &mut [0]);
             0
         }
+        Some("pods") => pods_inside(),
+        Some("hungry") => hungry_pod(),
         other => panic!("unknown scenario {other:?}"),
     }
 }
@@ -85,4 +95,111 @@ async fn life() {
     assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts_before);
     assert!(!state.exists());
     assert!(!std::path::Path::new("/sys/fs/cgroup/memory/kminik/runtime-life").exists());
+}
+
+fn block_on(work: impl Future<Output = ()>) -> i32 {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(work);
+    0
+}
+
+/// Containers made by the library in a container made by the library.
+fn pods_inside() -> i32 {
+    block_on(async {
+        let directory = Path::new("/var/pods");
+        std::fs::create_dir_all(directory).unwrap();
+        let pods = Pods::at(directory, Path::new("/pods")).await;
+        pods.sandbox("a").await;
+        let (code, text) = pods.script("a", "hello", "echo hello; hostname; exit 7", |_| {}).await;
+        assert_eq!((code, text.as_str()), (7, "hello\na-host\n"));
+        let (code, _) = pods
+            .script("a", "hungry", "dd if=/dev/zero of=/dev/null bs=200M count=1", |config| {
+                config.resources.memory_limit_bytes = Some(16 << 20);
+            })
+            .await;
+        assert_eq!(code, 137);
+        pods.start("a", pods.config("long", "sleep 1000")).await;
+        assert_eq!(pods.exec("long", "echo exec").await, (0, "exec\n".to_owned()));
+        let script = "mknod /disk b 7 0; dd if=/disk of=/dev/null bs=1 count=1";
+        let (_, text) = pods.script("a", "device", script, |_| {}).await;
+        assert!(text.contains("not permitted"), "{text}");
+        pods.runtime.stop_container("long", Duration::from_millis(100)).await.unwrap();
+        pods.finish().await;
+        println!("pods passed");
+    })
+}
+
+async fn pods_in_a_node() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let spec = spec(directory.path(), "runtime-pods", "pods");
+    let node = NodeContainer::create(&spec).await.unwrap();
+    node.start().unwrap();
+    let read_log = || std::fs::read_to_string(&spec.console_log).unwrap_or_default();
+    eventually("the node's suite ends", || node.state() == NodeState::Stopped).await;
+    assert!(read_log().contains("pods passed"), "{}", read_log());
+    NodeContainer::delete(&spec.state_dir, "runtime-pods").await.unwrap();
+}
+
+/// A pod without limits takes what it gets; the node process goes on.
+fn hungry_pod() -> i32 {
+    block_on(async {
+        let directory = Path::new("/var/pods");
+        std::fs::create_dir_all(directory).unwrap();
+        let pods = Pods::at(directory, Path::new("/pods")).await;
+        pods.sandbox("a").await;
+        // What it writes there is memory.
+        let (code, _) = pods.script("a", "hungry", "yes 0123456789abcdef > /dev/shm/x; tail /dev/zero", |_| {}).await;
+        assert_eq!(code, 137);
+        assert_eq!(pods.exit("hungry").await.reason.as_deref(), Some("OOMKilled"));
+        assert_eq!(pods.script("a", "next", "echo well", |_| {}).await.1, "well\n");
+        pods.finish().await;
+        println!("still here");
+    })
+}
+
+async fn memory() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let spec = NodeSpec { memory_bytes: Some(600 << 20), ..spec(directory.path(), "runtime-memory", "hungry") };
+    let node = NodeContainer::create(&spec).await.unwrap();
+    node.start().unwrap();
+    let read_log = || std::fs::read_to_string(&spec.console_log).unwrap_or_default();
+    eventually("the node's suite ends", || node.state() == NodeState::Stopped).await;
+    assert!(read_log().contains("still here"), "{}", read_log());
+    NodeContainer::delete(&spec.state_dir, "runtime-memory").await.unwrap();
+}
+
+/// What `__creator` does: makes and starts a node until it is killed.
+pub fn creator(args: &[String]) -> i32 {
+    let directory = Path::new(&args[0]).to_owned();
+    block_on(async move {
+        let text = std::fs::read(directory.join("spec.json")).unwrap();
+        let spec: NodeSpec = serde_json::from_slice(&text).unwrap();
+        let node = NodeContainer::create(&spec).await.unwrap();
+        node.start().unwrap();
+        std::future::pending::<()>().await;
+    })
+}
+
+/// The command line is killed at any moment of a creation: deletion leaves nothing, and the next creation works.
+async fn killed_creator() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let spec = spec(directory.path(), "runtime-killed", "idle");
+    std::fs::write(directory.path().join("spec.json"), serde_json::to_vec(&spec).unwrap()).unwrap();
+    let mounts_before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for round in 0..12 {
+        let mut child =
+            std::process::Command::new("/proc/self/exe").arg("__creator").arg(directory.path()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(5 + 17 * round)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        NodeContainer::delete(&spec.state_dir, "runtime-killed").await.unwrap();
+        assert!(!spec.state_dir.exists());
+        assert!(!Path::new("/sys/fs/cgroup/memory/kminik/runtime-killed").exists());
+        assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts_before, "round {round}");
+    }
+    let node = NodeContainer::create(&spec).await.unwrap();
+    node.start().unwrap();
+    assert_eq!(node.state(), NodeState::Running);
+    node.kill().await.unwrap();
+    NodeContainer::delete(&spec.state_dir, "runtime-killed").await.unwrap();
 }

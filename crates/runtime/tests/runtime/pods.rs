@@ -64,7 +64,11 @@ impl Pods {
     }
 
     pub async fn at(directory: &Path, group: &Path) -> Pods {
-        let runtime = LibcontainerRuntime::new(runtime_config(directory, group)).await.unwrap();
+        Pods::with(directory, group, runtime_config(directory, group)).await
+    }
+
+    pub async fn with(directory: &Path, group: &Path, config: RuntimeConfig) -> Pods {
+        let runtime = LibcontainerRuntime::new(config).await.unwrap();
         let layer = busybox_layer(directory);
         runtime.ensure_layer(layer.clone()).await.unwrap();
         Pods { runtime, directory: directory.to_owned(), layer: layer.id, group: group.to_owned(), remove: false }
@@ -175,13 +179,14 @@ impl Pods {
             assert_eq!(left.unwrap_or(0), 0, "groups left in {}", group.display());
         }
         if self.remove {
-            remove_groups(&self.group);
-            std::fs::remove_dir_all(&self.directory).unwrap();
+            remove_all(&self.directory, &self.group);
         }
     }
 }
 
-fn remove_groups(group: &Path) {
+/// The group and directory of a test.
+pub fn remove_all(directory: &Path, group: &Path) {
+    std::fs::remove_dir_all(directory).unwrap();
     let relative = group.strip_prefix("/").unwrap();
     let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
     roots.extend(std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path()));
