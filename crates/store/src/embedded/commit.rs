@@ -2,6 +2,7 @@
 //! writes it, and only then publishes and answers.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,6 +14,9 @@ use super::disk::{Disk, Expiry, WriteBatch};
 use super::hub::Hub;
 use super::state::Snapshot;
 use crate::api::{Compare, Op, Revision, StoreError, Txn, TxnResult};
+
+/// Pause before a full disk is tried again.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// A batch takes no further transaction once it holds this many.
 const BATCH_TRANSACTIONS: usize = 4096;
@@ -37,15 +41,30 @@ pub(crate) enum Request {
     },
 }
 
+impl Request {
+    /// Answers with a failure. A caller that has gone does not mind.
+    fn refuse(self, error: &StoreError) {
+        match self {
+            Request::Txn { reply, .. } => drop(reply.send(Err(repeat(error)))),
+            Request::Compact { reply, .. } | Request::Close { reply } => drop(reply.send(Err(repeat(error)))),
+        }
+    }
+}
+
 /// The commit thread's own state.
 #[derive(Debug)]
 pub(crate) struct Committer {
     pub(crate) requests: Receiver<Request>,
-    pub(crate) disk: Disk,
+    /// `None` while the file cannot be written; it is made anew before the next batch.
+    pub(crate) disk: Option<Disk>,
+    /// Where the file is, if it can be made anew.
+    pub(crate) path: Option<PathBuf>,
     pub(crate) hub: Arc<Hub>,
     /// The state after everything decided so far. Ahead of the hub only while a batch is being written.
     pub(crate) pending: Snapshot,
     pub(crate) expiries: Expiries,
+    /// While the disk is full: when the file may be tried again, and keys may expire again.
+    pub(crate) retry_after: Instant,
     pub(crate) history_bytes: usize,
 }
 
@@ -74,7 +93,10 @@ impl Committer {
         while close.is_none() {
             let first = match self.expiries.next_due() {
                 None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => self.requests.recv_timeout(due.saturating_duration_since(Instant::now())),
+                Some(due) => {
+                    let due = due.max(self.retry_after);
+                    self.requests.recv_timeout(due.saturating_duration_since(Instant::now()))
+                }
             };
             let first = match first {
                 Ok(request) => Some(request),
@@ -83,6 +105,15 @@ impl Committer {
             };
             match self.batch(first) {
                 Ok(reply) => close = reply,
+                Err(error @ StoreError::NoSpace(_)) if self.path.is_some() => {
+                    let now = Instant::now();
+                    if now >= self.retry_after {
+                        tracing::error!(error = &error as &dyn std::error::Error, "the store has no space");
+                        self.retry_after = now + FULL_PAUSE;
+                    }
+                    self.pending = self.hub.snapshot();
+                    self.disk = None;
+                }
                 Err(error) => {
                     // What the failed write left on the disk is unknown, so nothing more may be decided on top of it.
                     tracing::error!(error = &error as &dyn std::error::Error, "the store stops writing");
@@ -91,7 +122,7 @@ impl Committer {
             }
         }
         self.hub.close();
-        let closed = self.disk.close();
+        let closed = self.disk.map_or(Ok(()), Disk::close);
         match close {
             // Nobody waits any more if the receiver is gone.
             Some(reply) => drop(reply.send(closed)),
@@ -107,15 +138,18 @@ impl Committer {
     fn refuse(self, error: &StoreError) {
         self.hub.close();
         while let Ok(request) = self.requests.recv() {
-            match request {
-                Request::Txn { reply, .. } => drop(reply.send(Err(repeat(error)))),
-                Request::Compact { reply, .. } | Request::Close { reply } => drop(reply.send(Err(repeat(error)))),
-            }
+            request.refuse(error);
         }
     }
 
     /// Decides, writes, publishes and answers one batch; gives the reply of a close request among it.
     fn batch(&mut self, first: Option<Request>) -> Result<Option<Reply<()>>, StoreError> {
+        if let Err(error) = self.mend() {
+            if let Some(request) = first {
+                request.refuse(&error);
+            }
+            return Err(error);
+        }
         let mut batch = WriteBatch::default();
         let mut answers = Answers::default();
         let mut next = first;
@@ -125,7 +159,9 @@ impl Committer {
                 next = self.requests.try_recv().ok();
             }
         }
-        for key in self.expiries.take_due(Instant::now()) {
+        let now = Instant::now();
+        let due = if now < self.retry_after { Vec::new() } else { self.expiries.take_due(now) };
+        for key in due {
             let revision = self.pending.revision + 1;
             if let Some(event) = self.pending.delete(&key, revision) {
                 self.pending.revision = revision;
@@ -137,13 +173,31 @@ impl Committer {
         }
         if !batch.events.is_empty() || batch.compact.is_some() {
             batch.revision = self.pending.revision;
-            if let Err(error) = self.disk.write(&batch, &self.pending) {
+            if let Err(error) = self.write(&batch) {
                 answers.fail(&error);
+                self.expiries.roll_back();
                 return Err(error);
             }
+            self.expiries.journal.clear();
             self.hub.publish(self.pending.clone(), batch.events.into(), batch.compact);
         }
         Ok(answers.send())
+    }
+
+    /// Makes the file anew if it was given up; not more often than the pause allows, for that writes everything.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        if let (None, Some(path)) = (&self.disk, &self.path) {
+            if Instant::now() < self.retry_after {
+                return Err(StoreError::NoSpace(std::io::ErrorKind::StorageFull.into()));
+            }
+            self.disk = Some(self.hub.replace_file(path, self.expiries.remaining())?);
+            tracing::info!("the store's file was made anew");
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: &WriteBatch) -> Result<(), StoreError> {
+        self.disk.as_ref().map_or(Err(StoreError::Closed), |disk| disk.write(batch, &self.pending))
     }
 
     fn decide(&mut self, request: Request, batch: &mut WriteBatch, answers: &mut Answers) {
@@ -250,6 +304,8 @@ fn repeat(error: &StoreError) -> StoreError {
 pub(crate) struct Expiries {
     by_time: BTreeSet<(Instant, Bytes)>,
     by_key: HashMap<Bytes, Instant>,
+    /// What the keys had before the batch that is being decided, in order.
+    journal: Vec<(Bytes, Option<Instant>)>,
 }
 
 impl Expiries {
@@ -259,20 +315,51 @@ impl Expiries {
         let mut expiries = Expiries::default();
         for (key, expiry) in saved {
             let remaining = Duration::from_millis(expiry.at_unix_ms.saturating_sub(now_unix_ms)).min(expiry.ttl);
-            expiries.set(key, now + remaining);
+            expiries.put(&key, Some(now + remaining));
         }
         expiries
     }
 
     fn set(&mut self, key: Bytes, due: Instant) {
-        self.by_time.insert((due, key.clone()));
-        self.by_key.insert(key, due);
+        let before = self.put(&key, Some(due));
+        self.journal.push((key, before));
     }
 
     fn forget(&mut self, key: &Bytes) {
-        if let Some(due) = self.by_key.remove(key) {
-            self.by_time.remove(&(due, key.clone()));
+        if self.by_key.contains_key(key) {
+            let before = self.put(key, None);
+            self.journal.push((key.clone(), before));
         }
+    }
+
+    /// Undoes everything since the journal was cleared.
+    fn roll_back(&mut self) {
+        while let Some((key, before)) = self.journal.pop() {
+            self.put(&key, before);
+        }
+    }
+
+    /// Gives the key this end, or none; tells what it had.
+    fn put(&mut self, key: &Bytes, due: Option<Instant>) -> Option<Instant> {
+        let before = self.by_key.remove(key);
+        if let Some(before) = before {
+            self.by_time.remove(&(before, key.clone()));
+        }
+        if let Some(due) = due {
+            self.by_time.insert((due, key.clone()));
+            self.by_key.insert(key.clone(), due);
+        }
+        before
+    }
+
+    /// What is left of each time to live.
+    fn remaining(&self) -> super::disk::Expiries {
+        let (now, now_unix_ms) = (Instant::now(), unix_ms());
+        let left = |(key, due): (&Bytes, &Instant)| {
+            let ttl = due.saturating_duration_since(now);
+            (key.clone(), Expiry { ttl, at_unix_ms: now_unix_ms.saturating_add(millis(ttl)) })
+        };
+        self.by_key.iter().map(left).collect()
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -280,14 +367,9 @@ impl Expiries {
     }
 
     fn take_due(&mut self, now: Instant) -> Vec<Bytes> {
-        let mut keys = Vec::new();
-        while let Some((due, _)) = self.by_time.first()
-            && *due <= now
-            && let Some((_, key)) = self.by_time.pop_first()
-        {
-            self.by_key.remove(&key);
-            keys.push(key);
-        }
+        let due = self.by_time.iter().take_while(|(due, _)| *due <= now);
+        let keys: Vec<Bytes> = due.map(|(_, key)| key.clone()).collect();
+        keys.iter().for_each(|key| self.forget(key));
         keys
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
 
 use super::state::{Log, Slot, Snapshot};
 use crate::api::{Event, EventKind, Record, Revision, StoreError};
@@ -40,6 +40,9 @@ pub(crate) struct Expiry {
     pub(crate) at_unix_ms: u64,
 }
 
+/// The times to live by key.
+pub(crate) type Expiries = HashMap<Bytes, Expiry>;
+
 /// What the file held.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -53,7 +56,7 @@ pub(crate) struct Loaded {
 pub(crate) struct WriteBatch {
     pub(crate) events: Vec<Event>,
     /// The time to live of the keys that have one after this batch.
-    pub(crate) expiries: HashMap<Bytes, Expiry>,
+    pub(crate) expiries: Expiries,
     /// The newest revision after this batch.
     pub(crate) revision: Revision,
     /// Forget the history up to and including this revision.
@@ -69,10 +72,41 @@ impl Disk {
     /// Opens or creates the file. A new file appears under its name only when it is complete.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         if !path.try_exists().map_err(StoreError::Io)? {
-            create(path)?;
+            let draft = Draft::new(path)?;
+            match draft.finish()?.persist_noclobber(path) {
+                Ok(_) => sync_directory(path)?,
+                // Someone else created it meanwhile; opening it tells whether they still hold it.
+                Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(from_io(error.error)),
+            }
         }
         let db = builder().open(path).map_err(from_redb)?;
         Ok(Disk { db })
+    }
+
+    /// Replaces the file by a new one that holds this state and nothing else. Needed where a write has failed for want of
+    /// space: what such a failure left in the old file cannot be known.
+    pub(crate) fn replace(path: &Path, state: &Snapshot, log: &Log, expiries: Expiries) -> Result<Self, StoreError> {
+        let draft = Draft::new(path)?;
+        let write = draft.db.begin_write().map_err(from_redb)?;
+        let kept = log.since(log.compacted() + 1)?;
+        write_history(&write, kept.iter().flat_map(|events| events.iter()))?;
+        {
+            let mut meta = write.open_table(META).map_err(from_redb)?;
+            meta.insert("revision", state.revision).map_err(from_redb)?;
+            meta.insert("compacted", log.compacted()).map_err(from_redb)?;
+            let mut current = write.open_table(CURRENT).map_err(from_redb)?;
+            let mut buffer = Vec::new();
+            for (key, slot) in &state.map {
+                buffer.clear();
+                encode_slot(slot, expiries.get(key).copied(), &mut buffer);
+                current.insert(&key[..], buffer.as_slice()).map_err(from_redb)?;
+            }
+        }
+        write.commit().map_err(from_redb)?;
+        draft.finish()?.persist(path).map_err(|error| from_io(error.error))?;
+        sync_directory(path)?;
+        Disk::open(path)
     }
 
     pub(crate) fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
@@ -123,25 +157,18 @@ impl Disk {
         {
             let mut meta = write.open_table(META).map_err(from_redb)?;
             meta.insert("revision", batch.revision).map_err(from_redb)?;
-            let mut history = write.open_table(HISTORY).map_err(from_redb)?;
             if let Some(revision) = batch.compact {
                 meta.insert("compacted", revision).map_err(from_redb)?;
+                let mut history = write.open_table(HISTORY).map_err(from_redb)?;
                 history.retain_in(..(revision + 1, 0), |_, _| false).map_err(from_redb)?;
             }
             let mut current = write.open_table(CURRENT).map_err(from_redb)?;
             let mut buffer = Vec::new();
-            let (mut revision, mut index) = (0, 0);
             for event in &batch.events {
-                index = if event.record.mod_revision == revision { index + 1 } else { 0 };
-                revision = event.record.mod_revision;
-                buffer.clear();
-                encode_change(event, &mut buffer);
-                history.insert((revision, index), buffer.as_slice()).map_err(from_redb)?;
-
                 let key = &event.record.key;
                 match snapshot.map.get(key) {
                     // Only what stays of a key after the whole batch is written.
-                    Some(slot) if slot.mod_revision == revision => {
+                    Some(slot) if slot.mod_revision == event.record.mod_revision => {
                         buffer.clear();
                         encode_slot(slot, batch.expiries.get(key).copied(), &mut buffer);
                         current.insert(&key[..], buffer.as_slice()).map_err(from_redb)?;
@@ -151,6 +178,7 @@ impl Disk {
                 }
             }
         }
+        write_history(&write, batch.events.iter())?;
         write.commit().map_err(from_redb)
     }
 
@@ -165,24 +193,51 @@ fn builder() -> Builder {
     builder
 }
 
-fn create(path: &Path) -> Result<(), StoreError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(directory).map_err(from_io)?;
-    let draft = tempfile::Builder::new().prefix(".store-").tempfile_in(directory).map_err(from_io)?;
-    let db = builder().create(draft.path()).map_err(from_redb)?;
-    initialise(&db)?;
-    db.close().map_err(from_redb)?;
-    draft.as_file().sync_all().map_err(from_io)?;
-    match draft.persist_noclobber(path) {
-        Ok(_) => {}
-        // Someone else created it meanwhile; opening it tells whether they still hold it.
-        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(from_io(error.error)),
+/// A store file under another name beside the one it is for; gone if it is not finished.
+struct Draft {
+    db: Database,
+    file: tempfile::NamedTempFile,
+}
+
+impl Draft {
+    fn new(path: &Path) -> Result<Self, StoreError> {
+        let directory = directory_of(path);
+        std::fs::create_dir_all(directory).map_err(from_io)?;
+        let file = tempfile::Builder::new().prefix(".store-").tempfile_in(directory).map_err(from_io)?;
+        let db = builder().create(file.path()).map_err(from_redb)?;
+        initialise(&db)?;
+        Ok(Draft { db, file })
     }
-    std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(from_io)
+
+    /// Makes the file complete on disk, ready to be renamed.
+    fn finish(self) -> Result<tempfile::NamedTempFile, StoreError> {
+        self.db.close().map_err(from_redb)?;
+        self.file.as_file().sync_all().map_err(from_io)?;
+        Ok(self.file)
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    std::fs::File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(from_io)
+}
+
+/// Adds changes, which come in order.
+fn write_history<'a>(write: &WriteTransaction, events: impl Iterator<Item = &'a Event>) -> Result<(), StoreError> {
+    let mut history = write.open_table(HISTORY).map_err(from_redb)?;
+    let mut buffer = Vec::new();
+    let (mut revision, mut index) = (0, 0);
+    for event in events {
+        index = if event.record.mod_revision == revision { index + 1 } else { 0 };
+        revision = event.record.mod_revision;
+        buffer.clear();
+        encode_change(event, &mut buffer);
+        history.insert((revision, index), buffer.as_slice()).map_err(from_redb)?;
+    }
+    Ok(())
 }
 
 /// Writes the tables of an empty store, unless they are there.

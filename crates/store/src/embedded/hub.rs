@@ -1,11 +1,13 @@
 //! What readers see: the published snapshot, the log behind it, and the watchers that are told of new changes.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::disk::{Disk, Expiries};
 use super::state::{Log, Snapshot, undo};
 use crate::api::{Event, Range, RangeResult, Revision, StoreError, WatchBatch, WatchOptions, Watcher};
 use crate::watch::{BatchSender, channel, cost_of, select};
@@ -120,6 +122,13 @@ impl Hub {
 
     pub(crate) fn log_excess(&self, limit_bytes: usize) -> Option<Revision> {
         self.state.lock().log.excess(limit_bytes)
+    }
+
+    /// Makes the store's file anew from what is visible.
+    pub(crate) fn replace_file(&self, path: &Path, expiries: Expiries) -> Result<Disk, StoreError> {
+        // Only the commit thread changes snapshot and log, and it is the one that calls.
+        let state = self.state.lock();
+        Disk::replace(path, &state.snapshot, &state.log, expiries)
     }
 
     pub(crate) fn compacted(&self) -> Revision {

@@ -10,7 +10,7 @@ mod disk;
 mod hub;
 mod state;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use async_trait::async_trait;
@@ -51,12 +51,13 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store at `path`, or creates it (with its directory). Blocks while it reads the file.
+    /// Opens the store at `path`, or creates it (with its directory). Blocks while it reads the file. When the disk is
+    /// full, writes fail with [`StoreError::NoSpace`] and reads go on; writes go on once there is space again.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::NewerFormat`], [`StoreError::Corrupt`], or the disk's own failure.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        Self::start(Disk::open(path)?, options)
+        Self::start(Disk::open(path)?, Some(path.to_owned()), options)
     }
 
     /// As [`EmbeddedStore::open`] on any storage that redb can use, an empty one to begin with.
@@ -64,19 +65,21 @@ impl EmbeddedStore {
     /// # Errors
     /// As [`EmbeddedStore::open`].
     pub fn open_on(storage: impl redb::StorageBackend, options: Options) -> Result<Self, StoreError> {
-        Self::start(Disk::with_backend(storage)?, options)
+        Self::start(Disk::with_backend(storage)?, None, options)
     }
 
-    fn start(disk: Disk, options: Options) -> Result<Self, StoreError> {
+    fn start(disk: Disk, path: Option<PathBuf>, options: Options) -> Result<Self, StoreError> {
         let loaded = disk.load()?;
         let (sender, requests) = mpsc::channel();
         let hub = Arc::new(Hub::new(loaded.snapshot.clone(), loaded.log));
         let committer = Committer {
             requests,
-            disk,
+            disk: Some(disk),
+            path,
             hub: hub.clone(),
             pending: loaded.snapshot,
             expiries: Expiries::restore(loaded.expiries),
+            retry_after: std::time::Instant::now(),
             history_bytes: options.history_bytes,
         };
         std::thread::Builder::new()
