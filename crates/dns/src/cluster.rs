@@ -11,8 +11,9 @@ use hickory_proto::rr::Name;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kminik_base::component::{BoxError, Component, Ready};
-use kminik_client::Informers;
+use kminik_client::{Informer, Informers, Subscription};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -61,18 +62,29 @@ pub enum DnsError {
     InCluster(#[source] kube::config::InClusterError),
     #[error("the API client cannot be made")]
     Client(#[source] kube::Error),
+    #[error("signals cannot be received")]
+    Signal(#[source] std::io::Error),
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
 
-/// What the coredns pod runs: the server with the pod's own service account, until `stop`. Needs a process-wide TLS provider.
+/// What the coredns pod runs: the server for `domain` on the usual ports, with the pod's own service account, until SIGTERM.
+/// Needs a process-wide TLS provider.
 ///
 /// # Errors
 /// If the pod's credentials cannot be read or a port cannot be bound.
-pub async fn serve_cluster(config: ClusterDnsConfig, stop: CancellationToken) -> Result<(), BoxError> {
+pub async fn run(domain: &str) -> Result<(), DnsError> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(DnsError::Signal)?;
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        stopping.cancel();
+    });
     let access = kube::Config::incluster_env().map_err(DnsError::InCluster)?;
     let client = kube::Client::try_from(access).map_err(DnsError::Client)?;
-    Arc::new(ClusterDns::new(config, client)?).run(stop, Ready::detached()).await
+    let config = ClusterDnsConfig { domain: domain.to_owned(), ..Default::default() };
+    ClusterDns::new(config, client)?.serve(stop, Ready::detached()).await
 }
 
 /// Serves the cluster's names. Until they have been read it answers nothing, so that a name that is there is never denied.
@@ -104,67 +116,90 @@ impl Component for ClusterDns {
     }
 
     fn run(self: Arc<Self>, stop: CancellationToken, ready: Ready) -> BoxFuture<'static, Result<(), BoxError>> {
-        Box::pin(async move {
-            // Ends everything also when this future is dropped.
-            let stopping = stop.child_token().drop_guard();
-            let stop = stopping.token();
-            let (udp, tcp) = DnsServer::bind(self.config.listen).await?;
-            let health = listen(self.config.health).await?;
-            let readiness = listen(self.config.ready).await?;
-            let has_zone = Arc::new(AtomicBool::new(false));
-            let zone_read = has_zone.clone();
-            let probes = futures::future::join(
-                health::serve(health, || true),
-                health::serve(readiness, move || zone_read.load(Ordering::Relaxed)),
-            );
-
-            let informers = Informers::new(self.client.clone(), stop.clone());
-            let services = informers.get::<Service>();
-            let slices = informers.get::<EndpointSlice>();
-            let namespaces = informers.get::<Namespace>();
-            let changed = Arc::new(Notify::new());
-            let notify = |changed: &Arc<Notify>| {
-                let changed = changed.clone();
-                move || changed.notify_one()
-            };
-            let (one, two, three) = (notify(&changed), notify(&changed), notify(&changed));
-            let _services = services.subscribe(move |_| one());
-            let _slices = slices.subscribe(move |_| two());
-            let _namespaces = namespaces.subscribe(move |_| three());
-            let forwarder = ForwarderConfig { resolv_conf: self.config.resolv_conf.clone(), loopback: false };
-            let server = Arc::new(DnsServer::new(Forwarder::new(forwarder)));
-
-            let follow = async {
-                let synced =
-                    futures::future::join3(services.wait_synced(), slices.wait_synced(), namespaces.wait_synced());
-                if synced.await != (true, true, true) {
-                    return;
-                }
-                let read = || {
-                    let (services, slices) = (services.list(), slices.list());
-                    Arc::new(Zone::new(self.domain.clone(), &services, &slices, &namespaces.list()))
-                };
-                server.set_zone(read());
-                let serve = tokio::spawn(server.clone().serve(udp, tcp, stop.clone()));
-                has_zone.store(true, Ordering::Relaxed);
-                ready.set_ready();
-                let prober = server.clone();
-                tokio::spawn(async move { prober.forwarder().probe_for_loop().await });
-                while !serve.is_finished() {
-                    changed.notified().await;
-                    let started = Instant::now();
-                    server.set_zone(read());
-                    tokio::time::sleep(REST.max(started.elapsed() * 4)).await;
-                }
-            };
-            tokio::select! {
-                () = follow => {}
-                _ = probes => {}
-                () = stop.cancelled() => {}
-            }
-            Ok(())
-        })
+        Box::pin(async move { Ok(self.serve(stop, ready).await?) })
     }
+}
+
+impl ClusterDns {
+    /// Serves until `stop`.
+    ///
+    /// # Errors
+    /// If a port cannot be bound.
+    pub async fn serve(&self, stop: CancellationToken, ready: Ready) -> Result<(), DnsError> {
+        // Ends everything also when this future is dropped.
+        let stopping = stop.child_token().drop_guard();
+        let stop = stopping.token();
+        let (udp, tcp) = DnsServer::bind(self.config.listen).await?;
+        let health = listen(self.config.health).await?;
+        let readiness = listen(self.config.ready).await?;
+        let has_zone = Arc::new(AtomicBool::new(false));
+        let zone_read = has_zone.clone();
+        let probes = futures::future::join(
+            health::serve(health, || true),
+            health::serve(readiness, move || zone_read.load(Ordering::Relaxed)),
+        );
+        let source = Source::watch(&Informers::new(self.client.clone(), stop.clone()));
+        let forwarder = ForwarderConfig { resolv_conf: self.config.resolv_conf.clone(), loopback: false };
+        let server = Arc::new(DnsServer::new(Forwarder::new(forwarder)));
+
+        let follow = async {
+            if !source.wait_synced().await {
+                return;
+            }
+            server.set_zone(source.zone(&self.domain));
+            let serving = tokio::spawn(server.clone().serve(udp, tcp, stop.clone()));
+            has_zone.store(true, Ordering::Relaxed);
+            ready.set_ready();
+            let prober = server.clone();
+            tokio::spawn(async move { prober.forwarder().probe_for_loop().await });
+            while !serving.is_finished() {
+                source.changed.notified().await;
+                let started = Instant::now();
+                server.set_zone(source.zone(&self.domain));
+                tokio::time::sleep(REST.max(started.elapsed() * 4)).await;
+            }
+        };
+        tokio::select! {
+            () = follow => {}
+            _ = probes => {}
+            () = stop.cancelled() => {}
+        }
+        Ok(())
+    }
+}
+
+/// The objects a zone is made of.
+struct Source {
+    services: Informer<Service>,
+    slices: Informer<EndpointSlice>,
+    namespaces: Informer<Namespace>,
+    changed: Arc<Notify>,
+    _subscriptions: [Subscription; 3],
+}
+
+impl Source {
+    fn watch(informers: &Informers) -> Self {
+        let (services, slices, namespaces) = (informers.get(), informers.get(), informers.get());
+        let changed = Arc::new(Notify::new());
+        let _subscriptions = [notify(&services, &changed), notify(&slices, &changed), notify(&namespaces, &changed)];
+        Self { services, slices, namespaces, changed, _subscriptions }
+    }
+
+    /// `false` if stopped before.
+    async fn wait_synced(&self) -> bool {
+        let waits = (self.services.wait_synced(), self.slices.wait_synced(), self.namespaces.wait_synced());
+        futures::future::join3(waits.0, waits.1, waits.2).await == (true, true, true)
+    }
+
+    fn zone(&self, domain: &Name) -> Arc<Zone> {
+        let (services, slices, namespaces) = (self.services.list(), self.slices.list(), self.namespaces.list());
+        Arc::new(Zone::new(domain.clone(), &services, &slices, &namespaces))
+    }
+}
+
+fn notify<K: kube::Resource + Send + Sync + 'static>(informer: &Informer<K>, changed: &Arc<Notify>) -> Subscription {
+    let changed = changed.clone();
+    informer.subscribe(move |_| changed.notify_one())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {

@@ -1,6 +1,6 @@
 //! DNS for pods: the cluster's own names, and everything else by way of the resolvers that the node uses.
 //!
-//! Owns: no file; the sockets it is told to listen on. Runs in the coredns pod ([`serve_cluster`]) and, without a zone of its own,
+//! Owns: no file; the sockets it is told to listen on. Runs in the coredns pod ([`run`]) and, without a zone of its own,
 //! in the agent on the host ([`DnsServer`]), whose loopback resolvers nodes reach through it.
 //!
 //! **Invariant:** what the answer to a question is, is a function of a [`Zone`] ([`Zone::answer`]), without time or network.
@@ -16,7 +16,7 @@ mod server;
 mod zone;
 
 pub use answer::Reply;
-pub use cluster::{ClusterDns, ClusterDnsConfig, DnsError, serve_cluster};
+pub use cluster::{ClusterDns, ClusterDnsConfig, DnsError, run};
 pub use forward::{Forwarder, ForwarderConfig};
 pub use resolv::nameservers;
 pub use server::{DnsServer, ListenError};
