@@ -21,6 +21,7 @@ pub mod auth;
 mod bootstrap;
 mod builtin;
 pub mod config;
+mod connect;
 mod error;
 mod health;
 pub mod http;

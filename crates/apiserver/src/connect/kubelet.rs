@@ -1,0 +1,43 @@
+//! Where a node's kubelet is, by the node's status.
+
+use kminik_meta::{Object, StatusError};
+
+use super::backend::Security;
+use super::forward::Target;
+use crate::registry::Registry;
+
+/// In this order, as upstream's default for clusters of kubeadm.
+const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
+const DEFAULT_PORT: u16 = 10250;
+
+/// The address and port of a kubelet.
+pub(super) struct Kubelet {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Kubelet {
+    /// # Errors
+    /// 404 for an unknown node, 503 for one that has reported no address.
+    pub(super) async fn of_node(registry: &Registry, name: &str) -> Result<Kubelet, StatusError> {
+        let node = registry.object("", "nodes", "", name).await?;
+        let node = node.ok_or_else(|| StatusError::not_found("", "nodes", name))?;
+        let host = address(&node)
+            .ok_or_else(|| StatusError::service_unavailable(format!("node {name:?} has not reported an address")))?;
+        let port = node.i64(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
+        let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(DEFAULT_PORT);
+        Ok(Kubelet { host, port })
+    }
+
+    pub(super) fn target(&self, path: String) -> Target {
+        Target { host: self.host.clone(), port: self.port, security: Security::Kubelet, path }
+    }
+}
+
+fn address(node: &Object) -> Option<String> {
+    let addresses = node.array(&["status", "addresses"]);
+    ADDRESS_TYPES.iter().find_map(|wanted| {
+        let found = addresses.iter().find(|address| address.get("type").and_then(|kind| kind.as_str()) == Some(wanted));
+        Some(found?.get("address")?.as_str()?.to_owned())
+    })
+}
