@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use kminik_meta::apply::{self, Write};
 use kminik_meta::decode::{self, Decoded, FieldValidation};
 use kminik_meta::field::quote;
 use kminik_meta::schema::{self, Schema};
@@ -134,8 +135,62 @@ pub(crate) fn validate(_gvk: &Gvk, _object: &Object) -> ErrorList {
     ErrorList::new()
 }
 
-/// Records who manages the written fields.
-pub(crate) fn manage_fields(_call: &Call, _options: &WriteOptions, _old: Option<&Object>, _new: &mut Object) {}
+/// Records who manages the written fields; `new` is complete and in the stored version.
+pub(crate) fn manage_fields(
+    call: &Call,
+    options: &WriteOptions,
+    old: Option<&Object>,
+    new: &mut Object,
+) -> Result<(), StatusError> {
+    if options.applying {
+        return Ok(());
+    }
+    let (gvk, api_version) = (new.gvk(), new.api_version().to_owned());
+    let write = field_write(call, options, of(&gvk)?, &api_version);
+    if let Err(error) = apply::update(old, new, write) {
+        tracing::debug!(%error, name = new.name(), "a write's fields are not tracked");
+    }
+    Ok(())
+}
+
+/// Merges an applied configuration into the present object, both in the request's version; the result is in normal form.
+///
+/// # Errors
+/// 409 where other managers own what would change; 400 and 500 for a configuration that does not fit.
+pub(crate) fn apply_configuration(
+    call: &Call,
+    options: &WriteOptions,
+    present: &Object,
+    configuration: &Object,
+) -> Result<Object, StatusError> {
+    let (gvk, api_version) = (call.gvk(), call.api_version());
+    let write = field_write(call, options, of(&gvk)?, &api_version);
+    let mut object = apply::apply(present, configuration, options.force, write).map_err(|error| error.status())?;
+    call.warn(normalize(&gvk, &mut object, options.field_validation)?);
+    Ok(object)
+}
+
+fn field_write<'a>(call: &'a Call, options: &'a WriteOptions, schema: &'a Schema, api_version: &'a str) -> Write<'a> {
+    const STATUS: &[&[&str]] = &[&["status"]];
+    const SPEC: &[&[&str]] = &[&["spec"]];
+    let ignored: &[&[&str]] = match call.info.subresource.as_str() {
+        "" if call.row.subresource("status").is_some() => STATUS,
+        "status" => SPEC,
+        _ => &[],
+    };
+    let (manager, subresource) = (options.field_manager.as_str(), call.info.subresource.as_str());
+    Write { schema, manager, api_version, subresource, ignored, now: call.now }
+}
+
+/// Reads the configuration of a server-side apply, which is YAML (or JSON, a part of it) and stays as it was sent.
+///
+/// # Errors
+/// 400 for what is no object.
+pub(crate) fn decode_configuration(bytes: &[u8]) -> Result<Object, StatusError> {
+    let invalid = |text: String| StatusError::bad_request(format!("error decoding YAML: {text}"));
+    let value: serde_json::Value = serde_yaml::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
+    Object::try_from(value).map_err(|error| invalid(error.to_string()))
+}
 
 /// Decodes DeleteOptions; which group's they say they are is not looked at.
 ///

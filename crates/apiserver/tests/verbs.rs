@@ -117,11 +117,9 @@ async fn lists_by_selector_and_page() {
 
     let counted = client.get(&format!("{MAPS}?limit=2")).await.json();
     assert!(counted["metadata"]["remainingItemCount"].as_u64().unwrap() >= 5);
-    let exact = client.get(&format!(
-        "{MAPS}?labelSelector=of&resourceVersion={}&resourceVersionMatch=Exact",
-        revision.as_str().unwrap()
-    ));
-    assert_eq!(names(&exact.await.json()).len(), 7);
+    let query = format!("labelSelector=of&resourceVersion={}&resourceVersionMatch=Exact", revision.as_str().unwrap());
+    let exact = client.get(&format!("{MAPS}?{query}")).await.json();
+    assert_eq!(names(&exact).len(), 7);
     assert_eq!(client.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.code, 422);
     assert_eq!(client.get(&format!("{MAPS}?continue=nonsense")).await.code, 400);
 }
@@ -143,9 +141,9 @@ async fn deletion_waits_for_finalizers() {
 
     client.post(MAPS, &map("kept")).await;
     let wrong = json!({"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}});
-    let refused =
-        client.send("DELETE", &format!("{MAPS}/kept"), &[("content-type", "application/json")], wrong.to_string());
-    assert_eq!(refused.await.code, 409);
+    let json = [("content-type", "application/json")];
+    let refused = client.send("DELETE", &format!("{MAPS}/kept"), &json, wrong.to_string()).await;
+    assert_eq!(refused.code, 409);
     let foreground = client.delete(&format!("{MAPS}/kept?propagationPolicy=Foreground")).await;
     assert_eq!(foreground.code, 202);
     assert_eq!(foreground.json()["metadata"]["finalizers"], json!(["foregroundDeletion"]));
@@ -279,4 +277,29 @@ async fn scale_is_a_view_of_replicas() {
         (&status["spec"]["replicas"], &status["status"]["replicas"], &status["metadata"]["generation"]),
         (&json!(3), &json!(2), &json!(2))
     );
+}
+
+#[tokio::test]
+async fn applying_owns_fields() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let path = format!("{MAPS}/applied");
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let body = |data: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: applied}}\ndata: {data}\n");
+    let unnamed = client.send("PATCH", &path, &apply, body("{a: x}")).await;
+    assert_eq!(unnamed.code, 422);
+    let first = client.send("PATCH", &format!("{path}?fieldManager=one"), &apply, body("{a: x, b: y}")).await;
+    assert_eq!(first.code, 201, "{}", first.json());
+    let again = client.send("PATCH", &format!("{path}?fieldManager=one"), &apply, body("{a: x, b: y}")).await;
+    assert_eq!(again.json(), first.json(), "applying the same changes nothing");
+    let conflict = client.send("PATCH", &format!("{path}?fieldManager=two"), &apply, body("{a: z}")).await;
+    assert_eq!((conflict.code, &conflict.json()["details"]["causes"][0]["field"]), (409, &json!(".data.a")));
+    let forced = client.send("PATCH", &format!("{path}?fieldManager=two&force=true"), &apply, body("{a: z}")).await;
+    assert_eq!((forced.code, &forced.json()["data"]), (200, &json!({"a": "z", "b": "y"})));
+    let removed = client.send("PATCH", &format!("{path}?fieldManager=one"), &apply, body("{}")).await;
+    assert_eq!(removed.json()["data"], json!({"a": "z"}));
+    let plain = client.patch(&format!("{path}?fieldManager=three"), "merge", &json!({"data": {"c": "1"}})).await.json();
+    let managers = plain["metadata"]["managedFields"].as_array().unwrap();
+    let of_three = managers.iter().find(|entry| entry["manager"] == "three").unwrap();
+    assert_eq!((&of_three["operation"], &of_three["fieldsV1"]), (&json!("Update"), &json!({"f:data": {"f:c": {}}})));
 }

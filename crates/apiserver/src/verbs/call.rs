@@ -5,13 +5,14 @@ use std::sync::Arc;
 use http::HeaderMap;
 use jiff::Timestamp;
 use kminik_meta::decode::FieldValidation;
+use kminik_meta::patch::PatchType;
 use kminik_meta::{Gvk, Object, StatusError};
 use parking_lot::Mutex;
 
 use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::auth::UserInfo;
-use crate::http::accept::Accepted;
+use crate::http::accept::{self, Accepted};
 use crate::http::info::{Query, RequestInfo};
 use crate::registry::action::ActionContext;
 use crate::registry::def::{ResourceDef, Storage, VersionDef, api_version};
@@ -158,9 +159,9 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// Name of the manager of the written fields; defaults to the head of the user agent.
     pub field_manager: String,
-    /// Whether the client named the manager (server-side apply demands it).
-    pub named_manager: bool,
     pub field_validation: FieldValidation,
+    /// Server-side apply: fields are tracked by the merge itself.
+    pub applying: bool,
     /// `force` of server-side apply.
     pub force: bool,
     /// The options object as sent (deletes), for admission.
@@ -189,6 +190,13 @@ impl WriteOptions {
         if named.is_some_and(|name| name.len() > 128) {
             errors.push(FieldError::too_long(&Path::new("fieldManager"), 128));
         }
+        let applying = accept::content_type(headers).is_some_and(|text| text == PatchType::Apply.content_type());
+        if applying && named.is_none() {
+            errors.push(FieldError::required(&Path::new("fieldManager"), "is required for apply patch"));
+        }
+        if !applying && kind == "PatchOptions" && query.get("force").is_some() {
+            errors.push(FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch"));
+        }
         if !errors.is_empty() {
             return Err(StatusError::invalid("meta.k8s.io", kind, "", &errors));
         }
@@ -197,7 +205,7 @@ impl WriteOptions {
         Ok(WriteOptions {
             dry_run: !dry_run.is_empty(),
             field_manager: named.map_or_else(|| if head.is_empty() { "unknown".into() } else { head }, str::to_owned),
-            named_manager: named.is_some(),
+            applying,
             field_validation,
             force: query.flag("force"),
             object: None,

@@ -111,7 +111,7 @@ pub async fn admit_create(
     }
     call.warn(strategy.warnings(&ctx, None, object));
     strategy.canonicalize(&ctx, object);
-    schema::manage_fields(call, options, None, object);
+    schema::manage_fields(call, options, None, object)?;
     let name = object.name().to_owned();
     server.admission().validate(&call.attributes(Operation::Create, &name, None, options), Some(object)).await?;
     Ok(reservation)
@@ -170,7 +170,7 @@ pub async fn admit_update(
     }
     call.warn(strategy.warnings(&ctx, Some(&old), &new));
     strategy.canonicalize(&ctx, &mut new);
-    schema::manage_fields(call, options, Some(&old), &mut new);
+    schema::manage_fields(call, options, Some(&old), &mut new)?;
     server
         .admission()
         .validate(&call.attributes(Operation::Update, old.name(), Some(&old), options), Some(&new))
