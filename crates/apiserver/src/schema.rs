@@ -6,7 +6,7 @@ use kminik_meta::apply::{self, Write};
 use kminik_meta::decode::{self, Decoded, FieldValidation};
 use kminik_meta::field::quote;
 use kminik_meta::schema::{self, Schema};
-use kminik_meta::{ErrorList, GroupVersion, Gvk, Object, StatusError, defaults};
+use kminik_meta::{ErrorList, GroupVersion, Gvk, Object, StatusError, defaults, protobuf};
 
 use crate::http::accept::Encoding;
 use crate::http::body::RequestBody;
@@ -59,9 +59,7 @@ pub(crate) fn decode(
     let decoded = match encoding {
         Encoding::Json => decode::decode(bytes, schema, validation),
         Encoding::Yaml => decode::decode_yaml(bytes, schema, validation),
-        Encoding::Protobuf => {
-            return Err(StatusError::unsupported_media_type(&["application/json", "application/yaml"]));
-        }
+        Encoding::Protobuf => protobuf::decode(bytes, schema),
     };
     let mut decoded = decoded.map_err(|error| error.status(gvk, &found_type(bytes, encoding)))?;
     check_type(gvk, &decoded.object)?;
@@ -79,7 +77,10 @@ fn found_type(bytes: &[u8], encoding: Encoding) -> Gvk {
     }
     let head: TypeMeta = match encoding {
         Encoding::Json => serde_json::from_slice(bytes).unwrap_or_default(),
-        Encoding::Yaml | Encoding::Protobuf => serde_yaml::from_slice(bytes).unwrap_or_default(),
+        Encoding::Yaml => serde_yaml::from_slice(bytes).unwrap_or_default(),
+        Encoding::Protobuf => protobuf::envelope(bytes)
+            .map(|envelope| TypeMeta { api_version: envelope.api_version.into(), kind: envelope.kind.into() })
+            .unwrap_or_default(),
     };
     GroupVersion::parse(&head.api_version).unwrap_or_default().kind(head.kind)
 }
@@ -202,9 +203,7 @@ pub(crate) fn decode_options(bytes: &[u8], encoding: Encoding) -> Result<Object,
     let decoded = match encoding {
         Encoding::Json => decode::decode(bytes, schema, FieldValidation::Ignore),
         Encoding::Yaml => decode::decode_yaml(bytes, schema, FieldValidation::Ignore),
-        Encoding::Protobuf => {
-            return Err(StatusError::unsupported_media_type(&["application/json", "application/yaml"]));
-        }
+        Encoding::Protobuf => protobuf::decode(bytes, schema),
     };
     Ok(decoded.map_err(|error| error.status(&gvk, &gvk))?.object)
 }

@@ -7,7 +7,6 @@ use kminik_meta::StatusError;
 pub const JSON: &str = "application/json";
 pub const YAML: &str = "application/yaml";
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-pub const CBOR: &str = "application/cbor";
 
 /// How bytes are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,7 +98,8 @@ fn clause(text: &str) -> Option<Clause> {
     Some(clause)
 }
 
-/// Chooses the form of an object, list or watch. `protobuf` tells whether the kind has a protobuf form.
+/// Chooses the form of an object, list or watch. `protobuf` tells whether the kind has a protobuf form; it is given to
+/// clients that take nothing else, since JSON is what is stored.
 ///
 /// # Errors
 /// 406 when nothing the client accepts can be given.
@@ -109,17 +109,23 @@ pub fn negotiate(headers: &HeaderMap, protobuf: bool) -> Result<Accepted, Status
         return Ok(Accepted::JSON);
     }
     let encodings = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf];
-    clauses
-        .iter()
-        .find_map(|clause| {
-            let view = view(clause)?;
-            let encoding = encodings
-                .into_iter()
-                .filter(|encoding| protobuf && view == View::Object || *encoding != Encoding::Protobuf)
-                .find(|encoding| clause.covers(encoding.media_type()))?;
-            Some(Accepted { encoding, view })
-        })
-        .ok_or_else(|| StatusError::not_acceptable(&[JSON, YAML, PROTOBUF]))
+    let chosen = clauses.iter().find_map(|clause| {
+        let view = view(clause)?;
+        let encoding = encodings
+            .into_iter()
+            .filter(|encoding| (protobuf && view == View::Object) || *encoding != Encoding::Protobuf)
+            .find(|encoding| clause.covers(encoding.media_type()))?;
+        Some(Accepted { encoding, view })
+    });
+    match chosen {
+        Some(Accepted { encoding: Encoding::Protobuf, .. }) if clauses.iter().any(plain_json) => Ok(Accepted::JSON),
+        Some(accepted) => Ok(accepted),
+        None => Err(StatusError::not_acceptable(&[JSON, YAML, PROTOBUF])),
+    }
+}
+
+fn plain_json(clause: &Clause) -> bool {
+    view(clause) == Some(View::Object) && clause.covers(JSON)
 }
 
 fn view(clause: &Clause) -> Option<View> {
@@ -173,6 +179,10 @@ mod tests {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(accept(kubectl).unwrap().view, View::Table(true));
         assert_eq!(accept("application/vnd.kubernetes.protobuf, application/json").unwrap(), Accepted::JSON);
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, PROTOBUF.parse().unwrap());
+        assert_eq!(negotiate(&headers, true).unwrap().encoding, Encoding::Protobuf);
+        assert_eq!(negotiate(&headers, false).unwrap_err().code(), 406);
         assert_eq!(accept("application/yaml;q=0.5, */*;q=0.1").unwrap().encoding, Encoding::Yaml);
         assert_eq!(accept("application/json;as=Foo;v=v1;g=meta.k8s.io, application/json").unwrap(), Accepted::JSON);
         assert_eq!(accept("text/html").unwrap_err().code(), 406);

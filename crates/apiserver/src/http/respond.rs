@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Response, StatusCode};
-use kminik_meta::StatusError;
+use kminik_meta::schema::{self, Schema};
+use kminik_meta::{GroupVersion, Gvk, StatusError, protobuf};
 use serde_json::Value;
 
 use super::accept::{Encoding, JSON};
@@ -56,8 +57,18 @@ pub fn encode(value: &Value, encoding: Encoding) -> Result<Bytes, StatusError> {
             Ok(Bytes::from(text))
         }
         Encoding::Yaml => serde_yaml::to_string(value).map(Bytes::from).map_err(StatusError::internal),
-        Encoding::Protobuf => Err(StatusError::not_acceptable(&[JSON])),
+        Encoding::Protobuf => {
+            let schema = schema_of(value).ok_or_else(|| StatusError::not_acceptable(&[JSON]))?;
+            Ok(Bytes::from(protobuf::encode(value, schema)))
+        }
     }
+}
+
+/// The type of a value that names its apiVersion and kind.
+fn schema_of(value: &Value) -> Option<&'static Schema> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let gvk = GroupVersion::parse(text("apiVersion"))?.kind(text("kind"));
+    schema::lookup(&gvk).or_else(|| schema::lookup(&Gvk::new("meta.k8s.io", "v1", gvk.kind)))
 }
 
 /// Adds `Warning` headers, as client tools print them: agent 299, quoted text.

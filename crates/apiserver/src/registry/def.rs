@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kminik_meta::Object;
+use kminik_meta::{Gvk, Object};
 
 use super::action::{Action, Connect, Create};
 use super::strategy::Strategy;
@@ -401,6 +401,11 @@ impl ResourceDef {
     /// `plural` or `plural.group`: how errors and logs name the resource.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Group, version and kind of one of the versions.
+    pub fn gvk(&self, version: &VersionDef) -> Gvk {
+        Gvk::new(self.group.clone(), version.name.clone(), self.kind.clone())
     }
 
     pub fn namespaced(&self) -> bool {

@@ -76,7 +76,7 @@ impl Call {
 
     /// Group, version and kind of the request.
     pub fn gvk(&self) -> Gvk {
-        Gvk::new(self.row.group.clone(), self.version.name.clone(), self.row.kind.clone())
+        self.row.gvk(&self.version)
     }
 
     /// The request as code behind a path sees it.

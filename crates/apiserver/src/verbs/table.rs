@@ -1,12 +1,12 @@
 //! meta.k8s.io Table: objects as rows of cells, for people.
 
-use kminik_meta::{Object, time};
+use kminik_meta::{Object, columns};
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::render::{meta_version, metadata_of};
 
-/// Objects as a Table. `with_columns` is false for all but the first event of a watch.
+/// Objects of the request's version as a Table. `with_columns` is false for all but the first event of a watch.
 pub fn table(
     call: &Call,
     stable: bool,
@@ -14,26 +14,30 @@ pub fn table(
     metadata: Map<String, Value>,
     with_columns: bool,
 ) -> Value {
+    let gvk = call.gvk();
     let include = call.query.get("includeObject").unwrap_or("Metadata");
+    let kind_columns = columns::columns(&gvk);
     let rows: Vec<Value> = objects
         .into_iter()
         .map(|object| {
-            let cells = json!([object.name(), time::age(object.creation_timestamp(), call.now)]);
-            let shown = match include {
+            let mut row = json!({"cells": columns::cells(kind_columns, &object, call.now)});
+            if let Some(conditions) = columns::conditions(&gvk, &object) {
+                row["conditions"] = conditions;
+            }
+            row["object"] = match include {
                 "None" => Value::Null,
                 "Object" => object.into(),
                 _ => metadata_of(&object, stable),
             };
-            json!({"cells": cells, "object": shown})
+            row
         })
         .collect();
-    let columns = if with_columns {
-        json!([
-            {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-            {"name": "Age", "type": "string", "format": "", "description": "", "priority": 0},
-        ])
-    } else {
-        Value::Null
+    let definitions: Value = match with_columns {
+        true => kind_columns.iter().map(columns::Column::definition).collect(),
+        false => Value::Null,
     };
-    json!({"kind": "Table", "apiVersion": meta_version(stable), "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+    json!({
+        "kind": "Table", "apiVersion": meta_version(stable), "metadata": metadata,
+        "columnDefinitions": definitions, "rows": rows,
+    })
 }

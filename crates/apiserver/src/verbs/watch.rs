@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use kminik_meta::{Object, StatusError};
+use kminik_meta::{Object, StatusError, protobuf};
 use kminik_store::{StoreError, WatchOptions, Watcher};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ use super::render::{meta_version, metadata_of};
 use super::selection::Selection;
 use super::table;
 use crate::error::from_store;
-use crate::http::accept::{Encoding, View};
+use crate::http::accept::{Accepted, Encoding, View};
 use crate::http::body::ResponseBody;
 use crate::http::respond;
 use crate::registry::storage_prefix;
@@ -129,10 +129,13 @@ pub async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusError> {
         .map_or_else(|| DEFAULT_TIMEOUT.mul_f64(1.0 + rand::rng().random::<f64>()), Duration::from_secs);
     let mut hasher = DefaultHasher::new();
     (call.accepted, call.api_version(), call.row.kind.as_ref(), call.query.get("includeObject")).hash(&mut hasher);
-    let media_type = call.accepted.encoding.media_type();
-    if call.accepted.encoding != Encoding::Json {
-        return Err(StatusError::not_acceptable(&["application/json", "application/json;stream=watch"]));
-    }
+    let media_type = match call.accepted.encoding {
+        Encoding::Json => Encoding::Json.media_type(),
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Yaml => {
+            return Err(StatusError::not_acceptable(&["application/json", "application/json;stream=watch"]));
+        }
+    };
     let now = Instant::now();
     let state = Watch {
         everything: selection.is_everything(),
@@ -172,7 +175,7 @@ impl Watch {
             Ok(next) => next,
             Err(error) => {
                 self.ended = true;
-                Some(line("ERROR", &error.to_value()))
+                framed(&self.call, "ERROR", &error.to_value()).ok()
             }
         }
     }
@@ -182,7 +185,7 @@ impl Watch {
             return Ok(Some(slice));
         }
         if std::mem::take(&mut self.announce_end) {
-            return Ok(Some(self.bookmark(true)));
+            return self.bookmark(true).map(Some);
         }
         let stop = self.call.server.stopping();
         loop {
@@ -214,7 +217,7 @@ impl Watch {
                 () = tokio::time::sleep_until(bookmark_at) => {
                     self.ended = Instant::now() >= self.deadline;
                     self.next_bookmark = Instant::now() + BOOKMARK_INTERVAL;
-                    return Ok(self.bookmarks.then(|| self.bookmark(false)));
+                    return self.bookmarks.then(|| self.bookmark(false)).transpose();
                 }
                 woken = self.changed.changed(), if matches!(self.source, Source::Log(_)) => {
                     if woken.is_err() {
@@ -293,7 +296,7 @@ impl Watch {
         change.frame((kind, self.form), || render(false)).map(Some)
     }
 
-    fn bookmark(&self, initial_end: bool) -> Bytes {
+    fn bookmark(&self, initial_end: bool) -> Result<Bytes, StatusError> {
         let mut metadata = json!({"resourceVersion": self.seen.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
@@ -315,7 +318,7 @@ impl Watch {
                 })
             }
         };
-        line("BOOKMARK", &object)
+        framed(&self.call, "BOOKMARK", &object)
     }
 }
 
@@ -326,8 +329,14 @@ async fn history(source: &mut Source) -> Option<Result<kminik_store::WatchBatch,
     }
 }
 
-fn line(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n"))
+/// One event in the client's encoding: a line of JSON, or protobuf behind its length.
+fn framed(call: &Call, kind: &str, object: &Value) -> Result<Bytes, StatusError> {
+    if call.accepted.encoding != Encoding::Protobuf {
+        return Ok(Bytes::from(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")));
+    }
+    let event = protobuf::encode_watch_event(kind, &respond::encode(object, Encoding::Protobuf)?);
+    let length = u32::try_from(event.len()).map_err(StatusError::internal)?;
+    Ok(Bytes::from([&length.to_be_bytes()[..], &event].concat()))
 }
 
 fn encode(
@@ -338,7 +347,8 @@ fn encode(
     columns: bool,
     out: &mut Vec<u8>,
 ) -> Result<(), StatusError> {
-    if call.accepted.view == View::Object && call.reads_stored_form() {
+    let as_stored = call.accepted == Accepted::JSON && call.reads_stored_form();
+    if as_stored {
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
@@ -357,6 +367,6 @@ fn encode(
             table::table(call, stable, vec![object], metadata.as_object().cloned().unwrap_or_default(), columns)
         }
     };
-    out.extend_from_slice(&line(kind, &value));
+    out.extend_from_slice(&framed(call, kind, &value)?);
     Ok(())
 }
