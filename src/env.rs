@@ -11,6 +11,22 @@ pub const IN_STYLE: &str = "KMINIK_IN_STYLE";
 /// Any value forbids colour (no-color.org).
 pub const NO_COLOR: &str = "NO_COLOR";
 
+/// Handed to the node: what it logs, and the proxies its pulls go through.
+const FOR_NODE: &[&str] = &[
+    kminik_base::telemetry::FILTER_VARIABLE,
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
+/// `NAME=value` of those variables of this process that the node gets too.
+pub fn for_node() -> Vec<String> {
+    FOR_NODE.iter().filter_map(|name| Some(format!("{name}={}", get(name)?))).collect()
+}
+
 /// A variable that is set and not empty.
 pub fn get(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

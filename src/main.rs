@@ -24,5 +24,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "init") {
         return node::init::main();
     }
+    // Every TLS library in the process takes this one; a second installation could only be ours again.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     commands::main()
 }

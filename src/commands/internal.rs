@@ -42,8 +42,8 @@ pub fn run(command: Internal, context: &Context) -> ExitCode {
     let outcome: Outcome<i32> = match command {
         Internal::Node => node::main().or_fail(&MK_INTERNAL, "the node process ended").map(|()| 0),
         Internal::Agent => crate::agent::main(context.home.clone(), &context.profile).map(|()| 0),
-        Internal::Dns(_) => Ok(0),
-        Internal::StorageProvisioner => Ok(0),
+        Internal::Dns(args) => dns(args).map(|()| 0),
+        Internal::StorageProvisioner => storage_provisioner().map(|()| 0),
         Internal::Shell(args) => Ok(match &args.builtin {
             Some(words) => node::shell::builtin(words),
             None => node::shell::main(args.command.as_deref()),
@@ -70,4 +70,12 @@ fn serve<E: std::error::Error>(server: impl Future<Output = Result<(), E>>) -> O
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::because(&MK_INTERNAL, "cannot start", &error))?;
     runtime.block_on(server).or_fail(&MK_INTERNAL, "the server ended")
+}
+
+fn dns(args: DnsArgs) -> Outcome<()> {
+    serve(async move { kminik_dns::run(&args.domain).await })
+}
+
+fn storage_provisioner() -> Outcome<()> {
+    serve(kminik_provisioner::run())
 }

@@ -1,2 +1,145 @@
-use std::path::Path; use super::{NodeError, config::NodeConfig, control::ControlPlane, identity::Identities}; use kminik_base::component::Supervisor; use tokio::runtime::Handle;
-pub async fn start(_d: &Path, _c: &NodeConfig, _i: &Identities, _p: &ControlPlane, _s: &Supervisor, _t: &Handle) -> Result<(), NodeError> { Ok(()) }
+//! The node's own agent: container runtime, pod network, kubelet with its HTTPS, service proxy, routes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Node;
+use kminik_base::atomic_file;
+use kminik_base::component::{Supervisor, chain};
+use kminik_kubelet::images::{ImageService, StoredImages};
+use kminik_kubelet::server::{KubeletServer, ServerConfig};
+use kminik_kubelet::{Kubelet, KubeletConfig};
+use kminik_net::proxy::{ServiceProxy, ServiceProxyConfig};
+use kminik_net::routes::NodeRoutes;
+use kminik_oci::ImageStore;
+use kminik_runtime::{LibcontainerRuntime, Runtime, RuntimeConfig};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::wait::await_condition;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::config::NodeConfig;
+use super::control::ControlPlane;
+use super::identity::Identities;
+use super::network::LatePodNetwork;
+use super::{NodeError, image};
+use crate::version;
+
+const KUBELET_PORT: u16 = 10250;
+/// Below the node's own group; capped below the node's memory, so that pods cannot take the API with them.
+const PODS_CGROUP: &str = "/pods";
+
+/// Starts everything; returns when containers that run have been adopted.
+pub async fn start(
+    data: &Path, config: &NodeConfig, identities: &Identities, plane: &ControlPlane, supervisor: &Supervisor, threads: &Handle,
+) -> Result<(), NodeError> {
+    let user = format!("system:node:{}", config.node_name);
+    let client = plane.client(&user, &["system:nodes"]);
+    std::fs::create_dir_all(data.join("net")).map_err(NodeError::Directory)?;
+    let range_file = data.join("net/range");
+    let known = std::fs::read_to_string(&range_file).ok().and_then(|text| text.trim().parse().ok());
+    let (range_sender, range) = watch::channel::<Option<Ipv4Net>>(known);
+    let cluster_cidr = config.cluster_cidr.parse().map_err(|_| NodeError::Cidr(config.cluster_cidr.clone()))?;
+    let network = Arc::new(LatePodNetwork::new(range, cluster_cidr, data.join("net")));
+
+    let runtime_config = RuntimeConfig {
+        state_dir: data.join("runtime"),
+        run_dir: "/run/kminik/runtime".into(),
+        pods_cgroup: PODS_CGROUP.into(),
+        fd_store: "/run/kminik/init.sock".into(),
+        network,
+        log_max_bytes: 10 << 20,
+        log_max_files: 5,
+    };
+    let making = threads.spawn(LibcontainerRuntime::new(runtime_config));
+    let runtime = making.await.map_err(|error| NodeError::Images(error.to_string()))??;
+    let (layer, root) = image::ensure(&data.join("node-image")).map_err(NodeError::Image)?;
+    runtime.adopt_layer(&layer, &root)?;
+    let store = ImageStore::open(&data.join("images"), config.images.clone()).map_err(|error| NodeError::Images(chain(&error)))?;
+    let images: Arc<dyn ImageService> = Arc::new(image::WithBuiltIn::new(StoredImages::new(store.clone()), layer));
+
+    let kubelet = Kubelet::new(kubelet_config(config, client.clone()), runtime as Arc<dyn Runtime>, images);
+    let kubelet_range = kubelet.pod_range();
+    let _context = threads.enter();
+    let server = ServerConfig {
+        listen: (Ipv4Addr::UNSPECIFIED, KUBELET_PORT).into(),
+        certificate_pem: identities.kubelet.cert_pem.clone(),
+        key_pem: identities.kubelet.key_pem.clone(),
+        client_ca_pem: identities.ca_pem.clone(),
+        log_dir: "/var/log".into(),
+    };
+    supervisor.start_on(threads, KubeletServer::new(server, kubelet.clone(), store));
+    supervisor.start_on(threads, kubelet);
+
+    threads.spawn(keep_range(kubelet_range, range_sender, range_file));
+    threads.spawn(label(plane.client("kminik:node-labels", &["system:masters"]), config.node_name.clone(), config.profile.clone()));
+
+    let proxy = plane.client("system:kube-proxy", &[]);
+    let proxy_config = ServiceProxyConfig { node_name: config.node_name.clone(), cluster_cidr };
+    supervisor.start_on(threads, Arc::new(ServiceProxy::new(proxy_config, proxy.clone())));
+    supervisor.start_on(threads, Arc::new(NodeRoutes::new(config.node_name.clone(), proxy)));
+    Ok(())
+}
+
+fn kubelet_config(config: &NodeConfig, client: kube::Client) -> KubeletConfig {
+    let capacity = (config.memory_bytes > 0 && config.cpus > 0).then(|| kminik_kubelet::Capacity {
+        milli_cpu: u64::from(config.cpus) * 1000,
+        memory_bytes: config.memory_bytes,
+        ephemeral_storage_bytes: crate::drivers::total_space(Path::new("/var")).unwrap_or(0),
+    });
+    KubeletConfig {
+        node_name: config.node_name.clone(),
+        node_ips: vec![IpAddr::V4(config.node_address)],
+        cluster_dns: vec![IpAddr::V4(config.cluster_dns)],
+        cluster_domain: config.cluster_domain.clone(),
+        root_dir: "/var/lib/kubelet".into(),
+        log_dir: "/var/log/pods".into(),
+        resolv_conf: "/etc/resolv.conf".into(),
+        client,
+        port: KUBELET_PORT,
+        node_labels: BTreeMap::new(),
+        node_taints: Vec::new(),
+        capacity,
+        max_pods: 110,
+        provider_id: format!("kminik://{}/{}", config.profile, config.node_name),
+        version: format!("{}+kminik", version::KUBERNETES),
+        runtime_version: version::KMINIK.to_owned(),
+    }
+}
+
+/// Passes the node's pod range on, and remembers it for the next start.
+async fn keep_range(mut own: watch::Receiver<Option<String>>, range: watch::Sender<Option<Ipv4Net>>, file: std::path::PathBuf) {
+    while let Ok(known) = own.wait_for(Option::is_some).await.map(|range| range.clone()) {
+        if let Some(new) = known.and_then(|text| text.parse().ok())
+            && range.send_if_modified(|old| old.replace(new) != Some(new))
+            && let Err(error) = atomic_file::write(&file, new.to_string().as_bytes(), atomic_file::PUBLIC)
+        {
+            tracing::warn!(error = %error, "the pod range cannot be remembered");
+        }
+        if own.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Gives the node, once it exists, the labels that a kubelet may not give itself: its role, and minikube's.
+async fn label(client: kube::Client, node: String, profile: String) {
+    let nodes: Api<Node> = Api::all(client);
+    let exists = |node: Option<&Node>| node.is_some();
+    if let Err(error) = await_condition(nodes.clone(), &node, exists).await {
+        return tracing::error!(error = %error, "the node cannot be labelled");
+    }
+    let patch = serde_json::json!({ "metadata": { "labels": {
+        "node-role.kubernetes.io/control-plane": "",
+        "minikube.k8s.io/name": profile,
+        "minikube.k8s.io/primary": "true",
+        "minikube.k8s.io/version": format!("v{}", version::KMINIK),
+    } } });
+    if let Err(error) = nodes.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await {
+        tracing::error!(error = %error, "the node cannot be labelled");
+    }
+}

@@ -3,9 +3,8 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use kminik_oci::ResolverConfig;
 use serde::{Deserialize, Serialize};
-
-use crate::profile::Registries;
 
 /// Seen from inside the node.
 pub const DATA_DIR: &str = "/var/lib/kminik";
@@ -31,9 +30,8 @@ pub struct NodeConfig {
     /// Limits of the machine, 0 is none.
     pub cpus: u32,
     pub memory_bytes: u64,
-    pub registries: Registries,
-    /// Content of the user's mirrors file.
-    pub mirrors_toml: Option<String>,
+    /// Where pods' images come from.
+    pub images: ResolverConfig,
     /// Addons to apply, by name.
     pub addons: Vec<String>,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kminik_kubelet::images::{Credential, Image, ImageConfig, ImageError, ImageService, ImageSummary};
 use kminik_runtime::{Compression, LayerId, LayerSource};
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::addons::built_in_image;
@@ -31,14 +32,14 @@ pub fn ensure(dir: &Path) -> std::io::Result<(LayerId, std::path::PathBuf)> {
         node_image::assemble(&temporary, false)?;
         std::fs::rename(&temporary, &root)?;
     }
-    Ok((LayerId(format!("kminik:{identity}")), root))
+    // A name in the form of a digest; the directory is adopted as it is, nothing is checked against it.
+    Ok((LayerId(format!("sha256:{}", hex::encode(Sha256::digest(&identity)))), root))
 }
 
 impl WithBuiltIn {
     pub fn new(inner: Arc<dyn ImageService>, layer: LayerId) -> Self {
-        let id = format!("sha256:{:0>64}", layer.0.trim_start_matches("kminik:"));
         let image = Image {
-            id,
+            id: layer.0.clone(),
             repo_digests: Vec::new(),
             repo_tags: vec![built_in_image()],
             size_bytes: std::fs::metadata("/proc/self/exe").map_or(0, |m| m.len()),

@@ -37,6 +37,8 @@ const STOP: Duration = Duration::from_secs(20);
 pub enum NodeError {
     #[error("cannot read the node's configuration")]
     Config(#[source] std::io::Error),
+    #[error("cannot make a directory of the node's data")]
+    Directory(#[source] std::io::Error),
     #[error("cannot open the log")]
     Log(#[source] std::io::Error),
     #[error("cannot start the runtime {name}")]

@@ -152,7 +152,7 @@ impl Driver for Native {
             cpus: (profile.cpus > 0).then_some(profile.cpus),
             memory_bytes: (profile.memory_mib > 0).then_some(profile.memory_mib << 20),
             argv: vec![node_image::BINARY.to_owned(), "init".to_owned()],
-            env: Vec::new(),
+            env: crate::env::for_node(),
             mounts: Vec::new(),
             console_log: dir.join(CONSOLE),
         };

@@ -26,6 +26,12 @@ pub fn ensure(machine: &Path, userland: &Userland) -> Outcome<PathBuf> {
         remove_tree(&old.path())?;
     }
     let temporary = root.with_extension("tmp");
+    if let Userland::Pulled { layers, .. } = userland {
+        for layer in layers {
+            kminik_runtime::unpack_over(&temporary, &layer.blob, layer.compression, &layer.diff_id)
+                .or_fail(&DRV_CREATE, "cannot unpack the base image")?;
+        }
+    }
     node_image::assemble(&temporary, !digests.is_empty()).map_err(|e| {
         let reason = if e.raw_os_error() == Some(libc::ENOSPC) { &RSRC_INSUFFICIENT_STORAGE } else { &DRV_CREATE };
         Failure::because(reason, format_args!("cannot make the node's root filesystem in {}", temporary.display()), &e)

@@ -163,9 +163,6 @@ fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
 /// The node's configuration and keys.
 fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
     let mut files = pki::ensure(home, profile)?;
-    let mirrors = kminik_base::atomic_file::read_optional(&home.mirrors_file(), 1 << 20)
-        .or_fail(&crate::reason::INET_BAD_MIRROR, "cannot read the mirrors file")?
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let config = NodeConfig {
         profile: profile.name.clone(),
         node_name: profile.name.to_ascii_lowercase(),
@@ -178,8 +175,7 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         api_port: 8443,
         cpus: profile.cpus,
         memory_bytes: profile.memory_mib << 20,
-        registries: profile.registries.clone(),
-        mirrors_toml: mirrors,
+        images: base_image::resolver(&profile.registries, base_image::mirrors_file(home)?)?,
         addons: crate::addons::default_names().iter().map(|&n| n.to_owned()).collect(),
     };
     let content = serde_json::to_vec_pretty(&config).or_fail(&MK_INTERNAL, "cannot write the node's configuration")?;

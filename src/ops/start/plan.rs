@@ -129,7 +129,17 @@ fn check_version(request: &Request, printer: &Printer) -> Outcome<()> {
     }
 }
 
-fn check_registries(_r: &Request) -> Outcome<()> { Ok(()) }
+fn check_registries(request: &Request) -> Outcome<()> {
+    if let Some(country) = &request.registries.country
+        && !kminik_oci::mirrors::is_country(country)
+    {
+        return Err(Failure::new(&INET_REPO, format!("no list of mirrors is known for the country {country:?}")));
+    }
+    for mirror in &request.registries.mirrors {
+        kminik_oci::mirrors::MirrorArgument::parse(mirror).or_fail(&INET_BAD_MIRROR, "--registry-mirror cannot be used")?;
+    }
+    Ok(())
+}
 
 fn check_storage(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {
     let Some(free) = free_space(home.root()) else { return Ok(()) };
