@@ -25,6 +25,7 @@ pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod time;
+pub mod validate;
 
 pub use field::{ErrorList, ErrorType, FieldError, Path};
 pub use fields::FieldSelector;

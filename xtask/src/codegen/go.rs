@@ -15,6 +15,8 @@ pub(crate) struct Package {
     pub(crate) constants: BTreeMap<String, Vec<String>>,
     /// Values of string constants by their own name.
     pub(crate) values: BTreeMap<String, String>,
+    /// Constants of a type whose value is another package's constant, as `package.Constant`.
+    pub(crate) references: BTreeMap<String, Vec<String>>,
     /// `GroupName` of register.go.
     pub(crate) group: String,
 }
@@ -97,7 +99,6 @@ fn read_file(text: &str, package: &mut Package) {
     let mut markers: Vec<String> = Vec::new();
     let mut lines = text.lines().peekable();
     let mut in_imports = false;
-    let mut constant_type = String::new();
     while let Some(line) = lines.next() {
         let trimmed = line.trim();
         if let Some(comment) = trimmed.strip_prefix("//") {
@@ -133,7 +134,7 @@ fn read_file(text: &str, package: &mut Package) {
             let declaration = Declaration { markers, body, imports: BTreeMap::new() };
             package.types.insert(name.to_owned(), declaration);
         } else {
-            constant(trimmed, &mut constant_type, package);
+            constant(trimmed, package);
             markers.clear();
         }
     }
@@ -152,7 +153,7 @@ fn import(line: &str, imports: &mut BTreeMap<String, String>) {
     imports.insert(name.to_owned(), path.to_owned());
 }
 
-fn constant(line: &str, last_type: &mut String, package: &mut Package) {
+fn constant(line: &str, package: &mut Package) {
     let line = line.strip_prefix("const ").unwrap_or(line);
     let Some((left, right)) = line.split_once('=') else { return };
     let mut words = left.split_whitespace();
@@ -171,7 +172,9 @@ fn constant(line: &str, last_type: &mut String, package: &mut Package) {
     if let Some(text) = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
         package.constants.entry(kind.to_owned()).or_default().push(text.to_owned());
         package.values.insert(name.to_owned(), text.to_owned());
-        kind.clone_into(last_type);
+    } else if value.ends_with(')') && text.contains('.') && !text.contains(['(', ' ', '"']) {
+        // `Type(package.Constant)`: another package's value.
+        package.references.entry(kind.to_owned()).or_default().push(text.to_owned());
     }
 }
 

@@ -304,6 +304,11 @@ impl Table {
                 match &mut node {
                     Node::Leaf { values, .. } if marker(&declaration.markers, "enum").is_some() => {
                         let mut all = package.constants.get(&name).cloned().unwrap_or_default();
+                        for reference in package.references.get(&name).into_iter().flatten() {
+                            let (path, constant) = self.named(&path, reference, &declaration.imports)?;
+                            let value = self.packages.get(&path).and_then(|(_, p)| p.values.get(&constant));
+                            all.push(value.with_context(|| format!("no constant {reference}"))?.clone());
+                        }
                         all.sort();
                         all.dedup();
                         *values = all.join(",");

@@ -55,7 +55,7 @@ pub(super) static NODES: [Schema; 939] = [
     leaf(Leaf::String, "Equal,Exists,Gt,Lt"),
     leaf(Leaf::String, "Equivalent,Exact"),
     leaf(Leaf::String, "Exact,ImplementationSpecific,Prefix"),
-    leaf(Leaf::String, "FQDN"),
+    leaf(Leaf::String, "FQDN,IPv4,IPv6"),
     leaf(Leaf::String, "Fail,Ignore"),
     leaf(Leaf::String, "Failed,Pending,Running,Succeeded,Unknown"),
     leaf(Leaf::String, "Failed,TerminatingOrFailed"),

@@ -1,0 +1,232 @@
+//! Checks of the core group's other kinds.
+
+use std::collections::BTreeSet;
+
+use super::containers::amount_of;
+use super::node::Node;
+use super::{IMMUTABLE, Kind, required};
+use crate::field::{ErrorList, FieldError, Path};
+use crate::names;
+
+/// Largest sum of all values of a ConfigMap or Secret, in bytes.
+const MAX_DATA: usize = 1024 * 1024;
+const FROZEN: &str = "field is immutable when `immutable` is set";
+
+pub(super) const KINDS: &[Kind] = &[
+    Kind::new("", "ConfigMap", config_map).change(|new, old, errors| frozen(new, old, &["data", "binaryData"], errors)),
+    Kind::new("", "Secret", secret).change(secret_change),
+    Kind::new("", "Namespace", |_, _| {}).named(names::dns1123_label),
+    Kind::new("", "Node", node).change(node_change),
+    Kind::new("", "ServiceAccount", |_, _| {}),
+    Kind::new("", "Endpoints", endpoints),
+    Kind::new("", "Event", event),
+    Kind::new("", "ResourceQuota", |o, errors| amounts(&o.at(&["spec", "hard"]), errors)),
+    Kind::new("", "LimitRange", limit_range),
+    Kind::new("", "Binding", |o, errors| {
+        let target = o.child("target");
+        if !matches!(target.child("kind").text(), "" | "Node") {
+            let kind = target.child("kind");
+            errors.push(FieldError::not_supported(&kind.path, kind.text(), &["Node", "<empty>"]));
+        }
+        required(&target.child("name"), errors);
+    }),
+];
+
+fn amounts(map: &Node<'_>, errors: &mut ErrorList) {
+    for (name, amount) in map.entries() {
+        errors.invalid_each(&amount.path, name, names::qualified_name(name));
+        amount_of(&amount, errors);
+    }
+}
+
+/// Checks keys; gives the sum of the values' bytes.
+fn keys(map: &Node<'_>, base64: bool, errors: &mut ErrorList) -> usize {
+    let mut size = 0;
+    for (key, value) in map.entries() {
+        errors.invalid_each(&value.path, key, names::config_map_key(key));
+        let text = value.text();
+        size += if base64 { text.trim_end_matches('=').len() * 3 / 4 } else { text.len() };
+    }
+    size
+}
+
+fn too_large(size: usize, path: Path, errors: &mut ErrorList) {
+    if size > MAX_DATA {
+        let mut error = FieldError::too_long(&path, MAX_DATA);
+        error.field = if path == Path::root() { String::new() } else { path.to_string() };
+        errors.push(error);
+    }
+}
+
+fn config_map(map: &Node<'_>, errors: &mut ErrorList) {
+    let (data, binary) = (map.child("data"), map.child("binaryData"));
+    let size = keys(&data, false, errors) + keys(&binary, true, errors);
+    for (key, value) in binary.entries() {
+        if data.child(key).is_set() {
+            errors.push(FieldError::invalid(&value.path, key.as_str(), "duplicate of key present in data"));
+        }
+    }
+    too_large(size, Path::root(), errors);
+}
+
+/// What is declared immutable stays, the declaration included.
+fn frozen(new: &Node<'_>, old: &Node<'_>, members: &[&str], errors: &mut ErrorList) {
+    if !old.child("immutable").is_true() {
+        return;
+    }
+    if !new.child("immutable").is_true() {
+        errors.push(FieldError::forbidden(&new.path.child("immutable"), FROZEN));
+    }
+    for member in members {
+        if new.child(member).value != old.child(member).value {
+            errors.push(FieldError::forbidden(&new.path.child(member), FROZEN));
+        }
+    }
+}
+
+fn secret(secret: &Node<'_>, errors: &mut ErrorList) {
+    let data = secret.child("data");
+    too_large(keys(&data, true, errors), Path::new("data"), errors);
+    let needed: &[&str] = match secret.child("type").text() {
+        "kubernetes.io/service-account-token" => {
+            let annotation = secret.at(&["metadata", "annotations"]);
+            const NAME: &str = "kubernetes.io/service-account.name";
+            if annotation.child(NAME).text().is_empty() {
+                errors.push(FieldError::required(&annotation.path.key(NAME), ""));
+            }
+            &[]
+        }
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/basic-auth" => {
+            if !data.child("username").is_set() && !data.child("password").is_set() {
+                errors.push(FieldError::required(&data.path.key("username"), ""));
+                errors.push(FieldError::required(&data.path.key("password"), ""));
+            }
+            &[]
+        }
+        _ => &[],
+    };
+    for key in needed.iter().filter(|key| !data.child(key).is_set()) {
+        errors.push(FieldError::required(&data.path.key(key), ""));
+    }
+}
+
+fn secret_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    let (kind, before) = (new.child("type"), old.child("type"));
+    if kind.value != before.value {
+        errors.push(FieldError::invalid(&kind.path, kind.text(), IMMUTABLE));
+    }
+    frozen(new, old, &["data"], errors);
+}
+
+fn node(node: &Node<'_>, errors: &mut ErrorList) {
+    let mut seen = BTreeSet::new();
+    for taint in node.at(&["spec", "taints"]).items() {
+        let (key, effect) = (taint.child("key"), taint.child("effect"));
+        errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
+        let value = taint.child("value");
+        errors.invalid_each(&value.path, value.text(), names::label_value(value.text()));
+        required(&effect, errors);
+        if !seen.insert((key.text(), effect.text())) {
+            let mut error = FieldError::duplicate(&taint.path, taint.value.clone());
+            error.detail = "taints must be unique by key and effect pair".to_owned();
+            errors.push(error);
+        }
+    }
+    let ranges = node.at(&["spec", "podCIDRs"]);
+    for range in ranges.items() {
+        let parsed = range
+            .text()
+            .split_once('/')
+            .and_then(|(ip, bits)| Some((ip.parse::<std::net::IpAddr>().ok()?, bits.parse::<u8>().ok()?)));
+        if parsed.is_none_or(|(ip, bits)| bits > if ip.is_ipv4() { 32 } else { 128 }) {
+            let message = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.push(FieldError::invalid(&range.path, range.text(), message));
+        }
+    }
+}
+
+fn node_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    for member in ["podCIDRs", "providerID"] {
+        let (now, before) = (new.at(&["spec", member]), old.at(&["spec", member]));
+        if !before.is_empty() && now.value != before.value {
+            let message = "node updates may not change ".to_owned() + member + " except from \"\" to valid";
+            errors.push(FieldError::forbidden(&now.path, message));
+        }
+    }
+}
+
+fn endpoints(endpoints: &Node<'_>, errors: &mut ErrorList) {
+    for subset in endpoints.child("subsets").items() {
+        if subset.child("addresses").is_empty() && subset.child("notReadyAddresses").is_empty() {
+            errors.push(FieldError::required(&subset.path, "must specify `addresses` or `notReadyAddresses`"));
+        }
+        for list in ["addresses", "notReadyAddresses"] {
+            for address in subset.child(list).items() {
+                super::services::address(&address.child("ip"), errors);
+            }
+        }
+        let many = subset.child("ports").value.as_array().is_some_and(|p| p.len() > 1);
+        for port in subset.child("ports").items() {
+            let name = port.child("name");
+            if many && name.is_empty() {
+                errors.push(FieldError::required(&name.path, ""));
+            } else if !name.is_empty() {
+                errors.invalid_each(&name.path, name.text(), names::dns1123_label(name.text()));
+            }
+            let number = port.child("port");
+            super::containers::range(&number, names::port_number(number.integer().unwrap_or_default()), errors);
+        }
+    }
+}
+
+fn event(event: &Node<'_>, errors: &mut ErrorList) {
+    let own = event.at(&["metadata", "namespace"]);
+    let about = event.at(&["involvedObject", "namespace"]);
+    let fits = about.text() == own.text() || (about.is_empty() && matches!(own.text(), "default" | "kube-system"));
+    if !fits {
+        errors.push(FieldError::invalid(&about.path, about.text(), "does not match event.namespace"));
+    }
+}
+
+fn limit_range(range: &Node<'_>, errors: &mut ErrorList) {
+    let mut seen = BTreeSet::new();
+    for limit in range.at(&["spec", "limits"]).items() {
+        let kind = limit.child("type");
+        if !seen.insert(kind.text()) {
+            errors.push(FieldError::duplicate(&kind.path, ""));
+        }
+        let quantity = |list: &str, name: &str| {
+            crate::Quantity::from_value(limit.child(list).child(name).value).and_then(Result::ok)
+        };
+        for list in ["max", "min", "default", "defaultRequest"] {
+            amounts(&limit.child(list), errors);
+        }
+        let pairs = [
+            ("min", "max"),
+            ("min", "defaultRequest"),
+            ("defaultRequest", "max"),
+            ("defaultRequest", "default"),
+            ("default", "max"),
+        ];
+        for (low, high) in pairs {
+            for (name, node) in limit.child(low).entries() {
+                if let (Some(small), Some(large)) = (quantity(low, name), quantity(high, name))
+                    && small > large
+                {
+                    let title = |list: &str| match list {
+                        "defaultRequest" => "default request",
+                        "default" => "default",
+                        "max" => "max",
+                        _ => "min",
+                    };
+                    let message = format!("{} value {small} is greater than {} value {large}", title(low), title(high));
+                    errors.push(FieldError::invalid(&node.path, small.to_string(), message));
+                }
+            }
+        }
+    }
+}

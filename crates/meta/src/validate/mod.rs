@@ -1,0 +1,208 @@
+//! Validation of objects in normal form, with upstream's field paths and words.
+//!
+//! A kind is a row: how it is named, what is checked when it is created (and, of the new object, when it is updated), and what may
+//! not change. Values of enumerations are checked by the field table for every kind.
+
+mod containers;
+mod core;
+mod meta;
+mod network;
+mod node;
+mod others;
+mod pods;
+mod services;
+mod storage;
+mod volumes;
+mod workloads;
+
+use serde_json::Value;
+
+use self::node::Node;
+use crate::field::{ErrorList, FieldError, Path};
+use crate::gvk::Gvk;
+use crate::schema::{Schema, Shape, lookup};
+use crate::{Object, names};
+
+pub use meta::{object_meta, object_meta_update};
+
+/// How the names of a kind's objects are checked.
+pub type NameCheck = fn(&str) -> Vec<String>;
+
+type Check = fn(&Node<'_>, &mut ErrorList);
+type ChangeCheck = fn(&Node<'_>, &Node<'_>, &mut ErrorList);
+
+/// What is particular to a kind.
+struct Kind {
+    group: &'static str,
+    kind: &'static str,
+    name: NameCheck,
+    /// Checks of the object by itself.
+    object: Check,
+    /// Checks of a change: new, old.
+    change: ChangeCheck,
+}
+
+impl Kind {
+    const fn new(group: &'static str, kind: &'static str, object: Check) -> Self {
+        Self { group, kind, name: names::dns1123_subdomain, object, change: |_, _, _| {} }
+    }
+
+    const fn named(self, name: NameCheck) -> Self {
+        Self { name, ..self }
+    }
+
+    const fn change(self, change: ChangeCheck) -> Self {
+        Self { change, ..self }
+    }
+}
+
+fn find(gvk: &Gvk) -> Option<&'static Kind> {
+    let tables =
+        [core::KINDS, pods::KINDS, services::KINDS, storage::KINDS, workloads::KINDS, network::KINDS, others::KINDS];
+    tables.into_iter().flatten().find(|row| row.group == gvk.group && row.kind == gvk.kind)
+}
+
+/// How a kind's objects are named: most as DNS subdomains.
+pub fn name_check(gvk: &Gvk) -> NameCheck {
+    find(gvk).map_or(names::dns1123_subdomain, |row| row.name)
+}
+
+/// Checks a new object. Whether it may or must have a namespace is for the caller, who knows the resource's scope.
+pub fn create(gvk: &Gvk, object: &Object) -> ErrorList {
+    let mut errors = object_meta(object, name_check(gvk));
+    let value = object.to_value();
+    check(gvk, &value, &mut errors);
+    errors
+}
+
+/// Checks a change of an object through its main door.
+pub fn update(gvk: &Gvk, new: &Object, old: &Object) -> ErrorList {
+    let mut errors = object_meta_update(new, old);
+    let (new, old) = (new.to_value(), old.to_value());
+    if let Some(row) = find(gvk) {
+        (row.change)(&Node::root(&new), &Node::root(&old), &mut errors);
+    }
+    check(gvk, &new, &mut errors);
+    errors
+}
+
+/// Checks a change through the `status` door, which leaves everything else alone.
+pub fn update_status(new: &Object, old: &Object) -> ErrorList {
+    object_meta_update(new, old)
+}
+
+fn check(gvk: &Gvk, value: &Value, errors: &mut ErrorList) {
+    let root = Node::root(value);
+    if let Some(schema) = lookup(gvk) {
+        enumerations(&root, schema, errors);
+    }
+    if let Some(row) = find(gvk) {
+        (row.object)(&root, errors);
+    }
+}
+
+/// Values that are none of their enumeration's, status and metadata aside.
+fn enumerations(node: &Node<'_>, schema: &Schema, errors: &mut ErrorList) {
+    match &schema.shape {
+        Shape::Struct { .. } => {
+            let Some(map) = node.value.as_object() else { return };
+            for name in map.keys() {
+                if node.is_root() && (name == "status" || name == "metadata") {
+                    continue;
+                }
+                if let Some(field) = schema.field(name) {
+                    enumerations(&node.child(name), field.schema(), errors);
+                }
+            }
+        }
+        Shape::Map { value, .. } if !matches!(value.get().shape, Shape::Leaf { .. }) => {
+            node.entries().for_each(|(_, entry)| enumerations(&entry, value.get(), errors));
+        }
+        Shape::List { item, .. } if !is_open(item.get()) => {
+            node.items().for_each(|entry| enumerations(&entry, item.get(), errors));
+        }
+        Shape::Leaf { values, .. } if !values.is_empty() => {
+            let text = node.text();
+            if !text.is_empty() && !values.split(',').any(|v| v == text) {
+                errors.push(FieldError::not_supported(&node.path, text, &values.split(',').collect::<Vec<_>>()));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A leaf that takes any value.
+fn is_open(schema: &Schema) -> bool {
+    matches!(&schema.shape, Shape::Leaf { values, .. } if values.is_empty())
+}
+
+const IMMUTABLE: &str = "field is immutable";
+
+/// The value may not change.
+fn immutable(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    if new.value != old.value {
+        errors.push(FieldError::invalid(&new.path, new.value.clone(), IMMUTABLE));
+    }
+}
+
+/// A number that may not be negative.
+fn non_negative(node: &Node<'_>, errors: &mut ErrorList) {
+    if let Some(number) = node.integer()
+        && number < 0
+    {
+        errors.push(FieldError::invalid(&node.path, number, "must be greater than or equal to 0"));
+    }
+}
+
+/// A text that must be there.
+fn required(node: &Node<'_>, errors: &mut ErrorList) -> bool {
+    if node.text().is_empty() {
+        errors.push(FieldError::required(&node.path, ""));
+        return false;
+    }
+    true
+}
+
+/// Label selectors in the object form.
+fn label_selector(selector: &Node<'_>, errors: &mut ErrorList) {
+    labels(&selector.child("matchLabels"), errors);
+    for expression in selector.child("matchExpressions").items() {
+        let values = expression.child("values");
+        match expression.child("operator").text() {
+            "In" | "NotIn" if values.is_empty() => {
+                let message = "must be specified when `operator` is 'In' or 'NotIn'";
+                errors.push(FieldError::required(&values.path, message));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let message = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                errors.push(FieldError::forbidden(&values.path, message));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => {
+                let path = expression.path.child("operator");
+                errors.push(FieldError::invalid(&path, other, "not a valid selector operator"));
+            }
+        }
+        let key = expression.child("key");
+        errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
+        for value in values.items() {
+            errors.invalid_each(&value.path, value.text(), names::label_value(value.text()));
+        }
+    }
+}
+
+/// A map of labels.
+fn labels(map: &Node<'_>, errors: &mut ErrorList) {
+    for (key, value) in map.entries() {
+        errors.invalid_each(&map.path, key, names::qualified_name(key));
+        errors.invalid_each(&map.path, value.text(), names::label_value(value.text()));
+    }
+}
+
+/// Where the checks of an object begin: paths without a prefix.
+fn root_path() -> Path {
+    Path::root()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! A place in an object: its value and the path that errors name it by.
+
+use serde_json::Value;
+
+use crate::field::Path;
+
+static ABSENT: Value = Value::Null;
+
+/// A value with its path; an absent one is null.
+#[derive(Clone)]
+pub(super) struct Node<'a> {
+    pub(super) value: &'a Value,
+    pub(super) path: Path,
+}
+
+impl<'a> Node<'a> {
+    pub(super) fn root(value: &'a Value) -> Self {
+        Self { value, path: super::root_path() }
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.path == super::root_path()
+    }
+
+    pub(super) fn child(&self, name: &str) -> Node<'a> {
+        Node { value: self.value.get(name).unwrap_or(&ABSENT), path: self.path.child(name) }
+    }
+
+    pub(super) fn at(&self, names: &[&str]) -> Node<'a> {
+        names.iter().fold(self.clone(), |node, name| node.child(name))
+    }
+
+    /// The same value under another path.
+    pub(super) fn renamed(mut self, path: &Path) -> Self {
+        self.path = path.clone();
+        self
+    }
+
+    /// The elements of a list; none when it is absent.
+    pub(super) fn items(&self) -> impl Iterator<Item = Node<'a>> + '_ {
+        let elements = self.value.as_array().map(Vec::as_slice).unwrap_or_default();
+        elements.iter().enumerate().map(|(i, value)| Node { value, path: self.path.index(i) })
+    }
+
+    /// The members of a map with their keys; none when it is absent.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, Node<'a>)> + '_ {
+        let members = self.value.as_object().into_iter().flatten();
+        members.map(|(key, value)| (key, Node { value, path: self.path.key(key) }))
+    }
+
+    /// The text, empty when absent.
+    pub(super) fn text(&self) -> &'a str {
+        self.value.as_str().unwrap_or_default()
+    }
+
+    pub(super) fn integer(&self) -> Option<i64> {
+        self.value.as_i64()
+    }
+
+    pub(super) fn is_true(&self) -> bool {
+        self.value.as_bool() == Some(true)
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        !self.value.is_null()
+    }
+
+    /// Whether there is nothing: absent, or no text, element or member.
+    pub(super) fn is_empty(&self) -> bool {
+        match self.value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(elements) => elements.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        }
+    }
+}

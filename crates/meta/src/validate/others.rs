@@ -1,0 +1,144 @@
+//! Checks of rbac, coordination, scheduling and node.
+
+use super::node::Node;
+use super::{Kind, immutable, label_selector, required};
+use crate::field::{ErrorList, FieldError};
+use crate::names;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+pub(super) const KINDS: &[Kind] = &[
+    Kind::new(RBAC, "Role", |role, errors| rules(role, true, errors)).named(names::path_segment),
+    Kind::new(RBAC, "ClusterRole", cluster_role).named(names::path_segment),
+    Kind::new(RBAC, "RoleBinding", |b, errors| binding(b, &["ClusterRole", "Role"], errors))
+        .named(names::path_segment)
+        .change(role_stays),
+    Kind::new(RBAC, "ClusterRoleBinding", |b, errors| binding(b, &["ClusterRole"], errors))
+        .named(names::path_segment)
+        .change(role_stays),
+    Kind::new("coordination.k8s.io", "Lease", lease),
+    Kind::new("scheduling.k8s.io", "PriorityClass", priority_class).change(|new, old, errors| {
+        let (value, policy) = (new.child("value"), new.child("preemptionPolicy"));
+        if value.value != old.child("value").value {
+            errors.push(FieldError::forbidden(&value.path, "may not be changed in an update."));
+        }
+        immutable(&policy, &old.child("preemptionPolicy"), errors);
+    }),
+    Kind::new("node.k8s.io", "RuntimeClass", |class, errors| {
+        let handler = class.child("handler");
+        errors.invalid_each(&handler.path, handler.text(), names::dns1123_label(handler.text()));
+    })
+    .change(|new, old, errors| immutable(&new.child("handler"), &old.child("handler"), errors)),
+];
+
+fn rules(role: &Node<'_>, namespaced: bool, errors: &mut ErrorList) {
+    for rule in role.child("rules").items() {
+        let verbs = rule.child("verbs");
+        if verbs.is_empty() {
+            errors.push(FieldError::required(&verbs.path, "verbs must contain at least one value"));
+        }
+        let urls = rule.child("nonResourceURLs");
+        let (groups, resources) = (rule.child("apiGroups"), rule.child("resources"));
+        if !urls.is_empty() {
+            if namespaced {
+                let message = "namespaced rules cannot apply to non-resource URLs";
+                errors.push(FieldError::invalid(&urls.path, urls.value.clone(), message));
+            }
+            if !groups.is_empty() || !resources.is_empty() || !rule.child("resourceNames").is_empty() {
+                let message = "rules cannot apply to both regular resources and non-resource URLs";
+                errors.push(FieldError::invalid(&urls.path, urls.value.clone(), message));
+            }
+            continue;
+        }
+        if groups.is_empty() {
+            let message = "resource rules must supply at least one api group";
+            errors.push(FieldError::required(&groups.path, message));
+        }
+        if resources.is_empty() {
+            let message = "resource rules must supply at least one resource";
+            errors.push(FieldError::required(&resources.path, message));
+        }
+    }
+}
+
+fn cluster_role(role: &Node<'_>, errors: &mut ErrorList) {
+    rules(role, false, errors);
+    let aggregation = role.child("aggregationRule");
+    if aggregation.is_set() {
+        let selectors = aggregation.child("clusterRoleSelectors");
+        if selectors.is_empty() {
+            errors.push(FieldError::required(
+                &selectors.path,
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            ));
+        }
+        selectors.items().for_each(|selector| label_selector(&selector, errors));
+    }
+}
+
+fn binding(binding: &Node<'_>, kinds: &[&str], errors: &mut ErrorList) {
+    let reference = binding.child("roleRef");
+    let (group, kind) = (reference.child("apiGroup"), reference.child("kind"));
+    if group.text() != RBAC {
+        errors.push(FieldError::not_supported(&group.path, group.text(), &[RBAC]));
+    }
+    if !kinds.contains(&kind.text()) {
+        errors.push(FieldError::not_supported(&kind.path, kind.text(), kinds));
+    }
+    let name = reference.child("name");
+    if required(&name, errors) {
+        errors.invalid_each(&name.path, name.text(), names::path_segment(name.text()));
+    }
+    for subject in binding.child("subjects").items() {
+        let name = subject.child("name");
+        required(&name, errors);
+        let (kind, group) = (subject.child("kind"), subject.child("apiGroup"));
+        let wanted = match kind.text() {
+            "ServiceAccount" => {
+                if !name.is_empty() {
+                    errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
+                }
+                required(&subject.child("namespace"), errors);
+                ""
+            }
+            "User" | "Group" => RBAC,
+            other => {
+                errors.push(FieldError::not_supported(&kind.path, other, &["Group", "ServiceAccount", "User"]));
+                continue;
+            }
+        };
+        if group.text() != wanted {
+            errors.push(FieldError::not_supported(&group.path, group.text(), &[wanted]));
+        }
+    }
+}
+
+fn role_stays(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    let (reference, before) = (new.child("roleRef"), old.child("roleRef"));
+    if reference.value != before.value {
+        errors.push(FieldError::invalid(&reference.path, reference.value.clone(), "cannot change roleRef"));
+    }
+}
+
+fn lease(lease: &Node<'_>, errors: &mut ErrorList) {
+    let spec = lease.child("spec");
+    let duration = spec.child("leaseDurationSeconds");
+    if duration.integer().is_some_and(|seconds| seconds <= 0) {
+        errors.push(FieldError::invalid(&duration.path, duration.value.clone(), "must be greater than 0"));
+    }
+    super::non_negative(&spec.child("leaseTransitions"), errors);
+}
+
+fn priority_class(class: &Node<'_>, errors: &mut ErrorList) {
+    const HIGHEST: i64 = 1_000_000_000;
+    let (name, value) = (class.at(&["metadata", "name"]), class.child("value"));
+    let system = matches!(name.text(), "system-cluster-critical" | "system-node-critical");
+    if name.text().starts_with("system-") && !system {
+        let message = "priority class names with 'system-' prefix are reserved for system use only. error: no such system priority class";
+        errors.push(FieldError::forbidden(&name.path, message));
+    }
+    if !system && value.integer().is_some_and(|v| v > HIGHEST) {
+        let message = format!("maximum allowed value of a user defined priority is {HIGHEST}");
+        errors.push(FieldError::forbidden(&value.path, message));
+    }
+}
