@@ -67,8 +67,9 @@ async fn a_full_disk_loses_nothing_and_can_be_mended() {
     std::fs::remove_file(&ballast).unwrap();
     // A full disk is not tried at every write.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    store.txn(put("/0000", None)).await.unwrap();
-    let revision = store.revision().await.unwrap();
+    let TxnResult::Committed { revision } = store.txn(put("/0000", None)).await.unwrap() else {
+        panic!("no condition can fail here")
+    };
     tokio::time::timeout(Duration::from_secs(10), async {
         while store.get(b"/mortal").await.unwrap().1.is_some() {
             tokio::time::sleep(Duration::from_millis(50)).await;
