@@ -94,3 +94,13 @@ async fn an_abandoned_transaction_still_happens_or_not_but_whole() {
     let (revision, record) = store.get(b"/a").await.unwrap();
     assert_eq!(revision, if record.is_some() { 2 } else { 1 });
 }
+
+#[tokio::test]
+async fn the_end_is_told() {
+    let embedded = Embedded::new();
+    let store = EmbeddedStore::open(&embedded.path(), Options::default()).unwrap();
+    let early = tokio::time::timeout(std::time::Duration::from_millis(20), store.ended()).await;
+    assert!(early.is_err(), "it has not ended yet");
+    store.close().await.unwrap();
+    store.ended().await;
+}

@@ -44,10 +44,7 @@ impl Strategy for Namespaces {
 
 fn label(namespace: &mut Object) {
     let name = namespace.name().to_owned();
-    // A name that is yet to be generated is labelled by the next update.
-    if !name.is_empty() {
-        namespace.set_label(NAME_LABEL, &name);
-    }
+    namespace.set_label(NAME_LABEL, &name);
 }
 
 /// `namespaces/finalize`: replaces `spec.finalizers`; the last one gone lets a deleted namespace go.

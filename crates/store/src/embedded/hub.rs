@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::disk::{Disk, Expiries};
 use super::state::{Log, Snapshot, undo};
@@ -16,6 +17,8 @@ use crate::watch::{BatchSender, channel, cost_of, select};
 #[derive(Debug)]
 pub(crate) struct Hub {
     state: Mutex<State>,
+    /// Cancelled when nothing will be written any more.
+    ended: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -36,7 +39,7 @@ impl Hub {
     pub(crate) fn new(snapshot: Snapshot, log: Log) -> Self {
         let state =
             State { snapshot, log, watchers: HashMap::new(), registered: 0, sweep_at: SWEEP_MIN, closed: false };
-        Hub { state: Mutex::new(state) }
+        Hub { state: Mutex::new(state), ended: CancellationToken::new() }
     }
 
     /// The newest visible records.
@@ -141,6 +144,11 @@ impl Hub {
         state.closed = true;
         state.watchers.clear();
         state.registered = 0;
+        self.ended.cancel();
+    }
+
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.ended
     }
 }
 

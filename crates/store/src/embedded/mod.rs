@@ -90,6 +90,11 @@ impl EmbeddedStore {
         Ok(EmbeddedStore { requests: sender, hub, queue, options })
     }
 
+    /// Waits until the store writes no more: it was closed, or its disk failed. After a failure it has to be opened again.
+    pub async fn ended(&self) {
+        self.hub.ended().cancelled().await;
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).map_err(|_| StoreError::Closed)?;

@@ -74,9 +74,10 @@ impl Pools {
     pub(crate) fn begin(self: &Arc<Self>, registry: &Registry) -> Reserved {
         let mut state = self.state.lock();
         let cache = registry.cache();
-        // Read before the services: a change in between leads to another look the next time.
-        let newest = cache.resource(SERVICES).last_changed();
+        // In this order: what the cache had seen before is in the services read after, so that nothing that was given out
+        // is let go before it is found in use. A change in between leads to another look the next time.
         let seen = cache.revision();
+        let newest = cache.resource(SERVICES).last_changed();
         if state.built_from != newest {
             state.in_use = Taken::default();
             for service in cache.snapshot(SERVICES).entries.values().filter_map(|entry| entry.object().ok()) {
