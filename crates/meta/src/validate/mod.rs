@@ -86,6 +86,14 @@ pub fn update(gvk: &Gvk, new: &Object, old: &Object) -> ErrorList {
     errors
 }
 
+/// Checks what a kind's object says, without its metadata and without regard to what it said before: for doors that change one
+/// part by rules of their own, such as a pod's `resize` and `ephemeralcontainers`.
+pub fn specification(gvk: &Gvk, object: &Object) -> ErrorList {
+    let mut errors = ErrorList::new();
+    check(gvk, &object.to_value(), &mut errors);
+    errors
+}
+
 /// Checks a change through the `status` door, which leaves everything else alone.
 pub fn update_status(new: &Object, old: &Object) -> ErrorList {
     object_meta_update(new, old)

@@ -267,7 +267,7 @@ fn same_toleration(a: &Value, b: &Value) -> bool {
 fn frozen(spec: &Node<'_>, old: &Node<'_>, gated: bool) -> Value {
     let mut out = spec.value.clone();
     let Some(map) = out.as_object_mut() else { return out };
-    for member in ["activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers"] {
+    for member in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         map.remove(member);
     }
     if gated {
