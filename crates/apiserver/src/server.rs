@@ -16,6 +16,7 @@ use crate::bootstrap;
 use crate::builtin;
 use crate::config::Config;
 use crate::health::Health;
+use crate::http::openapi::Documents;
 use crate::http::serve;
 use crate::http::service::LocalService;
 use crate::metrics::Metrics;
@@ -56,6 +57,7 @@ pub struct Server {
     admission: AdmissionChain,
     health: Health,
     metrics: Metrics,
+    openapi: Documents,
     in_flight: Semaphore,
     stopping: CancellationToken,
 }
@@ -93,6 +95,10 @@ impl Server {
         &self.metrics
     }
 
+    pub(crate) fn openapi(&self) -> &Documents {
+        &self.openapi
+    }
+
     /// A slot for each request that is neither a watch nor a connection.
     pub(crate) fn in_flight(&self) -> &Semaphore {
         &self.in_flight
@@ -128,6 +134,7 @@ impl ApiServer {
             auth,
             health: Health::default(),
             metrics: Metrics::default(),
+            openapi: Documents::default(),
             in_flight: Semaphore::new(config.max_in_flight),
             stopping: stopping.clone(),
             registry,

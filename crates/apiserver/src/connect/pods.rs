@@ -244,7 +244,7 @@ mod tests {
     fn pod(containers: &[&str], init: &[&str], default: Option<&str>) -> Object {
         let named = |names: &[&str]| names.iter().map(|name| serde_json::json!({ "name": name })).collect::<Vec<_>>();
         let annotations = default.map(|name| serde_json::json!({ DEFAULT_CONTAINER: name }));
-        Object::from_value(&serde_json::json!({
+        Object::try_from(serde_json::json!({
             "metadata": { "name": "p", "annotations": annotations },
             "spec": { "containers": named(containers), "initContainers": named(init) },
         }))

@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn service_ports_by_name_number_or_alone() {
-        let service = |ports: Value| Object::from_value(&serde_json::json!({ "spec": { "ports": ports } })).unwrap();
+        let service = |ports: Value| Object::try_from(serde_json::json!({ "spec": { "ports": ports } })).unwrap();
         let two = service(serde_json::json!([{ "name": "web", "port": 80 }, { "name": "tls", "port": 443 }]));
         let one = service(serde_json::json!([{ "port": 8080 }]));
         let find = |service: &Object, text| service_port(service, &Named::parse("service", text).unwrap()).ok();

@@ -123,10 +123,10 @@ fn resources(table: &ResourceTable, group: &str, version: &str) -> Result<Respon
     Ok(respond::json(StatusCode::OK, &document))
 }
 
-type Kind = (String, String, String);
+pub(super) type Kind = (String, String, String);
 
 /// Group, version, kind and verbs of a subresource.
-fn subresource(row: &ResourceDef, version: &VersionDef, sub: &Subresource) -> (Kind, Vec<&'static str>) {
+pub(super) fn subresource(row: &ResourceDef, version: &VersionDef, sub: &Subresource) -> (Kind, Vec<&'static str>) {
     let own = || (row.group.to_string(), version.name.to_string(), row.kind.to_string());
     match &sub.kind {
         SubresourceKind::View(_) => (own(), vec!["get", "patch", "update"]),

@@ -6,6 +6,7 @@ pub(crate) mod chain;
 pub(crate) mod compress;
 pub(crate) mod discovery;
 pub mod info;
+pub(crate) mod openapi;
 pub(crate) mod plain;
 pub mod respond;
 pub(crate) mod serve;

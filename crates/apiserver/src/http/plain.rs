@@ -8,8 +8,8 @@ use kminik_meta::StatusError;
 use serde_json::json;
 
 use super::body::ResponseBody;
-use super::info::RequestInfo;
-use super::{discovery, respond};
+use super::info::{Query, RequestInfo};
+use super::{compress, discovery, openapi, respond};
 use crate::Server;
 use crate::auth::issuer;
 
@@ -39,6 +39,18 @@ pub async fn serve(
             Ok(respond::json(StatusCode::OK, &document))
         }
         ["openid", "v1", "jwks"] => Ok(respond::json(StatusCode::OK, &issuer::jwks(server.auth()))),
+        ["openapi", ..] => {
+            let query = Query::parse(request.uri.query().unwrap_or_default());
+            let (server, parts) = (server.clone(), info.path.clone());
+            let headers = request.headers.clone();
+            // A document takes long to make the first time.
+            let made = tokio::task::spawn_blocking(move || {
+                let parts: Vec<&str> = parts.split('/').filter(|part| !part.is_empty()).collect();
+                openapi::serve(&server, &parts, &query, &headers)
+            });
+            let response = made.await.map_err(StatusError::internal)??;
+            Ok(compress::gzip(&request.headers, response))
+        }
         ["api" | "apis", ..] => discovery::serve(server, &parts, &request.headers),
         _ => Err(StatusError::resource_not_found()),
     }
@@ -52,6 +64,8 @@ fn paths(server: &Server) -> Vec<String> {
         "/healthz",
         "/livez",
         "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
         issuer::KEYS_PATH,
         "/readyz",
         "/version",

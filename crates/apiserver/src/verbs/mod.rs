@@ -32,6 +32,7 @@ pub(crate) async fn run(call: Call, request: Request<RequestBody>) -> Result<Res
     if !call.info.subresource.is_empty() {
         return subresource(call, request).await;
     }
+    let one = !call.info.name.is_empty();
     match call.info.verb.as_str() {
         "get" if has(Verb::Get) => get::get(&call).await,
         "list" if has(Verb::List) => list::list(&call).await,
@@ -39,8 +40,8 @@ pub(crate) async fn run(call: Call, request: Request<RequestBody>) -> Result<Res
         "create" if has(Verb::Create) && call.info.name.is_empty() && call.scope_given() => {
             create::create(&call, request).await
         }
-        "update" if has(Verb::Update) && call.scope_given() => update::update(&call, request).await,
-        "patch" if has(Verb::Patch) && call.scope_given() => patch::patch(&call, request).await,
+        "update" if has(Verb::Update) && one && call.scope_given() => update::update(&call, request).await,
+        "patch" if has(Verb::Patch) && one && call.scope_given() => patch::patch(&call, request).await,
         "delete" if has(Verb::Delete) && call.scope_given() => delete::delete(&call, request).await,
         "deletecollection" if has(Verb::DeleteCollection) => delete::delete_collection(&call, request).await,
         _ => Err(StatusError::method_not_allowed()),

@@ -1,0 +1,233 @@
+//! OpenAPI v2 and v3 of what is served, made from the table when first asked for and kept as bytes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{Response, StatusCode};
+use kminik_meta::openapi::{self, Group, Resource};
+use kminik_meta::{Gvk, StatusError};
+use parking_lot::Mutex;
+use serde_json::{Map, json};
+use sha2::{Digest, Sha512};
+
+use super::accept::{self, JSON};
+use super::body::ResponseBody;
+use super::info::Query;
+use super::{discovery, respond};
+use crate::Server;
+use crate::registry::def::{SubresourceKind, api_version};
+use crate::registry::table::{GroupVersion, ResourceTable};
+use crate::version::GIT_VERSION;
+
+/// A document and its hash.
+type Document = (Bytes, String);
+
+/// The documents of the newest table, made on demand.
+#[derive(Default)]
+pub(crate) struct Documents {
+    made: Mutex<Made>,
+}
+
+#[derive(Default)]
+struct Made {
+    table: Weak<ResourceTable>,
+    documents: HashMap<String, Document>,
+}
+
+impl Documents {
+    /// The document of that key; `make` runs if the table changed or nobody asked yet.
+    fn get(
+        &self,
+        table: &Arc<ResourceTable>,
+        key: &str,
+        make: impl FnOnce() -> Result<Vec<u8>, StatusError>,
+    ) -> Result<Document, StatusError> {
+        let mut made = self.made.lock();
+        if !std::ptr::eq(made.table.as_ptr(), Arc::as_ptr(table)) {
+            *made = Made { table: Arc::downgrade(table), documents: HashMap::new() };
+        }
+        if let Some(document) = made.documents.get(key) {
+            return Ok(document.clone());
+        }
+        let bytes = Bytes::from(make()?);
+        let document = (bytes.clone(), hex::encode_upper(Sha512::digest(&bytes)));
+        made.documents.insert(key.to_owned(), document.clone());
+        Ok(document)
+    }
+}
+
+/// Answers a path below `/openapi`.
+///
+/// # Errors
+/// 404 for a group and version that is not served, 406 for an encoding that is not made.
+pub(crate) fn serve(
+    server: &Server,
+    parts: &[&str],
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response<ResponseBody>, StatusError> {
+    let table = server.registry().table();
+    match parts {
+        ["openapi", "v2"] => version_2(server, &table, headers),
+        ["openapi", "v3"] => Ok(respond::json(StatusCode::OK, &json!({"paths": index(&table)}))),
+        ["openapi", "v3", "api", version] => version_3(server, &table, "", version, query, headers),
+        ["openapi", "v3", "apis", group, version] => version_3(server, &table, group, version, query, headers),
+        _ => Err(StatusError::resource_not_found()),
+    }
+}
+
+fn index(table: &ResourceTable) -> Map<String, serde_json::Value> {
+    let served = table.groups().iter().flat_map(|(_, versions)| versions);
+    served
+        .map(|served| {
+            let path = path_of(served);
+            let url = format!("/openapi/v3/{path}?hash={}", hash_of(served));
+            (path, json!({"serverRelativeURL": url}))
+        })
+        .collect()
+}
+
+fn path_of(served: &GroupVersion) -> String {
+    let root = if served.group.is_empty() { "api" } else { "apis" };
+    format!("{root}/{}", api_version(&served.group, &served.version))
+}
+
+/// Changes whenever what the document is made of changes; the document itself need not be made for it.
+fn hash_of(served: &GroupVersion) -> String {
+    let mut digest = Sha512::new();
+    digest.update(GIT_VERSION);
+    for row in &served.resources {
+        digest.update(format!("\n{} {} {:?} {:?}", row.plural, row.kind, row.scope, row.verbs));
+        for sub in &row.subresources {
+            digest.update(format!("\n/{}", sub.name));
+        }
+    }
+    hex::encode_upper(digest.finalize())
+}
+
+fn version_3(
+    server: &Server,
+    table: &Arc<ResourceTable>,
+    group: &str,
+    version: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response<ResponseBody>, StatusError> {
+    let served = table.group_version(group, version).ok_or_else(StatusError::resource_not_found)?;
+    let clauses = accept::clauses(headers);
+    if !clauses.is_empty() && !clauses.iter().any(|clause| clause.covers(JSON)) {
+        return Err(StatusError::not_acceptable(&[JSON]));
+    }
+    let (bytes, _) = server.openapi().get(table, &path_of(served), || {
+        let names = Names::of(served);
+        serde_json::to_vec(&openapi::v3(&names.group(), GIT_VERSION)).map_err(StatusError::internal)
+    })?;
+    let hash = hash_of(served);
+    let mut response = tagged(headers, &hash, JSON, bytes);
+    // A URL with the right hash never changes its meaning.
+    if query.get("hash") == Some(&hash) {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    Ok(response)
+}
+
+fn version_2(
+    server: &Server,
+    table: &Arc<ResourceTable>,
+    headers: &HeaderMap,
+) -> Result<Response<ResponseBody>, StatusError> {
+    let clauses = accept::clauses(headers);
+    let covered = |media_type: &str| clauses.iter().position(|clause| clause.covers(media_type));
+    let protobuf = match (covered(openapi::V2_PROTOBUF), covered(JSON)) {
+        (Some(protobuf), Some(json)) => protobuf < json,
+        (Some(_), None) => true,
+        (None, Some(_)) => false,
+        (None, None) if clauses.is_empty() => false,
+        (None, None) => return Err(StatusError::not_acceptable(&[JSON, openapi::V2_PROTOBUF])),
+    };
+    let (key, media_type) = if protobuf { ("v2 protobuf", openapi::V2_PROTOBUF) } else { ("v2", JSON) };
+    let (bytes, hash) = server.openapi().get(table, key, || {
+        let names: Vec<Names<'_>> = table.groups().iter().flat_map(|(_, versions)| versions).map(Names::of).collect();
+        let groups: Vec<Group<'_>> = names.iter().map(Names::group).collect();
+        let document = openapi::v2(&groups, GIT_VERSION);
+        if protobuf {
+            Ok(openapi::encode_v2(&document))
+        } else {
+            serde_json::to_vec(&document).map_err(StatusError::internal)
+        }
+    })?;
+    Ok(tagged(headers, &hash, media_type, bytes))
+}
+
+fn tagged(headers: &HeaderMap, hash: &str, media_type: &'static str, bytes: Bytes) -> Response<ResponseBody> {
+    let tag = format!("\"{hash}\"");
+    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|sent| sent == tag);
+    let mut response = if known {
+        respond::bytes(StatusCode::NOT_MODIFIED, media_type, Bytes::new())
+    } else {
+        respond::bytes(StatusCode::OK, media_type, bytes)
+    };
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// The rows of a group's version with the names that the documents are made of.
+struct Names<'a> {
+    served: &'a GroupVersion,
+    rows: Vec<Named>,
+}
+
+struct Named {
+    path: String,
+    kind: Gvk,
+    namespaced: bool,
+    verbs: Vec<&'static str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(served: &'a GroupVersion) -> Self {
+        let mut rows = Vec::new();
+        for row in &served.resources {
+            let Some(version) = row.version(&served.version) else { continue };
+            rows.push(Named {
+                path: row.plural.to_string(),
+                kind: row.gvk(version),
+                namespaced: row.namespaced(),
+                verbs: row.verbs.iter().map(|verb| verb.as_str()).collect(),
+            });
+            let described = row.subresources.iter().filter(|sub| !matches!(sub.kind, SubresourceKind::Connect(_)));
+            for sub in described {
+                let ((group, version, kind), verbs) = discovery::subresource(row, version, sub);
+                rows.push(Named {
+                    path: format!("{}/{}", row.plural, sub.name),
+                    kind: Gvk::new(group, version, kind),
+                    namespaced: row.namespaced(),
+                    verbs,
+                });
+            }
+        }
+        Names { served, rows }
+    }
+
+    fn group(&self) -> Group<'_> {
+        Group {
+            group_version: kminik_meta::GroupVersion::new(&self.served.group, &self.served.version),
+            resources: self
+                .rows
+                .iter()
+                .map(|row| Resource {
+                    name: &row.path,
+                    kind: &row.kind,
+                    namespaced: row.namespaced,
+                    verbs: &row.verbs,
+                    custom: None,
+                })
+                .collect(),
+        }
+    }
+}
