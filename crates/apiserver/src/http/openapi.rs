@@ -21,6 +21,9 @@ use crate::registry::def::{SubresourceKind, api_version};
 use crate::registry::table::{GroupVersion, ResourceTable};
 use crate::version::GIT_VERSION;
 
+/// What version 2 as protobuf is answered as: the type that is asked for has an `@`, which clients cannot parse.
+const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// A document and its hash.
 type Document = (Bytes, String);
 
@@ -147,7 +150,7 @@ fn version_2(
         (None, None) if clauses.is_empty() => false,
         (None, None) => return Err(StatusError::not_acceptable(&[JSON, openapi::V2_PROTOBUF])),
     };
-    let (key, media_type) = if protobuf { ("v2 protobuf", openapi::V2_PROTOBUF) } else { ("v2", JSON) };
+    let (key, media_type) = if protobuf { ("v2 protobuf", V2_PROTOBUF_ANSWER) } else { ("v2", JSON) };
     let (bytes, hash) = server.openapi().get(table, key, || {
         let names: Vec<Names<'_>> = table.groups().iter().flat_map(|(_, versions)| versions).map(Names::of).collect();
         let groups: Vec<Group<'_>> = names.iter().map(Names::group).collect();
