@@ -14,9 +14,12 @@ mod diff;
 mod discovery;
 mod error;
 mod owners;
+mod pod_control;
 mod pods;
+mod revisions;
 mod table;
 
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod garbage_collector;
@@ -29,6 +32,7 @@ mod protection;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod stateful_set;
 mod taint_eviction;
 
 pub use config::ControllersConfig;

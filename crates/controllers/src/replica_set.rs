@@ -14,8 +14,6 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
-use kube::ResourceExt;
-use kube::api::DeleteParams;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -23,6 +21,7 @@ use crate::owners::{
     candidates, claim_children, controlled, controller_of, controller_reference, index_by_controller, push_claimants,
     selector_of,
 };
+use crate::pod_control::{self, count, reason, several};
 use crate::pods::{self, Availability, availability, is_active, is_ready};
 
 /// Pods created or deleted in one reconciliation at most.
@@ -84,37 +83,12 @@ async fn manage(controller: &Controller, key: &ObjectKey, set: &ReplicaSet, acti
         let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else { return Ok(()) };
         let pod = pods::from_template(template, &key.name, &key.namespace, controller_reference(set));
         let missing = (wanted - active.len()).min(BURST);
-        slow_start(missing, || async {
-            match context.create(key, pods, &pod).await {
-                Ok(created) => {
-                    let message = format!("Created pod: {}", created.name_any());
-                    context.recorder.normal(set, "SuccessfulCreate", message);
-                    Ok(())
-                }
-                Err(error) if error.is_terminating() => Ok(()),
-                Err(error) => {
-                    context.recorder.warning(set, "FailedCreate", format!("Error creating: {}", reason(&error)));
-                    Err(error)
-                }
-            }
-        })
-        .await
+        slow_start(missing, || pod_control::create(context, key, set, pods, &pod)).await
     } else if active.len() > wanted {
         let surplus = (active.len() - wanted).min(BURST);
         let mut ranked = active.to_vec();
         pods::rank_for_deletion(&mut ranked, &neighbours(controller, set), Timestamp::now());
-        let deletions = ranked.iter().take(surplus).map(|pod| async {
-            match context.delete(key, pods, pod.as_ref(), DeleteParams::default()).await {
-                Ok(()) => {
-                    context.recorder.normal(set, "SuccessfulDelete", format!("Deleted pod: {}", pod.name_any()));
-                    Ok(())
-                }
-                Err(error) => {
-                    context.recorder.warning(set, "FailedDelete", format!("Error deleting: {}", reason(&error)));
-                    Err(error)
-                }
-            }
-        });
+        let deletions = ranked.iter().take(surplus).map(|pod| pod_control::delete(context, key, set, pods, pod));
         several(join_all(deletions).await)
     } else {
         Ok(())
@@ -152,26 +126,6 @@ where
         batch = size * 2;
     }
     Ok(())
-}
-
-/// The first failure of several requests.
-pub(crate) fn several(results: Vec<Result<(), Error>>) -> Result<(), Error> {
-    let attempted = results.len();
-    let mut failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
-    match failures.len() {
-        0 => Ok(()),
-        1 => Err(failures.remove(0)),
-        failed => Err(Error::Several { failed, attempted, first: Box::new(failures.remove(0)) }),
-    }
-}
-
-/// What an event tells of a failed request: the API server's own words.
-pub(crate) fn reason(error: &Error) -> String {
-    match error.request() {
-        Some(kube::Error::Api(status)) => status.message.clone(),
-        Some(other) => other.to_string(),
-        None => error.to_string(),
-    }
 }
 
 fn status_of(
@@ -229,11 +183,6 @@ fn status_of(
         conditions: Some(conditions).filter(|conditions| !conditions.is_empty()),
     };
     (status, recheck)
-}
-
-/// A number of objects as the API counts them.
-pub(crate) fn count(number: usize) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

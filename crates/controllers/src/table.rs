@@ -49,6 +49,8 @@ pub static CONTROLLERS: &[Descriptor] = &[
     controller!("persistentvolume-controller", "persistent-volume-binder", persistent_volume::run),
     controller!("persistentvolumeclaim-protection-controller", "pvc-protection-controller", protection::run_claims),
     controller!("persistentvolume-protection-controller", "pv-protection-controller", protection::run_volumes),
+    controller!("daemonset-controller", "daemon-set-controller", daemon_set::run),
+    controller!("statefulset-controller", "statefulset-controller", stateful_set::run),
     controller!("endpointslice-controller", "endpointslice-controller", endpoint_slice::run),
 ];
 

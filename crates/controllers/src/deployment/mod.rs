@@ -27,10 +27,12 @@ use crate::owners::{
     candidates, claim_children, controlled, controller_reference, index_by_controller, is_controlled_by,
     push_claimants, push_controller, selector_of,
 };
+use crate::pod_control::reason;
 use crate::pods::is_terminal;
-use crate::replica_set::reason;
+use crate::revisions;
+pub(crate) use scale::scaled;
 use status::Condition;
-use template::{HASH_LABEL, hash, same_template, with_hash};
+use template::{HASH_LABEL, same_template, with_hash};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -222,7 +224,7 @@ impl Rollout<'_> {
 
     async fn create_new(&mut self, revision: i64) -> Result<(), Error> {
         let Controller { context, sets, .. } = self.controller;
-        let hash = hash(&self.spec.template, self.collisions.unwrap_or(0));
+        let hash = revisions::hash(&self.spec.template, self.collisions.unwrap_or(0));
         let mut selector = self.spec.selector.clone();
         selector.match_labels.get_or_insert_default().insert(HASH_LABEL.into(), hash.clone());
         let template = with_hash(&self.spec.template, &hash);

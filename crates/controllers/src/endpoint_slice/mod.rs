@@ -22,8 +22,8 @@ use kube::api::DeleteParams;
 use crate::context::Context;
 use crate::error::Error;
 use crate::owners::controller_reference;
+use crate::pod_control::reason;
 use crate::pods::{is_ready, is_terminal, is_terminating, node_of};
-use crate::replica_set::reason;
 use slices::{Ports, plan};
 
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";

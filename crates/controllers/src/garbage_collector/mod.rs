@@ -271,7 +271,7 @@ impl Controller {
             }
             self.patch(&member, &live, json!({"ownerReferences": keep})).await
         });
-        crate::replica_set::several(join_all(released).await)?;
+        crate::pod_control::several(join_all(released).await)?;
         self.drop_finalizer(member, live, ORPHAN).await
     }
 

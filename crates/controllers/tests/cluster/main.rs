@@ -1,5 +1,7 @@
 //! The controllers and the scheduler against the real API server, in process, with the rights their identities have.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 mod volumes;
 mod workloads;

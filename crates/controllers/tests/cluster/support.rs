@@ -28,8 +28,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// A condition of a test that is not met by then is not met.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Cluster {
-    pub client: Client,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
     _supervisor: Supervisor,
     _directory: tempfile::TempDir,
     _stop: DropGuard,
@@ -41,7 +41,7 @@ fn pair(identity: Identity) -> CertificateAndKey {
 
 impl Cluster {
     /// A cluster with these ready nodes.
-    pub async fn start(nodes: &[&str]) -> Self {
+    pub(crate) async fn start(nodes: &[&str]) -> Self {
         if std::env::var_os("TEST_LOG").is_some() {
             let _ = tracing_subscriber::fmt().with_env_filter("info,kminik=debug").with_test_writer().try_init();
         }
@@ -85,7 +85,7 @@ impl Cluster {
         cluster
     }
 
-    pub async fn add_node(&self, name: &str, labels: Value) {
+    pub(crate) async fn add_node(&self, name: &str, labels: Value) {
         let mut all = json!({"kubernetes.io/hostname": name});
         for (label, value) in labels.as_object().unwrap() {
             all[label] = value.clone();
@@ -101,32 +101,32 @@ impl Cluster {
         api.patch_status(name, &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
     }
 
-    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    pub(crate) fn api<K>(&self, namespace: &str) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    pub async fn create<K>(&self, namespace: &str, value: Value) -> K
+    pub(crate) async fn create<K>(&self, namespace: &str, value: Value) -> K
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Serialize + Debug,
     {
         self.api::<K>(namespace).create(&PostParams::default(), &object(value)).await.unwrap()
     }
 
-    pub async fn pods(&self, namespace: &str) -> Vec<Pod> {
+    pub(crate) async fn pods(&self, namespace: &str) -> Vec<Pod> {
         self.api::<Pod>(namespace).list(&Default::default()).await.unwrap().items
     }
 }
 
 /// Reads a typed object; `apiVersion` and `kind` may be left out.
-pub fn object<K: DeserializeOwned>(value: Value) -> K {
+pub(crate) fn object<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
 /// Waits until `check` gives a value; panics with what it waited for.
-pub async fn eventually<T, F>(what: &str, check: impl Fn() -> F) -> T
+pub(crate) async fn eventually<T, F>(what: &str, check: impl Fn() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {

@@ -1,5 +1,7 @@
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Namespace, Node, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -199,4 +201,101 @@ async fn nodes_get_networks_and_pods_find_room() {
     );
     cluster.add_node("c", json!({})).await;
     complete(&cluster, "large", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_runs_on_every_node_and_is_replaced_node_by_node() {
+    let cluster = Cluster::start(&["a", "b"]).await;
+    let sets = cluster.api::<DaemonSet>("default");
+    let mut daemon = deployment("d", 0, "one:1");
+    daemon["spec"].as_object_mut().unwrap().remove("replicas");
+    cluster.create::<DaemonSet>("default", daemon).await;
+    let serving = |want: i32, image: &'static str| {
+        let (cluster, sets) = (&cluster, &sets);
+        async move {
+            eventually(&format!("{want} daemons of {image}"), || async {
+                let set = sets.get("d").await.unwrap();
+                let status = set.status.clone().unwrap_or_default();
+                let pods = cluster.pods("default").await;
+                let images =
+                    pods.iter().filter(|pod| pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some(image));
+                let all = status.number_available == Some(want) && status.updated_number_scheduled == Some(want);
+                (all && images.count() == usize::try_from(want).unwrap()
+                    && pods.len() == usize::try_from(want).unwrap())
+                .then_some(())
+            })
+            .await;
+        }
+    };
+    serving(2, "one:1").await;
+    cluster.add_node("c", json!({})).await;
+    serving(3, "one:1").await;
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two:1"}]}}}});
+    sets.patch("d", &PatchParams::default(), &Patch::Strategic(image)).await.unwrap();
+    serving(3, "two:1").await;
+    sets.delete("d", &DeleteParams::background()).await.unwrap();
+    eventually("no pods", || async { cluster.pods("default").await.is_empty().then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stateful_set_numbers_its_pods_and_keeps_their_claims() {
+    let cluster = Cluster::start(&["a"]).await;
+    let sets = cluster.api::<StatefulSet>("default");
+    let mut set = deployment("db", 2, "one:1");
+    set["spec"]["serviceName"] = json!("db");
+    set["spec"]["volumeClaimTemplates"] = json!([{
+        "metadata": {"name": "data"},
+        "spec": {"storageClassName": "by-hand", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }]);
+    for n in 0..3 {
+        let volume = json!({"metadata": {"name": format!("v{n}")}, "spec": {
+            "storageClassName": "by-hand", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/tmp/x"},
+        }});
+        let volumes: Api<k8s_openapi::api::core::v1::PersistentVolume> = Api::all(cluster.client.clone());
+        volumes.create(&PostParams::default(), &object(volume)).await.unwrap();
+    }
+    cluster.create::<StatefulSet>("default", set).await;
+    let ready = |want: i32| {
+        let sets = &sets;
+        async move {
+            eventually(&format!("{want} ready"), || async {
+                let set = sets.get("db").await.unwrap();
+                let status = set.status.clone().unwrap_or_default();
+                let done = status.ready_replicas.unwrap_or(0) == want
+                    && status.replicas == want
+                    && status.updated_replicas.unwrap_or(0) == want
+                    && status.observed_generation == set.metadata.generation
+                    && status.current_revision == status.update_revision;
+                done.then_some(())
+            })
+            .await;
+        }
+    };
+    ready(2).await;
+    let mut names: Vec<_> = cluster.pods("default").await.iter().map(|pod| pod.name_any()).collect();
+    names.sort();
+    assert_eq!(names, ["db-0", "db-1"]);
+    let volume = |claim: &'static str| {
+        let claims = cluster.api::<PersistentVolumeClaim>("default");
+        async move { claims.get(claim).await.unwrap().spec.unwrap().volume_name.unwrap() }
+    };
+    let before = volume("data-db-1").await;
+    let pod = cluster.api::<Pod>("default").get("db-1").await.unwrap();
+    cluster.api::<Pod>("default").delete("db-1", &DeleteParams::default()).await.unwrap();
+    eventually("db-1 is made anew", || async {
+        let next = cluster.api::<Pod>("default").get_opt("db-1").await.unwrap()?;
+        (next.uid() != pod.uid()).then_some(())
+    })
+    .await;
+    ready(2).await;
+    assert_eq!(volume("data-db-1").await, before, "the claim outlives the pod");
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "two:1"}]}}}});
+    sets.patch("db", &PatchParams::default(), &Patch::Strategic(image)).await.unwrap();
+    ready(2).await;
+    for pod in cluster.pods("default").await {
+        assert_eq!(pod.spec.unwrap().containers[0].image.as_deref(), Some("two:1"));
+    }
+    sets.patch("db", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 1}}))).await.unwrap();
+    ready(1).await;
+    assert_eq!(volume("data-db-1").await, before, "scaling down keeps claims");
 }
