@@ -154,7 +154,8 @@ impl Comparison {
         let leaf = !same_kind(old) || (is_empty(old) && is_empty(new));
         match atom(schema, sample) {
             Atom::Map(schema) if !leaf => {
-                let side = |value: Option<&Value>| value.and_then(Value::as_object).cloned().unwrap_or_default();
+                let nothing = Map::new();
+                let side = |value| Option::and_then(value, Value::as_object).unwrap_or(&nothing);
                 let (before, after) = (side(old), side(new));
                 let fresh = after.keys().filter(|key| !before.contains_key(*key));
                 for name in before.keys().chain(fresh) {

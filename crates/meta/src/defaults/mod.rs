@@ -71,8 +71,8 @@ fn members(map: &mut Map<String, Value>, schema: &Schema) {
         } else if let Some(json) = &field.default
             && is_unset(map, &field.name, field.pointer)
             && let Ok(value) = serde_json::from_str::<Value>(json)
-            // An empty default says no more than absence does.
-            && value.as_str() != Some("")
+            // A zero says no more than absence does, unless absence is something else.
+            && (field.pointer || !is_zero(&value))
         {
             map.insert(field.name.clone().into_owned(), value);
         }
@@ -101,11 +101,17 @@ fn members(map: &mut Map<String, Value>, schema: &Schema) {
 fn is_unset(map: &Map<String, Value>, member: &str, pointer: bool) -> bool {
     match map.get(member) {
         None | Some(Value::Null) => true,
-        Some(_) if pointer => false,
-        Some(Value::String(text)) => text.is_empty(),
-        Some(Value::Number(number)) => number.as_f64() == Some(0.0),
-        Some(Value::Array(elements)) => elements.is_empty(),
-        Some(_) => false,
+        Some(value) => !pointer && is_zero(value),
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Array(elements) => elements.is_empty(),
+        Value::Bool(flag) => !flag,
+        _ => false,
     }
 }
 

@@ -13,8 +13,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 /// Checks the metadata of a new object.
 pub fn object_meta(object: &Object, name: NameCheck) -> ErrorList {
     let mut errors = ErrorList::new();
-    let value = object.to_value();
-    let meta = Node::root(&value).child("metadata");
+    let meta = Node::root(object).child("metadata");
     let (own, generate) = (meta.child("name"), meta.child("generateName"));
     if !generate.text().is_empty() {
         // What is appended makes a trailing dash good.
@@ -39,8 +38,7 @@ pub fn object_meta(object: &Object, name: NameCheck) -> ErrorList {
 /// Checks how metadata changes.
 pub fn object_meta_update(new: &Object, old: &Object) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (new_value, old_value) = (new.to_value(), old.to_value());
-    let (meta, old_meta) = (Node::root(&new_value).child("metadata"), Node::root(&old_value).child("metadata"));
+    let (meta, old_meta) = (Node::root(new).child("metadata"), Node::root(old).child("metadata"));
     if old.is_deleting() {
         let before = old.finalizers();
         let mut extra: Vec<&str> = new.finalizers().into_iter().filter(|f| !before.contains(f)).collect();

@@ -15,10 +15,8 @@ mod storage;
 mod volumes;
 mod workloads;
 
-use serde_json::Value;
-
 use self::node::Node;
-use crate::field::{ErrorList, FieldError, Path};
+use crate::field::{ErrorList, FieldError};
 use crate::gvk::Gvk;
 use crate::schema::{Schema, Shape, lookup};
 use crate::{Object, names};
@@ -70,19 +68,17 @@ pub fn name_check(gvk: &Gvk) -> NameCheck {
 /// Checks a new object. Whether it may or must have a namespace is for the caller, who knows the resource's scope.
 pub fn create(gvk: &Gvk, object: &Object) -> ErrorList {
     let mut errors = object_meta(object, name_check(gvk));
-    let value = object.to_value();
-    check(gvk, &value, &mut errors);
+    check(gvk, object, &mut errors);
     errors
 }
 
 /// Checks a change of an object through its main door.
 pub fn update(gvk: &Gvk, new: &Object, old: &Object) -> ErrorList {
     let mut errors = object_meta_update(new, old);
-    let (new, old) = (new.to_value(), old.to_value());
     if let Some(row) = find(gvk) {
-        (row.change)(&Node::root(&new), &Node::root(&old), &mut errors);
+        (row.change)(&Node::root(new), &Node::root(old), &mut errors);
     }
-    check(gvk, &new, &mut errors);
+    check(gvk, new, &mut errors);
     errors
 }
 
@@ -90,7 +86,7 @@ pub fn update(gvk: &Gvk, new: &Object, old: &Object) -> ErrorList {
 /// part by rules of their own, such as a pod's `resize` and `ephemeralcontainers`.
 pub fn specification(gvk: &Gvk, object: &Object) -> ErrorList {
     let mut errors = ErrorList::new();
-    check(gvk, &object.to_value(), &mut errors);
+    check(gvk, object, &mut errors);
     errors
 }
 
@@ -99,8 +95,8 @@ pub fn update_status(new: &Object, old: &Object) -> ErrorList {
     object_meta_update(new, old)
 }
 
-fn check(gvk: &Gvk, value: &Value, errors: &mut ErrorList) {
-    let root = Node::root(value);
+fn check(gvk: &Gvk, object: &Object, errors: &mut ErrorList) {
+    let root = Node::root(object);
     if let Some(schema) = lookup(gvk) {
         enumerations(&root, schema, errors);
     }
@@ -113,7 +109,7 @@ fn check(gvk: &Gvk, value: &Value, errors: &mut ErrorList) {
 fn enumerations(node: &Node<'_>, schema: &Schema, errors: &mut ErrorList) {
     match &schema.shape {
         Shape::Struct { .. } => {
-            let Some(map) = node.value.as_object() else { return };
+            let Some(map) = node.members() else { return };
             for name in map.keys() {
                 if node.is_root() && (name == "status" || name == "metadata") {
                     continue;
@@ -205,11 +201,6 @@ fn labels(map: &Node<'_>, errors: &mut ErrorList) {
         errors.invalid_each(&map.path, key, names::qualified_name(key));
         errors.invalid_each(&map.path, value.text(), names::label_value(value.text()));
     }
-}
-
-/// Where the checks of an object begin: paths without a prefix.
-fn root_path() -> Path {
-    Path::root()
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A place in an object: its value and the path that errors name it by.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::Object;
 use crate::field::Path;
 
 static ABSENT: Value = Value::Null;
@@ -9,21 +10,34 @@ static ABSENT: Value = Value::Null;
 /// A value with its path; an absent one is null.
 #[derive(Clone)]
 pub(super) struct Node<'a> {
+    /// Null for the object itself, whose members are in `root`.
     pub(super) value: &'a Value,
     pub(super) path: Path,
+    root: Option<&'a Map<String, Value>>,
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn root(value: &'a Value) -> Self {
-        Self { value, path: super::root_path() }
+    /// The object itself; its path is empty.
+    pub(super) fn root(object: &'a Object) -> Self {
+        Self { value: &ABSENT, path: Path::root(), root: Some(object.map()) }
+    }
+
+    fn new(value: &'a Value, path: Path) -> Self {
+        Self { value, path, root: None }
+    }
+
+    /// The members of an object; `None` for other values.
+    pub(super) fn members(&self) -> Option<&'a Map<String, Value>> {
+        self.root.or_else(|| self.value.as_object())
     }
 
     pub(super) fn is_root(&self) -> bool {
-        self.path == super::root_path()
+        self.root.is_some()
     }
 
     pub(super) fn child(&self, name: &str) -> Node<'a> {
-        Node { value: self.value.get(name).unwrap_or(&ABSENT), path: self.path.child(name) }
+        let value = self.members().and_then(|members| members.get(name));
+        Node::new(value.unwrap_or(&ABSENT), self.path.child(name))
     }
 
     pub(super) fn at(&self, names: &[&str]) -> Node<'a> {
@@ -39,13 +53,13 @@ impl<'a> Node<'a> {
     /// The elements of a list; none when it is absent.
     pub(super) fn items(&self) -> impl Iterator<Item = Node<'a>> + '_ {
         let elements = self.value.as_array().map(Vec::as_slice).unwrap_or_default();
-        elements.iter().enumerate().map(|(i, value)| Node { value, path: self.path.index(i) })
+        elements.iter().enumerate().map(|(i, value)| Node::new(value, self.path.index(i)))
     }
 
     /// The members of a map with their keys; none when it is absent.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, Node<'a>)> + '_ {
         let members = self.value.as_object().into_iter().flatten();
-        members.map(|(key, value)| (key, Node { value, path: self.path.key(key) }))
+        members.map(|(key, value)| (key, Node::new(value, self.path.key(key))))
     }
 
     /// The text, empty when absent.
