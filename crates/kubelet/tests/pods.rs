@@ -227,7 +227,7 @@ async fn the_node_registers_and_keeps_foreign_fields() {
         world.api.wait("/api/v1/nodes/node-1", |n| n.is_some_and(|n| condition(n, "Ready") == "False")).await.unwrap();
     node["spec"]["podCIDR"] = json!("10.244.0.0/24");
     world.api.put("/api/v1/nodes/node-1", node);
-    let mut range = world.kubelet.pod_range();
+    let mut range = world.kubelet().pod_range();
     tokio::time::timeout(support::BOUND, range.wait_for(|r| r.as_deref() == Some("10.244.0.0/24")))
         .await
         .unwrap()

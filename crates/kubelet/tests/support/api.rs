@@ -81,6 +81,11 @@ impl FakeApi {
         self.state.lock().objects.get(path).cloned()
     }
 
+    /// Paths that begin so.
+    pub(crate) fn paths(&self, prefix: &str) -> Vec<String> {
+        self.state.lock().objects.keys().filter(|path| path.starts_with(prefix)).cloned().collect()
+    }
+
     /// Asks for a graceful deletion, as a user does.
     pub(crate) fn delete(&self, path: &str, grace: i64) {
         let Some(mut object) = self.get(path) else { return };

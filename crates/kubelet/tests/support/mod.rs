@@ -5,6 +5,7 @@ pub(crate) mod api;
 pub(crate) mod runtime;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use kminik_base::component::{Component, Ready};
 use kminik_kubelet::images::{Credential, Image, ImageConfig, ImageError, ImageService, ImageSummary};
 use kminik_kubelet::{Capacity, Kubelet, KubeletConfig};
+use kminik_runtime::Runtime;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -71,32 +73,28 @@ impl ImageService for FakeImages {
 }
 
 /// A running kubelet.
-pub(crate) struct World {
-    pub api: Arc<FakeApi>,
-    pub runtime: Arc<FakeRuntime>,
-    pub dir: tempfile::TempDir,
-    pub kubelet: Arc<Kubelet>,
+pub(crate) struct Node {
+    pub(crate) kubelet: Arc<Kubelet>,
     stop: CancellationToken,
-    task: Option<tokio::task::JoinHandle<()>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
-impl World {
-    pub(crate) async fn new() -> Self {
-        let api = FakeApi::new();
-        api.put("/api/v1/namespaces/default/serviceaccounts/default", json!({}));
-        api.put("/api/v1/namespaces/kube-node-lease", json!({}));
-        Self::with(api, Arc::new(FakeRuntime::new()), tempfile::tempdir().unwrap()).await
-    }
-
-    async fn with(api: Arc<FakeApi>, runtime: Arc<FakeRuntime>, dir: tempfile::TempDir) -> Self {
+impl Node {
+    /// Starts one whose files are below `dir`.
+    pub(crate) fn start(
+        api: &Arc<FakeApi>,
+        runtime: Arc<dyn Runtime>,
+        images: Arc<dyn ImageService>,
+        dir: &Path,
+    ) -> Self {
         let config = KubeletConfig {
             node_name: "node-1".into(),
             node_ips: vec!["192.168.7.2".parse().unwrap()],
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             cluster_domain: "cluster.local".into(),
-            root_dir: dir.path().join("kubelet"),
-            log_dir: dir.path().join("logs"),
-            resolv_conf: dir.path().join("resolv.conf"),
+            root_dir: dir.join("kubelet"),
+            log_dir: dir.join("logs"),
+            resolv_conf: dir.join("resolv.conf"),
             client: api.client(),
             port: 10250,
             node_labels: BTreeMap::new(),
@@ -107,47 +105,84 @@ impl World {
             version: "v1.35.0+kminik".into(),
             runtime_version: "0.1.0".into(),
         };
-        let kubelet = Kubelet::new(config, runtime.clone(), Arc::new(FakeImages));
+        let kubelet = Kubelet::new(config, runtime, images);
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (kubelet, stop) = (kubelet.clone(), stop.clone());
             async move { kubelet.run(stop, Ready::detached()).await.unwrap() }
         });
-        Self { api, runtime, dir, kubelet, stop, task: Some(task) }
+        Self { kubelet, stop, task }
     }
 
-    /// Stops the kubelet and starts another one on the same node.
-    pub(crate) async fn restart(mut self, while_down: impl FnOnce(&FakeApi)) -> Self {
+    /// Stops it; what runs goes on.
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.take().unwrap().await.unwrap();
-        while_down(&self.api);
-        Self::with(
-            self.api.clone(),
-            self.runtime.clone(),
-            std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap()),
-        )
-        .await
+        self.task.await.unwrap();
     }
+}
 
+impl FakeApi {
     /// Creates a pod bound to the node.
     pub(crate) fn create_pod(&self, name: &str, mut spec: Value) -> Value {
         spec["nodeName"] = json!("node-1");
-        self.api.put(&format!("/api/v1/namespaces/default/pods/{name}"), json!({"spec": spec}))
+        self.put(&format!("/api/v1/namespaces/default/pods/{name}"), json!({"spec": spec}))
     }
 
     /// Waits until the pod fulfils a condition; panics with its last state.
     pub(crate) async fn wait_pod(&self, name: &str, what: impl Fn(&Value) -> bool) -> Value {
-        self.api.wait(&format!("/api/v1/namespaces/default/pods/{name}"), |pod| pod.is_some_and(&what)).await.unwrap()
+        self.wait(&format!("/api/v1/namespaces/default/pods/{name}"), |pod| pod.is_some_and(&what)).await.unwrap()
     }
 
     pub(crate) async fn wait_gone(&self, name: &str) {
-        self.api.wait(&format!("/api/v1/namespaces/default/pods/{name}"), |pod| pod.is_none()).await;
+        self.wait(&format!("/api/v1/namespaces/default/pods/{name}"), |pod| pod.is_none()).await;
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.stop.cancel();
+/// A kubelet on a runtime in memory.
+pub(crate) struct World {
+    pub(crate) api: Arc<FakeApi>,
+    pub(crate) runtime: Arc<FakeRuntime>,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) node: Option<Node>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let world = Self {
+            api: FakeApi::new(),
+            runtime: Arc::new(FakeRuntime::new()),
+            dir: tempfile::tempdir().unwrap(),
+            node: None,
+        };
+        world.begin()
+    }
+
+    fn begin(mut self) -> Self {
+        self.node = Some(Node::start(&self.api, self.runtime.clone(), Arc::new(FakeImages), self.dir.path()));
+        self
+    }
+
+    pub(crate) fn kubelet(&self) -> &Arc<Kubelet> {
+        &self.node.as_ref().unwrap().kubelet
+    }
+
+    /// Stops the kubelet and starts another one on the same node.
+    pub(crate) async fn restart(mut self, while_down: impl FnOnce(&FakeApi)) -> Self {
+        self.node.take().unwrap().stop().await;
+        while_down(&self.api);
+        self.begin()
+    }
+
+    pub(crate) fn create_pod(&self, name: &str, spec: Value) -> Value {
+        self.api.create_pod(name, spec)
+    }
+
+    pub(crate) async fn wait_pod(&self, name: &str, what: impl Fn(&Value) -> bool) -> Value {
+        self.api.wait_pod(name, what).await
+    }
+
+    pub(crate) async fn wait_gone(&self, name: &str) {
+        self.api.wait_gone(name).await;
     }
 }
 

@@ -111,7 +111,8 @@ impl LogWriter {
     }
 }
 
-/// Turns the head of what a stream said into records. With `last`, a line without an end counts as whole.
+/// Turns the head of what a stream said into records. With `last`, what is left without an end is
+/// written as a part.
 /// Returns how many bytes the records hold; the rest is a line that has not ended.
 pub(crate) fn format(stream: Stream, at: Timestamp, text: &[u8], last: bool, records: &mut Vec<u8>) -> usize {
     let mut taken = 0;
@@ -121,7 +122,8 @@ pub(crate) fn format(stream: Stream, at: Timestamp, text: &[u8], last: bool, rec
         let (line, used, tag) = match window.iter().position(|byte| *byte == b'\n') {
             Some(end) => (window.get(..end).unwrap_or_default(), end + 1, 'F'),
             None if window.len() == MAX_LINE_BYTES => (window, window.len(), 'P'),
-            None if last && !window.is_empty() => (window, window.len(), 'F'),
+            // Readers end a whole line with a line break, and this one has none.
+            None if last && !window.is_empty() => (window, window.len(), 'P'),
             None => return taken,
         };
         // Writing to memory does not fail.
@@ -148,7 +150,7 @@ mod tests {
     fn whole_and_broken_lines() {
         let at = "2026-01-02T03:04:05.600000000Z stderr";
         assert_eq!(lines(b"one\n\ntwo", false), (5, vec![format!("{at} F one"), format!("{at} F ")]));
-        assert_eq!(lines(b"two", true), (3, vec![format!("{at} F two")]));
+        assert_eq!(lines(b"two", true), (3, vec![format!("{at} P two")]));
         let long = vec![b'x'; MAX_LINE_BYTES + 3];
         let (taken, records) = lines(&long, false);
         assert_eq!((taken, records.len()), (MAX_LINE_BYTES, 1));
