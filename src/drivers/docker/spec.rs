@@ -40,8 +40,10 @@ pub fn container(
         privileged: Some(privileged),
         cap_add: (!privileged).then(|| CAPABILITIES.iter().map(|&c| c.to_owned()).collect()),
         security_opt: Some(
-            ["seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined", "label=disable"].map(str::to_owned).into(),
+            ["seccomp=unconfined", "apparmor=unconfined", "label=disable"].map(str::to_owned).into(),
         ),
+        masked_paths: Some(Vec::new()),
+        readonly_paths: Some(Vec::new()),
         device_cgroup_rules: (!privileged).then(|| vec!["a *:* rwm".to_owned()]),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         tmpfs: Some(HashMap::from([("/run".into(), String::new()), ("/tmp".into(), String::new())])),
