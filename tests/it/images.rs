@@ -1,2 +1,104 @@
+//! Images: from archives, from a real registry through mirrors, as the node's own userland.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use serde_json::Value;
+
 use crate::Test;
-pub const TESTS: &[Test] = &[];
+use crate::support::{Cluster, Registry, busybox, eventually, nginx, shared};
+
+pub const TESTS: &[Test] = &[
+    ("image_commands_list_tag_save_and_remove", commands),
+    ("a_pull_goes_through_the_mirror_to_a_real_registry", mirror),
+    ("a_base_image_survives_a_dead_and_a_cut_off_mirror", base_image),
+];
+
+fn commands() {
+    let cluster = shared();
+    let listed = cluster.kminik(&["image", "ls"]).ok();
+    assert!(listed.lines().any(|l| l == "docker.io/library/busybox:latest"), "{listed}");
+    let table = cluster.kminik(&["image", "ls", "--format", "table"]).ok();
+    assert!(table.contains("│ docker.io/library/busybox") && table.contains("Image ID"), "{table}");
+    let json: Value = serde_json::from_str(&cluster.kminik(&["image", "ls", "--format", "json"]).ok()).unwrap();
+    assert!(json.as_array().unwrap().iter().all(|i| i["id"].is_string() && i["size"].is_string() && i["repoTags"].is_array()));
+    assert!(cluster.kminik(&["image", "ls", "--format", "yaml"]).ok().contains("repoTags:"));
+    cluster.kminik(&["image", "tag", "busybox:latest", "example.com/mine:1"]).ok();
+    let dir = tempfile::tempdir().unwrap();
+    let saved = dir.path().join("saved.tar");
+    cluster.kminik(&["image", "save", "example.com/mine:1", saved.to_str().unwrap()]).ok();
+    cluster.kminik(&["image", "rm", "example.com/mine:1"]).ok();
+    assert!(!cluster.kminik(&["image", "ls"]).ok().contains("example.com/mine"));
+    cluster.kminik(&["image", "load", saved.to_str().unwrap()]).ok();
+    assert!(cluster.kminik(&["image", "ls"]).ok().contains("example.com/mine:1"));
+    cluster.kminik(&["image", "rm", "example.com/none:1"]).fails(80);
+    cluster.kminik(&["image", "load", "/no/such/file.tar"]).fails(35);
+    let bad = dir.path().join("bad.tar");
+    std::fs::write(&bad, b"not an archive").unwrap();
+    cluster.kminik(&["image", "load", bad.to_str().unwrap()]).fails(80);
+}
+
+/// The host's address on the cluster's network, where a registry of the host is reached from the node.
+fn host_address(cluster: &Cluster) -> String {
+    let node: std::net::Ipv4Addr = cluster.kminik(&["ip"]).ok().trim().parse().unwrap();
+    std::net::Ipv4Addr::from(u32::from(node) - 1).to_string()
+}
+
+fn mirror() {
+    let registry = Registry::start();
+    registry.push(&nginx(), "library/nginx:latest");
+    let cluster = Cluster::start("mirror", &[]);
+    // The mirror's address is known once the network is: a second start changes the running cluster's mirrors.
+    let mirror = format!("--registry-mirror=docker.io=http://{}:{}", host_address(&cluster), registry.port);
+    cluster.kminik(&["stop"]).ok();
+    cluster.start_again(&[&mirror]).ok();
+    cluster.kubectl(&["create", "deployment", "nginx", "--image=nginx:latest"]).ok();
+    cluster.kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
+    assert!(cluster.kminik(&["image", "ls"]).ok().contains("docker.io/library/nginx:latest"));
+}
+
+/// Answers every request through to `upstream`, but cuts each answer's body off after `limit` bytes.
+fn cutting_proxy(upstream: u16, limit: usize) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(move || cut(client, upstream, limit));
+        }
+    });
+    port
+}
+
+fn cut(mut client: TcpStream, upstream: u16, limit: usize) -> Option<()> {
+    let mut request = Vec::new();
+    let mut byte = [0_u8; 1];
+    while !request.ends_with(b"\r\n\r\n") {
+        client.read_exact(&mut byte).ok()?;
+        request.push(byte[0]);
+    }
+    let text = String::from_utf8_lossy(&request).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let mut server = TcpStream::connect(("127.0.0.1", upstream)).ok()?;
+    server.write_all(text.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    server.take(limit as u64).read_to_end(&mut answer).ok()?;
+    client.write_all(&answer).ok()
+}
+
+fn base_image() {
+    let registry = Registry::start();
+    registry.push(&busybox(), "anjone/kicbase:latest");
+    let cut_off = cutting_proxy(registry.port, 200_000);
+    let cluster = Cluster::prepare("base");
+    let mirrors = [
+        "--registry-mirror=http://127.0.0.1:1".to_owned(),
+        format!("--registry-mirror=http://127.0.0.1:{cut_off}"),
+        format!("--registry-mirror=http://127.0.0.1:{}", registry.port),
+    ];
+    let mut arguments = vec!["--base-image=anjone/kicbase"];
+    arguments.extend(mirrors.iter().map(String::as_str));
+    cluster.start_again(&arguments).ok();
+    // The userland's own shell answers.
+    let told = cluster.kminik(&["ssh", "readlink /proc/$$/exe; ls /bin/busybox"]).ok();
+    assert!(told.contains("busybox"), "{told}");
+    eventually("the node to be ready", || cluster.kubectl(&["get", "nodes"]).stdout.contains(" Ready ").then_some(()));
+}

@@ -1,2 +1,245 @@
+//! Stop, start, kill, delete: what survives, and that nothing is left behind.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
 use crate::Test;
-pub const TESTS: &[Test] = &[];
+use crate::storage::STATEFUL;
+use crate::support::{Cluster, busybox, command, eventually, nginx, run};
+
+pub const TESTS: &[Test] = &[
+    ("everything_survives_stop_and_start", stop_start),
+    ("killing_the_node_process_disturbs_no_container", kill_node),
+    ("killing_pid_1_loses_no_write_and_doubles_no_pod", kill_init),
+    ("delete_leaves_nothing_on_the_host", delete_leaves_nothing),
+    ("a_start_that_is_killed_leaves_nothing_that_delete_does_not_take", killed_start),
+    ("interrupting_start_undoes_it", interrupted),
+    ("two_clusters_live_side_by_side", side_by_side),
+    ("start_twice_is_start_once", idempotent),
+    ("logs_status_and_ssh_work_with_the_api_dead", api_dead),
+];
+
+fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
+    let text = cluster.kubectl(&[arguments, &["-o", "json"]].concat()).ok();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn uids(cluster: &Cluster) -> BTreeSet<String> {
+    let objects = json(cluster, &["get", "deploy,sts,svc,cm,pvc,pv,sa,nodes", "-A"]);
+    objects["items"].as_array().unwrap().iter().map(|o| o["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
+}
+
+/// A pid of the cluster as the host sees it: PID 1 of the node, or its only program child.
+fn host_pid(cluster: &Cluster, program: &str) -> i32 {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
+        if words.get(1) == Some(&program.as_bytes()) && group.contains(&format!("/kminik/{}", cluster.profile)) {
+            found.push(pid);
+        }
+    }
+    assert_eq!(found.len(), 1, "{program}: {found:?}");
+    found[0]
+}
+
+fn kill(pid: i32) {
+    run(&mut command("kill", &["-9", &pid.to_string()]), None).ok();
+}
+
+fn stop_start() {
+    let cluster = Cluster::start("restart", &[]);
+    cluster.load(&nginx());
+    cluster.load(&busybox());
+    cluster.apply(&STATEFUL.replace("NS", "default"));
+    cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]).ok();
+    cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
+    let (before, ip) = (uids(&cluster), cluster.kminik(&["ip"]).ok());
+    let certificate = std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap();
+    cluster.kminik(&["stop"]).ok();
+    assert_eq!(cluster.kminik(&["status"]).code & 3, 3);
+    assert!(cluster.kminik(&["profile", "list"]).ok().contains("Stopped"));
+    cluster.start_again(&[]).ok();
+    assert_eq!(cluster.kminik(&["ip"]).ok(), ip);
+    assert_eq!(std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap(), certificate);
+    assert!(before.is_subset(&uids(&cluster)), "every object is there");
+    cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]).ok();
+    let log = eventually("the stateful pod", || {
+        let output = cluster.kubectl(&["exec", "db-0", "--", "cat", "/data/log"]);
+        (output.code == 0).then_some(output.stdout)
+    });
+    assert_eq!(log, "started\nstarted\n");
+}
+
+fn kill_node() {
+    let cluster = Cluster::start("killnode", &[]);
+    cluster.load(&busybox());
+    cluster.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: count}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: 'busybox:latest', \
+         imagePullPolicy: IfNotPresent, command: [sh, -c, 'i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done']}]}}",
+    );
+    cluster.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: ends}, spec: {restartPolicy: Never, containers: [{name: c, image: 'busybox:latest', \
+         imagePullPolicy: IfNotPresent, command: [sh, -c, 'sleep 3; exit 42']}]}}",
+    );
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/count", "pod/ends", "--timeout=60s"]).ok();
+    let container = |pod: &str| json(&cluster, &["get", "pod", pod])["status"]["containerStatuses"][0].clone();
+    let before = container("count")["containerID"].clone();
+    kill(host_pid(&cluster, "node"));
+    eventually("the API to be back", || (cluster.kubectl(&["get", "--raw", "/readyz"]).code == 0).then_some(()));
+    eventually("the exit code", || (container("ends")["state"]["terminated"]["exitCode"] == 42).then_some(()));
+    let after = container("count");
+    assert_eq!((&after["containerID"], &after["restartCount"]), (&before, &Value::from(0)));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let text = cluster.kubectl(&["logs", "count"]).ok();
+    let numbers: Vec<u64> = text.lines().map(|l| l.parse().unwrap()).collect();
+    assert!(numbers.len() > 20 && numbers.iter().enumerate().all(|(i, n)| i as u64 == *n), "no line is lost or doubled");
+}
+
+fn kill_init() {
+    let cluster = Cluster::start("killinit", &[]);
+    cluster.load(&busybox());
+    cluster.kubectl(&["create", "deployment", "d", "--image=busybox:latest", "--", "sleep", "3600"]).ok();
+    cluster
+        .kubectl(&["patch", "deployment", "d", "-p", r#"{"spec":{"template":{"spec":{"containers":[{"name":"busybox","imagePullPolicy":"IfNotPresent"}]}}}}"#])
+        .ok();
+    cluster.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
+    for i in 0..20 {
+        cluster.kubectl(&["create", "configmap", &format!("kept-{i}")]).ok();
+    }
+    kill(host_pid(&cluster, "init"));
+    eventually("the node to be down or back", || Some(()));
+    cluster.start_again(&[]).ok();
+    for i in 0..20 {
+        cluster.kubectl(&["get", "configmap", &format!("kept-{i}")]).ok();
+    }
+    eventually("one pod that runs", || {
+        let pods = json(&cluster, &["get", "pods", "-l", "app=d"]);
+        let pods = pods["items"].as_array()?;
+        (pods.len() == 1 && pods[0]["status"]["phase"] == "Running" && pods[0]["status"]["containerStatuses"][0]["ready"] == true).then_some(())
+    });
+}
+
+/// What a host can be seen to have.
+#[derive(Debug, PartialEq)]
+struct Host {
+    links: BTreeSet<String>,
+    mounts: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    rules: String,
+    forwarding: String,
+    state: BTreeSet<String>,
+}
+
+fn host(profile: &str) -> Host {
+    let mine = |name: &String| name.contains(profile);
+    let list = |path: &str| -> BTreeSet<String> {
+        std::fs::read_dir(path).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
+    };
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let cgroups = run(&mut command("find", &["/sys/fs/cgroup", "-type", "d", "-path", &format!("*kminik/{profile}*")]), None).stdout;
+    let rules = run(&mut command("nft", &["list", "ruleset"]), None).stdout;
+    Host {
+        links: list("/sys/class/net").into_iter().filter(|l| l.starts_with("km")).filter(|l| linked_to(l, profile)).collect(),
+        mounts: mounts.lines().map(str::to_owned).filter(mine).collect(),
+        cgroups: cgroups.lines().map(str::to_owned).collect(),
+        rules: rules.lines().filter(|l| l.contains(profile)).collect::<Vec<_>>().join("\n"),
+        forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
+        state: ["/run/kminik/nodes", "/run/kminik/hostnet"].iter().flat_map(|d| list(d)).filter(mine).collect(),
+    }
+}
+
+/// Bridges and veths are named by a hash; other tests' clusters have theirs. The profile's own is told by `ip -d link`'s alias or by being new.
+fn linked_to(link: &str, profile: &str) -> bool {
+    std::fs::read_to_string(format!("/sys/class/net/{link}/ifalias")).is_ok_and(|alias| alias.contains(profile))
+}
+
+fn delete_leaves_nothing() {
+    let cluster = Cluster::prepare("clean");
+    let before = host(&cluster.profile);
+    cluster.start_again(&[]).ok();
+    assert_ne!(host(&cluster.profile), before, "the comparison sees a running cluster");
+    cluster.kminik(&["delete", "--all", "--purge"]).ok();
+    let after = host(&cluster.profile);
+    assert_eq!((after.links, after.mounts, after.cgroups, after.rules, after.state), (before.links, before.mounts, before.cgroups, before.rules, before.state));
+    assert!(!cluster.home().join("home").exists());
+    let config = std::fs::read_to_string(cluster.kubeconfig()).unwrap_or_default();
+    assert!(!config.contains(&cluster.profile), "{config}");
+    assert!(processes_of(&cluster).is_empty());
+}
+
+fn processes_of(cluster: &Cluster) -> Vec<String> {
+    let output = run(&mut command("pgrep", &["-af", &cluster.profile]), None);
+    output.stdout.lines().filter(|l| !l.contains("pgrep")).map(str::to_owned).collect()
+}
+
+fn killed_start() {
+    for after_ms in [20, 60, 120, 250, 500, 900] {
+        let cluster = Cluster::prepare(&format!("killed{after_ms}"));
+        let mut child = cluster.command(&["start", "--driver=native"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(after_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        cluster.kminik(&["delete", "--all", "--purge"]).ok();
+        let left = host(&cluster.profile);
+        assert!(left.mounts.is_empty() && left.cgroups.is_empty() && left.rules.is_empty() && left.state.is_empty(), "killed after {after_ms} ms: {left:?}");
+        assert!(processes_of(&cluster).is_empty(), "killed after {after_ms} ms: {:?}", processes_of(&cluster));
+    }
+}
+
+fn interrupted() {
+    let cluster = Cluster::prepare("ctrlc");
+    let child = cluster.command(&["start", "--driver=native"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    eventually("the node to be made", || Path::new("/run/kminik/nodes").join(&cluster.profile).exists().then_some(()));
+    run(&mut command("kill", &["-INT", &child.id().to_string()]), None).ok();
+    let mut child = child;
+    let status = child.wait().unwrap();
+    // It may have been done before the signal came.
+    if status.success() {
+        return;
+    }
+    assert_eq!(status.code(), Some(2));
+    assert!(host(&cluster.profile).state.is_empty());
+    assert!(!cluster.home().join("home/profiles").join(&cluster.profile).exists());
+}
+
+fn side_by_side() {
+    let (one, two) = (Cluster::start("one", &["--wait=node_ready"]), Cluster::start("two", &["--wait=node_ready"]));
+    assert_ne!(one.kminik(&["ip"]).ok(), two.kminik(&["ip"]).ok());
+    one.kubectl(&["create", "configmap", "of-one"]).ok();
+    two.kubectl(&["get", "configmap", "of-one"]).fails(1);
+}
+
+fn idempotent() {
+    let cluster = Cluster::start("twice", &["--wait=node_ready"]);
+    let before = uids(&cluster);
+    let told = cluster.start_again(&["--wait=node_ready"]);
+    assert!(told.stderr.contains("Updating the running"), "{}", told.stderr);
+    told.ok();
+    assert_eq!(cluster.kminik(&["start", "--driver=docker"]).code, 81, "another driver is refused");
+    assert!(before.is_subset(&uids(&cluster)));
+    let status: Value = serde_json::from_str(&cluster.kminik(&["status", "-o", "json"]).ok()).unwrap();
+    assert_eq!(status["Host"], "Running");
+    assert_eq!(cluster.kminik(&["status", "--format", "{{.Host}}/{{.APIServer}}"]).ok().trim(), "Running/Running");
+}
+
+fn api_dead() {
+    let cluster = Cluster::start("dead", &["--wait=node_ready"]);
+    let node = host_pid(&cluster, "node");
+    run(&mut command("kill", &["-STOP", &node.to_string()]), None).ok();
+    let told = cluster.kminik(&["status"]);
+    assert_eq!(told.code, 2, "{} {}", told.stdout, told.stderr);
+    assert!(told.stdout.contains("host: Running") && told.stdout.contains("apiserver: Stopped"), "{}", told.stdout);
+    assert!(cluster.kminik(&["ssh", "echo", "alive"]).ok().contains("alive"));
+    assert!(cluster.kminik(&["logs", "--length", "5"]).ok().contains("==> node <=="));
+    let file = cluster.home().join("logs.txt");
+    cluster.kminik(&["logs", "--file", file.to_str().unwrap()]).ok();
+    assert!(std::fs::metadata(&file).unwrap().len() > 0);
+    cluster.kminik(&["logs", "--component", "nothing"]);
+    cluster.delete().ok();
+    assert!(host(&cluster.profile).state.is_empty());
+}
