@@ -83,6 +83,10 @@ async fn spdy_v4_half_close_large_data_and_exit_code() {
         let mut stderr = session.open(stream_type("stderr")).unwrap();
         let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 + n / 251) as u8).collect();
         let copy = sent.clone();
+        // Clients of this protocol stop sending when the server closes its side of stdin.
+        let mut byte = [0];
+        let closed = tokio::time::timeout(Duration::from_millis(300), stdin.reader.read(&mut byte)).await;
+        assert!(closed.is_err(), "the server closed stdin while the command ran");
         tokio::spawn(async move {
             stdin.writer.write_all(&copy).await.unwrap();
             stdin.writer.shutdown().await.unwrap();

@@ -29,6 +29,9 @@ pub(super) struct Closer {
     session: Session,
     protocol: Protocol,
     error: Output,
+    /// Our side of the streams that only the client writes to. A client takes its end for the command's: it stops
+    /// sending stdin when the server closes it.
+    kept_open: Vec<Output>,
 }
 
 impl Closer {
@@ -37,6 +40,7 @@ impl Closer {
         // A client that is gone needs no status.
         let _ = self.error.write_all(&status).await;
         let _ = self.error.shutdown().await;
+        self.kept_open.clear();
         self.session.close().await;
     }
 }
@@ -82,17 +86,21 @@ where
         Err(_) => return Err(StreamingError::StreamTimeout(STREAM_CREATION_TIMEOUT)),
     }
 
-    // Each side of a stream that is not used is dropped, which closes it.
     let error = opened.error.ok_or(StreamingError::Closed)?.writer;
-    let stdin = opened.stdin.filter(|_| options.stdin).map(|stream| stream.reader);
+    let mut kept_open = Vec::new();
+    let stdin = opened.stdin.filter(|_| options.stdin).map(|stream| {
+        kept_open.push(stream.writer);
+        stream.reader
+    });
     let stdout = opened.stdout.filter(|_| options.stdout).map(|stream| stream.writer);
     let stderr = opened.stderr.filter(|_| wanted_stderr).map(|stream| stream.writer);
     let resize = opened.resize.filter(|_| wanted_resize).map(|stream| {
         let (sender, receiver) = mpsc::channel(4);
+        kept_open.push(stream.writer);
         tokio::spawn(pump_sizes(stream.reader, sender));
         receiver
     });
     let gone = session.gone();
-    let exit = Exit(Transport::Spdy(Closer { session, protocol, error }));
+    let exit = Exit(Transport::Spdy(Closer { session, protocol, error, kept_open }));
     Ok(RemoteCommand { stdin, stdout, stderr, resize, gone, exit })
 }
