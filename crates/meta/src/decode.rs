@@ -6,6 +6,7 @@
 
 mod conform;
 mod json;
+mod yaml;
 
 use serde_json::Value;
 use thiserror::Error;
@@ -119,8 +120,7 @@ pub fn decode(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<De
 /// # Errors
 /// As [`decode`].
 pub fn decode_yaml(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    let value = serde_yaml::from_slice(bytes).map_err(|e| DecodeError::Yaml(e.to_string()))?;
-    finish(value, schema, mode, Vec::new())
+    finish(yaml::parse(bytes)?, schema, mode, Vec::new())
 }
 
 /// Brings an object that was built or patched here into normal form; gives the warnings.
@@ -144,6 +144,16 @@ pub fn parse(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let found = go_type(&value);
     let object = Object::try_from(value).map_err(|_| DecodeError::Root(found))?;
     Ok(Decoded { object, warnings })
+}
+
+/// Parses a YAML document without a schema: the configuration of a server-side apply. JSON is YAML too.
+///
+/// # Errors
+/// When the bytes are not YAML, hold a member twice, or the root is not an object.
+pub fn parse_yaml(bytes: &[u8]) -> Result<Object, DecodeError> {
+    let value = yaml::parse(bytes)?;
+    let found = go_type(&value);
+    Object::try_from(value).map_err(|_| DecodeError::Root(found))
 }
 
 fn finish(
@@ -275,5 +285,14 @@ mod tests {
         let decoded = decode_yaml(b"kind: ConfigMap\ndata:\n  a: b\nx: 1\n", schema, FieldValidation::Warn).unwrap();
         assert_eq!(decoded.object.get(&["data", "a"]), Some(&json!("b")));
         assert_eq!(decoded.warnings, ["unknown field \"x\""]);
+        let object = parse_yaml(b"data:\n  1: x\n  true: !tag y\n").unwrap();
+        assert_eq!(object.get(&["data"]), Some(&json!({"1": "x", "true": "y"})));
+        assert!(matches!(parse_yaml(b"a: 1\na: 2\n"), Err(DecodeError::Yaml(_))));
+        assert!(matches!(parse_yaml(b"- a\n"), Err(DecodeError::Root("array"))));
+        let bomb = format!(
+            "a0: &a0 [x]\n{}",
+            (1..40).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}, *a{0}]\n", i - 1)).collect::<String>()
+        );
+        assert!(matches!(parse_yaml(bomb.as_bytes()), Err(DecodeError::Yaml(_))));
     }
 }

@@ -3,6 +3,17 @@
 //!
 //! Everything here is a function of its arguments. It owns no file, port or thread.
 //!
+//! What a write passes through, in order:
+//!
+//! 1. [`schema::lookup`] finds the kind's structure in the generated field table.
+//! 2. [`decode::decode`] (or [`protobuf::decode`]) reads the body, names unknown and duplicate fields, and gives the normal form;
+//!    [`patch`] and [`apply`] change a stored object instead, and [`decode::conform`] brings the outcome into normal form.
+//! 3. [`defaults::apply`] fills in what is left out.
+//! 4. [`validate::create`] and [`validate::update`] give the errors that [`StatusError::invalid`] turns into a `Status`.
+//! 5. [`apply::update`] notes who changed which field.
+//!
+//! [`columns`] and [`openapi`] render what `kubectl get`, `explain` and `apply` ask for.
+//!
 //! **Invariant:** no I/O, no tokio, no global mutable state. **Invariant:** nothing here knows how objects are stored or served.
 //! **Invariant:** no input, however hostile, panics or recurses without bound.
 
