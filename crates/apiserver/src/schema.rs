@@ -6,7 +6,7 @@ use kminik_meta::apply::{self, Write};
 use kminik_meta::decode::{self, Decoded, FieldValidation};
 use kminik_meta::field::quote;
 use kminik_meta::schema::{self, Schema};
-use kminik_meta::{ErrorList, GroupVersion, Gvk, Object, StatusError, defaults, protobuf};
+use kminik_meta::{GroupVersion, Gvk, Object, StatusError, defaults, protobuf};
 
 use crate::http::accept::Encoding;
 use crate::http::body::RequestBody;
@@ -129,11 +129,6 @@ pub(crate) fn normalize(
     let warnings = decode::conform(object, schema, validation).map_err(|error| error.status(gvk, gvk))?;
     defaults::apply(object, schema);
     Ok(warnings)
-}
-
-/// Checks an object against its kind's rules.
-pub(crate) fn validate(_gvk: &Gvk, _object: &Object) -> ErrorList {
-    ErrorList::new()
 }
 
 /// Records who manages the written fields; `new` is complete and in the stored version.

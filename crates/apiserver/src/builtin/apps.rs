@@ -1,7 +1,6 @@
 //! The apps group.
 
 use crate::registry::def::ResourceDef;
-use crate::strategies::workloads::{PodMakers, StatefulSets};
 
 pub(super) fn rows() -> Vec<ResourceDef> {
     let workload = |plural, kind, short: &'static str| {
@@ -13,9 +12,9 @@ pub(super) fn rows() -> Vec<ResourceDef> {
     };
     vec![
         ResourceDef::new("apps", "v1", "controllerrevisions", "ControllerRevision"),
-        workload("daemonsets", "DaemonSet", "ds").strategy(PodMakers),
-        workload("deployments", "Deployment", "deploy").strategy(PodMakers).with_scale(),
-        workload("replicasets", "ReplicaSet", "rs").strategy(PodMakers).with_scale().selectable(&["status.replicas"]),
-        workload("statefulsets", "StatefulSet", "sts").strategy(StatefulSets).with_scale(),
+        workload("daemonsets", "DaemonSet", "ds"),
+        workload("deployments", "Deployment", "deploy").with_scale(),
+        workload("replicasets", "ReplicaSet", "rs").with_scale().selectable(&["status.replicas"]),
+        workload("statefulsets", "StatefulSet", "sts").with_scale(),
     ]
 }

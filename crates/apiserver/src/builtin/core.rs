@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::auth::token_request::TokenRequest;
 use crate::connect::{self, Attach, Exec, Log, NodeProxy, PodProxy, PortForward, ServiceProxy};
-use crate::registry::def::{NameRule, ResourceDef, Scope};
-use crate::strategies::configs::{ConfigMaps, Secrets};
+use crate::registry::def::{ResourceDef, Scope};
 use crate::strategies::namespaces::{Finalize, Namespaces};
 use crate::strategies::nodes::Nodes;
 use crate::strategies::pods::{Binding, Bindings, EphemeralContainers, Eviction, PodStatus, Pods, Resize};
@@ -22,7 +21,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
     let backend = connect::backend();
     vec![
         bindings,
-        ResourceDef::new("", "v1", "configmaps", "ConfigMap").short(&["cm"]).strategy(ConfigMaps),
+        ResourceDef::new("", "v1", "configmaps", "ConfigMap").short(&["cm"]),
         ResourceDef::new("", "v1", "endpoints", "Endpoints")
             .short(&["ep"])
             .policy(|policy| policy.create_on_update = true),
@@ -33,8 +32,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
             .strategy(Namespaces)
             .with_status()
             .with_action("finalize", Finalize)
-            .selectable(&["status.phase"])
-            .policy(|policy| policy.names = NameRule::Label),
+            .selectable(&["status.phase"]),
         ResourceDef::new("", "v1", "nodes", "Node")
             .cluster()
             .short(&["no"])
@@ -81,7 +79,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
                 policy.generation = true;
                 policy.returns_deleted = true;
             }),
-        ResourceDef::new("", "v1", "secrets", "Secret").strategy(Secrets).selectable(&["type"]),
+        ResourceDef::new("", "v1", "secrets", "Secret").selectable(&["type"]),
         ResourceDef::new("", "v1", "serviceaccounts", "ServiceAccount")
             .short(&["sa"])
             .with_action("token", TokenRequest)
@@ -95,7 +93,6 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
             .selectable(&["spec.clusterIP", "spec.type"])
             .policy(|policy| {
                 policy.create_on_update = true;
-                policy.names = NameRule::Label1035;
                 policy.returns_deleted = true;
             }),
     ]

@@ -1,17 +1,14 @@
 //! The group rbac.authorization.k8s.io: roles and bindings.
 
 use crate::auth::rbac::GROUP;
-use crate::registry::def::{NameRule, ResourceDef};
-use crate::strategies::rbac::{Bindings, Roles};
+use crate::registry::def::ResourceDef;
 
 pub(super) fn rows() -> Vec<ResourceDef> {
-    let row = |plural, kind| {
-        ResourceDef::new(GROUP, "v1", plural, kind).policy(|policy| policy.names = NameRule::PathSegment)
-    };
+    let row = |plural, kind| ResourceDef::new(GROUP, "v1", plural, kind);
     vec![
-        row("clusterrolebindings", "ClusterRoleBinding").cluster().strategy(Bindings),
-        row("clusterroles", "ClusterRole").cluster().strategy(Roles),
-        row("rolebindings", "RoleBinding").strategy(Bindings),
-        row("roles", "Role").strategy(Roles),
+        row("clusterrolebindings", "ClusterRoleBinding").cluster(),
+        row("clusterroles", "ClusterRole").cluster(),
+        row("rolebindings", "RoleBinding"),
+        row("roles", "Role"),
     ]
 }

@@ -197,23 +197,8 @@ pub struct Policy {
     pub status_reset: bool,
     /// `metadata.generation` counts changes outside metadata and status.
     pub generation: bool,
-    /// How names are checked.
-    pub names: NameRule,
     /// DELETE answers with the object it removed instead of a Status.
     pub returns_deleted: bool,
-}
-
-/// How names of a resource are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameRule {
-    /// RFC 1123 subdomain, 253 characters.
-    Subdomain,
-    /// RFC 1123 label, 63 characters.
-    Label,
-    /// RFC 1035 label, 63 characters (services).
-    Label1035,
-    /// Any path segment (RBAC).
-    PathSegment,
 }
 
 /// Deletion of dependents.
@@ -232,7 +217,6 @@ impl Default for Policy {
             propagation: Propagation::Background,
             status_reset: true,
             generation: false,
-            names: NameRule::Subdomain,
             returns_deleted: false,
         }
     }

@@ -1,13 +1,10 @@
 //! Strategies of the resources that differ from the default; one file a resource.
 
-pub(crate) mod configs;
 pub(crate) mod namespaces;
 pub(crate) mod nodes;
 pub(crate) mod pods;
-pub(crate) mod rbac;
 pub(crate) mod services;
 pub(crate) mod volumes;
-pub(crate) mod workloads;
 
 use kminik_meta::{ErrorList, FieldError, Object, Path};
 

@@ -1,13 +1,10 @@
-//! Nodes: a kubelet registers with its status; what a node was given stays its own.
+//! Nodes: a kubelet registers with its status.
 
-use kminik_meta::{ErrorList, FieldError, Object, Path};
+use kminik_meta::Object;
 
 use crate::registry::strategy::{Strategy, StrategyContext, copy_member};
 
 pub(crate) struct Nodes;
-
-/// Fields of the spec that are given once.
-const GIVEN_ONCE: [&str; 3] = ["podCIDR", "podCIDRs", "providerID"];
 
 impl Strategy for Nodes {
     /// The status stays: it is how a kubelet introduces its node.
@@ -15,17 +12,5 @@ impl Strategy for Nodes {
 
     fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         copy_member(old, new, "status");
-    }
-
-    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
-        let mut errors = ErrorList::new();
-        for field in GIVEN_ONCE {
-            let given = old.get(&["spec", field]).filter(|value| !value.as_str().is_some_and(str::is_empty));
-            if given.is_some() && given != new.get(&["spec", field]) {
-                let detail = format!("node updates may not change {field} except from \"\" to valid");
-                errors.push(FieldError::forbidden(&Path::new("spec").child(field), detail));
-            }
-        }
-        errors
     }
 }

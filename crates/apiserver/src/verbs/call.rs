@@ -134,6 +134,13 @@ impl Call {
         }
     }
 
+    /// The view that the path names, if it names one: the object itself through another door.
+    pub fn view(&self) -> Option<&str> {
+        use crate::registry::def::SubresourceKind;
+        let subresource = self.row.subresource(&self.info.subresource)?;
+        matches!(subresource.kind, SubresourceKind::View(_)).then_some(subresource.name.as_ref())
+    }
+
     /// The strategy of the path: the row's, or its view's.
     pub fn strategy(&self) -> &dyn Strategy {
         use crate::registry::def::SubresourceKind;

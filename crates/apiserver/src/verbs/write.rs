@@ -1,7 +1,7 @@
 //! The part of the pipeline that create, update, patch and apply share: from the client's object to what is stored.
 
 use kminik_meta::decode::FieldValidation;
-use kminik_meta::{Object, StatusError, time};
+use kminik_meta::{Object, StatusError, time, validate};
 use rand::Rng;
 
 use super::call::{Call, WriteOptions};
@@ -103,8 +103,8 @@ pub async fn admit_create(
     let strategy = call.strategy();
     strategy.prepare_create(&ctx, object);
     let reservation = strategy.reserve(&ctx, None, object)?;
-    let mut errors = metadata::validate(&call.row, object);
-    errors.append(schema::validate(&gvk, object));
+    let mut errors = metadata::validate_scope(&call.row, object);
+    errors.append(validate::create(&gvk, object));
     errors.append(strategy.validate(&ctx, object));
     if !errors.is_empty() {
         return Err(StatusError::invalid(&call.row.group, &call.row.kind, object.name(), &errors));
@@ -161,8 +161,15 @@ pub async fn admit_update(
     let strategy = call.strategy();
     strategy.prepare_update(&ctx, &old, &mut new);
     let reservation = strategy.reserve(&ctx, Some(&old), &mut new)?;
-    let mut errors = metadata::validate_update(&old, &new);
-    errors.append(schema::validate(&gvk, &new));
+    let mut errors = match call.view() {
+        None => validate::update(&gvk, &new, &old),
+        Some("status") => validate::update_status(&new, &old),
+        Some(_) => {
+            let mut errors = validate::object_meta_update(&new, &old);
+            errors.append(validate::specification(&gvk, &new));
+            errors
+        }
+    };
     errors.append(strategy.validate(&ctx, &new));
     errors.append(strategy.validate_update(&ctx, &old, &new));
     if !errors.is_empty() {

@@ -2,7 +2,6 @@
 
 mod binding;
 mod eviction;
-mod immutability;
 mod qos;
 mod resize;
 
@@ -42,22 +41,6 @@ impl Strategy for Pods {
     fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         same_account(new);
         default_prepare_update(ctx, old, new);
-    }
-
-    fn validate(&self, _ctx: &StrategyContext<'_>, pod: &Object) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let containers = pod.array(&["spec", "containers"]);
-        for (index, container) in containers.iter().enumerate() {
-            if container.get("image").and_then(Value::as_str).unwrap_or_default().is_empty() {
-                let path = Path::new("spec").child("containers").index(index).child("image");
-                errors.push(FieldError::required(&path, ""));
-            }
-        }
-        errors
-    }
-
-    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
-        immutability::check(old, new)
     }
 
     fn grace(&self, _ctx: &StrategyContext<'_>, pod: &Object, requested: Option<i64>) -> Grace {

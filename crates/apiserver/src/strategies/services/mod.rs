@@ -11,9 +11,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::pools::Pools;
 use self::pools::{PoolError, Reserved};
-use self::spec::{
-    HEADLESS, Type, cluster_ip, is_headless, needs_health_check_port, needs_node_ports, node_port, port_key, text,
-};
+use self::spec::{Type, cluster_ip, is_headless, needs_health_check_port, needs_node_ports, node_port, port_key, text};
 use crate::registry::strategy::{Reservation, Strategy, StrategyContext, copy_member};
 
 pub(crate) struct Services {
@@ -59,20 +57,13 @@ impl Strategy for Services {
     }
 
     fn validate(&self, _ctx: &StrategyContext<'_>, service: &Object) -> ErrorList {
-        validate(service)
-    }
-
-    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let both = Type::of(old).has_cluster_ip() && Type::of(new).has_cluster_ip();
-        let (before, after) = (cluster_ip(old), cluster_ip(new));
-        if both && !before.is_empty() && before != after {
-            let detail =
-                if after.is_empty() { "primary clusterIP can not be unset" } else { "may not change once set" };
-            let found = new.get(&["spec", "clusterIPs"]).cloned().unwrap_or_default();
-            errors.push(FieldError::invalid(&Path::new("spec").child("clusterIPs").index(0), found, detail));
+        let list = service.array(&["spec", "clusterIPs"]);
+        let address = Some(cluster_ip(service)).filter(|address| !address.is_empty());
+        if list.first().and_then(Value::as_str) == address {
+            return ErrorList::new();
         }
-        errors
+        let path = Path::new("spec").child("clusterIPs");
+        FieldError::invalid(&path, Value::from(list.to_vec()), "first value must match `clusterIP`").into()
     }
 }
 
@@ -310,65 +301,6 @@ fn reserve_ports(reserved: &mut Reserved, old: Option<&Object>, new: &mut Object
     }
 }
 
-fn validate(service: &Object) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let root = Path::new("spec");
-    let kind = Type::of(service);
-    let address = cluster_ip(service);
-    let list = service.array(&["spec", "clusterIPs"]);
-    let parses = |text: &str| text == HEADLESS || text.parse::<std::net::IpAddr>().is_ok();
-    if kind == Type::ExternalName {
-        if !address.is_empty() {
-            errors.push(FieldError::invalid(
-                &root.child("clusterIPs"),
-                json!([address]),
-                "may not be set for ExternalName services",
-            ));
-        }
-        match text(service, "externalName") {
-            "" => errors.push(FieldError::required(&root.child("externalName"), "")),
-            name => {
-                let name = name.trim_end_matches('.');
-                errors.invalid_each(&root.child("externalName"), name, kminik_meta::names::dns1123_subdomain(name));
-            }
-        }
-        return errors;
-    }
-    if !address.is_empty() && !parses(address) {
-        let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        errors.push(FieldError::invalid(&root.child("clusterIPs").index(0), address, detail));
-    } else if list.first().and_then(Value::as_str) != Some(address).filter(|address| !address.is_empty()) {
-        let detail = "first value must match `clusterIP`";
-        errors.push(FieldError::invalid(&root.child("clusterIPs"), Value::from(list.to_vec()), detail));
-    }
-    if kind.is_external() && is_headless(service) {
-        let detail = format!("may not be set to 'None' for {} services", text(service, "type"));
-        errors.push(FieldError::invalid(&root.child("clusterIPs").index(0), HEADLESS, detail));
-    }
-    let ports = service.array(&["spec", "ports"]);
-    if ports.is_empty() && !is_headless(service) {
-        errors.push(FieldError::required(&root.child("ports"), ""));
-    }
-    for (index, port) in ports.iter().enumerate() {
-        let path = root.child("ports").index(index);
-        if node_port(port).is_some() && !kind.is_external() {
-            let detail = "may not be used when `type` is 'ClusterIP'";
-            errors.push(FieldError::forbidden(&path.child("nodePort"), detail));
-        }
-        let (protocol, number) = port_key(port);
-        if ports.iter().take(index).any(|other| port_key(other) == (protocol.clone(), number)) {
-            errors.push(FieldError::duplicate(&path, json!({ "protocol": protocol, "port": number })));
-        }
-        let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
-        if name.is_empty() && ports.len() > 1 {
-            errors.push(FieldError::required(&path.child("name"), ""));
-        } else if !name.is_empty() && ports.iter().take(index).any(|other| other.get("name") == port.get("name")) {
-            errors.push(FieldError::duplicate(&path.child("name"), name));
-        }
-    }
-    errors
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -408,33 +340,5 @@ mod tests {
         wanted["externalName"] = "example.org".into();
         let new = updated(old, wanted);
         assert_eq!((cluster_ip(&new), spec::addresses(&new)), ("", vec![]));
-        assert!(validate(&new).is_empty(), "{}", validate(&new));
-    }
-
-    #[test]
-    fn shapes_are_checked() {
-        let cases = [
-            (json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}), ""),
-            (json!({"clusterIP": "None", "clusterIPs": ["None"]}), ""),
-            (json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}), "spec.ports: Required value"),
-            (json!({"clusterIP": "x", "clusterIPs": ["x"], "ports": [{"port": 80}]}), "must be a valid IP address"),
-            (
-                json!({"clusterIP": "None", "clusterIPs": ["None"], "type": "NodePort", "ports": [{"port": 1}]}),
-                "'None'",
-            ),
-            (json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.2"], "ports": [{"port": 1}]}), "must match"),
-            (json!({"type": "ExternalName"}), "spec.externalName: Required value"),
-            (
-                json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
-                    "ports": [{"port": 80, "name": "a"}, {"port": 80, "name": "b"}]}),
-                "Duplicate value",
-            ),
-        ];
-        for (spec, expected) in cases {
-            let found = validate(&service(spec.clone()));
-            let text = found.to_string();
-            let right = if expected.is_empty() { found.is_empty() } else { text.contains(expected) };
-            assert!(right, "{spec}: {text}");
-        }
     }
 }
