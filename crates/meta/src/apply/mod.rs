@@ -203,6 +203,33 @@ pub fn update(live: Option<&Object>, new: &mut Object, write: Write<'_>) -> Resu
     Ok(())
 }
 
+/// When an object differs from what is stored in nothing but the times of its managed fields, gives it the stored times, so that
+/// the write changes nothing. To be called last, on an object in normal form with its defaults.
+pub fn restore_times(old: &Object, new: &mut Object) {
+    let timeless = |object: &Object| {
+        let mut object = object.clone();
+        object.set_resource_version("");
+        let entries = object.get_mut(&["metadata", "managedFields"]).and_then(Value::as_array_mut);
+        for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
+            entry.remove("time");
+        }
+        object
+    };
+    // Entries of one manager can only have changed their order if a time did.
+    let sorted = |mut object: Object| {
+        if let Some(entries) = object.get_mut(&["metadata", "managedFields"]).and_then(Value::as_array_mut) {
+            entries.sort_by_key(ToString::to_string);
+        }
+        object
+    };
+    if old.get(&["metadata", "managedFields"]) != new.get(&["metadata", "managedFields"])
+        && sorted(timeless(old)) == sorted(timeless(new))
+        && let Some(entries) = old.get(&["metadata", "managedFields"])
+    {
+        new.set(&["metadata", "managedFields"], entries.clone());
+    }
+}
+
 /// What an object is compared with that did not exist before: members that Go always writes are no one's doing.
 fn blank(schema: &Schema) -> Value {
     if schema.rules.is_some() { Value::Object(serde_json::Map::new()) } else { zero_value(schema) }

@@ -169,6 +169,27 @@ fn old_writers_are_merged() {
 }
 
 #[test]
+fn a_write_that_changes_only_times_changes_nothing() {
+    let schema = write("me").schema;
+    let config = deployment(pod(json!([{"name": "a", "resources": {"limits": {"memory": "1024Mi"}}}])));
+    let store = |mut object: Object| {
+        crate::decode::conform(&mut object, schema, crate::decode::FieldValidation::Strict).unwrap();
+        crate::defaults::apply(&mut object, schema);
+        object
+    };
+    let live = store(apply(&empty(), &config, false, write("me")).unwrap());
+    let later = Write { now: "2025-01-01T00:00:00Z".parse().unwrap(), ..write("me") };
+    let mut again = store(apply(&live, &config, false, later).unwrap());
+    assert_ne!(again, live);
+    restore_times(&live, &mut again);
+    assert_eq!(again, live);
+    again.set(&["spec", "replicas"], 7);
+    let changed = again.clone();
+    restore_times(&live, &mut again);
+    assert_eq!(again, changed);
+}
+
+#[test]
 fn lists_keep_their_order() {
     let config = |names: &[&str]| deployment(pod(names.iter().map(|n| json!({"name": n})).collect()));
     let live = apply(&empty(), &config(&["a", "b", "c"]), false, write("me")).unwrap();
