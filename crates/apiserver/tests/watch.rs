@@ -125,3 +125,19 @@ async fn many_watchers_see_the_same() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_watch_goes_on_after_a_restart() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let start = client.get(MAPS).await.json()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    client.post(MAPS, &map("a", json!({}))).await;
+    client.patch(&format!("{MAPS}/a"), "merge", &json!({"metadata": {"labels": {"on": "yes"}}})).await;
+    drop(client);
+    let server = TestServer::start_in(server.close().await).await;
+    let path = format!("{MAPS}?watch=1&resourceVersion={start}&labelSelector=on");
+    let mut events = Events::open(server.client().await, &path).await;
+    assert_eq!(events.brief().await.0, "ADDED", "the change before the restart, which made it selected");
+    server.client().await.delete(&format!("{MAPS}/a")).await;
+    assert_eq!(events.brief().await.0, "DELETED");
+}

@@ -1,5 +1,6 @@
 //! One stored object as reads see it: shared bytes, and a header that is parsed when a selector first asks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,6 @@ use bytes::Bytes;
 use kminik_meta::{Object, StatusError};
 use kminik_store::Record;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::{codec, key};
 
@@ -19,8 +19,12 @@ pub struct Entry {
     pub revision: u64,
     splice: usize,
     labels: OnceLock<BTreeMap<String, String>>,
+    fields: OnceLock<Option<FieldValues>>,
     object: OnceLock<Option<Arc<Object>>>,
 }
+
+/// Paths of fields and their values as text.
+pub type FieldValues = Box<[(Cow<'static, str>, String)]>;
 
 #[derive(Deserialize)]
 struct Labelled {
@@ -32,8 +36,6 @@ struct Labelled {
 struct LabelledMeta {
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
-    #[serde(flatten)]
-    _rest: BTreeMap<String, IgnoredAny>,
 }
 
 impl Entry {
@@ -43,7 +45,15 @@ impl Entry {
 
     pub fn at(key: Bytes, value: Bytes, revision: u64) -> Self {
         let splice = codec::splice_at(&value).unwrap_or_default();
-        Entry { key, value, revision, splice, labels: OnceLock::new(), object: OnceLock::new() }
+        Entry {
+            key,
+            value,
+            revision,
+            splice,
+            labels: OnceLock::new(),
+            fields: OnceLock::new(),
+            object: OnceLock::new(),
+        }
     }
 
     /// Namespace and name, the namespace empty for cluster-scoped objects.
@@ -61,15 +71,36 @@ impl Entry {
         })
     }
 
-    /// The decoded object with its revision, kept for the next caller.
+    /// The fields that selectors may ask for, read by `read` when the first one does and kept.
+    ///
+    /// # Errors
+    /// 500 where the stored bytes are no object.
+    pub fn fields(&self, read: impl FnOnce(&Object) -> FieldValues) -> Result<&FieldValues, StatusError> {
+        self.fields
+            .get_or_init(|| self.decode().ok().map(|object| read(&object)))
+            .as_ref()
+            .ok_or_else(|| self.damaged())
+    }
+
+    /// Decodes the object, with its revision.
+    ///
+    /// # Errors
+    /// 500 where the stored bytes are no object.
+    pub fn decode(&self) -> Result<Object, StatusError> {
+        codec::decode(&self.value, self.revision).map_err(|_| self.damaged())
+    }
+
+    /// The decoded object, kept for as long as the entry: for the few objects that are looked at again and again, never
+    /// for whole lists.
     ///
     /// # Errors
     /// 500 where the stored bytes are no object.
     pub fn object(&self) -> Result<Arc<Object>, StatusError> {
-        self.object
-            .get_or_init(|| codec::decode(&self.value, self.revision).ok().map(Arc::new))
-            .clone()
-            .ok_or_else(|| StatusError::internal(format!("unable to decode {}", String::from_utf8_lossy(&self.key))))
+        self.object.get_or_init(|| self.decode().ok().map(Arc::new)).clone().ok_or_else(|| self.damaged())
+    }
+
+    fn damaged(&self) -> StatusError {
+        StatusError::internal(format!("unable to decode {}", String::from_utf8_lossy(&self.key)))
     }
 
     /// Appends the object as JSON, at its own revision.

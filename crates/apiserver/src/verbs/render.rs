@@ -28,7 +28,7 @@ pub fn entry(call: &Call, code: StatusCode, entry: &Entry) -> Result<Response<Re
         out.push(b'\n');
         return Ok(respond::bytes(code, Encoding::Json.media_type(), Bytes::from(out)));
     }
-    let mut object = Object::clone(&*entry.object()?);
+    let mut object = entry.decode()?;
     call.to_request_version(&mut object);
     self::object(call, code, object)
 }
@@ -65,7 +65,7 @@ pub fn list(
     let objects = entries
         .iter()
         .map(|entry| {
-            let mut object = Object::clone(&*entry.object()?);
+            let mut object = entry.decode()?;
             call.to_request_version(&mut object);
             Ok(object)
         })

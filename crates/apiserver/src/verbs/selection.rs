@@ -1,6 +1,7 @@
 //! Label and field selectors over stored entries.
 
 use kminik_meta::{FieldSelector, LabelSelector, Object, StatusError};
+use serde_json::Value;
 
 use super::call::Call;
 use crate::registry::def::SelectableField;
@@ -70,7 +71,7 @@ impl Selection {
                 "metadata.namespace" => namespace.to_owned(),
                 other => {
                     let Some(field) = self.selectable.iter().find(|field| field.label == other) else { continue };
-                    read(field, &*entry.object()?)
+                    self.read(field, entry)?
                 }
             };
             values.push((term.field.as_str(), value));
@@ -79,15 +80,26 @@ impl Selection {
             .fields
             .matches_by(|field| values.iter().find(|(known, _)| *known == field).map(|(_, value)| value.as_str())))
     }
+
+    fn read(&self, field: &SelectableField, entry: &Entry) -> Result<String, StatusError> {
+        let known = entry.fields(|object| {
+            self.selectable.iter().map(|field| (field.path.clone(), text_at(object, &field.path))).collect()
+        })?;
+        let value = match known.iter().find(|(path, _)| *path == field.path) {
+            Some((_, value)) => value.clone(),
+            // Another view of the same objects asked first, for other fields.
+            None => text_at(&entry.decode()?, &field.path),
+        };
+        Ok(if value.is_empty() { field.default.to_string() } else { value })
+    }
 }
 
-fn read(field: &SelectableField, object: &Object) -> String {
-    use serde_json::Value;
-    let path: Vec<&str> = field.path.split('.').collect();
+fn text_at(object: &Object, path: &str) -> String {
+    let path: Vec<&str> = path.split('.').collect();
     match object.get(&path) {
-        Some(Value::String(text)) if !text.is_empty() => text.clone(),
+        Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(flag)) => flag.to_string(),
         Some(Value::Number(number)) => number.to_string(),
-        _ => field.default.to_string(),
+        _ => String::new(),
     }
 }

@@ -356,7 +356,7 @@ fn encode(
         out.extend_from_slice(b"}\n");
         return Ok(());
     }
-    let mut object = Object::clone(&*entry.object()?);
+    let mut object = entry.decode()?;
     object.set_resource_version(&revision.to_string());
     call.to_request_version(&mut object);
     let value = match call.accepted.view {

@@ -40,7 +40,11 @@ pub fn pair(identity: Identity) -> CertificateAndKey {
 
 impl TestServer {
     pub async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Over the store that an earlier server left in this directory.
+    pub async fn start_in(directory: tempfile::TempDir) -> Self {
         let store = EmbeddedStore::open(&directory.path().join("store.redb"), Options::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -67,6 +71,14 @@ impl TestServer {
             async move { api.serve(vec![listener], stop).await }
         });
         TestServer { address, authority, admin, api, directory, serving, stop: stop.drop_guard() }
+    }
+
+    /// Stops the server, closes its store and gives the directory back.
+    pub async fn close(self) -> tempfile::TempDir {
+        drop(self.stop);
+        self.serving.await.unwrap();
+        self.api.server().registry().store().close().await.unwrap();
+        self.directory
     }
 
     /// Tells the server to stop; the handle ends when it has.
