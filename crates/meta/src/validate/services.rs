@@ -63,7 +63,8 @@ fn service(service: &Node<'_>, errors: &mut ErrorList) {
     for ip in spec.child("clusterIPs").items().filter(|ip| ip.text() != "None") {
         address(&ip, errors);
     }
-    let external = matches!(kind, "NodePort" | "LoadBalancer") || !spec.child("externalIPs").is_empty();
+    let external =
+        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !spec.child("externalIPs").is_empty());
     let policy = spec.child("externalTrafficPolicy");
     if !policy.is_empty() && !external {
         let message = "may only be set for externally-accessible services";
