@@ -1,5 +1,7 @@
 //! Pulls from a real registry through networks that fail in every way they do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod registry;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Archives in and out, names, removal.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::io::Write;
 
 use kminik_oci::{Digest, ImageError, ImageStore, ResolverConfig};

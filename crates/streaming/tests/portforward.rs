@@ -1,5 +1,7 @@
 //! Port forwarding: SPDY, SPDY inside WebSocket, WebSocket channels.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use bytes::Bytes;

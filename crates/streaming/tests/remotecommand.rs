@@ -1,5 +1,7 @@
 //! Remote command, each protocol by a client of its own kind over an in-memory connection.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::convert::Infallible;
 use std::time::Duration;
 

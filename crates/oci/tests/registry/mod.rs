@@ -43,16 +43,13 @@ impl Registry {
         );
         let path = dir.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
-        let child = Command::new("/usr/bin/docker-registry")
-            .arg("serve")
-            .arg(&path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry is needed for this test");
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("docker-registry is needed for this test");
+        let registry = Registry { child, address, _dir: dir };
         for _ in 0..200 {
             if tokio::net::TcpStream::connect(address).await.is_ok() {
-                return Registry { child, address, _dir: dir };
+                return registry;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
