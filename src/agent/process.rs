@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -48,13 +49,11 @@ pub fn spawn(home: &Home, profile: &Profile) -> Outcome<()> {
 /// Ends the agent of the profile in this directory; nothing running is success.
 pub async fn stop(dir: &Path) {
     let Some(pid) = holder(dir) else { return };
-    let Ok(fd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { return };
+    let Ok(exit) = exit_watch(pid) else { return };
     // Between reading the pid and opening it another process could have got the number: the lock tells.
     if holder(dir) != Some(pid) {
         return;
     }
-    #[expect(deprecated, reason = "its unsafe successor needs what holds here: the owned descriptor lives as long as it is registered")]
-    let Ok(exit) = AsyncFd::new(fd) else { return };
     for signal in [Signal::TERM, Signal::KILL] {
         // It may have ended by itself.
         let _ = pidfd_send_signal(exit.get_ref(), signal);
@@ -63,6 +62,13 @@ pub async fn stop(dir: &Path) {
         }
     }
     let _ = std::fs::remove_file(dir.join(NOTES));
+}
+
+/// A handle of a process that is readable once it has exited.
+pub fn exit_watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
+    let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    #[expect(deprecated, reason = "its unsafe successor needs what holds here: the owned descriptor lives as long as it is registered")]
+    AsyncFd::new(fd)
 }
 
 /// What the agent wants the user to know.

@@ -1,3 +1,102 @@
-//! placeholder, not landed
-use crate::home::Home; use crate::profile::Profile; use crate::reason::Outcome; use tokio_util::sync::CancellationToken;
-pub async fn run(_h: Home, _p: Profile, stop: CancellationToken) -> Outcome<()> { stop.cancelled().await; Ok(()) }
+//! What the agent does while its cluster runs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use kminik_base::backoff::Backoff;
+use kminik_base::component::chain;
+use kminik_client::{Informers, Recorder};
+use kminik_dns::{DnsServer, Forwarder, ForwarderConfig};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::notes::Notes;
+use super::ports::Ports;
+use super::process::NOTES;
+use crate::drivers;
+use crate::home::Home;
+use crate::ops::{client, start};
+use crate::printer::Printer;
+use crate::profile::Profile;
+use crate::reason::Outcome;
+
+/// Port of the API on the node.
+const API_PORT: u16 = 8443;
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Works until `stop`.
+///
+/// # Errors
+/// If the profile's driver or credentials cannot be used.
+pub async fn run(home: Home, profile: Profile, stop: CancellationToken) -> Outcome<()> {
+    let notes = Arc::new(Notes::new(home.clone(), home.profile(&profile.name).join(NOTES)));
+    let client = client::connect(&home, &profile).await?;
+    let recorder = Recorder::new(client.clone(), "kminik-agent", "", stop.clone());
+    let services = Informers::new(client, stop.clone()).get::<Service>();
+    // Docker publishes the API's port itself.
+    let published = profile.api_host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback());
+    let ports = Ports::new(profile.node_address, (!published).then_some(API_PORT), notes.clone(), recorder);
+    tokio::select! {
+        () = ports.follow(&services) => {}
+        () = forward_dns(profile.gateway, &notes, stop.clone()) => {}
+        outcome = keep_node(&home, &profile) => outcome?,
+        () = stop.cancelled() => {}
+    }
+    Ok(())
+}
+
+/// Serves the host's resolvers on the nodes' gateway, for some of them listen on the host's loopback only. Never returns.
+async fn forward_dns(gateway: Ipv4Addr, notes: &Notes, stop: CancellationToken) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let address = SocketAddr::from((gateway, 53));
+    let mut noted: Option<String> = None;
+    loop {
+        match DnsServer::bind(address).await {
+            Ok((udp, tcp)) => {
+                if let Some(note) = noted.take() {
+                    notes.remove(&note);
+                }
+                let config = ForwarderConfig { resolv_conf: RESOLV_CONF.into(), loopback: true };
+                Arc::new(DnsServer::new(Forwarder::new(config))).serve(udp, tcp, stop.clone()).await;
+                // It ends with the agent only.
+                return std::future::pending().await;
+            }
+            Err(error) => {
+                let note = format!("pods cannot resolve names outside of the cluster: {}", chain(&error));
+                if noted.as_ref() != Some(&note) {
+                    notes.add(&note);
+                    noted = Some(note);
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+}
+
+/// How long a node must have run for its next end to be a new trouble.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// Starts the node again whenever it ends by itself. Never returns but with an error.
+async fn keep_node(home: &Home, profile: &Profile) -> Outcome<()> {
+    let driver = drivers::of(home, profile)?;
+    let printer = Printer::text(&profile.name);
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let mut started = Instant::now();
+    loop {
+        let ended = driver.exited(&profile.name).await;
+        if let Err(failure) = &ended {
+            tracing::warn!(%failure, "the node cannot be watched");
+        }
+        if started.elapsed() > STEADY {
+            backoff.reset();
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+        tracing::warn!(node = profile.name, "the node has ended, starting it again");
+        match start::revive(profile, home, &printer).await {
+            Ok(()) => started = Instant::now(),
+            Err(failure) => tracing::error!(%failure, "the node cannot be started again"),
+        }
+    }
+}

@@ -138,6 +138,11 @@ pub trait Driver: Send + Sync {
     /// Leaves no trace of the machine named, whatever state it is in; data included.
     async fn delete(&self, name: &str) -> Outcome<()>;
     async fn state(&self, name: &str) -> Outcome<MachineState>;
+    /// Waits until the machine runs no more, at once if it does not. A driver whose machines are started again by someone else
+    /// never returns.
+    async fn exited(&self, _name: &str) -> Outcome<()> {
+        std::future::pending().await
+    }
     /// Runs a command in the node on this process' streams; its exit code.
     async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32>;
     /// Runs a command in the node and collects what it says (at most 64 MiB).

@@ -15,8 +15,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kminik_net::hostnet::{self, HostNetError, HostNetSpec};
 use kminik_runtime::node::{NodeContainer, NodeError, NodeSpec, NodeState};
+use rustix::process::Pid;
 
 use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Userland};
+use crate::agent::exit_watch;
 use crate::home::Home;
 use crate::node::config::DATA_DIR;
 use crate::ops::{delete::remove_tree, node_image};
@@ -185,6 +187,19 @@ impl Driver for Native {
             None if self.dir(name).join("data").exists() => MachineState::Stopped,
             None => MachineState::Nonexistent,
         })
+    }
+
+    async fn exited(&self, name: &str) -> Outcome<()> {
+        let pid = || -> Outcome<Option<Pid>> {
+            Ok(self.open(name)?.and_then(|node| node.pid()).and_then(|pid| Pid::from_raw(pid.cast_signed())))
+        };
+        let Some(found) = pid()? else { return Ok(()) };
+        let Ok(exit) = exit_watch(found) else { return Ok(()) };
+        // Between reading the pid and opening it another process could have got the number.
+        if pid()? != Some(found) {
+            return Ok(());
+        }
+        exit.readable().await.map(drop).or_fail(&GUEST_START, "cannot wait for the node")
     }
 
     async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use wait::Wait;
 
 use crate::agent;
-use crate::drivers::{MachineState, NodeFile, Userland};
+use crate::drivers::{self, MachineState, NodeFile, Userland};
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::node::config::{CONFIG_FILE, NodeConfig};
@@ -101,16 +101,7 @@ async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
 
 async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &Printer) -> Outcome<()> {
     let (profile, driver) = (&plan.profile, plan.driver.as_ref());
-    let userland = match &profile.base_image {
-        Some(reference) => {
-            printer.step(IMAGE, "Pulling Base Image", &format!("Pulling base image {reference} ..."));
-            base_image::pull(home, profile, reference, printer).await?
-        }
-        None => {
-            printer.step(IMAGE, "Pulling Base Image", "Using the built-in node image ...");
-            Userland::BuiltIn
-        }
-    };
+    let userland = userland(profile, home, printer).await?;
     if request.download_only {
         printer.step(DOWNLOAD, "Done", "Download complete!");
         return Ok(());
@@ -138,6 +129,34 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     };
     printer.step(DONE, "Done", &message);
     Ok(())
+}
+
+async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<Userland> {
+    match &profile.base_image {
+        Some(reference) => {
+            printer.step(IMAGE, "Pulling Base Image", &format!("Pulling base image {reference} ..."));
+            base_image::pull(home, profile, reference, printer).await
+        }
+        None => {
+            printer.step(IMAGE, "Pulling Base Image", "Using the built-in node image ...");
+            Ok(Userland::BuiltIn)
+        }
+    }
+}
+
+/// Brings back the machine of a cluster whose node ended by itself; does nothing if it runs.
+///
+/// # Errors
+/// `MK_PROFILE_BUSY` while another command works on the cluster, and whatever making it can fail with.
+pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<()> {
+    let _lock = Lock::acquire(home, &profile.name)?;
+    let driver = drivers::of(home, profile)?;
+    if driver.state(&profile.name).await? == MachineState::Running {
+        return Ok(());
+    }
+    let userland = userland(profile, home, printer).await?;
+    driver.create(profile, &userland, &node_files(home, profile)?, printer).await?;
+    driver.start(profile).await
 }
 
 fn announce(profile: &Profile, state: MachineState, printer: &Printer) {

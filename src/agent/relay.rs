@@ -1,0 +1,209 @@
+//! One port of the host's loopback addresses, relayed to the node.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Connections of a port that are open at once; more wait.
+const MAX_CONNECTIONS: usize = 1024;
+const CONNECT: Duration = Duration::from_secs(5);
+/// Clients of a UDP port that are known at once, and how long one is without a packet.
+const MAX_CLIENTS: usize = 1024;
+const CLIENT_IDLE: Duration = Duration::from_secs(60);
+/// Packets that wait for one client's socket.
+const WAITING: usize = 64;
+const DATAGRAM_BYTES: usize = 65_535;
+
+/// Relays until dropped.
+pub(super) struct Relay {
+    _tasks: JoinSet<()>,
+}
+
+impl Relay {
+    /// Listens on 127.0.0.1 and, where the host has it, ::1.
+    ///
+    /// # Errors
+    /// If the port is taken on either, or is not this process' to take.
+    pub(super) async fn start(protocol: Protocol, port: u16, target: SocketAddr) -> io::Result<Self> {
+        let mut tasks = JoinSet::new();
+        for address in [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))] {
+            let started = match protocol {
+                Protocol::Tcp => TcpListener::bind(address).await.map(|listener| {
+                    tasks.spawn(relay_tcp(listener, target));
+                }),
+                Protocol::Udp => UdpSocket::bind(address).await.map(|socket| {
+                    tasks.spawn(relay_udp(Arc::new(socket), target));
+                }),
+            };
+            match started {
+                // A host without IPv6.
+                Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(Self { _tasks: tasks })
+    }
+}
+
+async fn relay_tcp(listener: TcpListener, target: SocketAddr) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut relays = JoinSet::new();
+    loop {
+        while relays.try_join_next().is_some() {}
+        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let Ok((client, _)) = listener.accept().await else {
+            // Out of descriptors, mostly: give others time to close theirs.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        relays.spawn(async move {
+            let _permit = permit;
+            // An end without order of either side is an end for both.
+            let _ = join(client, target).await;
+        });
+    }
+}
+
+async fn join(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
+    let mut node = tokio::time::timeout(CONNECT, TcpStream::connect(target)).await??;
+    client.set_nodelay(true)?;
+    node.set_nodelay(true)?;
+    tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
+}
+
+async fn relay_udp(socket: Arc<UdpSocket>, target: SocketAddr) {
+    let mut clients: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
+    let mut relays = JoinSet::new();
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    loop {
+        while relays.try_join_next().is_some() {}
+        // An error here is an earlier answer that its client refused.
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Some(packet) = buffer.get(..length).map(<[u8]>::to_vec) else { continue };
+        if clients.get(&client).is_none_or(mpsc::Sender::is_closed) {
+            if clients.len() >= MAX_CLIENTS {
+                clients.retain(|_, sender| !sender.is_closed());
+            }
+            if clients.len() >= MAX_CLIENTS {
+                continue;
+            }
+            let (sender, receiver) = mpsc::channel(WAITING);
+            let socket = socket.clone();
+            relays.spawn(async move {
+                // Its packets are lost, as packets may be.
+                let _ = serve_client(&socket, client, target, receiver).await;
+            });
+            clients.insert(client, sender);
+        }
+        if let Some(sender) = clients.get(&client) {
+            // What does not fit is lost, as packets may be.
+            let _ = sender.try_send(packet);
+        }
+    }
+}
+
+/// Packets of one client, through a socket of its own, until it is idle.
+async fn serve_client(
+    socket: &UdpSocket,
+    client: SocketAddr,
+    target: SocketAddr,
+    mut packets: mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    let node = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    node.connect(target).await?;
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    loop {
+        tokio::select! {
+            packet = packets.recv() => match packet {
+                Some(packet) => { node.send(&packet).await?; }
+                None => return Ok(()),
+            },
+            length = node.recv(&mut buffer) => match length {
+                Ok(length) => { socket.send_to(buffer.get(..length).unwrap_or_default(), client).await?; }
+                // The node refuses; the client may try again.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(error),
+            },
+            () = tokio::time::sleep(CLIENT_IDLE) => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn free_port() -> u16 {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn tcp_keeps_half_closed_connections() {
+        let node = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let target = node.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = node.accept().await {
+                let mut text = String::new();
+                stream.read_to_string(&mut text).await.unwrap();
+                stream.write_all(format!("got {text}").as_bytes()).await.unwrap();
+            }
+        });
+        let port = free_port().await;
+        let relay = Relay::start(Protocol::Tcp, port, target).await.unwrap();
+        for address in ["127.0.0.1", "::1"] {
+            let Ok(mut client) = TcpStream::connect((address, port)).await else {
+                assert_eq!(address, "::1", "127.0.0.1 must answer");
+                continue;
+            };
+            client.write_all(b"all").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer, "got all");
+        }
+        assert_eq!(
+            Relay::start(Protocol::Tcp, port, target).await.err().map(|error| error.kind()),
+            Some(io::ErrorKind::AddrInUse)
+        );
+        drop(relay);
+        tokio::task::yield_now().await;
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn udp_answers_go_to_the_client_that_asked() {
+        let node = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        let target = node.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            while let Ok((length, client)) = node.recv_from(&mut buffer).await {
+                node.send_to(&buffer[..length], client).await.unwrap();
+            }
+        });
+        let port = free_port().await;
+        let _relay = Relay::start(Protocol::Udp, port, target).await.unwrap();
+        let clients = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+        for (client, text) in clients.iter().zip(["one", "two"]) {
+            client.send_to(text.as_bytes(), ("127.0.0.1", port)).await.unwrap();
+        }
+        for (client, text) in clients.iter().zip(["one", "two"]) {
+            let mut buffer = [0; 64];
+            let received = tokio::time::timeout(Duration::from_secs(5), client.recv(&mut buffer)).await;
+            assert_eq!(&buffer[..received.unwrap().unwrap()], text.as_bytes());
+        }
+    }
+}
