@@ -15,7 +15,7 @@ pub const ALL: &[Test] = &[
     Test { name: "adoption::killed_while_starting", run: || killed_while_starting().boxed_local() },
 ];
 
-const LINES: usize = 300_000;
+const LINES: usize = 1_500_000;
 
 fn config(directory: &Path, group: &Path) -> RuntimeConfig {
     RuntimeConfig { log_max_bytes: 1 << 30, ..runtime_config(directory, group) }

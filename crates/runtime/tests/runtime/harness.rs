@@ -7,6 +7,7 @@ use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use kminik_runtime::keeper::{self, KeeperConfig};
 use kminik_runtime::machine::{self, MachineConfig};
+use kminik_runtime::node::{NodeContainer, NodeState};
 
 pub struct Test {
     pub name: &'static str,
@@ -14,11 +15,14 @@ pub struct Test {
 }
 
 /// A test that takes longer has hung.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(700);
 
 pub fn main(tests: &[&[Test]]) -> ! {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let role = args.first().map_or("", String::as_str);
+    if args.is_empty() && std::process::id() == 1 {
+        std::process::exit(crate::qemu::guest());
+    }
     let code = match role {
         "__suite" => suite(tests, &args[1..]),
         "__init" => init(&args[1..]),
@@ -90,6 +94,19 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits until a node has ended by itself; shows its log if it does not.
+pub async fn node_ended(node: &NodeContainer) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while node.state() != NodeState::Stopped {
+        if Instant::now() > deadline {
+            let log = std::fs::read_to_string(&node.spec().console_log).unwrap_or_default();
+            panic!("the node does not end: {log}");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    std::fs::read_to_string(&node.spec().console_log).unwrap_or_default()
 }
 
 /// A root filesystem with this program as /kminik and busybox.

@@ -10,8 +10,10 @@ mod harness;
 mod layers;
 mod node;
 mod pods;
+mod qemu;
+mod v2;
 
-const TESTS: &[&[harness::Test]] = &[containers::ALL, layers::ALL, adoption::ALL, node::ALL];
+const TESTS: &[&[harness::Test]] = &[containers::ALL, layers::ALL, adoption::ALL, node::ALL, v2::ALL, qemu::ALL];
 
 fn main() {
     kminik_runtime::helper::dispatch_if_requested();

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use kminik_runtime::Runtime;
 use kminik_runtime::node::{NodeContainer, NodeSpec, NodeState};
 
-use crate::harness::{Test, eventually, node_rootfs};
+use crate::harness::{Test, eventually, node_ended, node_rootfs};
 use crate::pods::Pods;
 
 pub const ALL: &[Test] = &[
@@ -134,9 +134,8 @@ async fn pods_in_a_node() {
     let spec = spec(directory.path(), "runtime-pods", "pods");
     let node = NodeContainer::create(&spec).await.unwrap();
     node.start().unwrap();
-    let read_log = || std::fs::read_to_string(&spec.console_log).unwrap_or_default();
-    eventually("the node's suite ends", || node.state() == NodeState::Stopped).await;
-    assert!(read_log().contains("pods passed"), "{}", read_log());
+    let log = node_ended(&node).await;
+    assert!(log.contains("pods passed"), "{log}");
     NodeContainer::delete(&spec.state_dir, "runtime-pods").await.unwrap();
 }
 
@@ -148,7 +147,14 @@ fn hungry_pod() -> i32 {
         let pods = Pods::at(directory, Path::new("/pods")).await;
         pods.sandbox("a").await;
         // What it writes there is memory.
-        let (code, _) = pods.script("a", "hungry", "yes 0123456789abcdef > /dev/shm/x; tail /dev/zero", |_| {}).await;
+        let (code, _) = pods
+            .script(
+                "a",
+                "hungry",
+                "dd if=/dev/zero of=/dev/shm/x bs=1M; dd if=/dev/zero of=/dev/null bs=2000M count=1",
+                |_| {},
+            )
+            .await;
         assert_eq!(code, 137);
         assert_eq!(pods.exit("hungry").await.reason.as_deref(), Some("OOMKilled"));
         assert_eq!(pods.script("a", "next", "echo well", |_| {}).await.1, "well\n");
@@ -162,9 +168,8 @@ async fn memory() {
     let spec = NodeSpec { memory_bytes: Some(600 << 20), ..spec(directory.path(), "runtime-memory", "hungry") };
     let node = NodeContainer::create(&spec).await.unwrap();
     node.start().unwrap();
-    let read_log = || std::fs::read_to_string(&spec.console_log).unwrap_or_default();
-    eventually("the node's suite ends", || node.state() == NodeState::Stopped).await;
-    assert!(read_log().contains("still here"), "{}", read_log());
+    let log = node_ended(&node).await;
+    assert!(log.contains("still here"), "{log}");
     NodeContainer::delete(&spec.state_dir, "runtime-memory").await.unwrap();
 }
 
