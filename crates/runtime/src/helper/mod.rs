@@ -91,6 +91,8 @@ pub(crate) struct PinRequest {
     pub uts: Option<PathBuf>,
     pub hostname: Option<String>,
     pub sysctls: Vec<(String, String)>,
+    /// Set where that can be done.
+    pub optional_sysctls: Vec<(String, String)>,
 }
 
 /// Makes a process that does nothing but hold a pid namespace and reap in it.

@@ -29,8 +29,11 @@ pub(super) fn pin(request: &PinRequest) -> Result<(), String> {
             .map_err(|error| format!("cannot set the host name {hostname:?}: {error}"))?;
     }
     for (name, value) in &request.sysctls {
-        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-        std::fs::write(&path, value).map_err(|error| format!("cannot set sysctl {name}={value}: {error}"))?;
+        set_sysctl(name, value).map_err(|error| format!("cannot set sysctl {name}={value}: {error}"))?;
+    }
+    for (name, value) in &request.optional_sysctls {
+        // What is missed then is a convenience.
+        let _ = set_sysctl(name, value);
     }
     for (file, _, name) in namespaces {
         let Some(file) = file else { continue };
@@ -38,6 +41,10 @@ pub(super) fn pin(request: &PinRequest) -> Result<(), String> {
             .map_err(|error| format!("cannot pin the {name} namespace at {}: {error}", file.display()))?;
     }
     Ok(())
+}
+
+fn set_sysctl(name: &str, value: &str) -> std::io::Result<()> {
+    std::fs::write(Path::new("/proc/sys").join(name.replace('.', "/")), value)
 }
 
 pub(super) fn sockets(netns: &Path) -> Result<(OwnedFd, OwnedFd), String> {

@@ -334,7 +334,7 @@ impl Sink {
         if let Err(error) = write_records(&mut self.log, &self.journal, stream, piece, &self.records) {
             tracing::warn!(%error, "lines of a container's log are lost");
         }
-        discard(pipe, taken)?;
+        discard(pipe, self.piece.get_mut(..taken).unwrap_or_default())?;
         self.journal.clear()?;
         Ok(Step::More(fresh))
     }

@@ -202,7 +202,8 @@ impl LibcontainerRuntime {
             std::fs::create_dir_all(directory).map_err(io_error("make", directory))?;
         }
         container.change(|_| {})?;
-        let lower = config.layers.iter().map(|layer| self.layers.path(layer)).collect::<Result<Vec<_>, _>>()?;
+        let layers = without_hidden(&config.layers);
+        let lower = layers.into_iter().map(|layer| self.layers.path(layer)).collect::<Result<Vec<_>, _>>()?;
         self.make_group(sandbox, config)?;
         // With no layer an empty directory stands for one.
         let lower = if lower.is_empty() { vec![self.empty_directory()?] } else { lower };
@@ -318,6 +319,12 @@ impl LibcontainerRuntime {
     }
 }
 
+/// Of a layer that is there twice (the empty one often is) the upper one: it hides the lower, and the kernel takes each directory once.
+fn without_hidden(layers: &[LayerId]) -> Vec<&LayerId> {
+    let hidden = |index: usize, layer| layers.iter().skip(index + 1).any(|upper| upper == layer);
+    layers.iter().enumerate().filter(|(index, layer)| !hidden(*index, *layer)).map(|(_, layer)| layer).collect()
+}
+
 /// The result of work on a blocking thread; a panic there is an error here.
 async fn blocking<T>(work: tokio::task::JoinHandle<Result<T, RuntimeError>>) -> Result<T, RuntimeError> {
     match work.await {
@@ -367,6 +374,12 @@ fn signal_number(name: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_layer_counts_once() {
+        let [a, b] = ["a", "b"].map(|name| crate::LayerId(name.to_owned()));
+        assert_eq!(super::without_hidden(&[a.clone(), b.clone(), a.clone()]), [&b, &a]);
+    }
+
     #[test]
     fn signals_by_name() {
         assert_eq!(super::signal_number("SIGTERM"), Some(15));

@@ -174,7 +174,8 @@ impl LibcontainerRuntime {
             ipc: pin(own(&config.ipc), "ipc")?,
             uts: pin(own(&config.network), "uts")?,
             hostname: Some(config.hostname.clone()).filter(|name| !name.is_empty()),
-            sysctls: sysctls(config),
+            sysctls: config.sysctls.clone().into_iter().collect(),
+            optional_sysctls: default_sysctls(config),
         };
         if request.net.is_some() || request.ipc.is_some() {
             let request = Request::PinNamespaces(request);
@@ -307,14 +308,12 @@ fn socket(fd: OwnedFd) -> std::io::Result<tokio::net::TcpSocket> {
     Ok(tokio::net::TcpSocket::from_std_stream(std::net::TcpStream::from(fd)))
 }
 
-fn sysctls(config: &SandboxConfig) -> Vec<(String, String)> {
-    let mut list: Vec<(String, String)> = Vec::new();
-    if config.network == NamespaceMode::Pod {
-        let unless_set = SYSCTLS.iter().filter(|(name, _)| !config.sysctls.contains_key(*name));
-        list.extend(unless_set.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+fn default_sysctls(config: &SandboxConfig) -> Vec<(String, String)> {
+    if config.network != NamespaceMode::Pod {
+        return Vec::new();
     }
-    list.extend(config.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())));
-    list
+    let unless_set = SYSCTLS.iter().filter(|(name, _)| !config.sysctls.contains_key(*name));
+    unless_set.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn mount_shm(path: &Path) -> Result<(), RuntimeError> {

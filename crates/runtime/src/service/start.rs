@@ -81,6 +81,8 @@ impl LibcontainerRuntime {
         session.reap().await;
         let trace = session.into_trace();
         let socket = root.join(&container.id).join("notify.sock");
+        // Before it can have ended.
+        let started_at = SystemTime::now();
         notify_start(&socket).map_err(io_error("start the container by", &socket))?;
         let executed = executed(trace).await;
         // The library's record and socket have served.
@@ -90,7 +92,7 @@ impl LibcontainerRuntime {
         }
         // It may have ended already: then the exit has been told, and stays.
         if matches!(container.phase(), Phase::Starting { .. }) {
-            container.set_phase(Phase::Running { process, started_at: SystemTime::now() })?;
+            container.set_phase(Phase::Running { process, started_at })?;
         }
         self.emit(ContainerEvent::Started { sandbox: container.sandbox.clone(), id: container.id.clone() });
         Ok(())

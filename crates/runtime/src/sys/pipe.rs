@@ -58,17 +58,11 @@ impl Peeker {
     }
 }
 
-/// Takes exactly `count` bytes that were seen by [`Peeker::peek`].
-pub(crate) fn discard(pipe: impl AsFd, mut count: usize) -> io::Result<()> {
-    let mut sink = [0; 16 * 1024];
-    while count > 0 {
-        let want = count.min(sink.len());
-        match rustix::io::retry_on_intr(|| rustix::io::read(pipe.as_fd(), &mut sink[..want]))? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            taken => count -= taken,
-        }
-    }
-    Ok(())
+/// Takes as many bytes as `seen` has, which [`Peeker::peek`] has shown to be there. They are taken by one call, which a kill does not cut short: either
+/// all are still there or none is.
+pub(crate) fn discard(pipe: impl AsFd, seen: &mut [u8]) -> io::Result<()> {
+    let taken = rustix::io::retry_on_intr(|| rustix::io::read(pipe.as_fd(), &mut *seen))?;
+    if taken == seen.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 #[cfg(test)]
@@ -85,10 +79,10 @@ mod tests {
         rustix::io::write(&write, b"hello world").unwrap();
         assert_eq!(peeker.peek(&read, &mut seen, 5).unwrap(), Some(5));
         assert_eq!(seen, b"hello");
-        discard(&read, 6).unwrap();
+        discard(&read, &mut [0; 6]).unwrap();
         assert_eq!(peeker.peek(&read, &mut seen, 100).unwrap(), Some(5));
         assert_eq!(seen, b"world");
-        discard(&read, 5).unwrap();
+        discard(&read, &mut [0; 5]).unwrap();
         drop(write);
         assert_eq!(peeker.peek(&read, &mut seen, 100).unwrap(), Some(0));
     }

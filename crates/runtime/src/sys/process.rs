@@ -32,11 +32,6 @@ impl ProcessId {
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
-
-    /// It exists and is not a zombie.
-    pub(crate) fn is_running(self) -> bool {
-        self.open().is_ok_and(|handle| !handle.has_exited())
-    }
 }
 
 /// A pidfd.
@@ -108,7 +103,7 @@ mod tests {
     #[test]
     fn a_wrong_start_time_is_another_process() {
         let me = ProcessId::of(std::process::id()).unwrap();
-        assert!(me.is_running());
+        assert!(!me.open().unwrap().has_exited());
         let other = ProcessId { start: me.start + 1, ..me };
         assert_eq!(other.open().unwrap_err().kind(), io::ErrorKind::NotFound);
     }

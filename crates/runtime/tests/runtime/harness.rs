@@ -87,9 +87,14 @@ fn init(args: &[String]) -> i32 {
     keeper::run(&KeeperConfig { socket, program, env, stop_limit: Duration::from_secs(2), restart: false }).unwrap()
 }
 
+/// How long something may take before it counts as hung: under emulation far longer.
+pub fn patience() -> Duration {
+    Duration::from_secs(if std::env::var_os("IN_GUEST").is_some() { 300 } else { 30 })
+}
+
 /// Waits for a condition without a fixed pause; tests only.
 pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + patience();
     while !condition() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -98,7 +103,7 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 /// Waits until a node has ended by itself; shows its log if it does not.
 pub async fn node_ended(node: &NodeContainer) -> String {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + patience();
     while node.state() != NodeState::Stopped {
         if Instant::now() > deadline {
             let log = std::fs::read_to_string(&node.spec().console_log).unwrap_or_default();

@@ -3,6 +3,8 @@
 //! `cargo test -p kminik-runtime --test runtime [FILTER]`. The program is its own keeper: it starts itself again below one, so that
 //! containers' processes have a reaper as they have in a node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+// Shared between the files of one program.
+#![allow(unreachable_pub)]
 
 mod adoption;
 mod containers;

@@ -120,7 +120,7 @@ impl Pods {
     }
 
     pub async fn exit(&self, id: &str) -> ContainerStatus {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + crate::harness::patience();
         loop {
             let status = self.runtime.container_status(id).await.unwrap();
             if status.state == ContainerState::Exited {
@@ -158,7 +158,7 @@ impl Pods {
 
     pub async fn exec(&self, id: &str, script: &str) -> (i32, String) {
         let args = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
-        let output = self.runtime.exec_sync(id, args, Duration::from_secs(20)).await.unwrap();
+        let output = self.runtime.exec_sync(id, args, crate::harness::patience()).await.unwrap();
         (
             output.exit_code,
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
