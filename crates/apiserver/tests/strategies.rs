@@ -241,6 +241,12 @@ async fn what_is_frozen_stays() {
     expect(&client.post(maps, &json!({"metadata": {"name": "m"}, "immutable": true, "data": {"a": "1"}})).await, 201);
     let refusal = message(&client.patch(&format!("{maps}/m"), "merge", &json!({"data": {"a": "2"}})).await, 422);
     assert!(refusal.contains("field is immutable when `immutable` is set"), "{refusal}");
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"a": "b"}, "immutable": true});
+    let secret = expect(&client.post(secrets, &secret).await, 201);
+    assert_eq!((&secret["data"], &secret["stringData"]), (&json!({"a": "Yg=="}), &Value::Null));
+    let changed = json!({"stringData": {"a": "c"}});
+    assert_eq!(client.patch(&format!("{secrets}/s"), "merge", &changed).await.code, 422);
     let sets = "/apis/apps/v1/namespaces/default/replicasets";
     let set = |label: &str| {
         json!({"metadata": {"name": "r"}, "spec": {"selector": {"matchLabels": {"a": "b"}},

@@ -9,6 +9,7 @@ use crate::registry::def::{ResourceDef, Scope};
 use crate::strategies::namespaces::{Finalize, Namespaces};
 use crate::strategies::nodes::Nodes;
 use crate::strategies::pods::{Binding, Bindings, EphemeralContainers, Eviction, PodStatus, Pods, Resize};
+use crate::strategies::secrets::Secrets;
 use crate::strategies::services::{Pools, Services};
 use crate::strategies::volumes::{Claims, VolumeStatus, Volumes};
 
@@ -79,7 +80,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
                 policy.generation = true;
                 policy.returns_deleted = true;
             }),
-        ResourceDef::new("", "v1", "secrets", "Secret").selectable(&["type"]),
+        ResourceDef::new("", "v1", "secrets", "Secret").strategy(Secrets).selectable(&["type"]),
         ResourceDef::new("", "v1", "serviceaccounts", "ServiceAccount")
             .short(&["sa"])
             .with_action("token", TokenRequest)

@@ -3,6 +3,7 @@
 pub(crate) mod namespaces;
 pub(crate) mod nodes;
 pub(crate) mod pods;
+pub(crate) mod secrets;
 pub(crate) mod services;
 pub(crate) mod volumes;
 
