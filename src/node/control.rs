@@ -82,13 +82,13 @@ impl ControlPlane {
             Client::new(api.service(UserInfo::new(user, groups)), "default")
         };
         let manager = Informers::new(self.client("system:kube-controller-manager", &[]), self.stop.child_token());
-        let controllers = ControllersConfig::new(Arc::new(client_for), manager, identities.ca_pem.clone());
+        let controllers = ControllersConfig::new(Arc::new(client_for), manager.clone(), identities.ca_pem.clone());
         for component in kminik_controllers::components(controllers) {
             supervisor.start_on(runtime, component);
         }
-        let client = self.client("system:kube-scheduler", &[]);
-        let informers = Informers::new(client.clone(), self.stop.child_token());
-        supervisor.start_on(runtime, Arc::new(Scheduler::new(SchedulerConfig { client, informers })));
+        // One watch a kind for both: the scheduler reads what the controllers read.
+        let scheduler = SchedulerConfig::new(self.client("system:kube-scheduler", &[]), manager);
+        supervisor.start_on(runtime, Arc::new(Scheduler::new(scheduler)));
         let addons = AddonManager {
             client: self.client("kminik:addon-manager", &["system:masters"]),
             enabled: config.addons.clone(),

@@ -34,6 +34,7 @@ mod error;
 mod informer;
 mod informers;
 mod key;
+mod leader;
 mod list_watch;
 pub mod placement;
 mod queue;
@@ -45,6 +46,7 @@ pub use error::{is_already_exists, is_conflict, is_forbidden, is_gone, is_invali
 pub use informer::{Change, Informer, Subscription};
 pub use informers::{Informers, Selection};
 pub use key::{ObjectKey, revision_of};
+pub use leader::Leadership;
 pub use queue::WorkQueue;
 pub use recorder::{EventType, Recorder, reference};
 pub use worker::{Next, Worker};

@@ -22,6 +22,8 @@ mod table;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
+mod endpoints;
 mod garbage_collector;
 mod namespace;
 mod node_ipam;

@@ -52,6 +52,12 @@ pub static CONTROLLERS: &[Descriptor] = &[
     controller!("daemonset-controller", "daemon-set-controller", daemon_set::run),
     controller!("statefulset-controller", "statefulset-controller", stateful_set::run),
     controller!("endpointslice-controller", "endpointslice-controller", endpoint_slice::run),
+    controller!("endpoints-controller", "endpoint-controller", endpoints::run),
+    controller!(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring-controller",
+        endpoint_slice_mirroring::run
+    ),
 ];
 
 /// A controller as a supervised component.

@@ -5,7 +5,7 @@
 //! alike share slices of at most 100 endpoints; [`slices`] moves as few endpoints between slices as it can. A Service without endpoints has
 //! one empty slice per address family.
 
-mod slices;
+pub(crate) mod slices;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ const CAPACITY: usize = 100;
 
 /// The ports that all endpoints of a slice have, ordered by content.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Ports(pub(super) Vec<EndpointPort>);
+pub(crate) struct Ports(pub(crate) Vec<EndpointPort>);
 
 /// Name, protocol, number and application protocol.
 type PortKey<'a> = (Option<&'a str>, Option<&'a str>, Option<i32>, Option<&'a str>);
@@ -44,15 +44,15 @@ impl PartialOrd for Ports {
 
 /// What is to be written. A kept slice may turn out unchanged.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     /// Without metadata.
-    pub(super) create: Vec<EndpointSlice>,
-    pub(super) keep: Vec<(Arc<EndpointSlice>, EndpointSlice)>,
-    pub(super) delete: Vec<Arc<EndpointSlice>>,
+    pub(crate) create: Vec<EndpointSlice>,
+    pub(crate) keep: Vec<(Arc<EndpointSlice>, EndpointSlice)>,
+    pub(crate) delete: Vec<Arc<EndpointSlice>>,
 }
 
 impl Changes {
-    pub(super) fn merge(&mut self, other: Changes) {
+    pub(crate) fn merge(&mut self, other: Changes) {
         self.create.extend(other.create);
         self.keep.extend(other.keep);
         self.delete.extend(other.delete);
@@ -60,7 +60,7 @@ impl Changes {
 }
 
 /// Brings the slices of one address family to hold exactly `desired`.
-pub(super) fn plan(
+pub(crate) fn plan(
     desired: &BTreeMap<Ports, Vec<Endpoint>>,
     existing: Vec<Arc<EndpointSlice>>,
     family: &str,

@@ -1,0 +1,74 @@
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kminik_provisioner::{PROVISIONER, ProvisionerConfig, run_with};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Cluster, eventually, object};
+
+async fn class(cluster: &Cluster, name: &str, policy: &str) {
+    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+    let value = json!({"metadata": {"name": name}, "provisioner": PROVISIONER, "reclaimPolicy": policy, "volumeBindingMode": "Immediate"});
+    classes.create(&PostParams::default(), &object(value)).await.unwrap();
+}
+
+async fn claim(cluster: &Cluster, name: &str, class: &str) -> PersistentVolume {
+    let value = json!({"metadata": {"name": name}, "spec": {
+        "storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    cluster.create::<PersistentVolumeClaim>("default", value).await;
+    let volume = eventually(&format!("claim {name} bound"), || async {
+        let claim = cluster.api::<PersistentVolumeClaim>("default").get(name).await.unwrap();
+        let bound = claim.status.as_ref()?.phase.as_deref() == Some("Bound");
+        claim.spec?.volume_name.filter(|_| bound)
+    })
+    .await;
+    Api::<PersistentVolume>::all(cluster.client.clone()).get(&volume).await.unwrap()
+}
+
+fn path(volume: &PersistentVolume) -> std::path::PathBuf {
+    volume.spec.as_ref().unwrap().host_path.as_ref().unwrap().path.clone().into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_get_directories_that_go_with_them() {
+    let cluster = Cluster::start(&["a"]).await;
+    let root = tempfile::tempdir().unwrap();
+    let start = || {
+        let stop = CancellationToken::new();
+        let config = ProvisionerConfig { client: cluster.client.clone(), root: root.path().into(), node: "a".into() };
+        (stop.clone(), tokio::spawn(run_with(config, stop)))
+    };
+    let (stop, running) = start();
+    class(&cluster, "deleted", "Delete").await;
+    class(&cluster, "kept", "Retain").await;
+    let volume = claim(&cluster, "c", "deleted").await;
+    assert_eq!(path(&volume), root.path().join("default/c"));
+    std::fs::write(path(&volume).join("data"), "x").unwrap();
+    let kept = claim(&cluster, "k", "kept").await;
+    std::fs::write(path(&kept).join("data"), "x").unwrap();
+
+    // Made before a restart, removed after it.
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    claims.delete("c", &DeleteParams::default()).await.unwrap();
+    claims.delete("k", &DeleteParams::default()).await.unwrap();
+    let (_stop, _running) = start();
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    eventually("one volume is left", || async {
+        (volumes.list(&ListParams::default()).await.unwrap().items.len() == 1).then_some(())
+    })
+    .await;
+    assert!(!path(&volume).exists());
+    assert!(path(&kept).join("data").exists());
+
+    // The next claim of a kept volume's name must not find its data; one of a removed volume's name starts empty.
+    let next = claim(&cluster, "k", "deleted").await;
+    assert_ne!(path(&next), path(&kept));
+    let again = claim(&cluster, "c", "deleted").await;
+    assert_eq!(path(&again), path(&volume));
+    assert_eq!(std::fs::read_dir(path(&again)).unwrap().count(), 0);
+}
