@@ -119,19 +119,9 @@ fn set_families(service: &mut Object) {
 
 /// Removes what the type cannot have.
 fn drop_foreign_fields(service: &mut Object) {
-    match Type::of(service) {
-        Type::ExternalName => {
-            for field in ["ipFamilies", "ipFamilyPolicy"] {
-                service.remove(&["spec", field]);
-            }
-        }
-        kind => {
-            if text(service, "internalTrafficPolicy").is_empty() {
-                service.set(&["spec", "internalTrafficPolicy"], "Cluster");
-            }
-            if kind.is_external() && text(service, "externalTrafficPolicy").is_empty() {
-                service.set(&["spec", "externalTrafficPolicy"], "Cluster");
-            }
+    if Type::of(service) == Type::ExternalName {
+        for field in ["ipFamilies", "ipFamilyPolicy"] {
+            service.remove(&["spec", field]);
         }
     }
 }
