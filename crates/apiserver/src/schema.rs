@@ -183,9 +183,7 @@ fn field_write<'a>(call: &'a Call, options: &'a WriteOptions, schema: &'a Schema
 /// # Errors
 /// 400 for what is no object.
 pub(crate) fn decode_configuration(bytes: &[u8]) -> Result<Object, StatusError> {
-    let invalid = |text: String| StatusError::bad_request(format!("error decoding YAML: {text}"));
-    let value: serde_json::Value = serde_yaml::from_slice(bytes).map_err(|error| invalid(error.to_string()))?;
-    Object::try_from(value).map_err(|error| invalid(error.to_string()))
+    decode::parse_yaml(bytes).map_err(|error| StatusError::bad_request(format!("error decoding YAML: {error}")))
 }
 
 /// Decodes DeleteOptions; which group's they say they are is not looked at.

@@ -303,3 +303,54 @@ async fn applying_owns_fields() {
     let of_three = managers.iter().find(|entry| entry["manager"] == "three").unwrap();
     assert_eq!((&of_three["operation"], &of_three["fieldsV1"]), (&json!("Update"), &json!({"f:data": {"f:c": {}}})));
 }
+
+#[tokio::test]
+async fn plain_strings_of_a_secret_become_data() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "yes"}});
+    let path = "/api/v1/namespaces/default/secrets";
+    let created = client.post(path, &secret).await.json();
+    assert_eq!((&created["data"], &created["stringData"]), (&json!({"a": "eWVz"}), &Value::Null));
+    let patched = client.patch(&format!("{path}/s"), "merge", &json!({"stringData": {"b": "x"}})).await.json();
+    assert_eq!(patched["data"], json!({"a": "eWVz", "b": "eA=="}));
+}
+
+#[tokio::test]
+async fn what_is_served_is_described() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let groups = client.send("GET", "/apis", &[("accept", aggregated)], "").await;
+    assert_eq!(groups.json()["kind"], "APIGroupDiscoveryList");
+    let tag = groups.headers["etag"].to_str().unwrap().to_owned();
+    let same = client.send("GET", "/apis", &[("accept", aggregated), ("if-none-match", &tag)], "").await;
+    assert_eq!((same.code, same.body.len()), (304, 0));
+    let old = client.get("/apis").await.json();
+    assert_eq!(old["kind"], "APIGroupList");
+    // Both forms tell the same.
+    for group in groups.json()["items"].as_array().unwrap() {
+        let name = group["metadata"]["name"].as_str().unwrap();
+        for version in group["versions"].as_array().unwrap() {
+            let path = format!("/apis/{name}/{}", version["version"].as_str().unwrap());
+            let list = client.get(&path).await.json();
+            let of = |list: &Value, key: &str| -> Vec<String> {
+                let all = list["resources"].as_array().unwrap().iter();
+                let names = all.map(|resource| resource[key].as_str().unwrap().to_owned());
+                names.filter(|name| !name.contains('/')).collect()
+            };
+            let mut described = of(version, "resource");
+            described.sort();
+            assert_eq!(described, of(&list, "name"), "{path}");
+        }
+    }
+    let index = client.get("/openapi/v3").await.json();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let document = client.get(&url).await;
+    assert_eq!(document.headers["cache-control"], "public, immutable");
+    assert!(document.json()["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"].is_object());
+    let all = client.get("/openapi/v2").await.json();
+    assert!(all["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    let version = client.get("/version").await.json();
+    assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("35")));
+}

@@ -1,7 +1,7 @@
 //! The part of the pipeline that create, update, patch and apply share: from the client's object to what is stored.
 
 use kminik_meta::decode::FieldValidation;
-use kminik_meta::{Object, StatusError, time, validate};
+use kminik_meta::{Object, StatusError, apply, time, validate};
 use rand::Rng;
 
 use super::call::{Call, WriteOptions};
@@ -182,6 +182,7 @@ pub async fn admit_update(
         .admission()
         .validate(&call.attributes(Operation::Update, old.name(), Some(&old), options), Some(&new))
         .await?;
+    apply::restore_times(&old, &mut new);
     let change = if new == *old {
         Change::Keep
     } else if metadata::released(&new) && !strategy_holds(call, &new) {
