@@ -162,8 +162,9 @@ fn finish(
     mode: FieldValidation,
     mut issues: Vec<String>,
 ) -> Result<Decoded, DecodeError> {
+    let found = go_type(&value);
     if !value.is_object() {
-        return Err(DecodeError::Root(go_type(&value)));
+        return Err(DecodeError::Root(found));
     }
     conform::conform(&mut value, schema, &mut issues)?;
     issues.truncate(MAX_ISSUES);
@@ -172,7 +173,7 @@ fn finish(
         FieldValidation::Strict if !issues.is_empty() => return Err(DecodeError::Strict(issues)),
         FieldValidation::Warn | FieldValidation::Strict => {}
     }
-    let object = Object::try_from(value).map_err(|_| DecodeError::Root("value"))?;
+    let object = Object::try_from(value).map_err(|_| DecodeError::Root(found))?;
     Ok(Decoded { object, warnings: issues })
 }
 

@@ -175,7 +175,7 @@ impl LabelSelector {
     /// # Errors
     /// In upstream's words, which the API server puts behind `unable to parse requirement` and the like.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        let mut requirements = Parser::new(text)?.parse()?;
+        let mut requirements = Parser::new(text).parse()?;
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Self { requirements: Some(requirements) })
     }
@@ -262,11 +262,6 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-/// The object form of a selector given as a string, as `scale` subresources and autoscalers need it.
-pub fn to_string_form(selector: Option<&Value>) -> Result<String, SelectorError> {
-    LabelSelector::from_value(selector).map(|s| s.to_string())
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     End,
@@ -293,7 +288,7 @@ fn syntax(found: &str, expected: &str) -> SelectorError {
 }
 
 impl Parser {
-    fn new(text: &str) -> Result<Self, SelectorError> {
+    fn new(text: &str) -> Self {
         let special = |c: char| "=!(),><".contains(c);
         let blank = |c: char| " \t\r\n".contains(c);
         let mut tokens = Vec::new();
@@ -316,7 +311,7 @@ impl Parser {
             rest = after.trim_start_matches(blank);
         }
         tokens.push((Token::End, String::new()));
-        Ok(Self { tokens, position: 0 })
+        Self { tokens, position: 0 }
     }
 
     fn peek(&self) -> (Token, String) {

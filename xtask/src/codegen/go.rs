@@ -131,17 +131,12 @@ fn read_file(text: &str, package: &mut Package) {
                 let definition = definition.split("//").next().unwrap_or_default();
                 Body::Named(definition.trim_start_matches("= ").trim().to_owned())
             };
-            let declaration = Declaration { markers, body, imports: BTreeMap::new() };
+            let declaration = Declaration { markers, body, imports: imports.clone() };
             package.types.insert(name.to_owned(), declaration);
         } else {
             constant(trimmed, package);
             markers.clear();
         }
-    }
-    // All declarations of the file share its imports; those read before keep theirs.
-    for declaration in package.types.values_mut().filter(|d| d.imports.is_empty()) {
-        declaration.imports.clone_from(&imports);
-        declaration.imports.insert(String::new(), String::new());
     }
 }
 

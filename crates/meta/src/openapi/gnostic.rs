@@ -2,7 +2,7 @@
 //!
 //! Messages are named in the comments; the numbers are those of its OpenAPIv2.proto.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::protobuf::wire::{put_bytes, put_number};
 
@@ -88,8 +88,7 @@ impl Message {
 
 /// A repeated `{ name, value }` message for every member of an object.
 fn named(out: &mut Message, field: u32, map: &Value, fill: fn(&Value, &mut Message)) {
-    static NONE: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
-    for (name, value) in map.as_object().unwrap_or(&NONE) {
+    for (name, value) in map.as_object().into_iter().flatten() {
         let mut inner = Message::default();
         put_bytes(&mut inner.0, 1, name.as_bytes());
         inner.message(2, Some(value), fill);

@@ -87,20 +87,8 @@ fn definitions_are_closed_and_explained() {
 #[test]
 fn custom_resources_bring_their_schema() {
     let gvk = Gvk::new("stable.example.com", "v1", "CronTab");
-    let schema = Schema {
-        name: "".into(),
-        shape: crate::schema::Shape::Struct {
-            fields: crate::schema::Fields::Owned(Vec::new()),
-            atomic: false,
-            preserve: false,
-            embedded: true,
-        },
-        nullable: false,
-        rules: Some(Box::new(crate::schema::Rules {
-            source: json!({"type": "object", "properties": {"spec": {"type": "object"}}}),
-            default: None,
-        })),
-    };
+    let source = json!({"type": "object", "properties": {"spec": {"type": "object"}}});
+    let schema = crate::schema::compile(&source).unwrap();
     let resources =
         vec![Resource { name: "crontabs", kind: &gvk, namespaced: true, verbs: ALL, custom: Some(&schema) }];
     let doc = v3(&Group { group_version: gvk.group_version(), resources }, "v1.35.0");

@@ -23,7 +23,7 @@ pub(super) const fn leaf(leaf: Leaf, values: &'static str) -> Schema {
 
 /// A struct with the fields `start..end` of the table.
 pub(super) const fn record(name: &'static str, start: u16, end: u16, atomic: bool) -> Schema {
-    schema(name, Shape::Struct { fields: Fields::Table { start, end }, atomic, preserve: false, embedded: false })
+    schema(name, Shape::Struct { fields: Fields::Table { start, end }, atomic, preserve: false })
 }
 
 /// A list of elements at a position of the table.

@@ -5,6 +5,7 @@
 //! walks a schema sees only `&Schema` and never knows which it is.
 
 mod build;
+mod custom;
 mod descriptions;
 #[rustfmt::skip]
 mod table;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use crate::gvk::Gvk;
 
+pub use custom::{CompileError, compile};
 pub use descriptions::Descriptions;
 
 /// Definition name of the schemas inside CustomResourceDefinitions.
@@ -43,8 +45,6 @@ pub enum Shape {
         atomic: bool,
         /// Whether unknown members are kept.
         preserve: bool,
-        /// Whether it is a whole object with `apiVersion`, `kind` and `metadata`.
-        embedded: bool,
     },
     /// A JSON object with any member names.
     Map {
@@ -124,7 +124,7 @@ pub enum Leaf {
 /// Value rules of a custom resource's schema, as in OpenAPI v3.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// The node's JSON schema as it was given, for the rules themselves and for publication.
+    /// The JSON schema as it was given, for publication; only at the root.
     pub source: serde_json::Value,
     /// The value an absent member takes.
     pub default: Option<serde_json::Value>,
@@ -274,7 +274,7 @@ pub fn definition(name: &str) -> Option<&'static Schema> {
 }
 
 /// A reference to `ObjectMeta`, which custom resources' schemas contain.
-pub fn object_meta() -> Ref {
+fn object_meta() -> Ref {
     const NAME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
     let position = table::NODES.iter().position(|n| n.name == NAME).unwrap_or_default();
     Ref::Table(u16::try_from(position).unwrap_or_default())
