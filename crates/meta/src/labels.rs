@@ -262,6 +262,14 @@ impl fmt::Display for LabelSelector {
     }
 }
 
+/// The object form of a selector given as a string, as `scale` subresources show it.
+///
+/// # Errors
+/// When a requirement breaks a rule.
+pub fn to_string_form(selector: Option<&Value>) -> Result<String, SelectorError> {
+    LabelSelector::from_value(selector).map(|s| s.to_string())
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     End,
