@@ -256,3 +256,57 @@ async fn a_kubelet_sees_what_its_pods_need() {
     expect(&kubelet.post(tokens, &bound(&json!("another"))).await, 409);
     expect(&kubelet.post(tokens, &bound(&pod["metadata"]["uid"])).await, 201);
 }
+
+/// User (or `group:` and a group), verb, group/resource, namespace, whether it is allowed in a new cluster.
+const MATRIX: &[(&str, &str, &str, &str, bool)] = &[
+    ("group:system:masters", "delete", "/nodes", "", true),
+    ("group:kubeadm:cluster-admins", "delete", "/secrets", "kube-system", true),
+    ("alice", "list", "/pods", "default", false),
+    ("alice", "create", "authorization.k8s.io/selfsubjectaccessreviews", "", true),
+    ("system:kube-scheduler", "create", "/pods/binding", "default", true),
+    ("system:kube-scheduler", "patch", "/pods/status", "default", true),
+    ("system:kube-scheduler", "patch", "/persistentvolumeclaims", "default", true),
+    ("system:kube-scheduler", "get", "/secrets", "default", false),
+    ("system:kube-controller-manager", "watch", "apps/deployments", "", true),
+    ("system:kube-controller-manager", "update", "apps/deployments", "default", false),
+    ("system:kube-proxy", "watch", "discovery.k8s.io/endpointslices", "", true),
+    ("system:kube-proxy", "watch", "/secrets", "", false),
+    ("system:serviceaccount:kube-system:deployment-controller", "patch", "apps/deployments/status", "default", true),
+    ("system:serviceaccount:kube-system:deployment-controller", "create", "apps/replicasets", "default", true),
+    ("system:serviceaccount:kube-system:deployment-controller", "create", "/pods", "default", false),
+    ("system:serviceaccount:kube-system:replicaset-controller", "create", "/pods", "default", true),
+    (
+        "system:serviceaccount:kube-system:endpointslice-controller",
+        "patch",
+        "discovery.k8s.io/endpointslices",
+        "a",
+        true,
+    ),
+    ("system:serviceaccount:kube-system:namespace-controller", "deletecollection", "/secrets", "a", true),
+    ("system:serviceaccount:kube-system:generic-garbage-collector", "patch", "apps/replicasets", "a", true),
+    ("system:serviceaccount:kube-system:persistent-volume-binder", "patch", "/persistentvolumes/status", "", true),
+    ("system:serviceaccount:kube-system:node-controller", "patch", "/nodes", "", true),
+    ("system:serviceaccount:kube-system:root-ca-cert-publisher", "create", "/configmaps", "a", true),
+    ("system:serviceaccount:kube-system:root-ca-cert-publisher", "create", "/secrets", "a", false),
+    ("system:serviceaccount:default:default", "get", "/pods", "default", false),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_cluster_has_upstreams_rights() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    for (subject, verb, what, namespace, expected) in MATRIX {
+        let (group, resource) = what.split_once('/').unwrap();
+        let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let attributes = json!({"verb": verb, "group": group, "resource": resource, "subresource": subresource,
+            "namespace": namespace});
+        let mut spec = match subject.strip_prefix("group:") {
+            Some(group) => json!({"groups": [group]}),
+            None => json!({"user": subject, "groups": ["system:authenticated"]}),
+        };
+        spec["resourceAttributes"] = attributes;
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let answer = expect(&admin.post(path, &json!({ "spec": spec })).await, 201);
+        assert_eq!(answer["status"]["allowed"], *expected, "{subject} {verb} {what} in {namespace:?}");
+    }
+}
