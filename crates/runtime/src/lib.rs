@@ -1,11 +1,15 @@
 //! The container runtime: sandboxes, containers, snapshots, logs. A library in the node process; no daemon, no shim.
 //!
-//! Owns: the state directory (snapshots, containers, sandboxes), the cgroups below the node's pods cgroup, the
-//! namespaces it pins, the container logs it is told to write.
+//! [`LibcontainerRuntime`] is the runtime of a node; [`node::NodeContainer`] makes a machine of a container, in which [`machine`] and [`keeper`] are
+//! what its PID 1 does; [`fdstore`] is what PID 1 keeps for the node process; [`helper`] is where namespaces are made.
+//!
+//! Owns: the state directory (layers, containers, sandboxes), the run directory (mounts, pinned namespaces), the cgroups below the node's pods cgroup
+//! and below `/kminik` of the host, the container logs it is told to write.
 //!
 //! **Invariant:** no Kubernetes word appears here; the seam is shaped like CRI, the names are OCI's.
-//! **Invariant:** namespaces and cgroups are changed only in a re-executed single-threaded helper, never in this process.
-//! **Invariant:** a container is a direct child of the node process or an orphan of PID 1, whose exit PID 1 journals: no exit code is lost.
+//! **Invariant:** namespaces are made and joined only in a re-executed single-threaded helper, never in this process.
+//! **Invariant:** a container's process is PID 1's child as soon as its helper has ended; PID 1 keeps its exit until it is recorded: no exit code is lost.
+//! **Invariant:** what a container writes is taken from its pipe only after it is in the log: no line is lost or doubled by a kill of this process.
 #![allow(unsafe_code)]
 
 mod api;

@@ -17,6 +17,8 @@ pub(crate) use devices::{DeviceAccess, DeviceKind, DeviceRule};
 use crate::Resources;
 
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
+/// How long the kernel may take to let go of a group.
+const REMOVE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the processes of a killed group may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -276,16 +278,17 @@ impl Layout {
         }
     }
 
-    /// Removes the group and those below it, which must have no process; succeeds if it is missing. Blocks for a moment: the kernel
-    /// lets go of a dead process' group a little after the process can no longer be seen.
+    /// Removes the group and those below it with whatever still runs there; succeeds if it is missing. Blocks for a moment: the kernel lets go of a
+    /// dead process' group a little after the process can no longer be seen.
     pub(crate) fn remove(&self, group: &Path) -> Result<(), CgroupError> {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + REMOVE_LIMIT;
         for directory in self.directories(group) {
             loop {
                 match remove_tree(&directory) {
                     Ok(()) => break,
                     Err(error) if busy(&error) && Instant::now() < deadline => {
-                        std::thread::sleep(Duration::from_millis(2))
+                        self.kill(group)?;
+                        std::thread::sleep(Duration::from_millis(2));
                     }
                     Err(source) => return Err(CgroupError::Remove { path: directory, source }),
                 }

@@ -18,6 +18,9 @@ use crate::sys::socket;
 const TERMINAL_LIMIT: Duration = Duration::from_secs(5);
 
 pub(super) fn run(request: CreateRequest, fds: Vec<OwnedFd>, channel: &Channel) -> Result<(), String> {
+    for file in &request.cgroup_procs {
+        std::fs::write(file, "0").map_err(|error| format!("cannot join {}: {error}", file.display()))?;
+    }
     let console = request.root.join(format!("{}.tty", request.id));
     let listener = if request.terminal {
         let _ = std::fs::remove_file(&console);

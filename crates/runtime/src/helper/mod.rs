@@ -59,6 +59,8 @@ pub(crate) struct CreateRequest {
     pub root: PathBuf,
     pub bundle: PathBuf,
     pub terminal: bool,
+    /// `cgroup.procs` files the helper itself is put in first: who ends the group then also ends a helper whose caller was killed.
+    pub cgroup_procs: Vec<PathBuf>,
 }
 
 /// Runs a process in the namespaces of another.

@@ -299,6 +299,7 @@ impl NodeContainer {
             root,
             bundle: spec.state_dir.clone(),
             terminal: false,
+            cgroup_procs: layout.procs_files(&group),
         });
         let fds = [null.as_fd(), log.as_fd(), log.as_fd()];
         let created = Session::ask(Call { request: &request, fds: &fds }).await;

@@ -61,6 +61,8 @@ impl LibcontainerRuntime {
             root: root.clone(),
             bundle: self.state(&container.id),
             terminal: config.tty,
+            // It would count towards the container's limits.
+            cgroup_procs: Vec::new(),
         });
         let fds: Vec<_> = stdio.container.iter().map(AsFd::as_fd).collect();
         let mut session = Session::start(Call { request: &request, fds: &fds }).map_err(create_error)?;

@@ -8,12 +8,13 @@ use kminik_runtime::Runtime;
 use kminik_runtime::node::{NodeContainer, NodeSpec, NodeState};
 
 use crate::harness::{Test, eventually, node_ended, node_rootfs};
-use crate::pods::Pods;
+use crate::pods::{Pods, runtime_config};
 
 pub const ALL: &[Test] = &[
     Test { name: "node::life", run: || life().boxed_local() },
     Test { name: "node::pods_in_a_node", run: || pods_in_a_node().boxed_local() },
     Test { name: "node::a_pod_that_eats_all_memory", run: || memory().boxed_local() },
+    Test { name: "node::another_life", run: || another_life().boxed_local() },
     Test { name: "node::killed_creator", run: || killed_creator().boxed_local() },
 ];
 
@@ -28,6 +29,8 @@ pub fn inside(args: &[String]) -> i32 {
         }
         Some("pods") => pods_inside(),
         Some("hungry") => hungry_pod(),
+        Some("first-life") => first_life(),
+        Some("second-life") => second_life(),
         other => panic!("unknown scenario {other:?}"),
     }
 }
@@ -171,6 +174,60 @@ async fn memory() {
     let log = node_ended(&node).await;
     assert!(log.contains("still here"), "{log}");
     NodeContainer::delete(&spec.state_dir, "runtime-memory").await.unwrap();
+}
+
+async fn pods_of_a_life() -> Pods {
+    let directory = Path::new("/var/pods");
+    std::fs::create_dir_all(directory).unwrap();
+    let mut config = runtime_config(directory, Path::new("/pods"));
+    config.run_dir = "/run/pods".into();
+    Pods::with(directory, Path::new("/pods"), config).await
+}
+
+fn first_life() -> i32 {
+    block_on(async {
+        let pods = pods_of_a_life().await;
+        pods.sandbox("a").await;
+        assert_eq!(pods.script("a", "done", "exit 4", |_| {}).await.0, 4);
+        pods.start("a", pods.config("long", "echo begun; sleep 1000")).await;
+        eventually("it has begun", || pods.log("long") == "begun\n").await;
+        println!("first life is ready");
+        std::future::pending::<()>().await;
+    })
+}
+
+fn second_life() -> i32 {
+    block_on(async {
+        let pods = pods_of_a_life().await;
+        let sandboxes = pods.runtime.list_sandboxes().await.unwrap();
+        assert_eq!(sandboxes[0].state, kminik_runtime::SandboxState::NotReady);
+        assert_eq!(pods.exit("done").await.exit_code, Some(4));
+        let long = pods.exit("long").await;
+        assert_eq!((long.exit_code, long.reason.as_deref()), (Some(255), Some("Unknown")));
+        assert_eq!(pods.log("long"), "begun\n");
+        pods.runtime.remove_sandbox("a").await.unwrap();
+        pods.sandbox("b").await;
+        assert_eq!(pods.script("b", "new", "echo new", |_| {}).await, (0, "new\n".to_owned()));
+        pods.finish().await;
+        println!("second life passed");
+    })
+}
+
+/// PID 1 is killed: what the records say is taken for what it is, and nothing runs twice.
+async fn another_life() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let mut spec = spec(directory.path(), "runtime-lives", "first-life");
+    let node = NodeContainer::create(&spec).await.unwrap();
+    node.start().unwrap();
+    let read_log = || std::fs::read_to_string(&spec.console_log).unwrap_or_default();
+    eventually("the first life is ready", || read_log().contains("first life is ready")).await;
+    node.kill().await.unwrap();
+    spec.argv[2] = "second-life".to_owned();
+    let node = NodeContainer::create(&spec).await.unwrap();
+    node.start().unwrap();
+    let log = node_ended(&node).await;
+    assert!(log.contains("second life passed"), "{log}");
+    NodeContainer::delete(&spec.state_dir, "runtime-lives").await.unwrap();
 }
 
 /// What `__creator` does: makes and starts a node until it is killed.
