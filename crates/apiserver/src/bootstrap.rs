@@ -86,7 +86,7 @@ pub(crate) async fn run(client: LocalService, config: &Config) -> Result<(), Sta
 }
 
 /// The first address of the services' network, which is the API's own.
-pub fn first_address(cidr: Cidr) -> String {
+pub(crate) fn first_address(cidr: Cidr) -> String {
     let mask = u32::MAX.checked_shl(32 - u32::from(cidr.prefix.min(32))).unwrap_or_default();
     std::net::Ipv4Addr::from((u32::from(cidr.address) & mask) + 1).to_string()
 }

@@ -10,23 +10,19 @@ use crate::http::respond;
 
 /// The checks in the order in which they are listed.
 #[derive(Debug, Default)]
-pub struct Health {
+pub(crate) struct Health {
     /// Objects are loaded and bootstrap objects written.
     bootstrapped: AtomicBool,
     shutting_down: AtomicBool,
 }
 
 impl Health {
-    pub fn set_bootstrapped(&self) {
+    pub(crate) fn set_bootstrapped(&self) {
         self.bootstrapped.store(true, Ordering::Release);
     }
 
-    pub fn set_shutting_down(&self) {
+    pub(crate) fn set_shutting_down(&self) {
         self.shutting_down.store(true, Ordering::Release);
-    }
-
-    pub fn ready(&self) -> bool {
-        self.bootstrapped.load(Ordering::Acquire) && !self.shutting_down.load(Ordering::Acquire)
     }
 
     fn checks(&self, endpoint: &str) -> Vec<(&'static str, bool)> {
@@ -41,7 +37,7 @@ impl Health {
     }
 
     /// Answers `/healthz`, `/livez`, `/readyz`, one of their checks, or `?verbose`, with `?exclude=NAME`.
-    pub fn answer(&self, parts: &[&str], query: Option<&str>) -> Response<ResponseBody> {
+    pub(crate) fn answer(&self, parts: &[&str], query: Option<&str>) -> Response<ResponseBody> {
         let endpoint = parts.first().copied().unwrap_or_default();
         let query = Query::parse(query.unwrap_or_default());
         let wanted = parts.get(1..).unwrap_or_default().join("/");

@@ -31,7 +31,7 @@ struct Durations {
 
 /// All metrics of a server.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<(Labels, u16), u64>>,
     durations: Mutex<BTreeMap<Labels, Durations>>,
     in_flight_reads: AtomicI64,
@@ -40,7 +40,7 @@ pub struct Metrics {
 }
 
 /// A request being measured; counts as in flight until dropped.
-pub struct Measured<'a> {
+pub(crate) struct Measured<'a> {
     metrics: &'a Metrics,
     gauge: &'a AtomicI64,
     labels: Labels,
@@ -55,7 +55,7 @@ impl Drop for Measured<'_> {
 
 impl Measured<'_> {
     /// The request was answered.
-    pub fn end(self, code: u16, took: Duration) {
+    pub(crate) fn end(self, code: u16, took: Duration) {
         *self.metrics.requests.lock().entry((self.labels.clone(), code)).or_default() += 1;
         if self.long_running {
             return;
@@ -74,7 +74,7 @@ impl Measured<'_> {
 impl Metrics {
     /// A request begins. Paths of unknown resources (`known` false) share one set of labels, so that clients cannot make
     /// the metrics grow.
-    pub fn begin(&self, info: &RequestInfo, known: bool) -> Measured<'_> {
+    pub(crate) fn begin(&self, info: &RequestInfo, known: bool) -> Measured<'_> {
         let long_running = info.long_running();
         let gauge = match info.verb.as_str() {
             _ if long_running => &self.long_running,
@@ -101,7 +101,7 @@ impl Metrics {
     }
 
     /// Everything, as a scraper reads it.
-    pub fn exposition(&self) -> String {
+    pub(crate) fn exposition(&self) -> String {
         let mut out = String::new();
         let header = |out: &mut String, name: &str, kind: &str, help: &str| {
             // Writing into a string cannot fail.

@@ -20,7 +20,7 @@ use crate::verbs::call::Call;
 
 /// How the peer of a request is known.
 #[derive(Clone, Debug)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// By what it sends; the handshake gave these certificates.
     Remote(PeerCertificates),
     /// A part of this process.
@@ -28,7 +28,7 @@ pub enum Peer {
 }
 
 /// Answers a request. Never fails: a failure is an answer, too.
-pub fn handle(
+pub(crate) fn handle(
     server: Arc<Server>,
     peer: Peer,
     request: Request<RequestBody>,
@@ -131,7 +131,6 @@ async fn authorised(
     let compressible = matches!(info.verb.as_str(), "get" | "list") && !connects;
     let call = Call {
         server: server.clone(),
-        table,
         version,
         info,
         query,

@@ -15,7 +15,7 @@ use super::body::{BoxError, ResponseBody};
 const THRESHOLD: u64 = 128 << 10;
 
 /// Compresses the answer of a get or list if it is large and the client accepts gzip.
-pub fn gzip(request: &HeaderMap, response: Response<ResponseBody>) -> Response<ResponseBody> {
+pub(crate) fn gzip(request: &HeaderMap, response: Response<ResponseBody>) -> Response<ResponseBody> {
     let accepts = request
         .get_all(ACCEPT_ENCODING)
         .iter()

@@ -17,7 +17,11 @@ use crate::registry::table::{GroupVersion, ResourceTable};
 ///
 /// # Errors
 /// 404 for a group or version that is not served.
-pub fn serve(server: &Server, parts: &[&str], headers: &HeaderMap) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) fn serve(
+    server: &Server,
+    parts: &[&str],
+    headers: &HeaderMap,
+) -> Result<Response<ResponseBody>, StatusError> {
     let table = server.registry().table();
     match parts {
         ["api"] => match aggregated_version(headers) {

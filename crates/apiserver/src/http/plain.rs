@@ -14,7 +14,7 @@ use crate::Server;
 use crate::auth::issuer;
 
 /// Answers a path that is no resource.
-pub async fn serve(
+pub(crate) async fn serve(
     server: &Arc<Server>,
     info: &RequestInfo,
     request: &Parts,

@@ -1,5 +1,6 @@
 //! The immutable table of all rows. A change makes a new table; a request uses the one it began with.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -73,7 +74,7 @@ impl ResourceTable {
                         resources: resources.clone(),
                     })
                     .collect();
-                served.sort_by(|a, b| version_priority(&b.version).cmp(&version_priority(&a.version)));
+                served.sort_by_key(|served| Reverse(version_priority(&served.version)));
                 (group, served)
             })
             .collect();
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn versions_are_ordered_by_maturity() {
         let mut versions = ["v1alpha1", "foo", "v1beta2", "v2", "v1", "v1beta10", "v11"];
-        versions.sort_by(|a, b| version_priority(b).cmp(&version_priority(a)));
+        versions.sort_by_key(|version| Reverse(version_priority(version)));
         assert_eq!(versions, ["v11", "v2", "v1", "v1beta10", "v1beta2", "v1alpha1", "foo"]);
     }
 

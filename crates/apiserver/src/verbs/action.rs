@@ -13,7 +13,7 @@ use crate::registry::def::Verb;
 use crate::schema;
 
 /// Decodes and admits the body, and answers with what the action gives.
-pub async fn run(
+pub(crate) async fn run(
     call: &Call,
     action: &dyn Action,
     request: Request<RequestBody>,
@@ -41,7 +41,7 @@ pub async fn run(
 }
 
 /// Admits the connection and hands the request over.
-pub async fn connect(
+pub(crate) async fn connect(
     call: &Call,
     connect: &dyn Connect,
     request: Request<RequestBody>,

@@ -17,32 +17,29 @@ use crate::http::info::{Query, RequestInfo};
 use crate::registry::action::ActionContext;
 use crate::registry::def::{ResourceDef, Storage, VersionDef, api_version};
 use crate::registry::strategy::{Strategy, StrategyContext};
-use crate::registry::table::ResourceTable;
 
 /// One authorised request of a resource.
-pub struct Call {
-    pub server: Arc<Server>,
-    /// The table the request began with.
-    pub table: Arc<ResourceTable>,
-    pub row: Arc<ResourceDef>,
-    pub version: VersionDef,
-    pub info: RequestInfo,
-    pub query: Query,
-    pub headers: HeaderMap,
-    pub user: UserInfo,
-    pub accepted: Accepted,
-    pub now: Timestamp,
-    pub warnings: Arc<Mutex<Vec<String>>>,
+pub(crate) struct Call {
+    pub(crate) server: Arc<Server>,
+    pub(crate) row: Arc<ResourceDef>,
+    pub(crate) version: VersionDef,
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) user: UserInfo,
+    pub(crate) accepted: Accepted,
+    pub(crate) now: Timestamp,
+    pub(crate) warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Call {
     /// `apiVersion` of the request.
-    pub fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         api_version(&self.row.group, &self.version.name)
     }
 
     /// apiVersion and kind of stored bytes; those of the request for virtual rows.
-    pub fn stored_type(&self) -> (String, String) {
+    pub(crate) fn stored_type(&self) -> (String, String) {
         match &self.row.storage {
             Storage::Stored { api_version, kind, .. } => (api_version.to_string(), kind.to_string()),
             Storage::Virtual(_) => (self.api_version(), self.row.kind.to_string()),
@@ -50,13 +47,13 @@ impl Call {
     }
 
     /// Whether stored bytes can be sent as they are.
-    pub fn reads_stored_form(&self) -> bool {
+    pub(crate) fn reads_stored_form(&self) -> bool {
         let (stored_version, stored_kind) = self.stored_type();
         self.version.conversion.is_none() && stored_version == self.api_version() && stored_kind == self.row.kind
     }
 
     /// Brings an object of the stored version into the request's.
-    pub fn to_request_version(&self, object: &mut Object) {
+    pub(crate) fn to_request_version(&self, object: &mut Object) {
         if let Some(conversion) = self.version.conversion {
             (conversion.from_stored)(object);
         }
@@ -65,7 +62,7 @@ impl Call {
     }
 
     /// Brings an object of the request's version into the stored one.
-    pub fn to_stored_version(&self, object: &mut Object) {
+    pub(crate) fn to_stored_version(&self, object: &mut Object) {
         if let Some(conversion) = self.version.conversion {
             (conversion.to_stored)(object);
         }
@@ -75,12 +72,12 @@ impl Call {
     }
 
     /// Group, version and kind of the request.
-    pub fn gvk(&self) -> Gvk {
+    pub(crate) fn gvk(&self) -> Gvk {
         self.row.gvk(&self.version)
     }
 
     /// The request as code behind a path sees it.
-    pub fn action_context(&self, dry_run: bool) -> ActionContext<'_> {
+    pub(crate) fn action_context(&self, dry_run: bool) -> ActionContext<'_> {
         ActionContext {
             server: &self.server,
             row: &self.row,
@@ -96,11 +93,11 @@ impl Call {
         }
     }
 
-    pub fn not_found(&self) -> StatusError {
+    pub(crate) fn not_found(&self) -> StatusError {
         StatusError::not_found(&self.row.group, &self.row.plural, &self.info.name)
     }
 
-    pub fn strategy_context(&self, dry_run: bool) -> StrategyContext<'_> {
+    pub(crate) fn strategy_context(&self, dry_run: bool) -> StrategyContext<'_> {
         StrategyContext {
             registry: self.server.registry(),
             row: &self.row,
@@ -112,7 +109,7 @@ impl Call {
     }
 
     /// The request as admission sees it.
-    pub fn attributes<'a>(
+    pub(crate) fn attributes<'a>(
         &'a self,
         operation: Operation,
         name: &'a str,
@@ -135,14 +132,14 @@ impl Call {
     }
 
     /// The view that the path names, if it names one: the object itself through another door.
-    pub fn view(&self) -> Option<&str> {
+    pub(crate) fn view(&self) -> Option<&str> {
         use crate::registry::def::SubresourceKind;
         let subresource = self.row.subresource(&self.info.subresource)?;
         matches!(subresource.kind, SubresourceKind::View(_)).then_some(subresource.name.as_ref())
     }
 
     /// The strategy of the path: the row's, or its view's.
-    pub fn strategy(&self) -> &dyn Strategy {
+    pub(crate) fn strategy(&self) -> &dyn Strategy {
         use crate::registry::def::SubresourceKind;
         match self.row.subresource(&self.info.subresource).map(|sub| &sub.kind) {
             Some(SubresourceKind::View(strategy)) => strategy.as_ref(),
@@ -151,28 +148,28 @@ impl Call {
     }
 
     /// Whether a namespaced resource is asked for in a namespace.
-    pub fn scope_given(&self) -> bool {
+    pub(crate) fn scope_given(&self) -> bool {
         !self.row.namespaced() || !self.info.namespace.is_empty()
     }
 
-    pub fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+    pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
         self.warnings.lock().extend(warnings);
     }
 }
 
 /// The options every write takes.
 #[derive(Clone, Debug)]
-pub struct WriteOptions {
-    pub dry_run: bool,
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
     /// Name of the manager of the written fields; defaults to the head of the user agent.
-    pub field_manager: String,
-    pub field_validation: FieldValidation,
+    pub(crate) field_manager: String,
+    pub(crate) field_validation: FieldValidation,
     /// Server-side apply: fields are tracked by the merge itself.
-    pub applying: bool,
+    pub(crate) applying: bool,
     /// `force` of server-side apply.
-    pub force: bool,
+    pub(crate) force: bool,
     /// The options object as sent (deletes), for admission.
-    pub object: Option<Object>,
+    pub(crate) object: Option<Object>,
 }
 
 impl WriteOptions {
@@ -180,7 +177,7 @@ impl WriteOptions {
     ///
     /// # Errors
     /// 400 or 422 for values that are not known, in upstream's words.
-    pub fn of(query: &Query, headers: &HeaderMap, kind: &str) -> Result<Self, StatusError> {
+    pub(crate) fn of(query: &Query, headers: &HeaderMap, kind: &str) -> Result<Self, StatusError> {
         use kminik_meta::{ErrorList, FieldError, Path};
         let mut errors = ErrorList::new();
         let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();

@@ -15,7 +15,7 @@ use crate::storage::entry::Entry;
 const GENERATE_ATTEMPTS: usize = 8;
 
 /// Answers a POST.
-pub async fn create(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn create(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
     let options = WriteOptions::of(&call.query, &call.headers, "CreateOptions")?;
     let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
@@ -34,7 +34,7 @@ pub async fn create(call: &Call, request: Request<RequestBody>) -> Result<Respon
 }
 
 /// What became of a create.
-pub enum Created {
+pub(crate) enum Created {
     Stored(Entry),
     /// The object as it would have been stored.
     DryRun(Object),
@@ -44,7 +44,7 @@ pub enum Created {
 ///
 /// # Errors
 /// The first refusal; 409 if the name is taken.
-pub async fn create_object(call: &Call, options: &WriteOptions, object: Object) -> Result<Created, StatusError> {
+pub(crate) async fn create_object(call: &Call, options: &WriteOptions, object: Object) -> Result<Created, StatusError> {
     let generated = object.name().is_empty();
     let registry = call.server.registry();
     let mut attempt = 0;

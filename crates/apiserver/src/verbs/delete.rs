@@ -33,7 +33,7 @@ const ORPHAN: &str = "orphan";
 
 /// DeleteOptions, from body and query.
 #[derive(Clone, Debug, Default)]
-pub struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     grace_seconds: Option<i64>,
     propagation: Option<Propagation>,
     uid: Option<String>,
@@ -47,7 +47,7 @@ impl DeleteOptions {
     ///
     /// # Errors
     /// 422 for values that contradict each other or are not known.
-    pub fn of(query: &Query, body: Option<&Object>) -> Result<Self, StatusError> {
+    pub(crate) fn of(query: &Query, body: Option<&Object>) -> Result<Self, StatusError> {
         use kminik_meta::{ErrorList, FieldError, Path};
         let text = |key: &str| body.and_then(|body| body.str(&[key])).or_else(|| query.get(key)).map(str::to_owned);
         let mut errors = ErrorList::new();
@@ -106,7 +106,7 @@ struct Deletion {
 }
 
 /// Answers a DELETE of one object.
-pub async fn delete(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn delete(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
     let (options, delete) = read_options(call, request).await?;
     let deletion = run(call, &options, &delete, &call.info.name).await?;
     if deletion.gone && !call.row.policy.returns_deleted {
@@ -131,7 +131,7 @@ pub async fn delete(call: &Call, request: Request<RequestBody>) -> Result<Respon
 }
 
 /// Answers a DELETE of a collection with the list of what was deleted.
-pub async fn delete_collection(
+pub(crate) async fn delete_collection(
     call: &Call,
     request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, StatusError> {
@@ -224,7 +224,7 @@ impl DeleteOptions {
     ///
     /// # Errors
     /// 409 if not.
-    pub fn check_preconditions(&self, row: &ResourceDef, object: &Object) -> Result<(), StatusError> {
+    pub(crate) fn check_preconditions(&self, row: &ResourceDef, object: &Object) -> Result<(), StatusError> {
         let checks =
             [("UID", &self.uid, object.uid()), ("ResourceVersion", &self.resource_version, object.resource_version())];
         for (what, wanted, found) in checks {
@@ -243,7 +243,11 @@ impl DeleteOptions {
 ///
 /// # Errors
 /// When the strategy does not let it begin.
-pub fn next_state(ctx: &StrategyContext<'_>, delete: &DeleteOptions, object: &Object) -> Result<Change, StatusError> {
+pub(crate) fn next_state(
+    ctx: &StrategyContext<'_>,
+    delete: &DeleteOptions,
+    object: &Object,
+) -> Result<Change, StatusError> {
     let strategy = ctx.row.strategy.as_ref();
     strategy.check_delete(ctx, object)?;
     let mut next = object.clone();

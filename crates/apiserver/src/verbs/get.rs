@@ -9,7 +9,7 @@ use super::render;
 use crate::http::body::ResponseBody;
 
 /// Answers with the object as the store has it now; `resourceVersion` asks for at least that revision.
-pub async fn get(call: &Call) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, StatusError> {
     let options = ListOptions::of(call)?;
     if let Some(revision) = options.revision {
         call.server.registry().cache().reach(revision).await?;

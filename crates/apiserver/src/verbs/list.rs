@@ -32,23 +32,23 @@ const SCAN: usize = 500;
 
 /// How `resourceVersion` is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Match {
+pub(crate) enum Match {
     Exact,
     NotOlderThan,
 }
 
 /// The options of list, watch, get and deletecollection.
 #[derive(Clone, Debug)]
-pub struct ListOptions {
+pub(crate) struct ListOptions {
     /// `None`: unset.
-    pub revision: Option<u64>,
-    pub revision_match: Option<Match>,
+    pub(crate) revision: Option<u64>,
+    pub(crate) revision_match: Option<Match>,
     /// 0: no limit.
-    pub limit: usize,
-    pub continue_token: Option<String>,
-    pub send_initial_events: Option<bool>,
-    pub allow_bookmarks: bool,
-    pub timeout_seconds: Option<u64>,
+    pub(crate) limit: usize,
+    pub(crate) continue_token: Option<String>,
+    pub(crate) send_initial_events: Option<bool>,
+    pub(crate) allow_bookmarks: bool,
+    pub(crate) timeout_seconds: Option<u64>,
 }
 
 impl ListOptions {
@@ -56,7 +56,7 @@ impl ListOptions {
     ///
     /// # Errors
     /// 400 or 422 in upstream's words.
-    pub fn of(call: &Call) -> Result<Self, StatusError> {
+    pub(crate) fn of(call: &Call) -> Result<Self, StatusError> {
         let query = &call.query;
         let number = |key: &str| -> Result<Option<u64>, StatusError> {
             let Some(text) = query.get(key) else { return Ok(None) };
@@ -164,7 +164,7 @@ struct Token {
 }
 
 impl Token {
-    fn new(rv: i64, start: &str) -> String {
+    fn encode(rv: i64, start: &str) -> String {
         let token = Token { v: "meta.k8s.io/v1".into(), rv, start: start.into() };
         // A struct of two strings and a number can always be written.
         BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
@@ -182,18 +182,18 @@ impl Token {
 }
 
 /// One page of a list.
-pub struct Page {
+pub(crate) struct Page {
     /// Revision of the whole list.
-    pub revision: u64,
-    pub entries: Vec<Arc<Entry>>,
+    pub(crate) revision: u64,
+    pub(crate) entries: Vec<Arc<Entry>>,
     /// Token of the next page.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
     /// How many follow, where that is known.
-    pub remaining: Option<usize>,
+    pub(crate) remaining: Option<usize>,
 }
 
 /// Answers with a list.
-pub async fn list(call: &Call) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, StatusError> {
     let options = ListOptions::of(call)?;
     let selection = Selection::of(call)?;
     let page = page(call, &options, &selection).await?;
@@ -212,7 +212,7 @@ pub async fn list(call: &Call) -> Result<Response<ResponseBody>, StatusError> {
 ///
 /// # Errors
 /// 410 where the revision is compacted.
-pub async fn page(call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page, StatusError> {
+pub(crate) async fn page(call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page, StatusError> {
     let cache = call.server.registry().cache();
     let prefix = storage_prefix(&call.row)?;
     let range = key::namespace(prefix, &call.info.namespace);
@@ -277,7 +277,7 @@ fn from_entries<'a>(
         }
         if options.limit > 0 && page.entries.len() == options.limit {
             if page.next.is_none() {
-                page.next = page.entries.last().map(|last| Token::new(token_revision, tail(range, last)));
+                page.next = page.entries.last().map(|last| Token::encode(token_revision, tail(range, last)));
             }
             if !everything {
                 break;
@@ -339,14 +339,14 @@ async fn old_page(
                 continue;
             }
             if options.limit > 0 && page.entries.len() == options.limit {
-                page.next = page.entries.last().map(|last| Token::new(revision as i64, tail(range, last)));
+                page.next = page.entries.last().map(|last| Token::encode(revision as i64, tail(range, last)));
                 return Ok(page);
             }
             start = Bytes::from([&entry.key[..], b"\0"].concat());
             page.entries.push(entry);
         }
         if everything && more {
-            page.next = page.entries.last().map(|last| Token::new(revision as i64, tail(range, last)));
+            page.next = page.entries.last().map(|last| Token::encode(revision as i64, tail(range, last)));
             page.remaining = Some(found.count.saturating_sub(read)).filter(|remaining| *remaining > 0);
             return Ok(page);
         }
@@ -367,5 +367,5 @@ fn expired(range: &str, continued: bool, after: Option<&str>) -> StatusError {
          Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
          deleted between the time the first chunk was returned and now may show up in the list.",
     )
-    .with_continue(Token::new(-1, start))
+    .with_continue(Token::encode(-1, start))
 }

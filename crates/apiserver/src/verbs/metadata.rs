@@ -5,7 +5,7 @@ use kminik_meta::{ErrorList, FieldError, Object, Path};
 use crate::registry::def::ResourceDef;
 
 /// Checks that the object has a namespace if its resource has them, and none if not.
-pub fn validate_scope(row: &ResourceDef, object: &Object) -> ErrorList {
+pub(crate) fn validate_scope(row: &ResourceDef, object: &Object) -> ErrorList {
     let path = Path::new("metadata").child("namespace");
     match (row.namespaced(), object.namespace().is_empty()) {
         (true, true) => FieldError::required(&path, "").into(),
@@ -15,7 +15,7 @@ pub fn validate_scope(row: &ResourceDef, object: &Object) -> ErrorList {
 }
 
 /// Carries over what no client may change.
-pub fn keep_system_fields(old: &Object, new: &mut Object) {
+pub(crate) fn keep_system_fields(old: &Object, new: &mut Object) {
     for key in [
         "name",
         "namespace",
@@ -38,7 +38,7 @@ pub fn keep_system_fields(old: &Object, new: &mut Object) {
 }
 
 /// Whether a deletion has nothing left to wait for: no finalizer, no grace period.
-pub fn released(object: &Object) -> bool {
+pub(crate) fn released(object: &Object) -> bool {
     object.is_deleting()
         && object.finalizers().is_empty()
         && object.deletion_grace_period_seconds().unwrap_or_default() == 0

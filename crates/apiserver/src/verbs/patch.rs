@@ -13,7 +13,7 @@ use crate::http::body::{RequestBody, ResponseBody};
 use crate::schema;
 
 /// Answers a PATCH.
-pub async fn patch(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn patch(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
     let options = WriteOptions::of(&call.query, &call.headers, "PatchOptions")?;
     let content_type = accept::content_type(&call.headers).unwrap_or_default();
     let Some(kind) = PatchType::from_content_type(&content_type) else {

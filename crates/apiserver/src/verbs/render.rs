@@ -21,7 +21,7 @@ use crate::storage::entry::Entry;
 const SLICE: usize = 128 << 10;
 
 /// One object as the whole answer.
-pub fn entry(call: &Call, code: StatusCode, entry: &Entry) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) fn entry(call: &Call, code: StatusCode, entry: &Entry) -> Result<Response<ResponseBody>, StatusError> {
     if call.accepted == Accepted::JSON && call.reads_stored_form() {
         let mut out = Vec::with_capacity(entry.value.len() + 48);
         entry.write_object(&mut out);
@@ -34,7 +34,7 @@ pub fn entry(call: &Call, code: StatusCode, entry: &Entry) -> Result<Response<Re
 }
 
 /// One object in the request's version as the whole answer.
-pub fn object(call: &Call, code: StatusCode, object: Object) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) fn object(call: &Call, code: StatusCode, object: Object) -> Result<Response<ResponseBody>, StatusError> {
     let value = match call.accepted.view {
         View::Object => object.into(),
         View::Metadata(stable) => metadata_of(&object, stable),
@@ -47,13 +47,17 @@ pub fn object(call: &Call, code: StatusCode, object: Object) -> Result<Response<
 }
 
 /// A value in the encoding asked for.
-pub fn value_response(call: &Call, code: StatusCode, value: &Value) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) fn value_response(
+    call: &Call,
+    code: StatusCode,
+    value: &Value,
+) -> Result<Response<ResponseBody>, StatusError> {
     let encoding = call.accepted.encoding;
     Ok(respond::bytes(code, encoding.media_type(), respond::encode(value, encoding)?))
 }
 
 /// A list with this metadata.
-pub fn list(
+pub(crate) fn list(
     call: &Call,
     metadata: Map<String, Value>,
     entries: Vec<Arc<Entry>>,
@@ -131,12 +135,12 @@ fn json_list(call: &Call, metadata: &Map<String, Value>, entries: Vec<Arc<Entry>
 }
 
 /// The PartialObjectMetadata of an object.
-pub fn metadata_of(object: &Object, stable: bool) -> Value {
+pub(crate) fn metadata_of(object: &Object, stable: bool) -> Value {
     let metadata = object.map().get("metadata").cloned().unwrap_or_else(|| json!({}));
     json!({"kind": "PartialObjectMetadata", "apiVersion": meta_version(stable), "metadata": metadata})
 }
 
 /// apiVersion of the kinds of meta.k8s.io.
-pub fn meta_version(stable: bool) -> &'static str {
+pub(crate) fn meta_version(stable: bool) -> &'static str {
     if stable { "meta.k8s.io/v1" } else { "meta.k8s.io/v1beta1" }
 }

@@ -15,14 +15,14 @@ use crate::registry::def::{ScalePaths, Text};
 use crate::schema;
 
 /// Answers with the Scale of an object.
-pub async fn get(call: &Call, paths: &ScalePaths) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn get(call: &Call, paths: &ScalePaths) -> Result<Response<ResponseBody>, StatusError> {
     let entry = call.server.registry().get(&call.row, &call.info.namespace, &call.info.name).await?;
     let object = entry.ok_or_else(|| call.not_found())?.object()?;
     answer(call, paths, &object)
 }
 
 /// Answers a PUT or PATCH of the Scale.
-pub async fn change(
+pub(crate) async fn change(
     call: &Call,
     paths: &ScalePaths,
     request: Request<RequestBody>,

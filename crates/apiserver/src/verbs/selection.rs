@@ -9,7 +9,7 @@ use crate::storage::entry::Entry;
 
 /// Which objects a list, watch or deletecollection is about.
 #[derive(Clone)]
-pub struct Selection {
+pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
     selectable: Vec<SelectableField>,
@@ -20,7 +20,7 @@ impl Selection {
     ///
     /// # Errors
     /// 400 for a selector that cannot be parsed or names a field that is not selectable.
-    pub fn of(call: &Call) -> Result<Self, StatusError> {
+    pub(crate) fn of(call: &Call) -> Result<Self, StatusError> {
         let labels = LabelSelector::parse(call.query.get("labelSelector").unwrap_or_default())
             .map_err(|error| StatusError::bad_request(format!("unable to parse requirement: {error}")))?;
         let fields = FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default())
@@ -40,12 +40,12 @@ impl Selection {
     }
 
     /// Selects all.
-    pub fn is_everything(&self) -> bool {
+    pub(crate) fn is_everything(&self) -> bool {
         self.labels.is_everything() & self.fields.is_empty()
     }
 
     /// The only name that can be selected, if the fields say so.
-    pub fn only_name(&self) -> Option<&str> {
+    pub(crate) fn only_name(&self) -> Option<&str> {
         self.fields.exact("metadata.name")
     }
 
@@ -53,7 +53,7 @@ impl Selection {
     ///
     /// # Errors
     /// 500 where the entry cannot be decoded.
-    pub fn matches(&self, entry: &Entry) -> Result<bool, StatusError> {
+    pub(crate) fn matches(&self, entry: &Entry) -> Result<bool, StatusError> {
         if !self.labels.is_everything() {
             let labels = entry.labels();
             if !self.labels.matches_by(|key| labels.get(key).map(String::as_str)) {

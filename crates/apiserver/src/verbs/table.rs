@@ -7,7 +7,7 @@ use super::call::Call;
 use super::render::{meta_version, metadata_of};
 
 /// Objects of the request's version as a Table. `with_columns` is false for all but the first event of a watch.
-pub fn table(
+pub(crate) fn table(
     call: &Call,
     stable: bool,
     objects: Vec<Object>,

@@ -17,7 +17,7 @@ use crate::schema;
 use crate::storage::entry::Entry;
 
 /// Answers a PUT.
-pub async fn update(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn update(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
     let options = WriteOptions::of(&call.query, &call.headers, "UpdateOptions")?;
     let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
@@ -35,14 +35,14 @@ pub async fn update(call: &Call, request: Request<RequestBody>) -> Result<Respon
 }
 
 /// What became of an update.
-pub enum Changed {
+pub(crate) enum Changed {
     Stored(Arc<Entry>),
     /// The object as it would have been stored, in the stored version.
     DryRun(Object),
 }
 
 /// Answers with the changed object.
-pub fn answer(call: &Call, changed: Changed) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) fn answer(call: &Call, changed: Changed) -> Result<Response<ResponseBody>, StatusError> {
     match changed {
         Changed::Stored(entry) => render::entry(call, StatusCode::OK, &entry),
         Changed::DryRun(mut object) => {
@@ -57,7 +57,7 @@ pub fn answer(call: &Call, changed: Changed) -> Result<Response<ResponseBody>, S
 ///
 /// # Errors
 /// The first refusal; 404 if there is no such object.
-pub async fn change(
+pub(crate) async fn change(
     call: &Call,
     options: &WriteOptions,
     make: impl FnMut(&Object) -> Result<Object, StatusError> + Send,

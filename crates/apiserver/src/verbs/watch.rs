@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use kminik_meta::{Object, StatusError, protobuf};
+use kminik_meta::{StatusError, protobuf};
 use kminik_store::{StoreError, WatchOptions, Watcher};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -80,7 +80,7 @@ struct Watch {
 }
 
 /// Answers with a stream of events.
-pub async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusError> {
     let options = ListOptions::of(&call)?;
     let selection = Selection::of(&call)?;
     let storage = storage_prefix(&call.row)?.to_owned();
@@ -161,7 +161,7 @@ pub async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusError> {
 }
 
 /// 410 for a revision whose history is gone.
-pub fn too_old(requested: u64, current: u64) -> StatusError {
+pub(crate) fn too_old(requested: u64, current: u64) -> StatusError {
     StatusError::expired(format!("too old resource version: {requested} ({current})"))
 }
 

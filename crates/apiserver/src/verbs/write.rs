@@ -22,7 +22,12 @@ const GENERATED_MAX: usize = 63;
 ///
 /// # Errors
 /// 400 for another kind, namespace or name than the URL's, or with strict field validation.
-pub fn decode(call: &Call, options: &WriteOptions, bytes: &[u8], encoding: Encoding) -> Result<Object, StatusError> {
+pub(crate) fn decode(
+    call: &Call,
+    options: &WriteOptions,
+    bytes: &[u8],
+    encoding: Encoding,
+) -> Result<Object, StatusError> {
     let decoded = schema::decode(bytes, encoding, &call.gvk(), options.field_validation)?;
     call.warn(decoded.warnings);
     let mut object = decoded.object;
@@ -35,7 +40,7 @@ pub fn decode(call: &Call, options: &WriteOptions, bytes: &[u8], encoding: Encod
 ///
 /// # Errors
 /// 400 in upstream's words.
-pub fn check_identity(call: &Call, object: &mut Object) -> Result<(), StatusError> {
+pub(crate) fn check_identity(call: &Call, object: &mut Object) -> Result<(), StatusError> {
     if call.row.namespaced() {
         if object.namespace().is_empty() {
             object.set_namespace(&call.info.namespace);
@@ -62,7 +67,7 @@ pub fn check_identity(call: &Call, object: &mut Object) -> Result<(), StatusErro
 }
 
 /// A name from a prefix and a random suffix.
-pub fn generate_name(prefix: &str) -> String {
+pub(crate) fn generate_name(prefix: &str) -> String {
     let mut random = rand::rng();
     let suffix: String =
         (0..NAME_SUFFIX).map(|_| NAME_ALPHABET[random.random_range(0..NAME_ALPHABET.len())] as char).collect();
@@ -75,7 +80,7 @@ pub fn generate_name(prefix: &str) -> String {
 ///
 /// # Errors
 /// The first refusal.
-pub async fn admit_create(
+pub(crate) async fn admit_create(
     call: &Call,
     options: &WriteOptions,
     object: &mut Object,
@@ -118,11 +123,11 @@ pub async fn admit_create(
 }
 
 /// How an update ended.
-pub struct Admitted {
-    pub change: Change,
+pub(crate) struct Admitted {
+    pub(crate) change: Change,
     /// The object as it would be stored, in the stored version.
-    pub object: Object,
-    pub reservation: Option<Box<dyn Reservation>>,
+    pub(crate) object: Object,
+    pub(crate) reservation: Option<Box<dyn Reservation>>,
 }
 
 /// Everything between a client's new object and storing it over `current`; repeatable. `new` is in the request's version
@@ -130,7 +135,7 @@ pub struct Admitted {
 ///
 /// # Errors
 /// The first refusal.
-pub async fn admit_update(
+pub(crate) async fn admit_update(
     call: &Call,
     options: &WriteOptions,
     current: &Entry,
@@ -194,6 +199,6 @@ pub async fn admit_update(
 }
 
 /// Whether the row's own strategy (not a view's) still holds a deleted object.
-pub fn strategy_holds(call: &Call, object: &Object) -> bool {
+pub(crate) fn strategy_holds(call: &Call, object: &Object) -> bool {
     call.row.strategy.held(object)
 }

@@ -1,6 +1,6 @@
 //! A server on a free port with a store in a temporary directory, and an HTTPS client for it.
 
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a module of every test, of which none uses all")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
