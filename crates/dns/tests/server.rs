@@ -1,5 +1,7 @@
 //! The server over real sockets, with an upstream of the test's own on a loopback address.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Passage through a host whose forwarding policy is to drop: accepting rules of ours, tagged, at the head of each chain
-//! that would drop.
+//! Passage through a host whose policy is to drop: accepting rules of ours, tagged, at the head of each chain that would drop.
+//! Of what is forwarded the nodes' packets and the answers to them pass, of what is for the host questions to its DNS forwarder.
 //!
 //! iptables in its nft form keeps its rules in table `ip filter`; there our rules use only what it can list, or it would refuse
 //! to show and to change the table. A chain `DOCKER-USER` in it is the place meant for others' rules.
@@ -12,10 +12,15 @@ use nlink::netlink::{Connection, MessageBuilder, Nftables};
 
 use super::{HostNetError, legacy};
 use crate::nft::connect;
+use crate::nft::rule::{TCP, UDP};
+
+/// Where the host's forwarder answers.
+const DNS: u16 = 53;
 
 /// A chain that needs our rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
+    hook: Hook,
     table: String,
     chain: String,
     family: Family,
@@ -23,7 +28,7 @@ struct Place {
     iptables: bool,
 }
 
-/// Lets forwarded packets from `bridge`, and the answers to them, through every chain that drops by policy.
+/// Lets what nodes on `bridge` need through every chain that drops by policy.
 pub(super) async fn open(bridge: &str, tag: &str) -> Result<(), HostNetError> {
     if legacy::drops_forwarded(bridge).map_err(HostNetError::LegacyFirewall)? {
         return Err(HostNetError::Firewall {
@@ -41,8 +46,12 @@ pub(super) async fn open(bridge: &str, tag: &str) -> Result<(), HostNetError> {
             continue;
         }
         let mut transaction = nft.transaction();
-        for rule in [inward(bridge), answers(bridge, place.iptables)] {
-            transaction = transaction.raw(at_head(&place, &rule.comment(tag))?);
+        let needed = match place.hook {
+            Hook::Forward => [(inward(bridge), None), (answers(bridge, place.iptables), None)],
+            _ => [UDP, TCP].map(|protocol| (questions(bridge, protocol, place.iptables), Some(protocol))),
+        };
+        for (rule, protocol) in needed {
+            transaction = transaction.raw(at_head(&place, &rule.comment(tag), protocol)?);
         }
         transaction.commit(&nft).await.map_err(failed("added to"))?;
     }
@@ -78,27 +87,21 @@ async fn tagged(
     Ok(rules.into_iter().filter(|rule| rule.comment_text.as_deref() == Some(tag)).collect())
 }
 
-/// Where forwarded packets are dropped by policy.
+/// Where forwarded packets, or those for the host, are dropped by policy.
 fn places(chains: &[ChainInfo]) -> Vec<Place> {
-    let dropping = chains.iter().filter(|chain| {
-        matches!(chain.family, Family::Ip | Family::Inet)
-            && chain.hook == Some(Hook::Forward.number(chain.family))
-            && chain.policy == Some(Policy::Drop.to_u32())
-    });
-    dropping
-        .map(|chain| {
-            let iptables = chain.family == Family::Ip && chain.table == "filter" && chain.name == "FORWARD";
-            let user = chains
-                .iter()
-                .any(|other| other.family == chain.family && other.table == chain.table && other.name == "DOCKER-USER");
-            Place {
-                table: chain.table.clone(),
-                chain: if iptables && user { "DOCKER-USER".to_owned() } else { chain.name.clone() },
-                family: chain.family,
-                iptables,
-            }
-        })
-        .collect()
+    let place = |chain: &ChainInfo| -> Option<Place> {
+        let hooks = [Hook::Forward, Hook::Input];
+        let hook = hooks.into_iter().find(|hook| chain.hook == Some(hook.number(chain.family)))?;
+        let ours = matches!(chain.family, Family::Ip | Family::Inet) && chain.policy == Some(Policy::Drop.to_u32());
+        let iptables = chain.family == Family::Ip && chain.table == "filter";
+        let users = chains
+            .iter()
+            .any(|other| other.family == chain.family && other.table == chain.table && other.name == "DOCKER-USER");
+        let name = if iptables && users && hook == Hook::Forward { "DOCKER-USER" } else { chain.name.as_str() };
+        let (table, chain_name) = (chain.table.clone(), name.to_owned());
+        ours.then_some(Place { hook, table, chain: chain_name, family: chain.family, iptables })
+    };
+    chains.iter().filter_map(place).collect()
 }
 
 fn inward(bridge: &str) -> Rule {
@@ -114,17 +117,38 @@ fn answers(bridge: &str, iptables: bool) -> Rule {
     rule.counter().accept()
 }
 
-/// A message that puts `rule` first in its chain.
-fn at_head(place: &Place, rule: &Rule) -> Result<RawMessage, HostNetError> {
+/// DNS questions to the host itself.
+fn questions(bridge: &str, protocol: u8, iptables: bool) -> Rule {
+    let rule = Rule::new("", "").match_iif(bridge).match_l4proto(protocol);
+    let rule = match (iptables, protocol) {
+        (true, TCP) => rule.expr(Expr::Raw(RawExpr::new("match", port_match("tcp")))),
+        (true, _) => rule.expr(Expr::Raw(RawExpr::new("match", port_match("udp")))),
+        (false, TCP) => rule.match_tcp_dport(DNS),
+        (false, _) => rule.match_udp_dport(DNS),
+    };
+    rule.counter().accept()
+}
+
+/// A message that puts `rule` first in its chain. Extensions of iptables that are for one protocol need to be told which.
+fn at_head(place: &Place, rule: &Rule, protocol: Option<u8>) -> Result<RawMessage, HostNetError> {
     const NLM_F_CREATE: u16 = 0x400;
     const TABLE: u16 = 1;
     const CHAIN: u16 = 2;
+    const COMPATIBILITY: u16 = 5;
+    const COMPATIBILITY_PROTOCOL: u16 = 1;
+    const COMPATIBILITY_FLAGS: u16 = 2;
     const USERDATA: u16 = 7;
     let expressions = rule.spec().lower(place.family).map_err(failed("added to"))?;
     let mut message = MessageBuilder::new(0, 0);
     message.append_attr_str(TABLE, &place.table);
     message.append_attr_str(CHAIN, &place.chain);
     write_expressions(&mut message, &expressions);
+    if let Some(protocol) = protocol.filter(|_| place.iptables) {
+        let nest = message.nest_start(COMPATIBILITY);
+        message.append_attr(COMPATIBILITY_PROTOCOL, &u32::from(protocol).to_be_bytes());
+        message.append_attr(COMPATIBILITY_FLAGS, &[0; 4]);
+        message.nest_end(nest);
+    }
     if let Some(comment) = rule.comment_ref() {
         message.append_attr(USERDATA, &comment_userdata(comment));
     }
@@ -142,11 +166,8 @@ fn comment_userdata(comment: &str) -> Vec<u8> {
     userdata
 }
 
-/// Attributes of `-m conntrack --ctstate RELATED,ESTABLISHED`: the only form iptables can list.
+/// `-m conntrack --ctstate RELATED,ESTABLISHED`: the only form of it that iptables can list.
 fn conntrack_match() -> Vec<u8> {
-    const NAME: u16 = 1;
-    const REVISION: u16 = 2;
-    const INFO: u16 = 3;
     // struct xt_conntrack_mtinfo3, zero but for the two fields below; a multiple of eight bytes.
     const INFO_BYTES: usize = 168;
     const MATCH_FLAGS_AT: usize = 146;
@@ -156,10 +177,27 @@ fn conntrack_match() -> Vec<u8> {
     let mut info = vec![0; INFO_BYTES];
     info[MATCH_FLAGS_AT..MATCH_FLAGS_AT + 2].copy_from_slice(&MATCH_STATE.to_ne_bytes());
     info[STATE_MASK_AT..STATE_MASK_AT + 2].copy_from_slice(&ESTABLISHED_RELATED.to_ne_bytes());
+    extension("conntrack", 3, &info)
+}
+
+/// `-m udp --dport 53`, or tcp.
+fn port_match(protocol: &str) -> Vec<u8> {
+    // struct xt_udp and xt_tcp begin alike: lowest and highest source port, lowest and highest destination port.
+    let ports = [0, u16::MAX, DNS, DNS];
+    let mut info: Vec<u8> = ports.into_iter().flat_map(u16::to_ne_bytes).collect();
+    info.resize(16, 0);
+    extension(protocol, 0, &info)
+}
+
+/// Attributes of an expression that calls an extension of iptables.
+fn extension(name: &str, revision: u32, info: &[u8]) -> Vec<u8> {
+    const NAME: u16 = 1;
+    const REVISION: u16 = 2;
+    const INFO: u16 = 3;
     let mut attributes = MessageBuilder::new(0, 0);
-    attributes.append_attr_str(NAME, "conntrack");
-    attributes.append_attr(REVISION, &3_u32.to_be_bytes());
-    attributes.append_attr(INFO, &info);
+    attributes.append_attr_str(NAME, name);
+    attributes.append_attr(REVISION, &revision.to_be_bytes());
+    attributes.append_attr(INFO, info);
     attributes.finish().split_off(nlink::netlink::NLMSG_HDRLEN)
 }
 

@@ -53,6 +53,7 @@ fn plan_avoids_the_hosts_routes() {
 fn nodes_reach_outside_and_each_other_and_nothing_stays() {
     let dir = tempfile::tempdir().unwrap();
     let (host, _outside) = host_and_outside();
+    host.sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
     let before = state(&host);
     assert!(before.ends_with("0\n"));
     let (one, two, other) = (Ns::new(), Ns::new(), Ns::new());
@@ -85,10 +86,15 @@ fn nodes_reach_outside_and_each_other_and_nothing_stays() {
 fn passes_a_host_whose_forward_policy_is_drop() {
     let dir = tempfile::tempdir().unwrap();
     let (host, outside) = host_and_outside();
-    // As Docker leaves it.
-    host.sh("iptables -P FORWARD DROP && iptables -N DOCKER-USER && iptables -A FORWARD -j DOCKER-USER && \
-         iptables -A DOCKER-USER -j RETURN && iptables -A FORWARD -i docker0 -j ACCEPT && \
-         nft add table inet mine && nft 'add chain inet mine f { type filter hook forward priority 5; policy drop; }'");
+    // As Docker leaves it, and a firewall of nftables beside it.
+    host.sh("iptables -P FORWARD DROP && iptables -N DOCKER-USER && iptables -A FORWARD -j DOCKER-USER");
+    host.sh("iptables -A DOCKER-USER -j RETURN && iptables -A FORWARD -i docker0 -j ACCEPT");
+    host.sh("iptables -P INPUT DROP && iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT");
+    host.sh(
+        "nft add table inet mine && nft 'add chain inet mine f { type filter hook forward priority 5; policy drop; }'",
+    );
+    host.sh("nft 'add chain inet mine i { type filter hook input priority 5; policy drop; }'");
+    host.sh("nft add rule inet mine i ct state established accept");
     let (rules, ruleset) = (host.sh("iptables -S"), host.sh("nft -s list ruleset"));
     let (one, two) = (Ns::new(), Ns::new());
     let first = spec(dir.path(), "drop", "one", 62, 2);
@@ -98,6 +104,14 @@ fn passes_a_host_whose_forward_policy_is_drop() {
     two.serve_tcp(80, "two");
     assert_eq!(one.ask_tcp("203.0.113.1:80").unwrap(), "outside 203.0.113.2");
     assert_eq!(one.ask_tcp("192.168.62.3:80").unwrap(), "two 192.168.62.2");
+    host.serve_udp(53, "host");
+    host.serve_tcp(53, "host");
+    host.serve_tcp(22, "host");
+    assert_eq!(one.ask_udp("192.168.62.1:53").unwrap(), "host 192.168.62.2");
+    assert_eq!(one.ask_tcp("192.168.62.1:53").unwrap(), "host 192.168.62.2");
+    assert!(one.ask_tcp("192.168.62.1:22").is_err(), "the policy still holds for what nodes need not");
+    let input = host.sh("iptables -S INPUT");
+    assert!(input.contains("-A INPUT -i km-drop -p udp -m udp --dport 53"), "{input}");
     outside.sh("ip route add 192.168.62.0/24 via 203.0.113.2");
     assert!(outside.ask_tcp("192.168.62.3:80").is_err(), "the policy still holds for others");
 
