@@ -3,10 +3,10 @@
 //! It owns the kubelet root (`pods/<uid>/…`: volumes, hosts files, termination logs), the status of its Node, its Lease and the
 //! status of the pods bound to it. Containers, their logs and cgroups belong to the runtime, images to the [`images::ImageService`].
 //!
-//! How a pod flows: [`pods::source`] watches the pods of the node and hands each to its worker; the worker ([`pods::worker`]) asks the
-//! pure function [`pods::plan`] what to do for (desired pod, observed runtime state, clock), starts it as an operation, and wakes when an
-//! operation ends, the runtime reports an event, a probe changes its verdict or a back-off ends. After each look [`pods::status`]
-//! computes the pod's status, again from (desired, observed, clock), and [`pods::status_manager`] sends what changed.
+//! How a pod flows: `pods::source` watches the pods of the node and hands each to its worker; the worker (`pods::worker`) asks the
+//! pure function `pods::plan` what to do for (desired pod, observed runtime state, clock), starts it as an operation, and wakes when an
+//! operation ends, the runtime reports an event, a probe changes its verdict or a back-off ends. After each look `pods::status`
+//! computes the pod's status, again from (desired, observed, clock), and `pods::status_writer` sends what changed.
 //!
 //! **Invariant:** a pod (by UID) has exactly one worker; nobody else changes its containers.
 //! **Invariant:** nothing is inferred from a container's absence: what ran is read from the runtime's records or from the status reported before.

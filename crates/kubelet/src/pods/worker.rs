@@ -1,6 +1,6 @@
 //! The worker of one pod: looks, plans, starts operations, reports; woken by letters, ended operations and the clock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use kminik_client::{EventType, is_conflict, is_not_found};
 use kminik_runtime::{ContainerState, RuntimeError, SandboxStatus};
 use kube::api::{Api, DeleteParams, Preconditions};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +46,7 @@ enum Done {
     SandboxEnded(Result<(), RuntimeError>),
     Started { name: String, id: String, result: Result<(), StartError> },
     Stopped { name: String },
-    ContainerRemoved,
+    ContainerRemoved { id: String },
     Finished(Result<(), FinishError>),
 }
 
@@ -86,6 +86,11 @@ pub(crate) struct Worker {
     reported: u64,
     /// Waiting reasons that an event told of, by container.
     told: HashMap<String, String>,
+    making_volumes: Option<AbortHandle>,
+    /// Dead containers that are being removed, by id.
+    removing: HashSet<String>,
+    /// The last attempt to take the pod away failed.
+    finish_failed: bool,
     refresh_wanted: bool,
     refreshing: bool,
     refresh_not_before: Option<Timestamp>,
@@ -127,6 +132,9 @@ impl Worker {
             writer,
             reported: 0,
             told: HashMap::new(),
+            making_volumes: None,
+            removing: HashSet::new(),
+            finish_failed: false,
             refresh_wanted: false,
             refreshing: false,
             refresh_not_before: None,
@@ -169,8 +177,11 @@ impl Worker {
     fn step(&mut self, seen: &Observed, now: Timestamp) -> Option<Timestamp> {
         self.learn(seen);
         let plan = plan(&self.view, seen, &self.memory, now);
-        if plan.ending && self.memory.ending_since.is_none() {
-            self.memory.ending_since = Some(now);
+        if plan.ending {
+            self.memory.ending_since.get_or_insert(now);
+            if let Some(making) = self.making_volumes.take() {
+                making.abort();
+            }
         }
         self.report(seen, &plan, now);
         self.tell_waiting(&plan);
@@ -188,20 +199,29 @@ impl Worker {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return false,
-            Some(done) = self.operations.join_next(), if !self.operations.is_empty() => match done {
-                Ok(done) => self.finish_operation(done),
-                Err(error) => {
-                    tracing::error!(pod = self.view.formatted(), %error, "operation failed");
-                    std::panic::resume_unwind(Box::new("operation panicked"));
-                }
-            },
+            Some(done) = self.operations.join_next(), if !self.operations.is_empty() => self.joined(done),
             () = self.entry.inbox.rung() => {}
             () = tokio::time::sleep(pause) => {}
         }
-        while let Some(Ok(done)) = self.operations.try_join_next() {
-            self.finish_operation(done);
+        while let Some(done) = self.operations.try_join_next() {
+            self.joined(done);
         }
         true
+    }
+
+    fn joined(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(done) => self.finish_operation(done),
+            // Only the making of volumes is ever cut short, by the end of the pod.
+            Err(error) if error.is_cancelled() => {
+                self.memory.volumes = VolumeState::Unmounted;
+                self.refreshing = false;
+            }
+            Err(error) => {
+                tracing::error!(pod = self.view.formatted(), "operation panicked");
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
     }
 
     fn read_letters(&mut self) {
@@ -212,7 +232,14 @@ impl Worker {
             if new.labels != old.labels || new.annotations != old.annotations {
                 self.sources_changed();
             }
-            self.view = Arc::new(PodView::new(pod));
+            let view = PodView::new(pod);
+            // What failed with another image says nothing of this one.
+            let changed = |name: &String| {
+                let hash = |view: &PodView| view.container(name).map(|c| c.hash.clone());
+                hash(&view) != hash(&self.view)
+            };
+            self.memory.failures.retain(|name, _| !changed(name));
+            self.view = Arc::new(view);
             self.entry.view.store(self.view.clone());
         }
         self.memory.gone |= letters.gone;
@@ -294,7 +321,8 @@ impl Worker {
         match action {
             Action::MountVolumes => {
                 self.memory.volumes = VolumeState::Changing;
-                self.operations.spawn(async move { Done::Volumes(set_up_volumes(&node, &view).await) });
+                let making = self.operations.spawn(async move { Done::Volumes(set_up_volumes(&node, &view).await) });
+                self.making_volumes = Some(making);
             }
             Action::UnmountVolumes => {
                 self.memory.volumes = VolumeState::Changing;
@@ -312,12 +340,12 @@ impl Worker {
             Action::StopSandbox { id } => {
                 self.memory.sandbox_busy = true;
                 let id = id.clone();
-                self.operations.spawn(async move { Done::SandboxEnded(node.runtime.stop_sandbox(&id).await) });
+                self.operations.spawn(async move { Done::SandboxEnded(paced(node.runtime.stop_sandbox(&id)).await) });
             }
             Action::RemoveSandbox { id } => {
                 self.memory.sandbox_busy = true;
                 let id = id.clone();
-                self.operations.spawn(async move { Done::SandboxEnded(node.runtime.remove_sandbox(&id).await) });
+                self.operations.spawn(async move { Done::SandboxEnded(paced(node.runtime.remove_sandbox(&id)).await) });
             }
             Action::StartContainer { name, restart_count, ended } => {
                 let Some(sandbox) = seen.ready_sandbox().cloned() else { return };
@@ -362,12 +390,15 @@ impl Worker {
                 }
             }
             Action::RemoveContainer { id } => {
+                if !self.removing.insert(id.clone()) {
+                    return;
+                }
                 let id = id.clone();
                 self.operations.spawn(async move {
-                    if let Err(error) = node.runtime.remove_container(&id).await {
+                    if let Err(error) = paced(node.runtime.remove_container(&id)).await {
                         tracing::warn!(container = id, %error, "dead container not removed");
                     }
-                    Done::ContainerRemoved
+                    Done::ContainerRemoved { id }
                 });
             }
             Action::Finish => {
@@ -375,7 +406,9 @@ impl Worker {
                 let gone = self.memory.gone;
                 let flushed = self.writer.flushed(self.reported);
                 let sandboxes: Vec<String> = seen.sandboxes.iter().map(|s| s.id.clone()).collect();
+                let pause = if self.finish_failed { self.retry.next_delay() } else { Duration::ZERO };
                 self.operations.spawn(async move {
+                    tokio::time::sleep(pause).await;
                     if !gone {
                         flushed.await;
                     }
@@ -485,13 +518,14 @@ impl Worker {
                 self.memory.operations.remove(&name);
                 self.stops.remove(&name);
             }
-            Done::ContainerRemoved => {}
+            Done::ContainerRemoved { id } => drop(self.removing.remove(&id)),
             Done::Finished(Ok(())) => {
                 self.memory.sandbox_busy = false;
                 self.memory.cleaned = true;
             }
             Done::Finished(Err(error)) => {
                 self.memory.sandbox_busy = false;
+                self.finish_failed = true;
                 tracing::error!(pod = self.view.formatted(), %error, "pod not taken away");
             }
         }
@@ -569,7 +603,8 @@ impl Worker {
         self.refresh_wanted = false;
         self.refreshing = true;
         let (node, view) = (self.node.clone(), self.view.clone());
-        self.operations.spawn(async move { Done::Refreshed(set_up_volumes(&node, &view).await) });
+        let making = self.operations.spawn(async move { Done::Refreshed(set_up_volumes(&node, &view).await) });
+        self.making_volumes = Some(making);
         None
     }
 
@@ -579,6 +614,15 @@ impl Worker {
         }
         seen.sandbox().and_then(|s| s.ips.first().copied())
     }
+}
+
+/// The result of a call; a failure comes late, so that a loop of attempts is a slow one.
+async fn paced<T, E>(call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let result = call.await;
+    if result.is_err() {
+        tokio::time::sleep(LOOK_RETRY).await;
+    }
+    result
 }
 
 /// Unique for ever.

@@ -30,7 +30,7 @@ const ANSWER_BYTES: usize = 4096;
 pub(crate) enum GrpcError {
     #[error("timeout: failed to connect service \"{0}\" within {1:?}: context deadline exceeded")]
     Timeout(String, Duration),
-    #[error("failed to connect service \"{target}\": {source}")]
+    #[error("failed to connect service \"{target}\": {}", super::http::cause(source))]
     Connect { target: String, source: std::io::Error },
     #[error("health rpc failed: {0}")]
     Protocol(#[from] hyper::Error),

@@ -44,9 +44,9 @@ pub(crate) struct Answer {
 pub(crate) enum HttpError {
     #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     Timeout,
-    #[error("dial tcp {target}: connect: {source}")]
+    #[error("dial tcp {target}: connect: {}", cause(source))]
     Connect { target: String, source: std::io::Error },
-    #[error("tls handshake with {target}: {source}")]
+    #[error("tls handshake with {target}: {}", cause(source))]
     Tls { target: String, source: std::io::Error },
     #[error("http request: {0}")]
     Protocol(#[from] hyper::Error),
@@ -56,6 +56,14 @@ pub(crate) enum HttpError {
     Host(String),
     #[error("stopped after {REDIRECTS} redirects")]
     Redirects,
+}
+
+/// What went wrong, in the words that upstream's users know: `connection refused`, without the number.
+pub(crate) fn cause(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_ascii_lowercase().to_string() + letters.as_str()).unwrap_or_default()
 }
 
 /// A port by number, or by the name of one of the container's ports.

@@ -229,7 +229,7 @@ impl Task {
             let target = std::net::SocketAddr::new(host, port);
             return match tokio::time::timeout(timeout, tokio::net::TcpStream::connect(target)).await {
                 Ok(Ok(_)) => Finding::Good,
-                Ok(Err(error)) => Finding::Bad(format!("dial tcp {target}: connect: {error}")),
+                Ok(Err(error)) => Finding::Bad(format!("dial tcp {target}: connect: {}", http::cause(&error))),
                 Err(_) => Finding::Bad(format!("dial tcp {target}: i/o timeout")),
             };
         }

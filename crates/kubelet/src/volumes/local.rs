@@ -16,12 +16,10 @@ pub(super) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<()
     fs::create_dir_all(path).map_err(io_error("create", path))?;
     match source.medium.as_deref().unwrap_or_default() {
         "" => {}
-        "Memory" if is_mount_point(path) => {}
         "Memory" => {
             let limit = source.size_limit.as_ref().map(quantity::value).filter(|bytes| *bytes > 0);
             let options = limit.map_or("mode=0777".to_string(), |bytes| format!("mode=0777,size={bytes}"));
-            mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
-                .map_err(|errno| io_error("mount tmpfs on", path)(errno.into()))?;
+            mount_memory(path, &options)?;
         }
         _ => return Err(VolumeError::Unsupported),
     }
@@ -30,6 +28,15 @@ pub(super) fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<()
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(io_error("set the mode of", path))?;
     }
     Ok(())
+}
+
+/// Mounts a file system of memory on a directory, unless something is mounted there.
+pub(super) fn mount_memory(path: &Path, options: &str) -> Result<(), VolumeError> {
+    if is_mount_point(path) {
+        return Ok(());
+    }
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options))
+        .map_err(|errno| io_error("mount tmpfs on", path)(errno.into()))
 }
 
 /// Checks or makes the path of a hostPath, by its type.

@@ -144,6 +144,10 @@ impl Volumes {
             };
             let path = dir(kind);
             std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+            // Secrets and tokens never touch a disk.
+            if volume.config_map.is_none() {
+                local::mount_memory(&path, "mode=0755")?;
+            }
             atomic_writer::write(&path, &files, gid).map_err(io_error("write", &path))?;
             return Ok(path);
         }
