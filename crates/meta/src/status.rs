@@ -304,11 +304,8 @@ impl StatusError {
 
     /// The request is well formed but cannot be carried out, such as a patch that does not fit the object.
     pub fn unprocessable(why: impl fmt::Display) -> Self {
-        Self::plain(Reason::Invalid, "the server rejected our request due to an error in our request").with_cause(
-            "UnexpectedServerResponse",
-            why.to_string(),
-            "",
-        )
+        let message = format!("the server rejected our request due to an error in our request: {why}");
+        Self::detailed(Reason::Invalid, message, Details::default())
     }
 
     /// Something unexpected; the text is the error's with all its sources.

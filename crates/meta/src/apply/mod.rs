@@ -13,7 +13,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use self::managers::{Identity, Managed, Managers};
-use self::typed::{Comparison, merge, remove, to_set};
+use self::typed::{Comparison, canonical, merge, remove, to_set};
 use crate::decode::zero_value;
 use crate::schema::Schema;
 use crate::status::Cause;
@@ -134,6 +134,33 @@ pub struct Write<'a> {
 /// # Errors
 /// Conflicts unless `force`, and configurations that do not fit the schema.
 pub fn apply(live: &Object, config: &Object, force: bool, write: Write<'_>) -> Result<Object, ApplyError> {
+    match merge_config(live, config, force, &write) {
+        // What client-side apply set and no one changed since is kubectl's to change.
+        Err(ApplyError::Conflicts(conflicts)) if write.manager == "kubectl" => {
+            let own = set_by_client_side_apply(live, &write).unwrap_or_default().paths();
+            let others: Vec<_> = conflicts.into_iter().filter(|(_, path)| !own.contains(path)).collect();
+            if others.is_empty() {
+                return merge_config(live, config, true, &write);
+            }
+            Err(ApplyError::Conflicts(others))
+        }
+        outcome => outcome,
+    }
+}
+
+/// The fields of the annotation that client-side apply leaves, as far as the object still has their values.
+fn set_by_client_side_apply(live: &Object, write: &Write<'_>) -> Option<FieldSet> {
+    let mut last = serde_json::from_str::<Value>(live.annotation(LAST_APPLIED)?).ok()?;
+    if last.get("apiVersion").and_then(Value::as_str) != Some(write.api_version) {
+        return None;
+    }
+    canonical(&mut last, write.schema);
+    let comparison = Comparison::of(&last, &bare(live), write.schema).ok()?;
+    let fields = to_set(&last, Some(write.schema), "").ok()?;
+    Some(fields.difference(&comparison.modified).difference(&comparison.added).difference(&comparison.removed))
+}
+
+fn merge_config(live: &Object, config: &Object, force: bool, write: &Write<'_>) -> Result<Object, ApplyError> {
     if config.api_version() != write.api_version {
         return Err(ApplyError::Version { found: config.api_version().into(), wanted: write.api_version.into() });
     }
@@ -144,10 +171,11 @@ pub fn apply(live: &Object, config: &Object, force: bool, write: Write<'_>) -> R
     let live_value = bare(live);
     if managers.0.is_empty() {
         let identity = Identity::new(BEFORE_FIRST_APPLY, false, write.api_version, write.subresource);
-        take_over(&blank(write.schema), &live_value, &mut managers, &identity, &write)?;
+        take_over(&blank(write.schema), &live_value, &mut managers, &identity, write)?;
     }
 
-    let config_value = config.to_value();
+    let mut config_value = config.to_value();
+    canonical(&mut config_value, write.schema);
     let schema = Some(write.schema);
     let ignored = FieldSet::of_fields(write.ignored);
     let identity = Identity::new(write.manager, true, write.api_version, write.subresource);

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::ApplyError;
 use super::set::{Element, FieldSet};
+use crate::Quantity;
 use crate::schema::{Leaf, ListType, Schema, Shape};
 
 /// How a value takes part. Without a schema objects are granular and lists are leaves.
@@ -258,6 +259,28 @@ fn merge_lists(list: &Schema, live: &Value, applied: &Value) -> Result<Value, Ap
         }
     }
     Ok(Value::Array(out))
+}
+
+/// Writes amounts as they are stored, so that another way of writing one is no change.
+pub(super) fn canonical(value: &mut Value, schema: &Schema) {
+    match (&schema.shape, value) {
+        (Shape::Struct { .. } | Shape::Map { .. }, Value::Object(map)) => {
+            for (name, value) in map.iter_mut() {
+                if let Some(below) = schema.member(name) {
+                    canonical(value, below);
+                }
+            }
+        }
+        (Shape::List { item, .. }, Value::Array(elements)) => {
+            elements.iter_mut().for_each(|element| canonical(element, item.get()));
+        }
+        (Shape::Leaf { leaf: Leaf::Quantity, .. }, value) => {
+            if let Some(Ok(quantity)) = Quantity::from_value(value) {
+                *value = Value::from(quantity.to_string());
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The tree without the paths of a set. A map or list that loses its last part goes with it.
