@@ -257,3 +257,33 @@ async fn what_is_frozen_stays() {
     let moved = json!({"spec": {"selector": {"matchLabels": {"x": "y"}}}});
     assert!(message(&client.patch(&format!("{sets}/r"), "merge", &moved).await, 422).contains("field is immutable"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_pods_are_resized_and_debugged() {
+    let (_server, mut client) = server().await;
+    let mut wanted = pod("p");
+    let amounts = |cpu: &str| json!({"requests": {"cpu": cpu, "memory": "10Mi"}});
+    wanted["spec"]["containers"][0]["resources"] = amounts("100m");
+    let made = expect(&client.post(PODS, &wanted).await, 201);
+    assert_eq!(made["status"]["qosClass"], "Burstable");
+    let path = format!("{PODS}/p");
+    let change = |resources: Value| json!({"spec": {"containers": [{"name": "c", "resources": resources}]}});
+    let main_door = client.patch(&path, "strategic-merge", &change(amounts("200m"))).await;
+    assert!(message(&main_door, 422).contains("pod updates may not change fields other than"));
+    let resize = format!("{path}/resize");
+    let resized = expect(&client.patch(&resize, "strategic-merge", &change(amounts("200m"))).await, 200);
+    assert_eq!(resized["spec"]["containers"][0]["resources"]["requests"]["cpu"], "200m");
+    assert_eq!(resized["metadata"]["generation"], 2);
+    let pinned = json!({"limits": {"cpu": "200m", "memory": "10Mi"}});
+    let refused = client.patch(&resize, "strategic-merge", &change(pinned)).await;
+    assert!(message(&refused, 422).contains("Pod QOS Class may not change"));
+
+    let debug = format!("{path}/ephemeralcontainers");
+    let containers = |list: Value| json!({"spec": {"ephemeralContainers": list, "hostname": "ignored"}});
+    let one = json!([{"name": "d", "image": "i"}]);
+    let added = expect(&client.patch(&debug, "strategic-merge", &containers(one)).await, 200);
+    assert_eq!(added["spec"]["ephemeralContainers"][0]["name"], "d");
+    assert_eq!((&added["spec"]["hostname"], &added["metadata"]["generation"]), (&Value::Null, &json!(3)));
+    let refused = client.patch(&debug, "merge", &containers(json!([{"name": "e", "image": "i"}]))).await;
+    assert!(message(&refused, 422).contains("may not be removed"));
+}

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kminik_meta::{Object, StatusError};
 use serde_json::{Value, json};
 
-use super::token::{TokenError, TokenKey, peek};
+use super::token::{TokenError, TokenKey};
 use super::{AUTHENTICATED, Authenticator, PeerCertificates, UserInfo};
 use crate::storage::cache::Cache;
 use crate::storage::key;
@@ -127,11 +127,6 @@ impl ServiceAccountTokens {
             "sub": user_name(new.namespace, &new.account.name),
         });
         self.key.sign(&claims).ok_or_else(|| StatusError::internal("the token cannot be signed"))
-    }
-
-    /// Whether the token claims to be one of this issuer's; says nothing about its truth.
-    pub fn recognises(&self, token: &str) -> bool {
-        peek(token).is_some_and(|(_, claims)| claims["iss"] == self.issuer.as_str())
     }
 
     /// The user that the token stands for, and those of `audiences` that it is for.

@@ -101,7 +101,7 @@ impl TokenKey {
 }
 
 /// Header and claims, unverified; `None` if the text is no token.
-pub fn peek(token: &str) -> Option<(Value, Value)> {
+fn peek(token: &str) -> Option<(Value, Value)> {
     if token.len() > TOKEN_LIMIT_BYTES {
         return None;
     }

@@ -29,7 +29,7 @@ const VOLUME_SECRETS: &[&[&str]] = &[
 ];
 
 /// Fields of a pod's spec that hold containers.
-pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 impl References {
     pub fn of(pod: &Object) -> Self {
