@@ -27,7 +27,7 @@ use crate::addons::Values;
 /// A running control plane.
 pub struct ControlPlane {
     api: Arc<ApiServer>,
-    store: Arc<dyn Store>,
+    store: Arc<EmbeddedStore>,
     serving: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -36,7 +36,7 @@ pub struct ControlPlane {
 pub async fn start(
     data: &Path, config: &NodeConfig, identities: &Identities, runtime: &Runtime,
 ) -> Result<ControlPlane, NodeError> {
-    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&data.join("store/store.redb"), Options::default())?);
+    let store = Arc::new(EmbeddedStore::open(&data.join("store/store.redb"), Options::default())?);
     let pair = |identity: &Identity| CertificateAndKey {
         certificate_pem: identity.cert_pem.clone(),
         key_pem: identity.key_pem.clone(),
@@ -95,6 +95,11 @@ impl ControlPlane {
             values: Values { cluster_dns: config.cluster_dns.to_string(), cluster_domain: config.cluster_domain.clone() },
         };
         supervisor.start_on(runtime, Arc::new(addons));
+    }
+
+    /// Resolves when the store writes no more, because its disk has failed.
+    pub async fn store_ended(&self) {
+        self.store.ended().await;
     }
 
     pub fn stop_token(&self) -> CancellationToken {

@@ -51,6 +51,9 @@ pub enum NodeError {
     Identity(#[from] identity::IdentityError),
     #[error("cannot open the store")]
     Store(#[from] kminik_store::StoreError),
+    /// PID 1 starts the process again, which opens and mends the file.
+    #[error("the store's disk has failed")]
+    StoreEnded,
     #[error("cannot start the API server: {0}")]
     Api(String),
     #[error("cannot listen on {address}")]
@@ -96,12 +99,15 @@ fn run(data: &Path) -> Result<(), NodeError> {
         let agents = Supervisor::new(STOP);
         agent::start(data, &config, &identities, &plane, &agents, node.handle()).await?;
         tracing::info!(node = config.node_name, "node started");
-        terminate.recv().await;
+        let outcome = tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            () = plane.store_ended() => Err(NodeError::StoreEnded),
+        };
         tracing::info!("stopping");
         agents.stop().await;
         controllers.stop().await;
         plane.stop().await;
-        Ok(())
+        outcome
     })
 }
 
