@@ -5,6 +5,7 @@
 
 mod architecture;
 mod command_line;
+mod docker;
 mod images;
 mod lifecycle;
 mod services;
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
     let tables: &[(&str, &[Test])] = &[
         ("architecture", architecture::TESTS),
         ("command_line", command_line::TESTS),
+        ("docker", docker::TESTS),
         ("images", images::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("services", services::TESTS),
