@@ -27,7 +27,9 @@ async fn main() -> Result<(), Error> {
     let client = Client::try_default().await?;
     let name = format!("bench-{}", std::process::id());
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    namespaces.create(&PostParams::default(), &serde_json::from_value(json!({ "metadata": { "name": name } }))?).await?;
+    namespaces
+        .create(&PostParams::default(), &serde_json::from_value(json!({ "metadata": { "name": name } }))?)
+        .await?;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &name);
     let outcome = measure(&maps).await;
     namespaces.delete(&name, &DeleteParams::default()).await?;
@@ -56,7 +58,10 @@ async fn measure(maps: &Api<ConfigMap>) -> Result<Vec<String>, Error> {
     for worker in futures::future::join_all(workers).await {
         worker??;
     }
-    lines.push(format!("creates: {:.0} a second, {IN_FLIGHT} in flight", OBJECTS as f64 / started.elapsed().as_secs_f64()));
+    lines.push(format!(
+        "creates: {:.0} a second, {IN_FLIGHT} in flight",
+        OBJECTS as f64 / started.elapsed().as_secs_f64()
+    ));
 
     let mut times = Vec::new();
     for _ in 0..5 {
@@ -69,7 +74,11 @@ async fn measure(maps: &Api<ConfigMap>) -> Result<Vec<String>, Error> {
         assert!(all.items.len() >= OBJECTS && count >= OBJECTS);
     }
     times.sort();
-    lines.push(format!("list of {OBJECTS}: {:.0} ms, their metadata {:.0} ms (median of 5, decoded)", ms(times[2].0), ms(times[2].1)));
+    lines.push(format!(
+        "list of {OBJECTS}: {:.0} ms, their metadata {:.0} ms (median of 5, decoded)",
+        ms(times[2].0),
+        ms(times[2].1)
+    ));
 
     for watchers in [100, 1000] {
         lines.push(fan_out(maps, watchers).await?);
@@ -106,7 +115,9 @@ async fn fan_out(maps: &Api<ConfigMap>, watchers: usize) -> Result<String, Error
 }
 
 fn map(i: usize) -> Result<ConfigMap, serde_json::Error> {
-    serde_json::from_value(json!({ "metadata": { "name": format!("m-{i}") }, "data": { "value": "x".repeat(VALUE_BYTES) } }))
+    serde_json::from_value(
+        json!({ "metadata": { "name": format!("m-{i}") }, "data": { "value": "x".repeat(VALUE_BYTES) } }),
+    )
 }
 
 fn ms(time: Duration) -> f64 {

@@ -22,14 +22,14 @@ done
 IMAGE=$(kubectl get pods -n kube-system -o jsonpath='{.items[0].spec.containers[0].image}')
 for i in 1 2 3; do
     from=$(now)
-    kubectl run "one-$i" --image="$IMAGE" --image-pull-policy=IfNotPresent --command -- /bin/kminik shell -c 'cat /dev/zero | tail -n 1' >/dev/null
+    kubectl run "one-$i" --image="$IMAGE" --image-pull-policy=IfNotPresent --command -- /bin/kminik shell --builtin sleep 3600 >/dev/null
     kubectl wait --for=condition=Ready "pod/one-$i" --timeout=60s >/dev/null
     echo "kubectl run to Ready seen by kubectl wait, run $i: $(since "$from") ms"
 done
 kubectl get pods -o jsonpath='{range .items[*]}{.metadata.name}{" created "}{.metadata.creationTimestamp}{" ready "}{.status.conditions[?(@.type=="Ready")].lastTransitionTime}{"\n"}{end}'
 kubectl delete pods --all --grace-period=0 --force >/dev/null 2>&1
 
-kubectl create deployment many --image="$IMAGE" -- /bin/kminik shell -c 'cat /dev/zero | tail -n 1' >/dev/null
+kubectl create deployment many --image="$IMAGE" -- /bin/kminik shell --builtin sleep 3600 >/dev/null
 kubectl rollout status deployment/many --timeout=60s >/dev/null
 from=$(now)
 kubectl scale deployment/many --replicas=20 >/dev/null

@@ -135,19 +135,28 @@ pub fn current(path: &Path) -> String {
 pub fn state(path: &Path, name: &str, server: &str) -> State {
     let Ok(config) = load(path) else { return State::Misconfigured };
     let named = |list: &str| {
-        config.get(list).and_then(Value::as_sequence).and_then(|entries| {
-            entries.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name)).cloned()
-        })
+        config
+            .get(list)
+            .and_then(Value::as_sequence)
+            .and_then(|entries| entries.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name)).cloned())
     };
     let address = named("clusters").and_then(|c| c.get("cluster")?.get("server")?.as_str().map(str::to_owned));
-    if address.as_deref() == Some(server) && named("contexts").is_some() { State::Configured } else { State::Misconfigured }
+    if address.as_deref() == Some(server) && named("contexts").is_some() {
+        State::Configured
+    } else {
+        State::Misconfigured
+    }
 }
 
 fn load(path: &Path) -> Outcome<Mapping> {
     let broken = |detail: String| {
-        Failure::new(&HOST_KUBECONFIG_UPDATE, format!("the kubeconfig {} {detail}; it was left as it is", path.display()))
+        Failure::new(
+            &HOST_KUBECONFIG_UPDATE,
+            format!("the kubeconfig {} {detail}; it was left as it is", path.display()),
+        )
     };
-    let bytes = atomic_file::read_optional(path, LIMIT_BYTES).or_fail(&HOST_KUBECONFIG_UPDATE, "cannot read the kubeconfig")?;
+    let bytes =
+        atomic_file::read_optional(path, LIMIT_BYTES).or_fail(&HOST_KUBECONFIG_UPDATE, "cannot read the kubeconfig")?;
     let Some(bytes) = bytes.filter(|b| !b.iter().all(u8::is_ascii_whitespace)) else { return Ok(Mapping::new()) };
     match serde_yaml::from_slice(&bytes) {
         Ok(Value::Mapping(map)) => Ok(map),
@@ -193,7 +202,10 @@ fn put_named(config: &mut Mapping, list: &str, name: &str, key: &str, value: Map
         *entries = Value::Sequence(Vec::new());
     }
     let Value::Sequence(entries) = entries else {
-        return Err(Failure::new(&HOST_KUBECONFIG_UPDATE, format!("{list:?} in the kubeconfig is not a list; it was left as it is")));
+        return Err(Failure::new(
+            &HOST_KUBECONFIG_UPDATE,
+            format!("{list:?} in the kubeconfig is not a list; it was left as it is"),
+        ));
     };
     let mut entry = Mapping::new();
     entry.insert(key.into(), Value::Mapping(value));

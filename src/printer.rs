@@ -157,8 +157,11 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
         format!("{left}{}{right}", bars.join(middle))
     };
     let line = |cells: &[&str]| {
-        let padded: Vec<String> =
-            cells.iter().zip(&widths).map(|(cell, w)| format!(" {cell}{} ", " ".repeat(w - cell.chars().count()))).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, w)| format!(" {cell}{} ", " ".repeat(w - cell.chars().count())))
+            .collect();
         format!("│{}│", padded.join("│"))
     };
     let mut lines = vec![rule("┌", "┬", "┐"), line(headers), rule("├", "┼", "┤")];

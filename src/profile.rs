@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
 use crate::reason::{
-    Failure, GUEST_NOT_FOUND, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY, MK_PROFILE_NEWER,
-    OrFail, Outcome,
+    Failure, GUEST_NOT_FOUND, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY,
+    MK_PROFILE_NEWER, OrFail, Outcome,
 };
 
 /// The profile that is meant when none is named.
@@ -85,7 +85,8 @@ impl Profile {
     pub fn load_optional(home: &Home, name: &str) -> Outcome<Option<Self>> {
         check_name(name)?;
         let path = home.profile(name).join("config.json");
-        let Some(bytes) = atomic_file::read_optional(&path, LIMIT_BYTES).or_fail(&MK_PROFILE_BROKEN, "cannot read the profile")?
+        let Some(bytes) =
+            atomic_file::read_optional(&path, LIMIT_BYTES).or_fail(&MK_PROFILE_BROKEN, "cannot read the profile")?
         else {
             return Ok(None);
         };
@@ -140,8 +141,15 @@ impl Profile {
 
 /// What a command says when its cluster is missing.
 pub fn not_found(name: &str) -> Failure {
-    let failure = Failure::new(&GUEST_NOT_FOUND, format!("Profile \"{name}\" not found. Run \"kminik profile list\" to view all profiles."));
-    if name == DEFAULT { failure } else { failure.advise(format!("To start a cluster, run: \"kminik start -p {name}\"")) }
+    let failure = Failure::new(
+        &GUEST_NOT_FOUND,
+        format!("Profile \"{name}\" not found. Run \"kminik profile list\" to view all profiles."),
+    );
+    if name == DEFAULT {
+        failure
+    } else {
+        failure.advise(format!("To start a cluster, run: \"kminik start -p {name}\""))
+    }
 }
 
 /// Held by a command that changes a cluster; released when dropped (also by the death of the process).
@@ -165,7 +173,9 @@ impl Lock {
             Err(std::fs::TryLockError::WouldBlock) => {
                 Err(Failure::new(&MK_PROFILE_BUSY, format!("another kminik command is changing the cluster {name:?}")))
             }
-            Err(std::fs::TryLockError::Error(e)) => Err(Failure::because(&MK_PROFILE_BUSY, "cannot lock the profile", &e)),
+            Err(std::fs::TryLockError::Error(e)) => {
+                Err(Failure::because(&MK_PROFILE_BUSY, "cannot lock the profile", &e))
+            }
         }
     }
 }

@@ -13,7 +13,12 @@ pub struct Addon {
 
 /// Every addon there is.
 pub const TABLE: &[Addon] = &[
-    Addon { name: "coredns", default: true, manifests: include_str!("coredns/manifests.yaml"), deployments: &["coredns"] },
+    Addon {
+        name: "coredns",
+        default: true,
+        manifests: include_str!("coredns/manifests.yaml"),
+        deployments: &["coredns"],
+    },
     Addon {
         name: "storage-provisioner",
         default: true,

@@ -30,7 +30,11 @@ pub fn spawn(home: &Home, profile: &Profile) -> Outcome<()> {
         return Ok(());
     }
     let log_path = dir.join(LOG);
-    let log = OpenOptions::new().create(true).append(true).open(&log_path).or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
     home.give(&log_path)?;
     let errors = log.try_clone().or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
     let exe = std::env::current_exe().or_fail(&MK_INTERNAL, "cannot find the running binary")?;
@@ -67,7 +71,10 @@ pub async fn stop(dir: &Path) {
 /// A handle of a process that is readable once it has exited.
 pub fn exit_watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
     let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-    #[expect(deprecated, reason = "its unsafe successor needs what holds here: the owned descriptor lives as long as it is registered")]
+    #[expect(
+        deprecated,
+        reason = "its unsafe successor needs what holds here: the owned descriptor lives as long as it is registered"
+    )]
     AsyncFd::new(fd)
 }
 
@@ -84,8 +91,10 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
     let _ = rustix::process::setsid();
     let profile = Profile::load(&home, name)?;
     let Some(_lock) = take(&home.profile(name))? else { return Ok(()) };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail(&MK_INTERNAL, "cannot start the agent")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .or_fail(&MK_INTERNAL, "cannot start the agent")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())

@@ -31,7 +31,8 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     let profile = Profile::load(&context.home, &context.profile)?;
     let driver = drivers::of(&context.home, &profile)?;
     let running = driver.state(&profile.name).await? == MachineState::Running;
-    let mut command: Vec<String> = [node_image::BINARY, "node-logs", "--length", &args.length.to_string()].map(Into::into).into();
+    let mut command: Vec<String> =
+        [node_image::BINARY, "node-logs", "--length", &args.length.to_string()].map(Into::into).into();
     if let Some(component) = &args.component {
         command.extend(["--component".to_owned(), component.clone()]);
     }

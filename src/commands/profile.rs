@@ -72,8 +72,17 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             return Err(Failure::new(&MK_USAGE_NO_PROFILE, "No kminik profile was found."));
         }
         Format::Table => {
-            let headers =
-                ["PROFILE", "DRIVER", "RUNTIME", "IP", "VERSION", "STATUS", "NODES", "ACTIVE PROFILE", "ACTIVE KUBECONTEXT"];
+            let headers = [
+                "PROFILE",
+                "DRIVER",
+                "RUNTIME",
+                "IP",
+                "VERSION",
+                "STATUS",
+                "NODES",
+                "ACTIVE PROFILE",
+                "ACTIVE KUBECONTEXT",
+            ];
             printer.data(&table(&headers, &rows));
             for broken in &invalid {
                 printer.warning(&format!("profile {} is broken: {}", broken["Name"], broken["Error"]));

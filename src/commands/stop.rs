@@ -33,6 +33,10 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         ops::stop::run(&context.home, name, args.keep_context_active, printer).await?;
         stopped += 1;
     }
-    printer.step(crate::printer::STOP, "Done", &format!("{stopped} node{} stopped.", if stopped == 1 { "" } else { "s" }));
+    printer.step(
+        crate::printer::STOP,
+        "Done",
+        &format!("{stopped} node{} stopped.", if stopped == 1 { "" } else { "s" }),
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -47,7 +47,12 @@ impl Health {
         Self { installed: true, healthy: true, problem: None }
     }
 
-    pub fn bad(installed: bool, reason: &'static crate::reason::Reason, why: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub fn bad(
+        installed: bool,
+        reason: &'static crate::reason::Reason,
+        why: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
         Self { installed, healthy: false, problem: Some((reason, why.into(), advice.into())) }
     }
 
@@ -131,7 +136,13 @@ pub trait Driver: Send + Sync {
     /// Chooses the network; makes nothing.
     async fn place(&self, name: &str, taken: &[String]) -> Outcome<Placement>;
     /// Makes the machine, stopped, with `files` in its data directory (replacing older ones).
-    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile], printer: &Printer) -> Outcome<()>;
+    async fn create(
+        &self,
+        profile: &Profile,
+        userland: &Userland,
+        files: &[NodeFile],
+        printer: &Printer,
+    ) -> Outcome<()>;
     async fn start(&self, profile: &Profile) -> Outcome<()>;
     /// Asks nicely, then kills after the bound.
     async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()>;

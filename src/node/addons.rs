@@ -64,9 +64,12 @@ impl AddonManager {
             None => Api::all_with(self.client.clone(), &resource),
         };
         let parameters = PatchParams::apply(MANAGER).force();
-        api.patch(&name, &parameters, &Patch::Apply(&object))
-            .await
-            .map_err(|source| AddonError::Apply { addon, kind: kind.kind, name, source })?;
+        api.patch(&name, &parameters, &Patch::Apply(&object)).await.map_err(|source| AddonError::Apply {
+            addon,
+            kind: kind.kind,
+            name,
+            source,
+        })?;
         Ok(())
     }
 }

@@ -35,7 +35,12 @@ const PODS_CGROUP: &str = "/pods";
 
 /// Starts everything; returns when containers that run have been adopted.
 pub async fn start(
-    data: &Path, config: &NodeConfig, identities: &Identities, plane: &ControlPlane, supervisor: &Supervisor, threads: &Handle,
+    data: &Path,
+    config: &NodeConfig,
+    identities: &Identities,
+    plane: &ControlPlane,
+    supervisor: &Supervisor,
+    threads: &Handle,
 ) -> Result<(), NodeError> {
     let user = format!("system:node:{}", config.node_name);
     let client = plane.client(&user, &["system:nodes"]);
@@ -59,7 +64,8 @@ pub async fn start(
     let runtime = making.await.map_err(|error| NodeError::Images(error.to_string()))??;
     let (layer, root) = image::ensure(&data.join("node-image")).map_err(NodeError::Image)?;
     runtime.adopt_layer(&layer, &root)?;
-    let store = ImageStore::open(&data.join("images"), config.images.clone()).map_err(|error| NodeError::Images(chain(&error)))?;
+    let store = ImageStore::open(&data.join("images"), config.images.clone())
+        .map_err(|error| NodeError::Images(chain(&error)))?;
     let images: Arc<dyn ImageService> = Arc::new(image::WithBuiltIn::new(StoredImages::new(store.clone()), layer));
 
     let kubelet = Kubelet::new(kubelet_config(config, client.clone()), runtime as Arc<dyn Runtime>, images);
@@ -76,7 +82,11 @@ pub async fn start(
     supervisor.start_on(threads, kubelet);
 
     threads.spawn(keep_range(kubelet_range, range_sender, range_file));
-    threads.spawn(label(plane.client("kminik:node-labels", &["system:masters"]), config.node_name.clone(), config.profile.clone()));
+    threads.spawn(label(
+        plane.client("kminik:node-labels", &["system:masters"]),
+        config.node_name.clone(),
+        config.profile.clone(),
+    ));
 
     let proxy = plane.client("system:kube-proxy", &[]);
     let proxy_config = ServiceProxyConfig { node_name: config.node_name.clone(), cluster_cidr };
@@ -112,7 +122,11 @@ fn kubelet_config(config: &NodeConfig, client: kube::Client) -> KubeletConfig {
 }
 
 /// Passes the node's pod range on, and remembers it for the next start.
-async fn keep_range(mut own: watch::Receiver<Option<String>>, range: watch::Sender<Option<Ipv4Net>>, file: std::path::PathBuf) {
+async fn keep_range(
+    mut own: watch::Receiver<Option<String>>,
+    range: watch::Sender<Option<Ipv4Net>>,
+    file: std::path::PathBuf,
+) {
     while let Ok(known) = own.wait_for(Option::is_some).await.map(|range| range.clone()) {
         if let Some(new) = known.and_then(|text| text.parse().ok())
             && range.send_if_modified(|old| old.replace(new) != Some(new))

@@ -34,7 +34,10 @@ pub struct ControlPlane {
 
 /// Opens the store and serves; returns when connections are accepted.
 pub async fn start(
-    data: &Path, config: &NodeConfig, identities: &Identities, runtime: &Runtime,
+    data: &Path,
+    config: &NodeConfig,
+    identities: &Identities,
+    runtime: &Runtime,
 ) -> Result<ControlPlane, NodeError> {
     let store = Arc::new(EmbeddedStore::open(&data.join("store/store.redb"), Options::default())?);
     let pair = |identity: &Identity| CertificateAndKey {
@@ -72,7 +75,13 @@ impl ControlPlane {
     }
 
     /// Controllers, scheduler and addons.
-    pub fn start_controllers(&self, config: &NodeConfig, identities: &Identities, supervisor: &Supervisor, runtime: &Handle) {
+    pub fn start_controllers(
+        &self,
+        config: &NodeConfig,
+        identities: &Identities,
+        supervisor: &Supervisor,
+        runtime: &Handle,
+    ) {
         let _context = runtime.enter();
         let api = self.api.clone();
         let client_for = move |user: &str| {
@@ -92,7 +101,10 @@ impl ControlPlane {
         let addons = AddonManager {
             client: self.client("kminik:addon-manager", &["system:masters"]),
             enabled: config.addons.clone(),
-            values: Values { cluster_dns: config.cluster_dns.to_string(), cluster_domain: config.cluster_domain.clone() },
+            values: Values {
+                cluster_dns: config.cluster_dns.to_string(),
+                cluster_domain: config.cluster_domain.clone(),
+            },
         };
         supervisor.start_on(runtime, Arc::new(addons));
     }

@@ -57,7 +57,9 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
     let node = IpAddr::V4(config.node_address);
     let api_service = first_service_address(&config.service_cidr);
     let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
-    let api_names = names.into_iter().chain([format!("kubernetes.default.svc.{}", config.cluster_domain), config.node_name.clone()]);
+    let api_names = names
+        .into_iter()
+        .chain([format!("kubernetes.default.svc.{}", config.cluster_domain), config.node_name.clone()]);
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
     let issue = |name: &'static str, subject: Subject, usage: Usage| -> Result<Identity, IdentityError> {
         let (cert, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
@@ -68,7 +70,9 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         if same && is_fresh(&cert) && key.exists() {
             return Ok(Identity { cert_pem: read(&format!("{name}.crt"))?, key_pem: read(&format!("{name}.key"))? });
         }
-        let identity = authority.issue(&subject, &usage, VALIDITY).map_err(|source| IdentityError::Issue { what: name, source })?;
+        let identity = authority
+            .issue(&subject, &usage, VALIDITY)
+            .map_err(|source| IdentityError::Issue { what: name, source })?;
         atomic_file::write(&key, identity.key_pem.as_bytes(), SECRET)?;
         atomic_file::write(&cert, identity.cert_pem.as_bytes(), PUBLIC)?;
         atomic_file::write(&marker, wanted.as_bytes(), PUBLIC)?;
@@ -77,12 +81,18 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
     let api = issue(
         "apiserver",
         Subject::new("kube-apiserver", None),
-        Usage::Server { names: api_names.collect(), addresses: [node, IpAddr::V4(api_service)].into_iter().chain(loopback).collect() },
+        Usage::Server {
+            names: api_names.collect(),
+            addresses: [node, IpAddr::V4(api_service)].into_iter().chain(loopback).collect(),
+        },
     )?;
     let kubelet = issue(
         "kubelet",
         Subject::new(&format!("system:node:{}", config.node_name), Some("system:nodes")),
-        Usage::Both { names: vec![config.node_name.clone(), "localhost".into()], addresses: [node].into_iter().chain(loopback).collect() },
+        Usage::Both {
+            names: vec![config.node_name.clone(), "localhost".into()],
+            addresses: [node].into_iter().chain(loopback).collect(),
+        },
     )?;
     let kubelet_client = issue(
         "apiserver-kubelet-client",
@@ -94,6 +104,7 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
 
 /// The API's own service address: the first host of the services' network.
 fn first_service_address(cidr: &str) -> Ipv4Addr {
-    let network = cidr.split('/').next().and_then(|a| a.parse::<Ipv4Addr>().ok()).unwrap_or(Ipv4Addr::new(10, 96, 0, 0));
+    let network =
+        cidr.split('/').next().and_then(|a| a.parse::<Ipv4Addr>().ok()).unwrap_or(Ipv4Addr::new(10, 96, 0, 0));
     Ipv4Addr::from(u32::from(network) + 1)
 }

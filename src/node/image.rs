@@ -77,7 +77,9 @@ impl ImageService for WithBuiltIn {
 
     async fn remove(&self, reference: &str) -> Result<(), ImageError> {
         if self.is_ours(reference) {
-            return Err(ImageError::Storage { detail: format!("{reference} is part of the node and cannot be removed") });
+            return Err(ImageError::Storage {
+                detail: format!("{reference} is part of the node and cannot be removed"),
+            });
         }
         self.inner.remove(reference).await
     }
@@ -86,7 +88,11 @@ impl ImageService for WithBuiltIn {
         self.inner.import(archive).await
     }
 
-    async fn export(&self, references: &[String], archive: Box<dyn AsyncWrite + Send + Unpin>) -> Result<(), ImageError> {
+    async fn export(
+        &self,
+        references: &[String],
+        archive: Box<dyn AsyncWrite + Send + Unpin>,
+    ) -> Result<(), ImageError> {
         self.inner.export(references, archive).await
     }
 

@@ -35,10 +35,12 @@ pub enum LogsError {
 pub fn print(component: Option<&str>, length: usize, follow: bool, out: &mut impl Write) -> Result<(), LogsError> {
     let target = match component {
         None => None,
-        Some(name) => Some(COMPONENTS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target).ok_or_else(|| {
-            let known: Vec<&str> = COMPONENTS.iter().map(|(known, _)| *known).collect();
-            LogsError::Unknown { name: name.to_owned(), known: known.join(", ") }
-        })?),
+        Some(name) => {
+            Some(COMPONENTS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target).ok_or_else(|| {
+                let known: Vec<&str> = COMPONENTS.iter().map(|(known, _)| *known).collect();
+                LogsError::Unknown { name: name.to_owned(), known: known.join(", ") }
+            })?)
+        }
     };
     let wanted = |line: &str| target.is_none_or(|target| line.contains(&format!(" {target}")));
     let mut file = File::open(file()).map_err(LogsError::Read)?;

@@ -90,7 +90,10 @@ fn run(data: &Path) -> Result<(), NodeError> {
     let config = NodeConfig::load(data).map_err(NodeError::Config)?;
     let identities = identity::ensure(&data.join("pki"), &config)?;
     let (api, node, control) = (threads("api", 2)?, threads("node", 2)?, threads("control", 1)?);
-    let main = Builder::new_current_thread().enable_all().build().map_err(|source| NodeError::Threads { name: "main", source })?;
+    let main = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| NodeError::Threads { name: "main", source })?;
     main.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
         let plane = control::start(data, &config, &identities, &api).await?;

@@ -32,7 +32,8 @@ impl LatePodNetwork {
                 let mut range = self.range.clone();
                 let known = tokio::time::timeout(WAIT, range.wait_for(Option::is_some)).await;
                 let pod_cidr = known.ok().and_then(Result::ok).and_then(|range| *range);
-                let pod_cidr = pod_cidr.ok_or_else(|| NetworkError { message: "the node has no pod range yet".into() })?;
+                let pod_cidr =
+                    pod_cidr.ok_or_else(|| NetworkError { message: "the node has no pod range yet".into() })?;
                 let config = PodNetworkConfig {
                     pod_cidr,
                     cluster_cidr: self.cluster_cidr,

@@ -95,7 +95,8 @@ impl Shell {
                 }
                 "cd" => {
                     let target = arguments.first().copied().unwrap_or("/root");
-                    return std::env::set_current_dir(target).map_or_else(|e| fail(&format!("cd: {target}: {e}")), |()| 0);
+                    return std::env::set_current_dir(target)
+                        .map_or_else(|e| fail(&format!("cd: {target}: {e}")), |()| 0);
                 }
                 _ => {}
             }

@@ -13,8 +13,11 @@ use crate::reason::{Failure, HOST_PURGE, MK_USAGE, OrFail, Outcome};
 pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Printer) -> Outcome<()> {
     let known = Profile::names(home);
     if purge && !all && known.iter().any(|k| k != name) {
-        return Err(Failure::new(&MK_USAGE, "there is more than one cluster; --purge would leave the others without their files")
-            .advise("Run: kminik delete --all --purge"));
+        return Err(Failure::new(
+            &MK_USAGE,
+            "there is more than one cluster; --purge would leave the others without their files",
+        )
+        .advise("Run: kminik delete --all --purge"));
     }
     let names = if all { everything(home, known).await } else { vec![name.to_owned()] };
     for name in &names {

@@ -11,11 +11,11 @@ use tokio_util::io::ReaderStream;
 use super::client;
 use crate::home::Home;
 use crate::profile::Profile;
-use crate::terminal;
 use crate::reason::{
-    Failure, GUEST_IMAGE_LIST, GUEST_IMAGE_LOAD, GUEST_IMAGE_PULL, GUEST_IMAGE_REMOVE, HOST_PATH_MISSING, K8S_NOT_RESPONDING,
-    MK_INTERNAL, OrFail, Outcome, Reason,
+    Failure, GUEST_IMAGE_LIST, GUEST_IMAGE_LOAD, GUEST_IMAGE_PULL, GUEST_IMAGE_REMOVE, HOST_PATH_MISSING,
+    K8S_NOT_RESPONDING, MK_INTERNAL, OrFail, Outcome, Reason,
 };
+use crate::terminal;
 
 /// minikube's shape of a listed image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -147,7 +147,13 @@ pub fn human_size(bytes: &str) -> String {
     let mut size = bytes.parse::<f64>().unwrap_or(0.0);
     for unit in ["B", "kB", "MB", "GB"] {
         if size < 1000.0 {
-            let digits = if size >= 100.0 || unit == "B" { 0 } else if size >= 10.0 { 1 } else { 2 };
+            let digits = if size >= 100.0 || unit == "B" {
+                0
+            } else if size >= 10.0 {
+                1
+            } else {
+                2
+            };
             return format!("{size:.digits$}{unit}");
         }
         size /= 1000.0;

@@ -18,7 +18,8 @@ use crate::reason::{MK_INTERNAL, OrFail, Outcome};
 /// Where the binary lies in a node, whatever its userland.
 pub const BINARY: &str = "/bin/kminik";
 
-pub const DIRECTORIES: &[&str] = &["bin", "etc/ssl/certs", "proc", "sys", "dev", "run", "tmp", "var", "root", "usr/bin", "lib/modules"];
+pub const DIRECTORIES: &[&str] =
+    &["bin", "etc/ssl/certs", "proc", "sys", "dev", "run", "tmp", "var", "root", "usr/bin", "lib/modules"];
 
 /// The text files of the image.
 pub fn files() -> Vec<(&'static str, String)> {

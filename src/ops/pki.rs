@@ -24,9 +24,11 @@ const SHARED: &[(&str, u32)] = &[("ca.crt", PUBLIC), ("ca.key", SECRET), ("sa.ke
 pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
     let dir = profile.pki_dir(home);
     let authority = if dir.join("ca.key").exists() {
-        Authority::from_pem(&read(&dir, "ca.crt")?, &read(&dir, "ca.key")?).or_fail(&MK_PROFILE_BROKEN, "the cluster's authority cannot be used")?
+        Authority::from_pem(&read(&dir, "ca.crt")?, &read(&dir, "ca.key")?)
+            .or_fail(&MK_PROFILE_BROKEN, "the cluster's authority cannot be used")?
     } else {
-        let authority = Authority::generate("kminikCA", 10 * YEAR).or_fail(&MK_INTERNAL, "cannot make the cluster's authority")?;
+        let authority =
+            Authority::generate("kminikCA", 10 * YEAR).or_fail(&MK_INTERNAL, "cannot make the cluster's authority")?;
         let (private, public) = generate_key().or_fail(&MK_INTERNAL, "cannot make a key")?;
         home.write(&dir.join("sa.pub"), public.as_bytes(), PUBLIC)?;
         home.write(&dir.join("sa.key"), private.as_bytes(), SECRET)?;

@@ -92,7 +92,11 @@ pub async fn get(home: &Home, profile: &Profile) -> Outcome<Status> {
     }
     let client = client::connect(home, profile).await?;
     status.apiserver = if client::is_ready(&client).await { Word::Running } else { Word::Stopped };
-    status.kubelet = if status.apiserver == Word::Running && is_node_ready(client, profile).await { Word::Running } else { Word::Stopped };
+    status.kubelet = if status.apiserver == Word::Running && is_node_ready(client, profile).await {
+        Word::Running
+    } else {
+        Word::Stopped
+    };
     Ok(status)
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::reason::{Failure, MK_USAGE, Outcome, RSRC_INSUFFICIENT_CORES, RSRC_INSUFFICIENT_REQ_MEMORY, RSRC_INSUFFICIENT_SYS_MEMORY};
+use crate::reason::{
+    Failure, MK_USAGE, Outcome, RSRC_INSUFFICIENT_CORES, RSRC_INSUFFICIENT_REQ_MEMORY, RSRC_INSUFFICIENT_SYS_MEMORY,
+};
 
 /// The least memory a node works with, MiB.
 const LEAST_MEMORY_MIB: u64 = 256;
@@ -14,7 +16,9 @@ pub fn cpus(text: &str) -> Outcome<u32> {
         "max" => Ok(available),
         "no-limit" => Ok(0),
         _ => match text.parse::<u32>() {
-            Ok(0) | Err(_) => Err(Failure::new(&MK_USAGE, format!("--cpus={text} is not a number of cores, max or no-limit"))),
+            Ok(0) | Err(_) => {
+                Err(Failure::new(&MK_USAGE, format!("--cpus={text} is not a number of cores, max or no-limit")))
+            }
             Ok(n) if n > available => Err(Failure::new(
                 &RSRC_INSUFFICIENT_CORES,
                 format!("{n} cores were asked for, this machine has {available}"),
@@ -67,7 +71,8 @@ fn parse_mib(text: &str) -> Option<u64> {
 /// Of the machine, 0 if it cannot be told.
 pub fn total_memory_mib() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    let kib =
+        text.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) >> 10
 }
 

@@ -58,7 +58,8 @@ fn dependencies() {
 
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut pending: Vec<PathBuf> = ["src", "crates", "tests", "xtask", "benches"].iter().map(|d| root().join(d)).collect();
+    let mut pending: Vec<PathBuf> =
+        ["src", "crates", "tests", "xtask", "benches"].iter().map(|d| root().join(d)).collect();
     while let Some(dir) = pending.pop() {
         for entry in std::fs::read_dir(dir).into_iter().flatten() {
             let path = entry.unwrap().path();

@@ -40,8 +40,13 @@ fn bad_input() {
 fn users_line() {
     let cluster = Cluster::prepare("line");
     let line = [
-        "start", "--no-vtx-check", "--vm-driver=docker", "--base-image=anjone/kicbase", "--image-mirror-country=cn",
-        "--registry-mirror=https://mirror.example", "--kubernetes-version=v1.23.8",
+        "start",
+        "--no-vtx-check",
+        "--vm-driver=docker",
+        "--base-image=anjone/kicbase",
+        "--image-mirror-country=cn",
+        "--registry-mirror=https://mirror.example",
+        "--kubernetes-version=v1.23.8",
     ];
     let told = cluster.kminik(&line).fails(106);
     assert!(told.contains("--no-vtx-check has no meaning here"), "{told}");

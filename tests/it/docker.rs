@@ -16,7 +16,8 @@ impl Engine {
         if answers() {
             return Self(None);
         }
-        let child = Command::new("dockerd").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("dockerd is installed");
+        let child =
+            Command::new("dockerd").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("dockerd is installed");
         let engine = Self(Some(child));
         eventually("the engine to answer", || answers().then_some(()));
         engine
@@ -64,7 +65,9 @@ fn whole_life() {
     eventually("nginx on localhost", || answer().contains("nginx works").then_some(()));
     assert!(cluster.kubectl(&["exec", "web", "--", "cat", "/www/index.html"]).ok().contains("nginx works"));
     assert!(cluster.kminik(&["ssh", "echo", "inside"]).ok().contains("inside"));
-    let server = |cluster: &Cluster| cluster.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok();
+    let server = |cluster: &Cluster| {
+        cluster.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok()
+    };
     let url = server(&cluster);
     cluster.kminik(&["stop"]).ok();
     cluster.start_again(&["--driver=docker"]).ok();

@@ -21,7 +21,12 @@ fn commands() {
     let table = cluster.kminik(&["image", "ls", "--format", "table"]).ok();
     assert!(table.contains("│ docker.io/library/busybox") && table.contains("Image ID"), "{table}");
     let json: Value = serde_json::from_str(&cluster.kminik(&["image", "ls", "--format", "json"]).ok()).unwrap();
-    assert!(json.as_array().unwrap().iter().all(|i| i["id"].is_string() && i["size"].is_string() && i["repoTags"].is_array()));
+    assert!(
+        json.as_array()
+            .unwrap()
+            .iter()
+            .all(|i| i["id"].is_string() && i["size"].is_string() && i["repoTags"].is_array())
+    );
     assert!(cluster.kminik(&["image", "ls", "--format", "yaml"]).ok().contains("repoTags:"));
     cluster.kminik(&["image", "tag", "busybox:latest", "example.com/mine:1"]).ok();
     let dir = tempfile::tempdir().unwrap();

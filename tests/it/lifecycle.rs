@@ -59,13 +59,17 @@ fn stop_start() {
     cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]).ok();
     cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     let (before, ip) = (uids(&cluster), cluster.kminik(&["ip"]).ok());
-    let certificate = std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap();
+    let certificate =
+        std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap();
     cluster.kminik(&["stop"]).ok();
     assert_eq!(cluster.kminik(&["status"]).code & 3, 3);
     assert!(cluster.kminik(&["profile", "list"]).ok().contains("Stopped"));
     cluster.start_again(&[]).ok();
     assert_eq!(cluster.kminik(&["ip"]).ok(), ip);
-    assert_eq!(std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap(), certificate);
+    assert_eq!(
+        std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap(),
+        certificate
+    );
     assert!(before.is_subset(&uids(&cluster)), "every object is there");
     cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]).ok();
     let log = eventually("the stateful pod", || {
@@ -97,7 +101,10 @@ fn kill_node() {
     std::thread::sleep(std::time::Duration::from_secs(1));
     let text = cluster.kubectl(&["logs", "count"]).ok();
     let numbers: Vec<u64> = text.lines().map(|l| l.parse().unwrap()).collect();
-    assert!(numbers.len() > 20 && numbers.iter().enumerate().all(|(i, n)| i as u64 == *n), "no line is lost or doubled");
+    assert!(
+        numbers.len() > 20 && numbers.iter().enumerate().all(|(i, n)| i as u64 == *n),
+        "no line is lost or doubled"
+    );
 }
 
 fn kill_init() {
@@ -105,7 +112,13 @@ fn kill_init() {
     cluster.load(&busybox());
     cluster.kubectl(&["create", "deployment", "d", "--image=busybox:latest", "--", "sleep", "3600"]).ok();
     cluster
-        .kubectl(&["patch", "deployment", "d", "-p", r#"{"spec":{"template":{"spec":{"containers":[{"name":"busybox","imagePullPolicy":"IfNotPresent"}]}}}}"#])
+        .kubectl(&[
+            "patch",
+            "deployment",
+            "d",
+            "-p",
+            r#"{"spec":{"template":{"spec":{"containers":[{"name":"busybox","imagePullPolicy":"IfNotPresent"}]}}}}"#,
+        ])
         .ok();
     cluster.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
     for i in 0..20 {
@@ -119,7 +132,10 @@ fn kill_init() {
     eventually("one pod that runs", || {
         let pods = json(&cluster, &["get", "pods", "-l", "app=d"]);
         let pods = pods["items"].as_array()?;
-        (pods.len() == 1 && pods[0]["status"]["phase"] == "Running" && pods[0]["status"]["containerStatuses"][0]["ready"] == true).then_some(())
+        (pods.len() == 1
+            && pods[0]["status"]["phase"] == "Running"
+            && pods[0]["status"]["containerStatuses"][0]["ready"] == true)
+            .then_some(())
     });
 }
 
@@ -137,13 +153,24 @@ struct Host {
 fn host(profile: &str) -> Host {
     let mine = |name: &String| name.contains(profile);
     let list = |path: &str| -> BTreeSet<String> {
-        std::fs::read_dir(path).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok()).collect()
+        std::fs::read_dir(path)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect()
     };
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let cgroups = run(&mut command("find", &["/sys/fs/cgroup", "-type", "d", "-path", &format!("*kminik/{profile}*")]), None).stdout;
+    let cgroups =
+        run(&mut command("find", &["/sys/fs/cgroup", "-type", "d", "-path", &format!("*kminik/{profile}*")]), None)
+            .stdout;
     let rules = run(&mut command("nft", &["list", "ruleset"]), None).stdout;
     Host {
-        links: list("/sys/class/net").into_iter().filter(|l| l.starts_with("km")).filter(|l| linked_to(l, profile)).collect(),
+        links: list("/sys/class/net")
+            .into_iter()
+            .filter(|l| l.starts_with("km"))
+            .filter(|l| linked_to(l, profile))
+            .collect(),
         mounts: mounts.lines().map(str::to_owned).filter(mine).collect(),
         cgroups: cgroups.lines().map(str::to_owned).collect(),
         rules: rules.lines().filter(|l| l.contains(profile)).collect::<Vec<_>>().join("\n"),
@@ -164,7 +191,10 @@ fn delete_leaves_nothing() {
     assert_ne!(host(&cluster.profile), before, "the comparison sees a running cluster");
     cluster.kminik(&["delete", "--all", "--purge"]).ok();
     let after = host(&cluster.profile);
-    assert_eq!((after.links, after.mounts, after.cgroups, after.rules, after.state), (before.links, before.mounts, before.cgroups, before.rules, before.state));
+    assert_eq!(
+        (after.links, after.mounts, after.cgroups, after.rules, after.state),
+        (before.links, before.mounts, before.cgroups, before.rules, before.state)
+    );
     assert!(!cluster.home().join("home").exists());
     let config = std::fs::read_to_string(cluster.kubeconfig()).unwrap_or_default();
     assert!(!config.contains(&cluster.profile), "{config}");
@@ -179,13 +209,17 @@ fn processes_of(cluster: &Cluster) -> Vec<String> {
 fn killed_start() {
     for after_ms in [20, 60, 120, 250, 500, 900] {
         let cluster = Cluster::prepare(&format!("killed{after_ms}"));
-        let mut child = cluster.command(&["start", "--driver=native"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut child =
+            cluster.command(&["start", "--driver=native"]).stderr(std::process::Stdio::null()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(after_ms));
         child.kill().unwrap();
         child.wait().unwrap();
         cluster.kminik(&["delete", "--all", "--purge"]).ok();
         let left = host(&cluster.profile);
-        assert!(left.mounts.is_empty() && left.cgroups.is_empty() && left.rules.is_empty() && left.state.is_empty(), "killed after {after_ms} ms: {left:?}");
+        assert!(
+            left.mounts.is_empty() && left.cgroups.is_empty() && left.rules.is_empty() && left.state.is_empty(),
+            "killed after {after_ms} ms: {left:?}"
+        );
         assert!(processes_of(&cluster).is_empty(), "killed after {after_ms} ms: {:?}", processes_of(&cluster));
     }
 }

@@ -81,7 +81,9 @@ spec:
     eventually("nginx on localhost:30080", || curl("http://localhost:30080").filter(|t| t.contains("nginx works")));
     eventually("nginx on 127.0.0.1:30080", || curl("http://127.0.0.1:30080").filter(|t| t.contains("nginx works")));
     let node = cluster.kminik(&["ip"]).ok();
-    eventually("nginx on the node's address", || curl(&format!("http://{}:30080", node.trim())).filter(|t| t.contains("nginx works")));
+    eventually("nginx on the node's address", || {
+        curl(&format!("http://{}:30080", node.trim())).filter(|t| t.contains("nginx works"))
+    });
     let address = get(cluster, &ns, &["svc", "nginx-service"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let urls = [
         format!("http://{address}"),
@@ -102,7 +104,11 @@ fn taken_port() {
     let ns = setup(cluster, "taken", &[service]);
     eventually("the event", || {
         let events = get(cluster, &ns, &["events"]);
-        events["items"].as_array()?.iter().any(|e| e["type"] == "Warning" && e["message"].as_str().is_some_and(|m| m.contains("30099"))).then_some(())
+        events["items"]
+            .as_array()?
+            .iter()
+            .any(|e| e["type"] == "Warning" && e["message"].as_str().is_some_and(|m| m.contains("30099")))
+            .then_some(())
     });
     eventually("the line in status", || cluster.kminik(&["status"]).stderr.contains("30099").then_some(()));
     drop(listener);
@@ -116,13 +122,22 @@ fn names() {
     cluster.kubectl(&["-n", &ns, "rollout", "status", "deployment/web", "--timeout=60s"]).ok();
     let pod = get(cluster, &ns, &["pods", "-l", "app=web"])["items"][0]["status"]["podIP"].as_str().unwrap().to_owned();
     let lookup = |name: &str| cluster.kubectl(&["-n", &ns, "exec", "client", "--", "nslookup", name]).stdout;
-    eventually("the API by name", || lookup("kubernetes.default.svc.cluster.local").contains("10.96.0.1").then_some(()));
-    eventually("the headless service", || lookup(&format!("headless.{ns}.svc.cluster.local")).contains(&pod).then_some(()));
-    eventually("the external name", || lookup(&format!("outside.{ns}.svc.cluster.local")).contains("10.96.0.1").then_some(()));
+    eventually("the API by name", || {
+        lookup("kubernetes.default.svc.cluster.local").contains("10.96.0.1").then_some(())
+    });
+    eventually("the headless service", || {
+        lookup(&format!("headless.{ns}.svc.cluster.local")).contains(&pod).then_some(())
+    });
+    eventually("the external name", || {
+        lookup(&format!("outside.{ns}.svc.cluster.local")).contains("10.96.0.1").then_some(())
+    });
     // A short name goes through the search list.
     eventually("a short name", || wget(cluster, &ns, "http://headless").filter(|t| t.contains("nginx works")));
     let config = cluster.kubectl(&["-n", &ns, "exec", "client", "--", "cat", "/etc/resolv.conf"]).ok();
-    assert!(config.contains("nameserver 10.96.0.10") && config.contains(&format!("{ns}.svc.cluster.local")), "{config}");
+    assert!(
+        config.contains("nameserver 10.96.0.10") && config.contains(&format!("{ns}.svc.cluster.local")),
+        "{config}"
+    );
     assert!(!config.contains("127.0.0."), "{config}");
 }
 
@@ -177,10 +192,15 @@ fn udp() {
     assert_eq!(ports, 2);
     // The cluster's own DNS has both: by UDP with nslookup, by TCP with a bare connection.
     eventually("DNS over UDP", || {
-        cluster.kubectl(&["-n", &ns, "exec", "client", "--", "nslookup", "kubernetes.default", "10.96.0.10"]).stdout.contains("10.96.0.1").then_some(())
+        cluster
+            .kubectl(&["-n", &ns, "exec", "client", "--", "nslookup", "kubernetes.default", "10.96.0.10"])
+            .stdout
+            .contains("10.96.0.1")
+            .then_some(())
     });
     eventually("DNS over TCP", || {
-        (cluster.kubectl(&["-n", &ns, "exec", "client", "--", "nc", "-z", "-w", "3", "10.96.0.10", "53"]).code == 0).then_some(())
+        (cluster.kubectl(&["-n", &ns, "exec", "client", "--", "nc", "-z", "-w", "3", "10.96.0.10", "53"]).code == 0)
+            .then_some(())
     });
 }
 

@@ -5,10 +5,8 @@ use serde_json::Value;
 use crate::Test;
 use crate::support::{Cluster, eventually, namespace, shared};
 
-pub const TESTS: &[Test] = &[
-    ("a_stateful_set_keeps_its_data", stateful_set),
-    ("a_claim_is_bound_and_its_directory_goes_with_it", claim),
-];
+pub const TESTS: &[Test] =
+    &[("a_stateful_set_keeps_its_data", stateful_set), ("a_claim_is_bound_and_its_directory_goes_with_it", claim)];
 
 pub const STATEFUL: &str = r#"
 apiVersion: apps/v1

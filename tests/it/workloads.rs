@@ -30,9 +30,12 @@ pub const TESTS: &[Test] = &[
 
 /// Every kubectl there is here, oldest first: those of the supported range, else the one on PATH.
 fn kubectls() -> Vec<PathBuf> {
-    let directories = std::env::var_os("KUBECTL_DIR").map(PathBuf::from).into_iter().chain(["/usr/lib/google-cloud-sdk/bin".into()]);
-    let found: Vec<PathBuf> =
-        directories.flat_map(|dir| (27..=33).map(move |minor| dir.join(format!("kubectl.1.{minor}")))).filter(|p| p.exists()).collect();
+    let directories =
+        std::env::var_os("KUBECTL_DIR").map(PathBuf::from).into_iter().chain(["/usr/lib/google-cloud-sdk/bin".into()]);
+    let found: Vec<PathBuf> = directories
+        .flat_map(|dir| (27..=33).map(move |minor| dir.join(format!("kubectl.1.{minor}"))))
+        .filter(|p| p.exists())
+        .collect();
     if found.is_empty() { vec!["kubectl".into()] } else { found }
 }
 
@@ -61,7 +64,10 @@ fn system() {
         let mut other = std::process::Command::new(&kubectl);
         other.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).args(["get", "nodes", "-o", "wide"]);
         let told = run(&mut other, None).ok();
-        assert!(told.contains(" Ready ") && told.contains("control-plane") && told.contains("v1.35"), "{kubectl:?}: {told}");
+        assert!(
+            told.contains(" Ready ") && told.contains("control-plane") && told.contains("v1.35"),
+            "{kubectl:?}: {told}"
+        );
         command.args(["get", "pods", "-A"]);
         let told = run(&mut command, None).ok();
         for pod in ["coredns", "storage-provisioner"] {
@@ -96,7 +102,9 @@ fn deployment() {
     kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
     kubectl(&["rollout", "undo", "deployment/nginx"]).ok();
     kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
-    assert!(!json(cluster, &["-n", &ns, "get", "deployment", "nginx"])["spec"]["template"].to_string().contains("\"A\""));
+    assert!(
+        !json(cluster, &["-n", &ns, "get", "deployment", "nginx"])["spec"]["template"].to_string().contains("\"A\"")
+    );
     kubectl(&["rollout", "restart", "deployment/nginx"]).ok();
     kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
     let told = kubectl(&["describe", "deployment", "nginx"]).ok();
@@ -136,8 +144,15 @@ fn logs() {
     let cluster = shared();
     let ns = namespace(cluster, "logs");
     let n = ["-n", &ns];
-    cluster.apply(&pod("talk", "for i in 1 2 3; do echo line $i; done; sleep 3600").replace("{name: talk,", &format!("{{name: talk, namespace: {ns},")));
-    cluster.apply(&pod("done", "echo last words; exit 7").replace("{name: done,", &format!("{{name: done, namespace: {ns},")).replace("spec: {term", "spec: {restartPolicy: Never, term"));
+    cluster.apply(
+        &pod("talk", "for i in 1 2 3; do echo line $i; done; sleep 3600")
+            .replace("{name: talk,", &format!("{{name: talk, namespace: {ns},")),
+    );
+    cluster.apply(
+        &pod("done", "echo last words; exit 7")
+            .replace("{name: done,", &format!("{{name: done, namespace: {ns},"))
+            .replace("spec: {term", "spec: {restartPolicy: Never, term"),
+    );
     ready(cluster, &ns, "pod/talk");
     assert_eq!(cluster.kubectl(&[&n[..], &["logs", "talk"]].concat()).ok(), "line 1\nline 2\nline 3\n");
     assert_eq!(cluster.kubectl(&[&n[..], &["logs", "talk", "--tail=1"]].concat()).ok(), "line 3\n");
@@ -150,7 +165,8 @@ fn logs() {
     eventually("the pod to fail", || {
         (json(cluster, &[&n[..], &["get", "pod", "done"]].concat())["status"]["phase"] == "Failed").then_some(())
     });
-    let state = json(cluster, &[&n[..], &["get", "pod", "done"]].concat())["status"]["containerStatuses"][0]["state"].clone();
+    let state =
+        json(cluster, &[&n[..], &["get", "pod", "done"]].concat())["status"]["containerStatuses"][0]["state"].clone();
     assert_eq!(state["terminated"]["exitCode"], 7, "{state}");
     assert_eq!(cluster.kubectl(&[&n[..], &["logs", "done"]].concat()).ok(), "last words\n");
 }
@@ -208,7 +224,10 @@ fn objects() {
     let diff = run(&mut cluster.kubectl_command(&["diff", "-f", "-"]), Some(changed.as_bytes()));
     assert_eq!(diff.code, 1, "{}", diff.stderr);
     assert!(diff.stdout.contains("+  a: \"2\""), "{}", diff.stdout);
-    let server = run(&mut cluster.kubectl_command(&["apply", "--server-side", "--force-conflicts", "-f", "-"]), Some(changed.as_bytes()));
+    let server = run(
+        &mut cluster.kubectl_command(&["apply", "--server-side", "--force-conflicts", "-f", "-"]),
+        Some(changed.as_bytes()),
+    );
     assert!(server.ok().contains("serverside-applied"));
     cluster.kubectl(&["-n", &ns, "label", "cm", "m", "x=y"]).ok();
     cluster.kubectl(&["-n", &ns, "annotate", "cm", "m", "note=well"]).ok();
@@ -236,7 +255,19 @@ fn run_expose() {
     assert!(n(&["describe", "pod", "web"]).ok().contains("Started"));
     eventually("the pod's events", || n(&["get", "events"]).ok().contains("Scheduled").then_some(()));
     eventually("the endpoints", || n(&["get", "endpointslices"]).ok().contains("10.244.").then_some(()));
-    let out = n(&["run", "once", "--image=busybox:latest", "--image-pull-policy=IfNotPresent", "--restart=Never", "-i", "--rm", "--", "wget", "-qO-", "http://web"]);
+    let out = n(&[
+        "run",
+        "once",
+        "--image=busybox:latest",
+        "--image-pull-policy=IfNotPresent",
+        "--restart=Never",
+        "-i",
+        "--rm",
+        "--",
+        "wget",
+        "-qO-",
+        "http://web",
+    ]);
     assert!(out.ok().contains("nginx works"));
 }
 
@@ -247,7 +278,8 @@ fn crash_loop() {
     eventually("the back-off", || {
         let status = json(cluster, &["-n", &ns, "get", "pod", "crash"])["status"]["containerStatuses"][0].clone();
         let waiting = status["state"]["waiting"]["reason"] == "CrashLoopBackOff";
-        (waiting && status["restartCount"].as_i64()? >= 1 && status["lastState"]["terminated"]["exitCode"] == 5).then_some(())
+        (waiting && status["restartCount"].as_i64()? >= 1 && status["lastState"]["terminated"]["exitCode"] == 5)
+            .then_some(())
     });
     cluster.apply(&format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: none, namespace: {ns}}}, spec: {{containers: [{{name: c, image: 'none.invalid/x:1'}}]}}}}"
@@ -370,7 +402,9 @@ fn out_of_memory() {
         .replace("spec: {term", "spec: {restartPolicy: Never, term");
     cluster.apply(&eater);
     eventually("the pod to be killed", || {
-        let state = json(cluster, &["-n", &ns, "get", "pod", "eater"])["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+        let state =
+            json(cluster, &["-n", &ns, "get", "pod", "eater"])["status"]["containerStatuses"][0]["state"]["terminated"]
+                .clone();
         (state["reason"] == "OOMKilled").then_some(())
     });
     cluster.kubectl(&["get", "--raw", "/readyz"]).ok();
@@ -392,7 +426,9 @@ fn security() {
         let phase = json(cluster, &["-n", &ns, "get", "pod", "p"])["status"]["phase"].clone();
         matches!(phase.as_str(), Some("Succeeded" | "Failed")).then(|| cluster.kubectl(&["-n", &ns, "logs", "p"]).ok())
     });
-    for wanted in ["1000\n2000\n", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "read-only", "no-mknod"] {
+    for wanted in
+        ["1000\n2000\n", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "read-only", "no-mknod"]
+    {
         assert!(told.contains(wanted), "{wanted:?} is not in {told}");
     }
 }

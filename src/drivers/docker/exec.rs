@@ -83,7 +83,9 @@ pub async fn collected(docker: &Docker, container: &str, args: &[&str]) -> Outco
     };
     let id = docker.create_exec(container, config).await.or_fail(&GUEST_EXEC, FAIL)?.id;
     let mut collected = NodeOutput { exit_code: 0, stdout: Vec::new(), stderr: Vec::new() };
-    if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&id, None).await.or_fail(&GUEST_EXEC, FAIL)? {
+    if let StartExecResults::Attached { mut output, .. } =
+        docker.start_exec(&id, None).await.or_fail(&GUEST_EXEC, FAIL)?
+    {
         while let Some(chunk) = output.next().await {
             let (into, message) = match chunk.or_fail(&GUEST_EXEC, FAIL)? {
                 LogOutput::StdErr { message } => (&mut collected.stderr, message),

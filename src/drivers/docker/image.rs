@@ -6,10 +6,10 @@ use std::io::Write;
 
 use bollard::Docker;
 use bollard::query_parameters::{ImportImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::found;

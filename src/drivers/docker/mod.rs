@@ -18,7 +18,8 @@ use bollard::errors::Error;
 use bollard::models::{ContainerStateStatusEnum, Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use futures::TryStreamExt;
 
@@ -27,8 +28,8 @@ use crate::home::Home;
 use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
-    DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_START, GUEST_STOP_TIMEOUT, HOST_PORT_IN_USE, IF_NETWORK,
-    IF_SUBNET, OrFail, Outcome,
+    DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_START, GUEST_STOP_TIMEOUT, HOST_PORT_IN_USE,
+    IF_NETWORK, IF_SUBNET, OrFail, Outcome,
 };
 
 /// On everything made; its value is the profile's name.
@@ -73,7 +74,12 @@ impl Driver for DockerDriver {
             Err(failure) => return Health::bad(false, &DRV_NOT_HEALTHY, failure.message, advice),
         };
         match tokio::time::timeout(PROBE, docker.info()).await {
-            Err(_) => Health::bad(true, &DRV_NOT_HEALTHY, format!("the Docker engine did not answer within {} s", PROBE.as_secs()), advice),
+            Err(_) => Health::bad(
+                true,
+                &DRV_NOT_HEALTHY,
+                format!("the Docker engine did not answer within {} s", PROBE.as_secs()),
+                advice,
+            ),
             Ok(Err(error)) => {
                 let text = kminik_base::component::chain(&error);
                 if text.contains("ermission denied") {
@@ -83,9 +89,12 @@ impl Driver for DockerDriver {
                     Health::bad(false, &DRV_NOT_HEALTHY, format!("no Docker engine answers: {text}"), advice)
                 }
             }
-            Ok(Ok(info)) if info.os_type.as_deref().is_some_and(|os| os != "linux") => {
-                Health::bad(true, &DRV_NOT_HEALTHY, "the Docker engine runs Windows containers", "Switch it to Linux containers.")
-            }
+            Ok(Ok(info)) if info.os_type.as_deref().is_some_and(|os| os != "linux") => Health::bad(
+                true,
+                &DRV_NOT_HEALTHY,
+                "the Docker engine runs Windows containers",
+                "Switch it to Linux containers.",
+            ),
             Ok(Ok(_)) => Health::good(),
         }
     }
@@ -101,7 +110,8 @@ impl Driver for DockerDriver {
         let subnet = kminik_net::hostnet::plan(&taken).await.or_fail(&IF_SUBNET, "no subnet is free")?;
         let gateway = kminik_net::hostnet::gateway(subnet);
         // Fixed for the profile's life, so that kubeconfigs stay right across restarts.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).or_fail(&HOST_PORT_IN_USE, "no port of loopback is free")?;
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).or_fail(&HOST_PORT_IN_USE, "no port of loopback is free")?;
         let api_port = listener.local_addr().or_fail(&HOST_PORT_IN_USE, "no port of loopback is free")?.port();
         Ok(Placement {
             subnet: subnet.to_string(),
@@ -112,12 +122,19 @@ impl Driver for DockerDriver {
         })
     }
 
-    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile], _printer: &Printer) -> Outcome<()> {
+    async fn create(
+        &self,
+        profile: &Profile,
+        userland: &Userland,
+        files: &[NodeFile],
+        _printer: &Printer,
+    ) -> Outcome<()> {
         let docker = connect()?;
         let name = object_name(&profile.name);
         let image = image::ensure(&docker, userland).await?;
         make_network(&docker, profile).await?;
-        let volume = VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels(&profile.name)), ..Default::default() };
+        let volume =
+            VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels(&profile.name)), ..Default::default() };
         docker.create_volume(volume).await.or_fail(&DRV_CREATE, "cannot make the node's volume")?;
         remove_container(&docker, &name).await?;
         let body = spec::container(profile, &image, &name, labels(&profile.name), true);
@@ -136,7 +153,11 @@ impl Driver for DockerDriver {
             return self.start_with_listed_capabilities(&docker, profile, &name).await;
         }
         if text.contains("port is already allocated") || text.contains("address already in use") {
-            return Err(Failure::because(&HOST_PORT_IN_USE, format_args!("port {} of the API is taken", profile.api_port), &error));
+            return Err(Failure::because(
+                &HOST_PORT_IN_USE,
+                format_args!("port {} of the API is taken", profile.api_port),
+                &error,
+            ));
         }
         Err(Failure::because(&GUEST_START, "cannot start the node's container", &error))
     }
@@ -154,7 +175,8 @@ impl Driver for DockerDriver {
         let name = object_name(name);
         remove_container(&docker, &name).await?;
         let options = RemoveVolumeOptionsBuilder::new().force(true).build();
-        found(docker.remove_volume(&name, Some(options)).await).or_fail(&GUEST_DELETION, "cannot remove the node's volume")?;
+        found(docker.remove_volume(&name, Some(options)).await)
+            .or_fail(&GUEST_DELETION, "cannot remove the node's volume")?;
         found(docker.remove_network(&name).await).or_fail(&GUEST_DELETION, "cannot remove the cluster's network")?;
         image::remove_unused(&docker).await
     }
@@ -200,15 +222,18 @@ impl Driver for DockerDriver {
     async fn machines(&self) -> Outcome<Vec<String>> {
         let filters = HashMap::from([("label", vec![LABEL])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers =
-            connect()?.list_containers(Some(options)).await.or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's containers")?;
+        let containers = connect()?
+            .list_containers(Some(options))
+            .await
+            .or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's containers")?;
         Ok(containers.into_iter().filter_map(|c| c.labels?.remove(LABEL)).collect())
     }
 }
 
 impl DockerDriver {
     async fn start_with_listed_capabilities(&self, docker: &Docker, profile: &Profile, name: &str) -> Outcome<()> {
-        let old = docker.inspect_container(name, None).await.or_fail(&GUEST_START, "cannot inspect the node's container")?;
+        let old =
+            docker.inspect_container(name, None).await.or_fail(&GUEST_START, "cannot inspect the node's container")?;
         let image = old.config.and_then(|c| c.image).unwrap_or_default();
         // The node's files are on the volume already.
         remove_container(docker, name).await?;
@@ -221,7 +246,8 @@ impl DockerDriver {
 
 async fn make_network(docker: &Docker, profile: &Profile) -> Outcome<()> {
     let name = object_name(&profile.name);
-    let existing = found(docker.inspect_network(&name, None).await).or_fail(&IF_NETWORK, "cannot inspect the network")?;
+    let existing =
+        found(docker.inspect_network(&name, None).await).or_fail(&IF_NETWORK, "cannot inspect the network")?;
     if existing.is_some() {
         return Ok(());
     }
@@ -244,7 +270,8 @@ async fn make_network(docker: &Docker, profile: &Profile) -> Outcome<()> {
 
 async fn remove_container(docker: &Docker, name: &str) -> Outcome<()> {
     let options = RemoveContainerOptionsBuilder::new().force(true).build();
-    found(docker.remove_container(name, Some(options)).await).or_fail(&GUEST_DELETION, "cannot remove the node's container")?;
+    found(docker.remove_container(name, Some(options)).await)
+        .or_fail(&GUEST_DELETION, "cannot remove the node's container")?;
     Ok(())
 }
 

@@ -25,8 +25,9 @@ use crate::ops::{delete::remove_tree, node_image};
 use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
-    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_NOT_RUNNING, GUEST_START, GUEST_STOP_TIMEOUT,
-    HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
+    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_NOT_RUNNING, GUEST_START,
+    GUEST_STOP_TIMEOUT, HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome,
+    RSRC_INSUFFICIENT_STORAGE,
 };
 
 /// Records of nodes; like what they describe they do not survive a reboot of the host.
@@ -48,7 +49,8 @@ impl Native {
     }
 
     fn open(&self, name: &str) -> Outcome<Option<NodeContainer>> {
-        NodeContainer::open(&state_dir(name), name).map_err(|e| node_failure(&GUEST_START, "cannot read the machine's record", &e))
+        NodeContainer::open(&state_dir(name), name)
+            .map_err(|e| node_failure(&GUEST_START, "cannot read the machine's record", &e))
     }
 
     fn running(&self, name: &str) -> Outcome<NodeContainer> {
@@ -118,12 +120,22 @@ impl Driver for Native {
         }
         for (path, what) in KERNEL {
             if !Path::new(path).exists() {
-                return Health::bad(true, &HOST_KERNEL_FEATURE, format!("this kernel lacks {what}"), "Use another kernel, or the docker driver elsewhere.");
+                return Health::bad(
+                    true,
+                    &HOST_KERNEL_FEATURE,
+                    format!("this kernel lacks {what}"),
+                    "Use another kernel, or the docker driver elsewhere.",
+                );
             }
         }
         let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
         if !filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
-            return Health::bad(true, &HOST_KERNEL_FEATURE, "this kernel has no overlayfs loaded", "Run: modprobe overlay");
+            return Health::bad(
+                true,
+                &HOST_KERNEL_FEATURE,
+                "this kernel has no overlayfs loaded",
+                "Run: modprobe overlay",
+            );
         }
         Health::good()
     }
@@ -133,14 +145,27 @@ impl Driver for Native {
         let subnet = hostnet::plan(&taken).await.map_err(|e| network_failure(&e))?;
         let gateway = hostnet::gateway(subnet);
         let node_address = Ipv4Addr::from(u32::from(gateway) + 1);
-        Ok(Placement { subnet: subnet.to_string(), gateway, node_address, api_host: node_address.to_string(), api_port: 8443 })
+        Ok(Placement {
+            subnet: subnet.to_string(),
+            gateway,
+            node_address,
+            api_host: node_address.to_string(),
+            api_port: 8443,
+        })
     }
 
-    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile], _printer: &Printer) -> Outcome<()> {
+    async fn create(
+        &self,
+        profile: &Profile,
+        userland: &Userland,
+        files: &[NodeFile],
+        _printer: &Printer,
+    ) -> Outcome<()> {
         let dir = self.dir(&profile.name);
         self.home.make_dir(&dir)?;
         // Volumes and secrets of the cluster are in it.
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).or_fail(&DRV_CREATE, "cannot protect the node's data")?;
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
+            .or_fail(&DRV_CREATE, "cannot protect the node's data")?;
         let data = dir.join("data");
         write_files(&data, files)?;
         // A record that is there is of a node that ended without `stop`: it is made anew.
@@ -158,13 +183,15 @@ impl Driver for Native {
             mounts: Vec::new(),
             console_log: dir.join(CONSOLE),
         };
-        let node = NodeContainer::create(&spec).await.map_err(|e| node_failure(&DRV_CREATE, "cannot make the node", &e))?;
+        let node =
+            NodeContainer::create(&spec).await.map_err(|e| node_failure(&DRV_CREATE, "cannot make the node", &e))?;
         hostnet::attach(&self.network(profile)?, &node.netns_path()).await.map_err(|e| network_failure(&e))
     }
 
     async fn start(&self, profile: &Profile) -> Outcome<()> {
         let node = self.open(&profile.name)?;
-        let node = node.ok_or_else(|| Failure::new(&GUEST_START, format!("the node \"{}\" was not made", profile.name)))?;
+        let node =
+            node.ok_or_else(|| Failure::new(&GUEST_START, format!("the node \"{}\" was not made", profile.name)))?;
         node.start().map_err(|e| node_failure(&GUEST_START, "cannot start the node", &e))
     }
 
@@ -232,7 +259,8 @@ fn write_files(data: &Path, files: &[NodeFile]) -> Outcome<()> {
             if let Some(dir) = path.parent() {
                 std::fs::create_dir_all(dir)?;
             }
-            let mut out = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(file.mode).open(&path)?;
+            let mut out =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(file.mode).open(&path)?;
             out.set_permissions(std::fs::Permissions::from_mode(file.mode))?;
             out.write_all(&file.content)
         };

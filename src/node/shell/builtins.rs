@@ -17,11 +17,14 @@ const TABLE: &[(&str, &str, Builtin)] = &[
     ("head", "print the first lines [-n N]", head),
     ("help", "print this", help),
     ("hostname", "print the node's name", |_, out| out.write_all(&fs::read("/proc/sys/kernel/hostname")?)),
-    ("id", "print who this is", |_, out| writeln!(out, "uid={} gid={}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())),
+    ("id", "print who this is", |_, out| {
+        writeln!(out, "uid={} gid={}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+    }),
     ("ls", "list directories [-l]", ls),
     ("mount", "print what is mounted", |_, out| out.write_all(&fs::read("/proc/self/mounts")?)),
     ("ps", "list processes", ps),
     ("pwd", "print the directory", |_, out| writeln!(out, "{}", std::env::current_dir()?.display())),
+    ("sleep", "wait so many seconds", sleep),
     ("tail", "print the last lines [-n N]", tail),
     ("true", "succeed", |_, _| Ok(())),
     ("uname", "print the kernel [-a]", uname),
@@ -36,12 +39,22 @@ fn help(_: &[&str], out: &mut dyn Write) -> io::Result<()> {
     TABLE.iter().try_for_each(|(name, what, _)| writeln!(out, "  {name:<10}{what}"))
 }
 
+fn sleep(arguments: &[&str], _: &mut dyn Write) -> io::Result<()> {
+    let seconds = arguments
+        .first()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| io::Error::other("a number of seconds is missing"))?;
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+    Ok(())
+}
+
 fn echo(words: &[&str], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", words.join(" "))
 }
 
 fn env(_: &[&str], out: &mut dyn Write) -> io::Result<()> {
-    std::env::vars_os().try_for_each(|(name, value)| writeln!(out, "{}={}", name.to_string_lossy(), value.to_string_lossy()))
+    std::env::vars_os()
+        .try_for_each(|(name, value)| writeln!(out, "{}={}", name.to_string_lossy(), value.to_string_lossy()))
 }
 
 /// The named files one after the other, or stdin.
@@ -135,11 +148,19 @@ fn entry(path: &Path, name: &str, long: bool, out: &mut dyn Write) -> io::Result
         _ => '-',
     };
     let target = fs::read_link(path).map(|t| format!(" -> {}", t.display())).unwrap_or_default();
-    writeln!(out, "{kind}{:04o} {:>5} {:>5} {:>10} {name}{target}", meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.len())
+    writeln!(
+        out,
+        "{kind}{:04o} {:>5} {:>5} {:>10} {name}{target}",
+        meta.mode() & 0o7777,
+        meta.uid(),
+        meta.gid(),
+        meta.len()
+    )
 }
 
 fn ps(_: &[&str], out: &mut dyn Write) -> io::Result<()> {
-    let mut pids: Vec<u32> = fs::read_dir("/proc")?.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut pids: Vec<u32> =
+        fs::read_dir("/proc")?.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     writeln!(out, "{:>7}  COMMAND", "PID")?;
     for pid in pids {
@@ -155,7 +176,15 @@ fn uname(arguments: &[&str], out: &mut dyn Write) -> io::Result<()> {
     let name = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     if arguments.contains(&"-a") {
-        writeln!(out, "{} {} {} {} {}", text(name.sysname()), text(name.nodename()), text(name.release()), text(name.version()), text(name.machine()))
+        writeln!(
+            out,
+            "{} {} {} {} {}",
+            text(name.sysname()),
+            text(name.nodename()),
+            text(name.release()),
+            text(name.version()),
+            text(name.machine())
+        )
     } else if arguments.contains(&"-r") {
         writeln!(out, "{}", text(name.release()))
     } else if arguments.contains(&"-m") {

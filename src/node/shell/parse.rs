@@ -38,7 +38,10 @@ pub fn line(text: &str, last: i32) -> Result<Vec<(Connector, Pipeline)>, String>
 }
 
 fn finish(
-    result: &mut Vec<(Connector, Pipeline)>, connector: Connector, pipeline: &mut Pipeline, words: &mut Vec<String>,
+    result: &mut Vec<(Connector, Pipeline)>,
+    connector: Connector,
+    pipeline: &mut Pipeline,
+    words: &mut Vec<String>,
 ) -> Result<(), String> {
     if !words.is_empty() {
         pipeline.push(std::mem::take(words));
@@ -94,7 +97,9 @@ fn tokens(text: &str, last: i32) -> Result<Vec<Token>, String> {
             }
             '\\' => word.get_or_insert_default().extend(chars.next()),
             '$' => word.get_or_insert_default().push_str(&variable(&mut chars, last)),
-            '>' | '<' | '`' | '(' | ')' => return Err(format!("'{c}' is not known here; quote it if it is meant as text")),
+            '>' | '<' | '`' | '(' | ')' => {
+                return Err(format!("'{c}' is not known here; quote it if it is meant as text"));
+            }
             c => word.get_or_insert_default().push(c),
         }
     }
@@ -127,14 +132,15 @@ mod tests {
 
     #[test]
     fn words_quotes_and_joins() {
-        assert_eq!(words("echo 'a  b' \"c$?\" d\\ e"), [(Connector::Always, vec![vec!["echo".into(), "a  b".into(), "c3".into(), "d e".into()]])]);
+        assert_eq!(
+            words("echo 'a  b' \"c$?\" d\\ e"),
+            [(Connector::Always, vec![vec!["echo".into(), "a  b".into(), "c3".into(), "d e".into()]])]
+        );
         let joined = words("a | b && c || d ; e # f");
-        assert_eq!(joined.iter().map(|(c, p)| (*c, p.len())).collect::<Vec<_>>(), [
-            (Connector::Always, 2),
-            (Connector::And, 1),
-            (Connector::Or, 1),
-            (Connector::Always, 1)
-        ]);
+        assert_eq!(
+            joined.iter().map(|(c, p)| (*c, p.len())).collect::<Vec<_>>(),
+            [(Connector::Always, 2), (Connector::And, 1), (Connector::Or, 1), (Connector::Always, 1)]
+        );
         assert!(words("").is_empty());
         for bad in ["a |", "| a", "'a", "a > b", "a &", "a &&"] {
             assert!(line(bad, 0).is_err(), "{bad}");

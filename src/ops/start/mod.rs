@@ -19,7 +19,9 @@ use crate::home::Home;
 use crate::kubeconfig;
 use crate::node::config::{CONFIG_FILE, NodeConfig};
 use crate::ops::{client, delete, pki};
-use crate::printer::{ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY};
+use crate::printer::{
+    ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY,
+};
 use crate::profile::{Lock, Profile, Registries};
 use crate::reason::{Failure, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
 use crate::version;
@@ -125,7 +127,10 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     let message = if request.keep_context {
         format!("To connect to this cluster, use:  --context={}", profile.name)
     } else {
-        format!("Done! kubectl is now configured to use \"{}\" cluster and \"default\" namespace by default", profile.name)
+        format!(
+            "Done! kubectl is now configured to use \"{}\" cluster and \"default\" namespace by default",
+            profile.name
+        )
     };
     printer.step(DONE, "Done", &message);
     Ok(())
@@ -161,11 +166,17 @@ pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcom
 
 fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
     let name = &profile.name;
-    printer.step(THUMB, "Starting Node", &format!("Starting \"{name}\" primary control-plane node in \"{name}\" cluster"));
+    printer.step(
+        THUMB,
+        "Starting Node",
+        &format!("Starting \"{name}\" primary control-plane node in \"{name}\" cluster"),
+    );
     let limit = |n: u64, unit: &str| if n == 0 { "no limit".to_owned() } else { format!("{n}{unit}") };
     let (style, message) = match state {
         MachineState::Running => (RUNNING, format!("Updating the running {} \"{name}\" machine ...", profile.driver)),
-        MachineState::Stopped => (RESTART, format!("Restarting existing {} machine for \"{name}\" ...", profile.driver)),
+        MachineState::Stopped => {
+            (RESTART, format!("Restarting existing {} machine for \"{name}\" ...", profile.driver))
+        }
         MachineState::Nonexistent => (
             FIRE,
             format!(

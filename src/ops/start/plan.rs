@@ -45,13 +45,22 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
                 }
                 printer.warning(&failure.to_string());
             }
-            printer.step(SPARKLE, "Selecting Driver", &format!("Using the {} driver based on user configuration", row.name));
+            printer.step(
+                SPARKLE,
+                "Selecting Driver",
+                &format!("Using the {} driver based on user configuration", row.name),
+            );
             row
         }
         None => {
             let (row, others) = drivers::choose(home).await?;
-            let others = if others.is_empty() { String::new() } else { format!(". Other choices: {}", others.join(", ")) };
-            printer.step(SPARKLE, "Selecting Driver", &format!("Automatically selected the {} driver{others}", row.name));
+            let others =
+                if others.is_empty() { String::new() } else { format!(". Other choices: {}", others.join(", ")) };
+            printer.step(
+                SPARKLE,
+                "Selecting Driver",
+                &format!("Automatically selected the {} driver{others}", row.name),
+            );
             row
         }
     };
@@ -89,7 +98,10 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
         if wanted.name != profile.driver {
             return Err(Failure::new(
                 &GUEST_DRIVER_MISMATCH,
-                format!("the existing \"{}\" cluster was made with the {} driver, not {}", profile.name, profile.driver, wanted.name),
+                format!(
+                    "the existing \"{}\" cluster was made with the {} driver, not {}",
+                    profile.name, profile.driver, wanted.name
+                ),
             )
             .advise(format!(
                 "Delete it first: kminik delete -p {0}   or keep its driver: kminik start -p {0} --driver={1}",
@@ -97,7 +109,11 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
             )));
         }
     }
-    printer.step(SPARKLE, "Selecting Driver", &format!("Using the {} driver based on existing profile", profile.driver));
+    printer.step(
+        SPARKLE,
+        "Selecting Driver",
+        &format!("Using the {} driver based on existing profile", profile.driver),
+    );
     if request.base_image.is_some() && request.base_image != profile.base_image {
         printer.warning("The base image of an existing cluster cannot be changed: delete it first");
     }
@@ -119,7 +135,8 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
 }
 
 fn check_version(request: &Request, printer: &Printer) -> Outcome<()> {
-    let profile = if request.profile == crate::profile::DEFAULT { String::new() } else { format!(" -p {}", request.profile) };
+    let profile =
+        if request.profile == crate::profile::DEFAULT { String::new() } else { format!(" -p {}", request.profile) };
     match version::check(&request.kubernetes_version, &format!("kminik start{profile}")) {
         Err(failure) if request.force => {
             printer.warning(&format!("{failure}; going on with {}", version::KUBERNETES));
@@ -136,7 +153,8 @@ fn check_registries(request: &Request) -> Outcome<()> {
         return Err(Failure::new(&INET_REPO, format!("no list of mirrors is known for the country {country:?}")));
     }
     for mirror in &request.registries.mirrors {
-        kminik_oci::mirrors::MirrorArgument::parse(mirror).or_fail(&INET_BAD_MIRROR, "--registry-mirror cannot be used")?;
+        kminik_oci::mirrors::MirrorArgument::parse(mirror)
+            .or_fail(&INET_BAD_MIRROR, "--registry-mirror cannot be used")?;
     }
     Ok(())
 }
@@ -148,7 +166,12 @@ fn check_storage(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
     }
     let failure = Failure::new(
         &RSRC_INSUFFICIENT_STORAGE,
-        format!("the disk of {} has {} MiB free, a cluster needs {} MiB", home.root().display(), free >> 20, LEAST_FREE_BYTES >> 20),
+        format!(
+            "the disk of {} has {} MiB free, a cluster needs {} MiB",
+            home.root().display(),
+            free >> 20,
+            LEAST_FREE_BYTES >> 20
+        ),
     );
     if request.force {
         printer.warning(&failure.to_string());

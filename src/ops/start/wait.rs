@@ -37,8 +37,9 @@ impl Wait {
                 "default_sa" => wait.default_account = true,
                 "apps_running" => wait.apps = true,
                 other => {
-                    return Err(Failure::new(&MK_USAGE, format!("--wait does not know {other:?}"))
-                        .advise("It takes: apiserver, node_ready, kubelet, system_pods, default_sa, apps_running, all, none"));
+                    return Err(Failure::new(&MK_USAGE, format!("--wait does not know {other:?}")).advise(
+                        "It takes: apiserver, node_ready, kubelet, system_pods, default_sa, apps_running, all, none",
+                    ));
                 }
             }
         }
@@ -60,7 +61,10 @@ pub async fn api(client: &Client, driver: &dyn Driver, name: &str, bound: Durati
                 if driver.state(name).await? != MachineState::Running {
                     let console = driver.console(name).await.unwrap_or_default();
                     let last = String::from_utf8_lossy(&console).lines().rev().take(5).collect::<Vec<_>>().join(" | ");
-                    return Err(Failure::new(&GUEST_START, format!("the node has ended; its last words, newest first: {last}")));
+                    return Err(Failure::new(
+                        &GUEST_START,
+                        format!("the node has ended; its last words, newest first: {last}"),
+                    ));
                 }
             }
         }
@@ -82,12 +86,17 @@ pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome
         if wait.system_pods || wait.apps {
             let wanted: BTreeSet<&str> = crate::addons::deployments().into_iter().collect();
             until::<Deployment>(Api::namespaced(client.clone(), system), move |found| {
-                wanted.iter().all(|name| found.iter().any(|d| d.metadata.name.as_deref() == Some(name) && is_available(d)))
+                wanted
+                    .iter()
+                    .all(|name| found.iter().any(|d| d.metadata.name.as_deref() == Some(name) && is_available(d)))
             })
             .await?;
         }
         if wait.system_pods {
-            until::<Pod>(Api::namespaced(client.clone(), system), |pods| !pods.is_empty() && pods.iter().all(is_pod_ready)).await?;
+            until::<Pod>(Api::namespaced(client.clone(), system), |pods| {
+                !pods.is_empty() && pods.iter().all(is_pod_ready)
+            })
+            .await?;
         }
         Ok(())
     };
@@ -109,7 +118,10 @@ pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome
 }
 
 async fn bounded<T>(
-    bound: Duration, reason: &'static crate::reason::Reason, what: &str, wait: impl Future<Output = Outcome<T>>,
+    bound: Duration,
+    reason: &'static crate::reason::Reason,
+    what: &str,
+    wait: impl Future<Output = Outcome<T>>,
 ) -> Outcome<T> {
     match tokio::time::timeout(bound, wait).await {
         Ok(outcome) => outcome,
@@ -159,7 +171,8 @@ fn is_available(deployment: &Deployment) -> bool {
 fn is_pod_ready(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     let conditions = status.conditions.as_deref().unwrap_or_default();
-    let done = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some();
+    let done =
+        matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some();
     done || conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 

@@ -23,9 +23,11 @@ impl ImageTar {
 pub fn busybox() -> ImageTar {
     let mut layer = Layer::default();
     layer.file("/bin/busybox", Path::new("/bin/busybox"));
-    for applet in ["sh", "cat", "echo", "sleep", "ls", "wget", "nc", "nslookup", "ping", "hostname", "id", "env", "true",
-        "false", "dd", "head", "tail", "grep", "mkdir", "touch", "rm", "stty", "tar", "httpd", "ip", "mount", "ps", "kill",
-        "stat", "vi", "date", "seq", "trap", "md5sum", "wc", "mknod"] {
+    for applet in [
+        "sh", "cat", "echo", "sleep", "ls", "wget", "nc", "nslookup", "ping", "hostname", "id", "env", "true", "false",
+        "dd", "head", "tail", "grep", "mkdir", "touch", "rm", "stty", "tar", "httpd", "ip", "mount", "ps", "kill",
+        "stat", "vi", "date", "seq", "trap", "md5sum", "wc", "mknod",
+    ] {
         layer.link(&format!("/bin/{applet}"), "busybox");
     }
     layer.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
@@ -115,9 +117,11 @@ fn image(name: &str, mut layer: Layer, entrypoint: &[&str]) -> ImageTar {
     let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
     let file = tempfile::Builder::new().suffix(".tar").tempfile().unwrap();
     let mut archive = tar::Builder::new(file.reopen().unwrap());
-    for (path, content) in
-        [("layer.tar", layer), ("config.json", config.to_string().into()), ("manifest.json", manifest.to_string().into())]
-    {
+    for (path, content) in [
+        ("layer.tar", layer),
+        ("config.json", config.to_string().into()),
+        ("manifest.json", manifest.to_string().into()),
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(content.len() as u64);

@@ -42,7 +42,8 @@ impl Registry {
     pub fn push(&self, image: &ImageTar, repository: &str) {
         let source = format!("docker-archive:{}", image.path().display());
         let target = format!("docker://127.0.0.1:{}/{repository}", self.port);
-        run(&mut command("skopeo", &["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]), None).ok();
+        run(&mut command("skopeo", &["--insecure-policy", "copy", "--dest-tls-verify=false", &source, &target]), None)
+            .ok();
     }
 }
 
