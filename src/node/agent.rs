@@ -30,6 +30,7 @@ use super::{NodeError, image};
 use crate::version;
 
 const KUBELET_PORT: u16 = 10250;
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Below the node's own group; capped below the node's memory, so that pods cannot take the API with them.
 const PODS_CGROUP: &str = "/pods";
 
@@ -42,6 +43,10 @@ pub async fn start(
     supervisor: &Supervisor,
     threads: &Handle,
 ) -> Result<(), NodeError> {
+    if let Some(resolver) = config.host_resolver {
+        // The host's agent answers there; loopback resolvers of the host are out of reach from here and from pods.
+        std::fs::write(RESOLV_CONF, format!("nameserver {resolver}\n")).map_err(NodeError::Resolver)?;
+    }
     let user = format!("system:node:{}", config.node_name);
     let client = plane.client(&user, &["system:nodes"]);
     std::fs::create_dir_all(data.join("net")).map_err(NodeError::Directory)?;
@@ -108,7 +113,7 @@ fn kubelet_config(config: &NodeConfig, client: kube::Client) -> KubeletConfig {
         cluster_domain: config.cluster_domain.clone(),
         root_dir: "/var/lib/kubelet".into(),
         log_dir: "/var/log/pods".into(),
-        resolv_conf: "/etc/resolv.conf".into(),
+        resolv_conf: RESOLV_CONF.into(),
         client,
         port: KUBELET_PORT,
         node_labels: BTreeMap::new(),

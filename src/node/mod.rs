@@ -62,6 +62,8 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot write the node's resolver configuration")]
+    Resolver(#[source] std::io::Error),
     #[error("cannot start the container runtime")]
     Runtime(#[from] kminik_runtime::RuntimeError),
     #[error("the network {0:?} is not one")]
