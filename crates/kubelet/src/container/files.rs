@@ -42,9 +42,7 @@ pub(crate) fn uts_name(view: &PodView, cluster_domain: &str) -> String {
 /// /etc/hosts of a pod with a network of its own.
 pub(crate) fn hosts(view: &PodView, pod_ips: &[IpAddr], cluster_domain: &str) -> String {
     let (host, domain) = host_name(view, cluster_domain);
-    let mut out = String::from(
-        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
-    );
+    let mut out = format!("# Kubernetes-managed hosts file.\n{LOCALHOST}");
     out.push_str("fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
     for ip in pod_ips {
         match &domain {
@@ -56,9 +54,13 @@ pub(crate) fn hosts(view: &PodView, pod_ips: &[IpAddr], cluster_domain: &str) ->
     out
 }
 
-/// /etc/hosts of a pod in the node's network.
+/// The loopback addresses' names.
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// /etc/hosts of a pod in the node's network; `node` is the node's own, which may be empty.
 pub(crate) fn node_hosts(view: &PodView, node: &str) -> String {
     let aliases = aliases(view.spec().host_aliases.as_deref().unwrap_or_default());
+    let node = if node.trim().is_empty() { LOCALHOST } else { node };
     format!("# Kubernetes-managed hosts file (host network).\n{node}{aliases}")
 }
 
