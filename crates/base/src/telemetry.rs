@@ -27,7 +27,8 @@ pub fn to_stderr() {
 /// When the file cannot be opened.
 pub fn to_file(path: &Path) -> io::Result<()> {
     let file = Rotating::open(path)?;
-    let _ = tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(Mutex::new(file)).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(Mutex::new(file)).try_init();
     Ok(())
 }
 
