@@ -199,7 +199,7 @@ impl LibcontainerRuntime {
     }
 
     async fn start_pause(&self, sandbox: &Sandbox, group: &Path) -> Result<(), RuntimeError> {
-        let group = group.join("pause");
+        let group = group.join(pause_group(&sandbox.id));
         self.layout.create(&group).map_err(cgroup_error)?;
         let root = sandbox.directory.join("pause");
         std::fs::create_dir_all(&root).map_err(io_error("make", &root))?;
@@ -235,7 +235,18 @@ impl LibcontainerRuntime {
             self.forget_container(&container).await?;
         }
         let _alone = sandbox.control.lock().await;
-        self.remove_group(&self.sandbox_cgroup(&sandbox.config())).await?;
+        let config = sandbox.config();
+        let group = self.sandbox_cgroup(&config);
+        self.remove_group(&group.join(pause_group(&sandbox.id))).await?;
+        // Its successor may have the same parent.
+        let shared = self
+            .sandboxes
+            .lock()
+            .values()
+            .any(|other| other.id != sandbox.id && other.config().cgroup_parent == config.cgroup_parent);
+        if !shared {
+            self.remove_group(&group).await?;
+        }
         self.drop_record(sandbox)
     }
 
@@ -247,7 +258,12 @@ impl LibcontainerRuntime {
             let netns = netns.exists().then_some(netns);
             self.config.network.teardown(&sandbox.id, netns.as_deref()).await?;
         }
-        self.kill_group(&self.sandbox_cgroup(&config)).await?;
+        // Not the whole of the parent: another sandbox may have the same.
+        let parent = self.sandbox_cgroup(&config);
+        self.kill_group(&parent.join(pause_group(&sandbox.id))).await?;
+        for container in self.containers_of(&sandbox.id) {
+            self.kill_group(&parent.join(&container.id)).await?;
+        }
         for name in ["net", "ipc", "uts", "shm"] {
             let path = sandbox.directory.join(name);
             unmount(&path).map_err(io_error("unmount", &path))?;
@@ -327,6 +343,10 @@ fn mount_shm(path: &Path) -> Result<(), RuntimeError> {
 
 fn sandbox_error(error: crate::helper::HelperError) -> RuntimeError {
     RuntimeError::Kernel { what: "sandbox".to_owned(), detail: error.detail() }
+}
+
+fn pause_group(sandbox: &str) -> String {
+    format!("pause-{sandbox}")
 }
 
 /// Ids become file names.

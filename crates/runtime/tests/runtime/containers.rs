@@ -34,6 +34,7 @@ tests! {
     stdin_once
     log_rotation
     stop_before_start
+    successor_with_the_same_parent
     dial
     speed
 }
@@ -456,6 +457,19 @@ async fn stop_before_start() {
     pods.runtime.stop_sandbox("a").await.unwrap();
     pods.runtime.stop_sandbox("a").await.unwrap();
     assert!(pods.runtime.create_container("a", pods.config("late", "true")).await.is_err());
+    pods.finish().await;
+}
+
+/// A sandbox whose predecessor of the same group is removed late.
+async fn successor_with_the_same_parent() {
+    let pods = Pods::new().await;
+    pods.sandbox_with("old", |config| config.cgroup_parent = "burstable/pod".to_owned()).await;
+    pods.start("old", pods.config("first", "sleep 1000")).await;
+    pods.sandbox_with("new", |config| config.cgroup_parent = "burstable/pod".to_owned()).await;
+    pods.start("new", pods.config("second", "sleep 1000")).await;
+    pods.runtime.remove_sandbox("old").await.unwrap();
+    assert_eq!(pods.runtime.container_status("second").await.unwrap().state, ContainerState::Running);
+    assert_eq!(pods.exec("second", "echo well").await, (0, "well\n".to_owned()));
     pods.finish().await;
 }
 
