@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::describe;
 use crate::informers::{Informers, Selection};
 use crate::key::ObjectKey;
 
@@ -86,7 +87,12 @@ impl Leadership {
                     self.lead(&api, stop, &work).await;
                 }
                 Err(error) => {
-                    tracing::debug!(namespace = self.namespace, name = self.name, error = %error, "lease not taken");
+                    tracing::debug!(
+                        namespace = self.namespace,
+                        name = self.name,
+                        error = describe(&error),
+                        "lease not taken"
+                    );
                     // Another was faster, or the API does not answer.
                     let pause = tokio::time::timeout(self.duration / 6, changes.changed());
                     let _ = stop.run_until_cancelled(pause).await;

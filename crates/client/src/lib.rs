@@ -42,7 +42,10 @@ mod recorder;
 mod worker;
 mod writes;
 
-pub use error::{is_already_exists, is_conflict, is_forbidden, is_gone, is_invalid, is_not_found, is_terminating};
+pub use error::{
+    describe, is_already_exists, is_conflict, is_forbidden, is_gone, is_invalid, is_not_found, is_terminating,
+    stems_from_conflict,
+};
 pub use informer::{Change, Informer, Subscription};
 pub use informers::{Informers, Selection};
 pub use key::{ObjectKey, revision_of};

@@ -18,7 +18,7 @@ use kube::core::ObjectList;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::is_gone;
+use crate::error::{describe, is_gone};
 use crate::informer::Informer;
 use crate::key::revision_of;
 
@@ -176,6 +176,6 @@ where
 
 async fn pause(source: &Source, retry: &mut Backoff, error: &kube::Error) {
     let delay = retry.next_delay();
-    tracing::debug!(url = source.url, ?delay, error = %error, "informer request failed");
+    tracing::debug!(url = source.url, ?delay, error = describe(error), "informer request failed");
     tokio::time::sleep(delay).await;
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::correlate::{Correlator, Group, Verdict};
-use crate::error::{is_forbidden, is_invalid, is_not_found, is_terminating};
+use crate::error::{describe, is_forbidden, is_invalid, is_not_found, is_terminating};
 
 /// Events that may wait to be written; more are dropped, as events are best effort.
 const WAITING: usize = 512;
@@ -153,11 +153,11 @@ impl Writer {
                 match self.write(&occurrence, &group, &verdict).await {
                     Ok(()) => break,
                     Err(error) if is_forbidden(&error) || is_invalid(&error) || is_terminating(&error) => {
-                        tracing::debug!(reason = occurrence.reason, error = %error, "event refused");
+                        tracing::debug!(reason = occurrence.reason, error = describe(&error), "event refused");
                         break;
                     }
                     Err(error) if attempt == ATTEMPTS => {
-                        tracing::debug!(reason = occurrence.reason, error = %error, "event not written");
+                        tracing::debug!(reason = occurrence.reason, error = describe(&error), "event not written");
                     }
                     Err(_) => tokio::time::sleep(retry.next_delay()).await,
                 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use kminik_base::component::chain;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::{describe, stems_from_conflict};
 use crate::queue::WorkQueue;
 
 /// What follows a successful reconciliation.
@@ -63,7 +63,13 @@ impl<Q: Clone + Ord + Hash + Debug + Display + Send + Sync + 'static> Worker<Q> 
                     }
                     Ok(Err(error)) => {
                         let retry = queue.finish(key.clone(), false);
-                        tracing::info!(worker = name, key = %key, error = chain(&error), ?retry, "reconciliation failed");
+                        let (text, conflict) = (describe(&error), stems_from_conflict(&error));
+                        // Others write too: losing a race is no news.
+                        if conflict {
+                            tracing::debug!(worker = name, key = %key, error = text, ?retry, "reconciliation lost a race");
+                        } else {
+                            tracing::info!(worker = name, key = %key, error = text, ?retry, "reconciliation failed");
+                        }
                     }
                     Err(_) => {
                         let retry = queue.finish(key.clone(), false);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ControllersConfig;
-use crate::diff::merge_patch;
+use crate::diff::{merge_patch, replaces_list};
 use crate::error::Error;
 
 /// How long a key waits for the caches to see its own writes before it is put back.
@@ -137,8 +137,8 @@ impl Context {
         Ok(patched)
     }
 
-    /// Makes `new` of `old`, as read, by a patch of what differs outside `status`; refused if someone else wrote in between.
-    /// The newest state, or `None` if nothing differs.
+    /// Makes `new` of `old`, as read, by a patch of what differs outside `status`. Where the patch replaces a list it is refused if
+    /// someone else wrote in between; other fields are changed whatever else was. The newest state, or `None` if nothing differs.
     pub(crate) async fn update<K: Kind>(
         &self,
         key: &ObjectKey,
@@ -146,16 +146,36 @@ impl Context {
         old: &K,
         new: &K,
     ) -> Result<Option<K>, Error> {
-        let target = ObjectKey::of(old);
-        let (mut before, mut after) = (encode(old)?, encode(new)?);
-        for value in [&mut before, &mut after] {
-            if let Value::Object(fields) = value {
-                fields.remove("status");
-            }
+        let Some(patch) = difference(old, new)? else { return Ok(None) };
+        let exact = replaces_list(&patch);
+        self.write_difference(key, informer, old, patch, exact).await
+    }
+
+    /// As [`Context::update`], refused if anyone wrote the object since it was read: for claims that only one may make.
+    pub(crate) async fn update_exact<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        old: &K,
+        new: &K,
+    ) -> Result<Option<K>, Error> {
+        let Some(patch) = difference(old, new)? else { return Ok(None) };
+        self.write_difference(key, informer, old, patch, true).await
+    }
+
+    async fn write_difference<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        old: &K,
+        mut patch: Value,
+        exact: bool,
+    ) -> Result<Option<K>, Error> {
+        patch["metadata"]["uid"] = json!(old.meta().uid);
+        if exact {
+            patch["metadata"]["resourceVersion"] = json!(old.meta().resource_version);
         }
-        let Some(mut patch) = merge_patch(&before, &after) else { return Ok(None) };
-        patch["metadata"]["resourceVersion"] = json!(old.meta().resource_version);
-        self.patch(key, informer, &target, None, &Patch::Merge(patch)).await.map(Some)
+        self.patch(key, informer, &ObjectKey::of(old), None, &Patch::Merge(patch)).await.map(Some)
     }
 
     /// Makes the status of `new` that of the object read as `old`. `None` if they are equal.
@@ -234,6 +254,17 @@ impl Context {
 fn collection<K: Kind>(target: &ObjectKey) -> Request {
     let namespace = Some(target.namespace.as_str()).filter(|namespace| !namespace.is_empty());
     Request::new(K::url_path(&(), namespace))
+}
+
+/// The patch of what differs outside `status`.
+fn difference<K: Kind>(old: &K, new: &K) -> Result<Option<Value>, Error> {
+    let (mut before, mut after) = (encode(old)?, encode(new)?);
+    for value in [&mut before, &mut after] {
+        if let Value::Object(fields) = value {
+            fields.remove("status");
+        }
+    }
+    Ok(merge_patch(&before, &after))
 }
 
 fn encode<K: Kind>(object: &K) -> Result<Value, Error> {

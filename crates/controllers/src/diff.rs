@@ -27,6 +27,15 @@ pub(crate) fn merge_patch(old: &Value, new: &Value) -> Option<Value> {
     Some(Value::Object(patch))
 }
 
+/// The patch replaces a list: what another added to it meanwhile would be lost.
+pub(crate) fn replaces_list(patch: &Value) -> bool {
+    match patch {
+        Value::Array(_) => true,
+        Value::Object(fields) => fields.values().any(replaces_list),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -39,5 +48,6 @@ mod tests {
         let new = json!({"a": 1, "b": {"c": [1], "d": 2}, "new": "x"});
         assert_eq!(merge_patch(&old, &new), Some(json!({"b": {"c": [1]}, "gone": null, "new": "x"})));
         assert_eq!(merge_patch(&new, &new), None);
+        assert!(replaces_list(&json!({"b": {"c": [1]}})) && !replaces_list(&json!({"a": 2, "b": {"d": null}})));
     }
 }

@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kminik_client::{Informer, Next, ObjectKey, WorkQueue, is_not_found};
+use kminik_client::{Informer, Next, ObjectKey, WorkQueue, describe, is_not_found};
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ObjectList, PartialObjectMeta, Request};
 use serde_json::Value;
@@ -96,7 +96,7 @@ async fn empty(context: &Context, namespace: &str) -> Remaining {
     let served = match deletable(&context.client).await {
         Ok(served) => served,
         Err(error) => {
-            remaining.discovery = Some(kminik_base::component::chain(&error));
+            remaining.discovery = Some(describe(&error));
             return remaining;
         }
     };
@@ -122,7 +122,9 @@ async fn empty(context: &Context, namespace: &str) -> Remaining {
                     }
                     remaining.objects.insert(name, left.len());
                 }
-                Err(error) => remaining.failures.push(format!("unexpected error deleting {name}: {error}")),
+                Err(error) => {
+                    remaining.failures.push(format!("unexpected error deleting {name}: {}", describe(&error)))
+                }
             }
         }
     }

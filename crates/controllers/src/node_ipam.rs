@@ -7,6 +7,8 @@ use std::sync::Arc;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Node;
 use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
+use kube::api::Patch;
+use serde_json::json;
 
 use crate::context::Context;
 use crate::error::Error;
@@ -69,11 +71,9 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
         return Err(Error::NoPodNetwork { node: key.name });
     };
     let cidr = format_cidr(network, index);
-    let mut new = node.as_ref().clone();
-    let spec = new.spec.get_or_insert_default();
-    spec.pod_cidr = Some(cidr.clone());
-    spec.pod_cidrs = Some(vec![cidr.clone()]);
-    controller.context.update(&key, &controller.nodes, &node, &new).await?;
+    // Whatever else is written to the node meanwhile does not matter: a network, once given, cannot be changed.
+    let patch = json!({"metadata": {"uid": node.metadata.uid}, "spec": {"podCIDR": cidr, "podCIDRs": [cidr]}});
+    controller.context.patch(&key, &controller.nodes, &key, None, &Patch::Merge(patch)).await?;
     given.insert((index, key.name.clone()));
     tracing::info!(node = key.name, cidr, "pod network given");
     Ok(Next::Done)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kminik_client::claims::{BOUND_BY_CONTROLLER, SELECTED_NODE};
-use kminik_client::{Informer, ObjectKey, is_not_found};
+use kminik_client::{Informer, ObjectKey, describe, is_not_found};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
@@ -184,7 +184,7 @@ impl Binder {
         let params = DeleteParams::default().preconditions(preconditions);
         match api.delete(&victim.key.name, &params).await {
             Err(error) if !is_not_found(&error) => {
-                tracing::info!(pod = %victim.key, preemptor = %preemptor.key, error = %error, "victim not deleted");
+                tracing::info!(pod = %victim.key, preemptor = %preemptor.key, error = describe(&error), "victim not deleted");
             }
             _ => {}
         }
@@ -194,7 +194,7 @@ impl Binder {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
             Err(error) if !is_not_found(&error) => {
-                tracing::info!(pod = %key, error = %error, "pod status not written");
+                tracing::info!(pod = %key, error = describe(&error), "pod status not written");
             }
             _ => {}
         }

@@ -7,8 +7,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kminik_base::component::{BoxError, Component, Ready, chain};
-use kminik_client::{Change, Informer, Informers, Recorder, Subscription};
+use kminik_base::component::{BoxError, Component, Ready};
+use kminik_client::{Change, Informer, Informers, Recorder, Subscription, describe};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -225,7 +225,7 @@ impl Running {
                 self.recorder.normal(info.pod.as_ref(), "Scheduled", message);
             }
             Err(error) => {
-                let message = chain(&error);
+                let message = describe(&error);
                 tracing::info!(pod = %info.key, node, error = message, "binding failed");
                 self.cache.lock().forget(info.uid());
                 self.queue.fail(info.uid());

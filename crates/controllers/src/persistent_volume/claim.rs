@@ -91,7 +91,7 @@ impl Controller {
                 if let Some(class) = self.default_class() {
                     let mut updated = claim.as_ref().clone();
                     updated.spec.get_or_insert_default().storage_class_name = Some(class.name_any());
-                    self.context.update(key, &self.claims, claim, &updated).await?;
+                    self.context.update_exact(key, &self.claims, claim, &updated).await?;
                     return Ok(());
                 }
                 self.tell_no_volume(claim);
@@ -156,7 +156,7 @@ impl Controller {
              volume creation is delayed, please verify that the provisioner is running and correctly registered.",
             class.provisioner
         );
-        self.context.update(key, &self.claims, claim, &updated).await?;
+        self.context.update_exact(key, &self.claims, claim, &updated).await?;
         self.context.recorder.normal(claim.as_ref(), "ExternalProvisioning", message);
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Controller {
             bound.spec.get_or_insert_default().claim_ref =
                 Some(ObjectReference { resource_version: claim.resource_version(), ..reference(claim.as_ref()) });
         }
-        let written = context.update(key, &self.volumes, volume, &bound).await?;
+        let written = context.update_exact(key, &self.volumes, volume, &bound).await?;
         let current = written.unwrap_or_else(|| volume.as_ref().clone());
         self.set_volume_phase(key, &current, "Bound", None).await?;
 
@@ -231,7 +231,7 @@ impl Controller {
             annotations.insert(BOUND_BY_CONTROLLER.into(), "yes".into());
         }
         bound.spec.get_or_insert_default().volume_name = volume.metadata.name.clone();
-        let written = context.update(key, &self.claims, claim, &bound).await?;
+        let written = context.update_exact(key, &self.claims, claim, &bound).await?;
         let current = written.unwrap_or_else(|| claim.as_ref().clone());
         let mut bound = current.clone();
         let offered = volume.spec.as_ref();

@@ -56,7 +56,7 @@ impl Controller {
         if let Some(annotations) = &mut updated.metadata.annotations {
             annotations.remove(BOUND_BY_CONTROLLER);
         }
-        self.context.update(key, &self.volumes, volume, &updated).await.map(|_| ())
+        self.context.update_exact(key, &self.volumes, volume, &updated).await.map(|_| ())
     }
 
     async fn release(&self, key: &ObjectKey, volume: &PersistentVolume) -> Result<(), Error> {
