@@ -221,13 +221,10 @@ fn objects() {
     assert!(cluster.apply(&map).contains("created"));
     assert!(cluster.apply(&map).contains("unchanged"));
     let changed = map.replace("'1'", "'2'");
-    let diff = run(&mut cluster.kubectl_command(&["diff", "-f", "-"]), Some(changed.as_bytes()));
+    let diff = cluster.feed(&["diff", "-f", "-"], &changed);
     assert_eq!(diff.code, 1, "{}", diff.stderr);
     assert!(diff.stdout.contains("+  a: \"2\""), "{}", diff.stdout);
-    let server = run(
-        &mut cluster.kubectl_command(&["apply", "--server-side", "--force-conflicts", "-f", "-"]),
-        Some(changed.as_bytes()),
-    );
+    let server = cluster.feed(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &changed);
     assert!(server.ok().contains("serverside-applied"));
     cluster.kubectl(&["-n", &ns, "label", "cm", "m", "x=y"]).ok();
     cluster.kubectl(&["-n", &ns, "annotate", "cm", "m", "note=well"]).ok();
@@ -239,7 +236,7 @@ fn objects() {
     assert!(run(&mut edit, None).ok().contains("edited"));
     assert_eq!(json(cluster, &["-n", &ns, "get", "cm", "m"])["data"]["a"], "3");
     assert!(cluster.kubectl(&["explain", "deployment.spec.replicas"]).ok().contains("integer"));
-    let told = run(&mut cluster.kubectl_command(&["create", "-f", "-"]), Some(map.as_bytes()));
+    let told = cluster.feed(&["create", "-f", "-"], &map);
     assert!(told.fails(1).contains("AlreadyExists"));
     assert!(cluster.kubectl(&["-n", &ns, "get", "cm", "none"]).fails(1).contains("configmaps \"none\" not found"));
     assert!(cluster.kubectl(&["top", "nodes"]).fails(1).contains("Metrics API not available"));

@@ -48,7 +48,7 @@ impl Cluster {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(kminik_binary());
-        command.args(arguments).args(["-p", &self.profile]);
+        command.args(["-p", &self.profile]).args(arguments);
         self.environment(&mut command);
         command
     }
@@ -59,7 +59,6 @@ impl Cluster {
 
     #[track_caller]
     pub fn kminik(&self, arguments: &[&str]) -> Output {
-        // `-p` stands before `--`, which ends our own flags.
         run(&mut self.command(arguments), None)
     }
 
@@ -78,7 +77,13 @@ impl Cluster {
     /// `kubectl apply -f -`.
     #[track_caller]
     pub fn apply(&self, manifest: &str) -> String {
-        run(&mut self.kubectl_command(&["apply", "-f", "-"]), Some(manifest.as_bytes())).ok()
+        self.feed(&["apply", "-f", "-"], manifest).ok()
+    }
+
+    /// kubectl with a manifest on its stdin. A comment goes before it: kubectl takes what begins with `{` for JSON.
+    #[track_caller]
+    pub fn feed(&self, arguments: &[&str], manifest: &str) -> Output {
+        run(&mut self.kubectl_command(arguments), Some(format!("# manifest\n{manifest}").as_bytes()))
     }
 
     /// Loads an image without a registry.

@@ -100,6 +100,7 @@ impl Layer {
     fn link(&mut self, path: &str, target: &str) {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
         header.set_size(0);
         self.archive().append_link(&mut header, path.trim_start_matches('/'), target).unwrap();
     }
