@@ -20,6 +20,8 @@ pub const DEFAULT: &str = "kminik";
 /// Of the file; a newer one is refused.
 const FORMAT: u32 = 1;
 const LIMIT_BYTES: u64 = 1 << 20;
+/// How long a lock that another process holds is tried.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How images reach the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,8 +161,10 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// The agent holds it for a moment when it revives a node, so a held lock is tried again for some seconds.
+    ///
     /// # Errors
-    /// `MK_PROFILE_BUSY` at once if another process holds it.
+    /// `MK_PROFILE_BUSY` if another process keeps holding it.
     pub fn acquire(home: &Home, name: &str) -> Outcome<Self> {
         check_name(name)?;
         let dir = home.root().join("locks");
@@ -168,7 +172,16 @@ impl Lock {
         let path = dir.join(name);
         let file = File::create(&path).or_fail(&crate::reason::HOST_HOME_PERMISSION, "cannot make the lock file")?;
         home.give(&path)?;
-        match file.try_lock() {
+        let since = std::time::Instant::now();
+        let locked = loop {
+            match file.try_lock() {
+                Err(std::fs::TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
+                    std::thread::sleep(PATIENCE / 100)
+                }
+                outcome => break outcome,
+            }
+        };
+        match locked {
             Ok(()) => Ok(Self { _file: file }),
             Err(std::fs::TryLockError::WouldBlock) => {
                 Err(Failure::new(&MK_PROFILE_BUSY, format!("another kminik command is changing the cluster {name:?}")))

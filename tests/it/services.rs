@@ -37,7 +37,8 @@ metadata: {name: client, namespace: NS}
 spec:
   terminationGracePeriodSeconds: 1
   containers:
-  - {name: main, image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: [sleep, '3600']}
+  # Debian's static busybox resolves names only beside the libraries that the nginx image has.
+  - {name: main, image: 'nginx:latest', imagePullPolicy: IfNotPresent, command: [sleep, '3600']}
 "#;
 
 fn curl(url: &str) -> Option<String> {
@@ -199,7 +200,8 @@ fn udp() {
             .then_some(())
     });
     eventually("DNS over TCP", || {
-        (cluster.kubectl(&["-n", &ns, "exec", "client", "--", "nc", "-z", "-w", "3", "10.96.0.10", "53"]).code == 0)
+        (cluster.kubectl(&["-n", &ns, "exec", "client", "--", "sh", "-c", "nc -w 3 10.96.0.10 53 < /dev/null"]).code
+            == 0)
             .then_some(())
     });
 }

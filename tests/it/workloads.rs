@@ -255,7 +255,8 @@ fn run_expose() {
     let out = n(&[
         "run",
         "once",
-        "--image=busybox:latest",
+        "--image=nginx:latest",
+        "--command",
         "--image-pull-policy=IfNotPresent",
         "--restart=Never",
         "-i",
@@ -416,7 +417,7 @@ fn security() {
         .replace("spec: {term", "spec: {restartPolicy: Never, volumes: [{name: t, emptyDir: {}}], term")
         .replace(
             "command:",
-            "securityContext: {runAsUser: 1000, runAsGroup: 2000, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}, volumeMounts: [{name: t, mountPath: /tmp}], command:",
+            "securityContext: {runAsUser: 1000, runAsGroup: 2000, readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, seccompProfile: {type: RuntimeDefault}, capabilities: {drop: [ALL]}}, volumeMounts: [{name: t, mountPath: /tmp}], command:",
         );
     cluster.apply(&secured);
     let told = eventually("the pod to end", || {

@@ -34,22 +34,22 @@ use crate::reason::{
 
 /// On everything made; its value is the profile's name.
 const LABEL: &str = "dev.kminik.profile";
+/// On everything made; its value is the home directory whose cluster it is: several users share an engine.
+const HOME_LABEL: &str = "dev.kminik.home";
 /// Bound on a probe.
 const PROBE: Duration = Duration::from_secs(5);
 const CONSOLE_LIMIT_BYTES: usize = 4 << 20;
 
-struct DockerDriver;
+struct DockerDriver {
+    home: String,
+}
 
-pub fn make(_home: &Home) -> Arc<dyn Driver> {
-    Arc::new(DockerDriver)
+pub fn make(home: &Home) -> Arc<dyn Driver> {
+    Arc::new(DockerDriver { home: home.root().display().to_string() })
 }
 
 fn object_name(profile: &str) -> String {
     format!("kminik-{profile}")
-}
-
-fn labels(profile: &str) -> HashMap<String, String> {
-    HashMap::from([(LABEL.to_owned(), profile.to_owned())])
 }
 
 fn connect() -> Outcome<Docker> {
@@ -132,12 +132,15 @@ impl Driver for DockerDriver {
         let docker = connect()?;
         let name = object_name(&profile.name);
         let image = image::ensure(&docker, userland).await?;
-        make_network(&docker, profile).await?;
-        let volume =
-            VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels(&profile.name)), ..Default::default() };
+        make_network(&docker, profile, self.labels(&profile.name)).await?;
+        let volume = VolumeCreateRequest {
+            name: Some(name.clone()),
+            labels: Some(self.labels(&profile.name)),
+            ..Default::default()
+        };
         docker.create_volume(volume).await.or_fail(&DRV_CREATE, "cannot make the node's volume")?;
         remove_container(&docker, &name).await?;
-        let body = spec::container(profile, &image, &name, labels(&profile.name), true);
+        let body = spec::container(profile, &image, &name, self.labels(&profile.name), true);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
         upload(&docker, &name, files).await
@@ -220,7 +223,8 @@ impl Driver for DockerDriver {
     }
 
     async fn machines(&self) -> Outcome<Vec<String>> {
-        let filters = HashMap::from([("label", vec![LABEL])]);
+        let ours = format!("{HOME_LABEL}={}", self.home);
+        let filters = HashMap::from([("label", vec![LABEL, ours.as_str()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let containers = connect()?
             .list_containers(Some(options))
@@ -231,20 +235,24 @@ impl Driver for DockerDriver {
 }
 
 impl DockerDriver {
+    fn labels(&self, profile: &str) -> HashMap<String, String> {
+        HashMap::from([(LABEL.to_owned(), profile.to_owned()), (HOME_LABEL.to_owned(), self.home.clone())])
+    }
+
     async fn start_with_listed_capabilities(&self, docker: &Docker, profile: &Profile, name: &str) -> Outcome<()> {
         let old =
             docker.inspect_container(name, None).await.or_fail(&GUEST_START, "cannot inspect the node's container")?;
         let image = old.config.and_then(|c| c.image).unwrap_or_default();
         // The node's files are on the volume already.
         remove_container(docker, name).await?;
-        let body = spec::container(profile, &image, name, labels(&profile.name), false);
+        let body = spec::container(profile, &image, name, self.labels(&profile.name), false);
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
         docker.start_container(name, None).await.or_fail(&GUEST_START, "cannot start the node's container")
     }
 }
 
-async fn make_network(docker: &Docker, profile: &Profile) -> Outcome<()> {
+async fn make_network(docker: &Docker, profile: &Profile, labels: HashMap<String, String>) -> Outcome<()> {
     let name = object_name(&profile.name);
     let existing =
         found(docker.inspect_network(&name, None).await).or_fail(&IF_NETWORK, "cannot inspect the network")?;
@@ -261,7 +269,7 @@ async fn make_network(docker: &Docker, profile: &Profile) -> Outcome<()> {
         driver: Some("bridge".into()),
         ipam: Some(Ipam { config: Some(vec![pool]), ..Default::default() }),
         options: Some(HashMap::from([("com.docker.network.bridge.enable_ip_masquerade".into(), "true".into())])),
-        labels: Some(labels(&profile.name)),
+        labels: Some(labels),
         ..Default::default()
     };
     docker.create_network(request).await.or_fail(&IF_NETWORK, "cannot make the cluster's network")?;

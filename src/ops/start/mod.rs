@@ -23,7 +23,7 @@ use crate::printer::{
     ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY,
 };
 use crate::profile::{Lock, Profile, Registries};
-use crate::reason::{Failure, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_START, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
 use crate::version;
 
 /// How many steps `-o json` announces.
@@ -109,16 +109,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         return Ok(());
     }
     profile.save(home)?;
-    let files = node_files(home, profile)?;
-    let state = driver.state(&profile.name).await?;
-    announce(profile, state, printer);
-    if state != MachineState::Running {
-        driver.create(profile, &userland, &files, printer).await?;
-        driver.start(profile).await?;
-    }
-    printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));
-    let client = client::connect(home, profile).await?;
-    wait::api(&client, driver, &profile.name, request.wait_timeout).await?;
+    let client = run_machine(request, plan, home, &userland, printer).await?;
     pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
     agent::spawn(home, profile)?;
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
@@ -162,6 +153,34 @@ pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcom
     let userland = userland(profile, home, printer).await?;
     driver.create(profile, &userland, &node_files(home, profile)?, printer).await?;
     driver.start(profile).await
+}
+
+/// Starts the machine unless it runs, and waits for its API. One that was dying when it was looked at is started once more.
+async fn run_machine(
+    request: &Request,
+    plan: &plan::Plan,
+    home: &Home,
+    userland: &Userland,
+    printer: &Printer,
+) -> Outcome<kube::Client> {
+    let (profile, driver) = (&plan.profile, plan.driver.as_ref());
+    let files = node_files(home, profile)?;
+    let client = client::connect(home, profile).await?;
+    let mut again = !plan.is_new;
+    loop {
+        let state = driver.state(&profile.name).await?;
+        announce(profile, state, printer);
+        if state != MachineState::Running {
+            driver.create(profile, userland, &files, printer).await?;
+            driver.start(profile).await?;
+        }
+        printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));
+        match wait::api(&client, driver, &profile.name, request.wait_timeout).await {
+            Ok(()) => return Ok(client),
+            Err(failure) if failure.reason == &GUEST_START && state == MachineState::Running && again => again = false,
+            Err(failure) => return Err(failure),
+        }
+    }
 }
 
 fn announce(profile: &Profile, state: MachineState, printer: &Printer) {

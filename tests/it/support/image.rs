@@ -49,7 +49,7 @@ pub fn nginx() -> ImageTar {
     for file in files {
         layer.file(file.to_str().unwrap(), &std::fs::canonicalize(&file).unwrap());
     }
-    for applet in ["sh", "cat", "sleep", "ls", "wget", "tar"] {
+    for applet in ["sh", "cat", "sleep", "ls", "wget", "tar", "nslookup", "nc", "seq"] {
         layer.link(&format!("/bin/{applet}"), "busybox");
     }
     layer.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\n");

@@ -22,7 +22,7 @@ impl<'a> Node<'a> {
         Self { value: &ABSENT, path: Path::root(), root: Some(object.map()) }
     }
 
-    fn new(value: &'a Value, path: Path) -> Self {
+    pub(super) fn new(value: &'a Value, path: Path) -> Self {
         Self { value, path, root: None }
     }
 

@@ -88,6 +88,13 @@ fn good_objects_pass() {
             deployment(json!({"serviceName": "s", "volumeClaimTemplates": [{"metadata": {"name": "d"},
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]})),
         ),
+        ("apps", "StatefulSet", {
+            let mut set = deployment(json!({"serviceName": "s", "volumeClaimTemplates": [{"metadata": {"name": "d"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]}));
+            set["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] =
+                json!([{"name": "d", "mountPath": "/d"}]);
+            set
+        }),
         ("apps", "DaemonSet", deployment(json!({}))),
         ("", "Service", json!({"spec": {"ports": [{"port": 80}]}})),
         ("", "Secret", json!({"data": {"a": "AA=="}})),

@@ -1,6 +1,6 @@
 //! Checks of apps, batch, autoscaling and policy.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::node::Node;
 use super::pods::pod_template;
@@ -171,10 +171,29 @@ fn daemon_set(set: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// The specification as its pods will see it: each claim template is a volume of theirs.
+fn with_claims(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims = spec.get("volumeClaimTemplates").and_then(Value::as_array).cloned().unwrap_or_default();
+    let names = claims.iter().filter_map(|claim| claim.pointer("/metadata/name").cloned());
+    let claimed = names.map(|name| json!({ "name": name, "emptyDir": {} }));
+    if let Some(Value::Object(pod)) = spec.pointer_mut("/template/spec") {
+        let volumes = pod.entry("volumes").or_insert_with(|| json!([]));
+        if let Value::Array(volumes) = volumes {
+            // A volume of the same name gives way to the claim.
+            let own: Vec<_> =
+                claimed.filter(|claim| volumes.iter().all(|v| v.get("name") != claim.get("name"))).collect();
+            volumes.extend(own);
+        }
+    }
+    spec
+}
+
 fn stateful_set(set: &Node<'_>, errors: &mut ErrorList) {
     let spec = set.child("spec");
     counts(&spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"], errors);
-    selector_and_template(&spec, "statefulset", errors);
+    let with_claims = with_claims(spec.value);
+    selector_and_template(&Node::new(&with_claims, spec.path.clone()), "statefulset", errors);
     let strategy = spec.child("updateStrategy");
     let rolling = strategy.child("rollingUpdate");
     if strategy.child("type").text() == "OnDelete" && rolling.is_set() {
