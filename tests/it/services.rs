@@ -48,7 +48,7 @@ fn curl(url: &str) -> Option<String> {
 
 /// What busybox' wget in the client pod gets.
 fn wget(cluster: &Cluster, ns: &str, url: &str) -> Option<String> {
-    let output = cluster.kubectl(&["-n", ns, "exec", "client", "--", "wget", "-T", "3", "-qO-", url]);
+    let output = cluster.kubectl(&["-n", ns, "exec", "client", "--", "wget", "-qO-", url]);
     (output.code == 0).then_some(output.stdout)
 }
 
@@ -163,7 +163,7 @@ fn balance() {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: echo, namespace: NS}, spec: {selector: {app: echo}, ports: [{port: 80, targetPort: 8080}]}}";
     let ns = setup(cluster, "balance", &[ECHO, service]);
     cluster.kubectl(&["-n", &ns, "rollout", "status", "deployment/echo", "--timeout=60s"]).ok();
-    let many = "for i in $(seq 40); do wget -T 3 -qO- http://echo; done";
+    let many = "for i in $(seq 40); do wget -qO- http://echo; done";
     let answers = || {
         let text = cluster.kubectl(&["-n", &ns, "exec", "client", "--", "sh", "-c", many]).ok();
         let names: std::collections::BTreeSet<String> = text.lines().map(str::to_owned).collect();
@@ -180,7 +180,7 @@ fn hairpin() {
     let ns = setup(cluster, "hairpin", &[WEB, service]);
     cluster.kubectl(&["-n", &ns, "rollout", "status", "deployment/web", "--timeout=60s"]).ok();
     eventually("the pod to reach itself", || {
-        let output = cluster.kubectl(&["-n", &ns, "exec", "deploy/web", "--", "wget", "-T", "3", "-qO-", "http://web"]);
+        let output = cluster.kubectl(&["-n", &ns, "exec", "deploy/web", "--", "wget", "-qO-", "http://web"]);
         output.stdout.contains("nginx works").then_some(())
     });
 }
@@ -211,7 +211,7 @@ fn refuses() {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: empty, namespace: NS}, spec: {selector: {none: such}, ports: [{port: 80}]}}";
     let ns = setup(cluster, "refuse", &[service]);
     eventually("a refusal", || {
-        let told = cluster.kubectl(&["-n", &ns, "exec", "client", "--", "wget", "-T", "5", "-qO-", "http://empty"]);
+        let told = cluster.kubectl(&["-n", &ns, "exec", "client", "--", "wget", "-qO-", "http://empty"]);
         told.stderr.contains("refused").then_some(())
     });
 }
