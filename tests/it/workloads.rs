@@ -200,7 +200,9 @@ fn port_forward() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+        // Held to the end: kubectl writes a line for each connection and dies if nobody can read it.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
         let port: u16 = line.rsplit_once(" -> ").unwrap().0.rsplit_once(':').unwrap().1.parse().unwrap();
         for _ in 0..3 {
             let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
