@@ -172,15 +172,7 @@ impl Lock {
         let path = dir.join(name);
         let file = File::create(&path).or_fail(&crate::reason::HOST_HOME_PERMISSION, "cannot make the lock file")?;
         home.give(&path)?;
-        let since = std::time::Instant::now();
-        let locked = loop {
-            match file.try_lock() {
-                Err(std::fs::TryLockError::WouldBlock) if since.elapsed() < PATIENCE => {
-                    std::thread::sleep(PATIENCE / 100)
-                }
-                outcome => break outcome,
-            }
-        };
+        let locked = patient(&file, PATIENCE);
         match locked {
             Ok(()) => Ok(Self { _file: file }),
             Err(std::fs::TryLockError::WouldBlock) => {
@@ -190,6 +182,38 @@ impl Lock {
                 Err(Failure::because(&MK_PROFILE_BUSY, "cannot lock the profile", &e))
             }
         }
+    }
+}
+
+/// Locks the file, trying for at most `patience`: what holds a file lock cannot be waited for with a bound.
+fn patient(file: &File, patience: std::time::Duration) -> Result<(), std::fs::TryLockError> {
+    let since = std::time::Instant::now();
+    loop {
+        match file.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) if since.elapsed() < patience => std::thread::sleep(patience / 100),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The turn to choose a network: held from the choice until the network is there to be seen by the next who chooses.
+/// Shared by all homes of this host; released when dropped.
+#[derive(Debug)]
+pub struct NetworkTurn {
+    _file: File,
+}
+
+impl NetworkTurn {
+    /// Waits some seconds for others; who never gets it (a directory that cannot be written) goes on without.
+    pub fn take() -> Option<Self> {
+        let shared = std::path::Path::new("/run/kminik");
+        let path = match std::fs::create_dir_all(shared) {
+            Ok(()) => shared.join("network.lock"),
+            Err(_) => return None,
+        };
+        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        patient(&file, PATIENCE * 6).ok()?;
+        Some(Self { _file: file })
     }
 }
 

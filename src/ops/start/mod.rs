@@ -172,6 +172,7 @@ async fn run_machine(
         announce(profile, state, printer);
         if state != MachineState::Running {
             driver.create(profile, userland, &files, printer).await?;
+            plan.turn.lock().take();
             driver.start(profile).await?;
         }
         printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));

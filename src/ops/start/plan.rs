@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::Request;
 use crate::drivers::{self, Driver, free_space};
 use crate::home::Home;
 use crate::ops::units;
 use crate::printer::{Printer, SPARKLE};
-use crate::profile::Profile;
+use crate::profile::{NetworkTurn, Profile};
 use crate::reason::{
     Failure, GUEST_DRIVER_MISMATCH, INET_BAD_MIRROR, INET_REPO, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
 };
@@ -21,6 +23,8 @@ pub struct Plan {
     pub driver: Arc<dyn Driver>,
     /// Made by this start, so undone if it fails.
     pub is_new: bool,
+    /// Of a new cluster, until its network is made.
+    pub turn: Mutex<Option<NetworkTurn>>,
 }
 
 /// Checks the request against the machine and the existing cluster.
@@ -70,6 +74,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         .filter_map(|name| Profile::load_optional(home, name).ok().flatten())
         .map(|profile| profile.subnet)
         .collect();
+    let turn = NetworkTurn::take();
     let place = driver.place(&request.profile, &taken).await?;
     let profile = Profile {
         format: Profile::FORMAT,
@@ -88,7 +93,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         embed_certs: request.embed_certs,
         created: jiff::Timestamp::now().as_second(),
     };
-    Ok(Plan { profile, driver, is_new: true })
+    Ok(Plan { profile, driver, is_new: true, turn: Mutex::new(turn) })
 }
 
 /// What may change on an existing cluster is changed; what may not is said.
@@ -131,7 +136,7 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
         kept.insecure.clone_from(&given.insecure);
     }
     let driver = drivers::of(home, &profile)?;
-    Ok(Plan { profile, driver, is_new: false })
+    Ok(Plan { profile, driver, is_new: false, turn: Mutex::new(None) })
 }
 
 fn check_version(request: &Request, printer: &Printer) -> Outcome<()> {
