@@ -8,8 +8,6 @@ pub const HOME: &str = "KMINIK_HOME";
 pub const KUBECONFIG: &str = "KUBECONFIG";
 /// Set to `1` or `0` to force or forbid emoji and colour.
 pub const IN_STYLE: &str = "KMINIK_IN_STYLE";
-/// Any value forbids colour (no-color.org).
-pub const NO_COLOR: &str = "NO_COLOR";
 
 /// Handed to the node: what it logs, and the proxies its pulls go through.
 const FOR_NODE: &[&str] = &[

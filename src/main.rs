@@ -1,5 +1,7 @@
 //! `kminik`: the command line, the node and the servers of its pods, in one binary. docs/ARCHITECTURE.md is the map.
 
+#![allow(unreachable_pub, reason = "in a program `pub` marks what a module offers the others")]
+
 mod addons;
 mod agent;
 mod cli;

@@ -20,7 +20,6 @@ pub const SPARKLE: Style = Style("✨  ", "* ");
 pub const THUMB: Style = Style("👍  ", "* ");
 pub const IMAGE: Style = Style("🚜  ", "* ");
 pub const FIRE: Style = Style("🔥  ", "* ");
-pub const NETWORK: Style = Style("🌐  ", "* ");
 pub const PREPARE: Style = Style("📦  ", "* ");
 pub const VERIFY: Style = Style("🔎  ", "* ");
 pub const ADDONS: Style = Style("🌟  ", "* ");

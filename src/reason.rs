@@ -16,7 +16,8 @@ macro_rules! reasons {
     ($($name:ident = $code:literal, $advice:literal;)*) => {
         $(pub const $name: Reason = Reason { id: stringify!($name), exit_code: $code, advice: $advice };)*
         /// Every row.
-        pub const ALL: &[&Reason] = &[$(&$name),*];
+        #[cfg(test)]
+        const ALL: &[&Reason] = &[$(&$name),*];
     };
 }
 
@@ -25,12 +26,10 @@ reasons! {
     MK_USAGE_NO_PROFILE = 14, "Run 'kminik start' to make a cluster.";
     MK_INTERRUPTED = 2, "";
     MK_INTERNAL = 10, "This is a fault of kminik: please report it with the output of 'kminik logs'.";
-    MK_STATUS = 10, "";
     MK_BAD_PROFILE_NAME = 14, "Use letters, digits and inner dashes or dots, two characters or more.";
     MK_PROFILE_BUSY = 11, "Another kminik command works on this cluster: wait until it has ended.";
     MK_PROFILE_BROKEN = 18, "Run 'kminik delete' for this profile, then 'kminik start'.";
     MK_PROFILE_NEWER = 18, "Use the newer kminik, or delete the cluster and start again.";
-    MK_UNSUPPORTED = 16, "";
     RSRC_INSUFFICIENT_CORES = 29, "Ask for fewer cpus with --cpus.";
     RSRC_INSUFFICIENT_REQ_MEMORY = 23, "Ask for more memory with --memory.";
     RSRC_INSUFFICIENT_SYS_MEMORY = 23, "Ask for less memory with --memory.";
@@ -49,7 +48,6 @@ reasons! {
     DRV_NOT_HEALTHY = 55, "";
     DRV_NEEDS_ROOT = 57, "Run it with sudo: home and kubeconfig stay yours.";
     DRV_CREATE = 50, "";
-    DRV_UNSUPPORTED_OS = 56, "";
     GUEST_DRIVER_MISMATCH = 81, "";
     GUEST_START = 80, "Run 'kminik logs' to see what the node says.";
     GUEST_STOP_TIMEOUT = 82, "";

@@ -33,7 +33,6 @@ pub const TABLE: &[DriverRow] = &[
 /// What a probe found.
 #[derive(Clone, Debug)]
 pub struct Health {
-    pub installed: bool,
     pub healthy: bool,
     /// Why not, and what to do.
     pub problem: Option<Failurelike>,
@@ -44,16 +43,11 @@ pub type Failurelike = (&'static crate::reason::Reason, String, String);
 
 impl Health {
     pub fn good() -> Self {
-        Self { installed: true, healthy: true, problem: None }
+        Self { healthy: true, problem: None }
     }
 
-    pub fn bad(
-        installed: bool,
-        reason: &'static crate::reason::Reason,
-        why: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> Self {
-        Self { installed, healthy: false, problem: Some((reason, why.into(), advice.into())) }
+    pub fn bad(reason: &'static crate::reason::Reason, why: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { healthy: false, problem: Some((reason, why.into(), advice.into())) }
     }
 
     /// The failure of using it all the same.

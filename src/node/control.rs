@@ -114,10 +114,6 @@ impl ControlPlane {
         self.store.ended().await;
     }
 
-    pub fn stop_token(&self) -> CancellationToken {
-        self.stop.child_token()
-    }
-
     /// Drains the API, closes the store.
     pub async fn stop(self) {
         self.stop.cancel();

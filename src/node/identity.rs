@@ -16,8 +16,6 @@ const VALIDITY: Duration = Duration::from_secs(365 * 86_400);
 /// What the node's processes authenticate with.
 pub struct Identities {
     pub ca_pem: String,
-    /// Signs certificates (CSRs).
-    pub authority: Authority,
     /// PKCS#8 PEM of the key that signs service-account tokens.
     pub account_key_pem: String,
     /// HTTPS of the API.
@@ -99,7 +97,7 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         Subject::new("kube-apiserver-kubelet-client", Some("kubeadm:cluster-admins")),
         Usage::Client,
     )?;
-    Ok(Identities { account_key_pem: read("sa.key")?, ca_pem, authority, api, kubelet, kubelet_client })
+    Ok(Identities { account_key_pem: read("sa.key")?, ca_pem, api, kubelet, kubelet_client })
 }
 
 /// The API's own service address: the first host of the services' network.

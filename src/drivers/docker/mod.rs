@@ -71,11 +71,10 @@ impl Driver for DockerDriver {
         let advice = "Start the Docker engine, or use --driver=native as root.";
         let docker = match connect() {
             Ok(docker) => docker,
-            Err(failure) => return Health::bad(false, &DRV_NOT_HEALTHY, failure.message, advice),
+            Err(failure) => return Health::bad(&DRV_NOT_HEALTHY, failure.message, advice),
         };
         match tokio::time::timeout(PROBE, docker.info()).await {
             Err(_) => Health::bad(
-                true,
                 &DRV_NOT_HEALTHY,
                 format!("the Docker engine did not answer within {} s", PROBE.as_secs()),
                 advice,
@@ -84,13 +83,12 @@ impl Driver for DockerDriver {
                 let text = kminik_base::component::chain(&error);
                 if text.contains("ermission denied") {
                     let advice = "Add yourself to the docker group (sudo usermod -aG docker $USER && newgrp docker).";
-                    Health::bad(true, &DRV_NOT_HEALTHY, format!("the Docker engine refuses this user: {text}"), advice)
+                    Health::bad(&DRV_NOT_HEALTHY, format!("the Docker engine refuses this user: {text}"), advice)
                 } else {
-                    Health::bad(false, &DRV_NOT_HEALTHY, format!("no Docker engine answers: {text}"), advice)
+                    Health::bad(&DRV_NOT_HEALTHY, format!("no Docker engine answers: {text}"), advice)
                 }
             }
             Ok(Ok(info)) if info.os_type.as_deref().is_some_and(|os| os != "linux") => Health::bad(
-                true,
                 &DRV_NOT_HEALTHY,
                 "the Docker engine runs Windows containers",
                 "Switch it to Linux containers.",

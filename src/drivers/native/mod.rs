@@ -116,12 +116,11 @@ const KERNEL: &[(&str, &str)] = &[
 impl Driver for Native {
     async fn probe(&self) -> Health {
         if !rustix::process::geteuid().is_root() {
-            return Health::bad(true, &DRV_NEEDS_ROOT, "the native driver needs root", "");
+            return Health::bad(&DRV_NEEDS_ROOT, "the native driver needs root", "");
         }
         for (path, what) in KERNEL {
             if !Path::new(path).exists() {
                 return Health::bad(
-                    true,
                     &HOST_KERNEL_FEATURE,
                     format!("this kernel lacks {what}"),
                     "Use another kernel, or the docker driver elsewhere.",
@@ -130,12 +129,7 @@ impl Driver for Native {
         }
         let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
         if !filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
-            return Health::bad(
-                true,
-                &HOST_KERNEL_FEATURE,
-                "this kernel has no overlayfs loaded",
-                "Run: modprobe overlay",
-            );
+            return Health::bad(&HOST_KERNEL_FEATURE, "this kernel has no overlayfs loaded", "Run: modprobe overlay");
         }
         Health::good()
     }

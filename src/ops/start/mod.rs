@@ -102,7 +102,7 @@ async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
 }
 
 async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &Printer) -> Outcome<()> {
-    let (profile, driver) = (&plan.profile, plan.driver.as_ref());
+    let profile = &plan.profile;
     let userland = userland(profile, home, printer).await?;
     if request.download_only {
         printer.step(DOWNLOAD, "Done", "Download complete!");

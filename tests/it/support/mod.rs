@@ -8,9 +8,9 @@ mod run;
 use std::sync::{Mutex, OnceLock};
 
 pub use cluster::{Cluster, namespace};
-pub use image::{ImageTar, busybox, nginx};
+pub use image::{busybox, nginx};
 pub use registry::Registry;
-pub use run::{Output, command, eventually, kminik_binary, run};
+pub use run::{command, eventually, kminik_binary, run};
 
 static SHARED: OnceLock<Cluster> = OnceLock::new();
 static MAKING: Mutex<()> = Mutex::new(());
