@@ -68,7 +68,7 @@ impl AddonManager {
             addon,
             kind: kind.kind,
             name,
-            source,
+            source: Box::new(source),
         })?;
         Ok(())
     }
