@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 /// An archive on disk.
 pub struct ImageTar {
     file: tempfile::NamedTempFile,
-    pub name: String,
 }
 
 impl ImageTar {
@@ -129,5 +128,5 @@ fn image(name: &str, mut layer: Layer, entrypoint: &[&str]) -> ImageTar {
         archive.append_data(&mut header, path, content.as_slice()).unwrap();
     }
     archive.into_inner().unwrap();
-    ImageTar { file, name: name.to_owned() }
+    ImageTar { file }
 }
