@@ -3,7 +3,12 @@
 //! Every test is a row of its module's table. Most share one cluster, made when the first of them runs and deleted at the
 //! end; those that stop, kill or delete have their own. They need root.
 
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "one program; a test that cannot go on panics and says so")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "one program; a test that cannot go on panics and says so"
+)]
 
 mod architecture;
 mod command_line;

@@ -17,7 +17,7 @@ const LISTS: u32 = 5;
 const CHANGES: usize = 200;
 
 #[tokio::main]
-#[allow(clippy::print_stdout)]
+#[allow(clippy::print_stdout, clippy::unwrap_used)]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut number = |default: usize| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default);

@@ -5,6 +5,7 @@
 mod common;
 
 #[tokio::main]
+#[allow(clippy::unwrap_used)]
 async fn main() {
     let server = common::TestServer::start().await;
     #[allow(clippy::print_stdout)]

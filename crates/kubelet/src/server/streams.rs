@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use kminik_runtime::{ExecRequest, Runtime, RuntimeError, Streams, TerminalSize};
 use kminik_streaming::portforward::{self, Forward};
 use kminik_streaming::remotecommand::{self, Options, Outcome, RemoteCommand};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -206,18 +207,48 @@ pub(super) async fn port_forward(
 }
 
 async fn connect(runtime: Arc<dyn Runtime>, sandbox: String, pod: String, forward: Forward) {
-    let Forward { port, mut data, error } = forward;
+    let Forward { port, data, error } = forward;
     let failed = |why: &dyn std::error::Error| {
         let why = kminik_base::component::chain(why);
         format!(
             "error forwarding port {port} to pod {pod}: failed to connect to localhost:{port} inside its namespace: {why}"
         )
     };
-    let mut connection = match runtime.dial(&sandbox, port).await {
+    let connection = match runtime.dial(&sandbox, port).await {
         Ok(connection) => connection,
         Err(refused) => return error.fail(&failed(&refused)).await,
     };
-    if let Err(broken) = tokio::io::copy_bidirectional(&mut data, &mut connection).await {
+    if let Err(broken) = relay(data, connection).await {
         error.fail(&failed(&broken)).await;
+    }
+}
+
+/// How long a client may go on sending after the pod has ended the connection.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Copies both ways. A client's half-close goes on to the pod. When the pod ends, this ends soon after: clients close their
+/// side only when the error stream has ended, which is when this returns.
+async fn relay(client: impl AsyncRead + AsyncWrite, pod: impl AsyncRead + AsyncWrite) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_pod, mut to_pod) = tokio::io::split(pod);
+    let up = async {
+        tokio::io::copy(&mut from_client, &mut to_pod).await?;
+        to_pod.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut from_pod, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        ended = &mut down => {
+            // What the client still sends has no reader.
+            let _ = tokio::time::timeout(LINGER, up).await;
+            ended
+        }
+        sent = &mut up => {
+            sent?;
+            down.await
+        }
     }
 }
