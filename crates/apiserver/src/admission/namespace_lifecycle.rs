@@ -30,7 +30,7 @@ impl Admission for NamespaceLifecycle {
         let name = attributes.namespace;
         let namespace = match attributes.registry.cached_object("", "namespaces", "", name) {
             // What the cache says of an end is not undone, all else is asked of the store.
-            Some(namespace) if !namespace.is_deleting() => Some(namespace),
+            Some(namespace) if namespace.is_deleting() => Some(namespace),
             _ => attributes.registry.object("", "namespaces", "", name).await?,
         };
         let namespace: Arc<Object> = namespace.ok_or_else(|| StatusError::not_found("", "namespaces", name))?;
