@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::home::Home;
-use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{DRV_NOT_DETECTED, DRV_NOT_FOUND, Failure, Outcome};
 
@@ -130,13 +129,7 @@ pub trait Driver: Send + Sync {
     /// Chooses the network; makes nothing.
     async fn place(&self, name: &str, taken: &[String]) -> Outcome<Placement>;
     /// Makes the machine, stopped, with `files` in its data directory (replacing older ones).
-    async fn create(
-        &self,
-        profile: &Profile,
-        userland: &Userland,
-        files: &[NodeFile],
-        printer: &Printer,
-    ) -> Outcome<()>;
+    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()>;
     async fn start(&self, profile: &Profile) -> Outcome<()>;
     /// Asks nicely, then kills after the bound.
     async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()>;

@@ -25,7 +25,6 @@ use futures::TryStreamExt;
 
 use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Userland};
 use crate::home::Home;
-use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
     DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_START, GUEST_STOP_TIMEOUT, HOST_PORT_IN_USE,
@@ -120,13 +119,7 @@ impl Driver for DockerDriver {
         })
     }
 
-    async fn create(
-        &self,
-        profile: &Profile,
-        userland: &Userland,
-        files: &[NodeFile],
-        _printer: &Printer,
-    ) -> Outcome<()> {
+    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
         let docker = connect()?;
         let name = object_name(&profile.name);
         let image = image::ensure(&docker, userland).await?;

@@ -22,7 +22,6 @@ use crate::agent::exit_watch;
 use crate::home::Home;
 use crate::node::config::DATA_DIR;
 use crate::ops::{delete::remove_tree, node_image};
-use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
     DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_NOT_RUNNING, GUEST_START,
@@ -148,13 +147,7 @@ impl Driver for Native {
         })
     }
 
-    async fn create(
-        &self,
-        profile: &Profile,
-        userland: &Userland,
-        files: &[NodeFile],
-        _printer: &Printer,
-    ) -> Outcome<()> {
+    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
         let dir = self.dir(&profile.name);
         self.home.make_dir(&dir)?;
         // Volumes and secrets of the cluster are in it.

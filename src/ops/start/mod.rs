@@ -151,7 +151,7 @@ pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcom
         return Ok(());
     }
     let userland = userland(profile, home, printer).await?;
-    driver.create(profile, &userland, &node_files(home, profile)?, printer).await?;
+    driver.create(profile, &userland, &node_files(home, profile)?).await?;
     driver.start(profile).await
 }
 
@@ -171,7 +171,7 @@ async fn run_machine(
         let state = driver.state(&profile.name).await?;
         announce(profile, state, printer);
         if state != MachineState::Running {
-            driver.create(profile, userland, &files, printer).await?;
+            driver.create(profile, userland, &files).await?;
             plan.turn.lock().take();
             driver.start(profile).await?;
         }
