@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use kminik_oci::HostLoopback;
+use kminik_oci::mirrors::loopback_port;
+use url::Url;
+
 /// Where profiles, machines and caches are kept; `~/.kminik` if unset.
 pub const HOME: &str = "KMINIK_HOME";
 /// kubectl's: a list of files, the first that exists (else the first) is written.
@@ -9,20 +13,33 @@ pub const KUBECONFIG: &str = "KUBECONFIG";
 /// Set to `1` or `0` to force or forbid emoji and colour.
 pub const IN_STYLE: &str = "KMINIK_IN_STYLE";
 
-/// Handed to the node: what it logs, and the proxies its pulls go through.
-const FOR_NODE: &[&str] = &[
-    kminik_base::telemetry::FILTER_VARIABLE,
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
+/// Handed to the node: what it logs, and where its pulls go.
+const FOR_NODE: &[&str] = &[kminik_base::telemetry::FILTER_VARIABLE, "NO_PROXY", "no_proxy"];
+/// Handed to the node too: the proxies its pulls go through.
+const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
 
-/// `NAME=value` of those variables of this process that the node gets too.
-pub fn for_node() -> Vec<String> {
-    FOR_NODE.iter().filter_map(|name| Some(format!("{name}={}", get(name)?))).collect()
+/// `NAME=value` of those variables of this process that the node gets too. A proxy on this machine's loopback is named as
+/// the node reaches it.
+pub fn for_node(loopback: &HostLoopback) -> Vec<String> {
+    let plain = FOR_NODE.iter().filter_map(|name| Some((name, get(name)?)));
+    let proxies = PROXIES.iter().filter_map(|name| {
+        let value = get(name)?;
+        let Some(mut url) = proxy_url(&value) else { return Some((name, value)) };
+        loopback.translate(&mut url);
+        Some((name, url.to_string()))
+    });
+    plain.chain(proxies).map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// Ports of loopback on which this process' proxies listen.
+pub fn loopback_proxies() -> Vec<u16> {
+    PROXIES.iter().filter_map(|name| loopback_port(&proxy_url(&get(name)?)?)).collect()
+}
+
+/// As curl reads it: `host:port` means http.
+fn proxy_url(text: &str) -> Option<Url> {
+    let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    Url::parse(&text).ok().filter(Url::has_host)
 }
 
 /// A variable that is set and not empty.

@@ -2,7 +2,9 @@
 //! as it is, also fields kminik does not know. A file that cannot be parsed is never written.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kminik_base::atomic_file;
 use serde_yaml::{Mapping, Value};
@@ -90,7 +92,8 @@ pub fn merge(home: &Home, path: &Path, entry: &Entry<'_>) -> Outcome<()> {
 
 /// Takes the entry out; `false` if there was none. The file is removed if nothing of anybody's is left and kminik made it so.
 pub fn remove(home: &Home, path: &Path, name: &str) -> Outcome<bool> {
-    if !path.exists() {
+    // Without the file there may still be what a killed writer left beside it.
+    if !path.parent().is_some_and(Path::exists) {
         return Ok(false);
     }
     let mut found = false;
@@ -172,6 +175,7 @@ fn edit(home: &Home, path: &Path, change: impl FnOnce(&mut Mapping) -> Outcome<b
         home.make_dir(dir)?;
     }
     let _lock = FileLock::acquire(path)?;
+    atomic_file::sweep(path).or_fail(&HOST_KUBECONFIG_UPDATE, "cannot clean up beside the kubeconfig")?;
     let mut config = load(path)?;
     if !change(&mut config)? {
         return Ok(());
@@ -217,7 +221,7 @@ fn put_named(config: &mut Mapping, list: &str, name: &str, key: &str, value: Map
     Ok(())
 }
 
-/// client-go's lock: `<file>.lock`, made exclusively, removed when done. One that is older than a minute was left behind.
+/// client-go's lock: `<file>.lock`, made exclusively, removed when done. One of ours says whose it is.
 struct FileLock(PathBuf);
 
 impl FileLock {
@@ -227,15 +231,16 @@ impl FileLock {
         let lock = PathBuf::from(name);
         for _ in 0..100 {
             match File::create_new(&lock) {
-                Ok(_) => return Ok(Self(lock)),
+                Ok(mut file) => {
+                    // Without it the lock is as good; only who comes after a kill waits longer.
+                    let _ = write!(file, "{}", std::process::id());
+                    return Ok(Self(lock));
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                    let stale = std::fs::metadata(&lock)
-                        .and_then(|m| m.modified())
-                        .is_ok_and(|t| t.elapsed().is_ok_and(|age| age.as_secs() > 60));
-                    if stale {
+                    if is_abandoned(&lock) {
                         let _ = std::fs::remove_file(&lock);
                     } else {
-                        std::thread::sleep(std::time::Duration::from_millis(50));
+                        std::thread::sleep(Duration::from_millis(50));
                     }
                 }
                 Err(e) => return Err(Failure::because(&HOST_KUBECONFIG_UPDATE, "cannot lock the kubeconfig", &e)),
@@ -243,6 +248,16 @@ impl FileLock {
         }
         Err(Failure::new(&HOST_KUBECONFIG_UPDATE, format!("{} is held by another program", lock.display())))
     }
+}
+
+/// Whether its holder was killed: the process it names is gone, or it is older than any write takes.
+fn is_abandoned(lock: &Path) -> bool {
+    const LONGEST: Duration = Duration::from_secs(60);
+    let holder = std::fs::read_to_string(lock).ok().and_then(|text| text.parse::<u32>().ok());
+    let gone =
+        holder.is_some_and(|pid| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{pid}")).exists());
+    let modified = std::fs::metadata(lock).and_then(|metadata| metadata.modified());
+    gone || modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONGEST))
 }
 
 impl Drop for FileLock {
@@ -294,5 +309,16 @@ mod tests {
         assert_eq!(merge(&Home::locate(), &path, &entry("m")).unwrap_err().reason.id, "HOST_KUBECONFIG_UPDATE");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a: [b");
         assert!(!dir.path().join("config.lock").exists());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        // No process has this number: the kernel's largest is 2^22.
+        std::fs::write(dir.path().join("config.lock"), "4194305").unwrap();
+        std::fs::write(dir.path().join(".config.4194305.tmp"), "half").unwrap();
+        assert!(!remove(&Home::locate(), &path, "kminik").unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! What is chosen once (subnet, addresses, driver) never changes afterwards; what may change is written by `start`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use kminik_base::atomic_file;
+use kminik_oci::HostLoopback;
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
@@ -20,6 +22,8 @@ pub const DEFAULT: &str = "kminik";
 /// Of the file; a newer one is refused.
 const FORMAT: u32 = 1;
 const LIMIT_BYTES: u64 = 1 << 20;
+/// Of the gateway, for the host's loopback ports: above what servers use, below what the kernel gives to clients.
+const FIRST_LOOPBACK_PORT: u16 = 25_000;
 /// How long a lock that another process holds is tried.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -62,6 +66,9 @@ pub struct Profile {
     pub api_host: String,
     pub api_port: u16,
     pub embed_certs: bool,
+    /// Ports of the host's loopback that the node needs (mirrors, proxies) → port of the gateway where the agent serves them.
+    #[serde(default)]
+    pub loopback: BTreeMap<u16, u16>,
     /// Seconds since the epoch.
     pub created: i64,
 }
@@ -133,6 +140,19 @@ impl Profile {
 
     pub fn pki_dir(&self, home: &Home) -> PathBuf {
         home.profile(&self.name).join("pki")
+    }
+
+    /// Has these ports of loopback served to the node; those that are served keep their port.
+    pub fn serve_loopback(&mut self, ports: impl IntoIterator<Item = u16>) {
+        for port in ports {
+            let free = (FIRST_LOOPBACK_PORT..).find(|free| !self.loopback.values().any(|taken| taken == free));
+            self.loopback.entry(port).or_insert(free.unwrap_or(FIRST_LOOPBACK_PORT));
+        }
+    }
+
+    /// Where the node finds the host's loopback.
+    pub fn host_loopback(&self) -> HostLoopback {
+        HostLoopback { address: self.gateway, ports: self.loopback.clone() }
     }
 
     /// `https://host:port` as clients on the host use it.

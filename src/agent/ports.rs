@@ -66,7 +66,7 @@ impl Ports {
                 continue;
             }
             let (protocol, port) = *key;
-            match Relay::start(protocol, port, SocketAddr::from((self.node, port))).await {
+            match Relay::on_loopback(protocol, port, SocketAddr::from((self.node, port))).await {
                 Ok(relay) => {
                     self.open.insert(*key, relay);
                     if let Some(note) = self.taken.remove(key) {

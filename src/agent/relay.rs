@@ -1,4 +1,4 @@
-//! One port of the host's loopback addresses, relayed to the node.
+//! Relays: ports of the host's loopback addresses to the node, and ports of the gateway to the host's loopback.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,9 +36,18 @@ impl Relay {
     ///
     /// # Errors
     /// If the port is taken on either, or is not this process' to take.
-    pub(super) async fn start(protocol: Protocol, port: u16, target: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn on_loopback(protocol: Protocol, port: u16, target: SocketAddr) -> io::Result<Self> {
+        let (v4, v6) = (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+        Self::start(protocol, &[v4, v6], target).await
+    }
+
+    /// Listens on these addresses; one of IPv6 may be missing.
+    ///
+    /// # Errors
+    /// As [`Relay::on_loopback`].
+    pub(super) async fn start(protocol: Protocol, listen: &[SocketAddr], target: SocketAddr) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
-        for address in [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))] {
+        for &address in listen {
             let started = match protocol {
                 Protocol::Tcp => TcpListener::bind(address).await.map(|listener| {
                     tasks.spawn(relay_tcp(listener, target));
@@ -163,7 +172,7 @@ mod tests {
             }
         });
         let port = free_port().await;
-        let relay = Relay::start(Protocol::Tcp, port, target).await.unwrap();
+        let relay = Relay::on_loopback(Protocol::Tcp, port, target).await.unwrap();
         for address in ["127.0.0.1", "::1"] {
             let Ok(mut client) = TcpStream::connect((address, port)).await else {
                 assert_eq!(address, "::1", "127.0.0.1 must answer");
@@ -176,7 +185,7 @@ mod tests {
             assert_eq!(answer, "got all");
         }
         assert_eq!(
-            Relay::start(Protocol::Tcp, port, target).await.err().map(|error| error.kind()),
+            Relay::on_loopback(Protocol::Tcp, port, target).await.err().map(|error| error.kind()),
             Some(io::ErrorKind::AddrInUse)
         );
         drop(relay);
@@ -195,7 +204,7 @@ mod tests {
             }
         });
         let port = free_port().await;
-        let _relay = Relay::start(Protocol::Udp, port, target).await.unwrap();
+        let _relay = Relay::on_loopback(Protocol::Udp, port, target).await.unwrap();
         let clients = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
         for (client, text) in clients.iter().zip(["one", "two"]) {
             client.send_to(text.as_bytes(), ("127.0.0.1", port)).await.unwrap();

@@ -9,12 +9,14 @@ use kminik_base::backoff::Backoff;
 use kminik_base::component::chain;
 use kminik_client::{Informers, Recorder};
 use kminik_dns::{DnsServer, Forwarder, ForwarderConfig};
+use kminik_oci::HostLoopback;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::notes::Notes;
 use super::ports::Ports;
 use super::process::NOTES;
+use super::relay::{Protocol, Relay};
 use crate::drivers;
 use crate::home::Home;
 use crate::ops::{client, start};
@@ -38,9 +40,11 @@ pub async fn run(home: Home, profile: Profile, stop: CancellationToken) -> Outco
     // Docker publishes the API's port itself.
     let published = profile.api_host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback());
     let ports = Ports::new(profile.node_address, (!published).then_some(API_PORT), notes.clone(), recorder);
+    let loopback = profile.host_loopback();
     tokio::select! {
         () = ports.follow(&services) => {}
         () = forward_dns(profile.gateway, &notes, stop.clone()) => {}
+        () = serve_loopback(&loopback, &notes) => {}
         outcome = keep_node(&home, &profile) => outcome?,
         () = stop.cancelled() => {}
     }
@@ -49,28 +53,49 @@ pub async fn run(home: Home, profile: Profile, stop: CancellationToken) -> Outco
 
 /// Serves the host's resolvers on the nodes' gateway, for some of them listen on the host's loopback only. Never returns.
 async fn forward_dns(gateway: Ipv4Addr, notes: &Notes, stop: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let address = SocketAddr::from((gateway, 53));
+    let what = "pods cannot resolve names outside of the cluster";
+    let (udp, tcp) = insist(notes, what, || DnsServer::bind(address)).await;
+    let config = ForwarderConfig { resolv_conf: RESOLV_CONF.into(), loopback: true };
+    Arc::new(DnsServer::new(Forwarder::new(config))).serve(udp, tcp, stop).await;
+    // It ends with the agent only.
+    std::future::pending().await
+}
+
+/// Serves ports of the host's loopback on the nodes' gateway: mirrors and proxies that listen nowhere else. Never returns.
+async fn serve_loopback(host: &HostLoopback, notes: &Notes) {
+    let relays = host.ports.iter().map(|(&port, &served)| async move {
+        let (listen, target) = ([(host.address, served).into()], (Ipv4Addr::LOCALHOST, port).into());
+        let what = format!("the node cannot reach port {port} of this machine's loopback");
+        insist(notes, &what, || Relay::start(Protocol::Tcp, &listen, target)).await
+    });
+    let _relays = futures::future::join_all(relays).await;
+    std::future::pending().await
+}
+
+/// Tries until it succeeds; meanwhile the user is told what is the matter.
+async fn insist<T, E, F>(notes: &Notes, what: &str, attempt: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, E>>,
+    E: std::error::Error,
+{
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut noted: Option<String> = None;
     loop {
-        match DnsServer::bind(address).await {
-            Ok((udp, tcp)) => {
-                if let Some(note) = noted.take() {
-                    notes.remove(&note);
-                }
-                let config = ForwarderConfig { resolv_conf: RESOLV_CONF.into(), loopback: true };
-                Arc::new(DnsServer::new(Forwarder::new(config))).serve(udp, tcp, stop.clone()).await;
-                // It ends with the agent only.
-                return std::future::pending().await;
+        let outcome = attempt().await;
+        let note = outcome.as_ref().err().map(|error| format!("{what}: {}", chain(error)));
+        if noted != note {
+            if let Some(old) = noted.take() {
+                notes.remove(&old);
             }
-            Err(error) => {
-                let note = format!("pods cannot resolve names outside of the cluster: {}", chain(&error));
-                if noted.as_ref() != Some(&note) {
-                    notes.add(&note);
-                    noted = Some(note);
-                }
-                tokio::time::sleep(backoff.next_delay()).await;
+            if let Some(new) = &note {
+                notes.add(new);
             }
+            noted = note;
+        }
+        match outcome {
+            Ok(done) => return done,
+            Err(_) => tokio::time::sleep(backoff.next_delay()).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use crate::Test;
+use crate::start_failures::taken_docker_port;
 use crate::support::{Cluster, command, eventually, nginx, run};
 
 pub const TESTS: &[Test] = &[("a_cluster_in_a_container_works_and_leaves_nothing", whole_life)];
@@ -69,8 +70,7 @@ fn whole_life() {
         cluster.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok()
     };
     let url = server(&cluster);
-    cluster.kminik(&["stop"]).ok();
-    cluster.start_again(&["--driver=docker"]).ok();
+    taken_docker_port(&cluster, url.rsplit(':').next().unwrap().parse().unwrap());
     assert_eq!(server(&cluster), url, "the API's port stays");
     eventually("nginx after the restart", || answer().contains("nginx works").then_some(()));
     cluster.kminik(&["delete", "--all", "--purge"]).ok();

@@ -6,12 +6,13 @@ use std::net::{TcpListener, TcpStream};
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, Registry, busybox, eventually, nginx, shared};
+use crate::support::{Cluster, Registry, debian, eventually, foreign, nginx, shared};
 
 pub const TESTS: &[Test] = &[
     ("image_commands_list_tag_save_and_remove", commands),
     ("a_pull_goes_through_the_mirror_to_a_real_registry", mirror),
     ("a_base_image_survives_a_dead_and_a_cut_off_mirror", base_image),
+    ("a_base_image_of_another_architecture_is_refused", foreign_base_image),
 ];
 
 fn commands() {
@@ -43,20 +44,12 @@ fn commands() {
     cluster.kminik(&["image", "load", bad.to_str().unwrap()]).fails(80);
 }
 
-/// The host's address on the cluster's network, where a registry of the host is reached from the node.
-fn host_address(cluster: &Cluster) -> String {
-    let node: std::net::Ipv4Addr = cluster.kminik(&["ip"]).ok().trim().parse().unwrap();
-    std::net::Ipv4Addr::from(u32::from(node) - 1).to_string()
-}
-
+/// The registry listens on the user's loopback only, as does the mirror's address that is given.
 fn mirror() {
     let registry = Registry::start();
     registry.push(&nginx(), "library/nginx:latest");
-    let cluster = Cluster::start("mirror", &[]);
-    // The mirror's address is known once the network is: a second start changes the running cluster's mirrors.
-    let mirror = format!("--registry-mirror=docker.io=http://{}:{}", host_address(&cluster), registry.port);
-    cluster.kminik(&["stop"]).ok();
-    cluster.start_again(&[&mirror]).ok();
+    let mirror = format!("--registry-mirror=docker.io=http://127.0.0.1:{}", registry.port);
+    let cluster = Cluster::start("mirror", &[&mirror]);
     cluster.kubectl(&["create", "deployment", "nginx", "--image=nginx:latest"]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
     assert!(cluster.kminik(&["image", "ls"]).ok().contains("docker.io/library/nginx:latest"));
@@ -89,10 +82,11 @@ fn cut(mut client: TcpStream, upstream: u16, limit: usize) -> Option<()> {
     client.write_all(&answer).ok()
 }
 
+/// `--base-image=anjone/kicbase` and the mirrors to look for it: one that is dead, one that cuts off, one that works.
 fn base_image() {
     let registry = Registry::start();
-    registry.push(&busybox(), "anjone/kicbase:latest");
-    let cut_off = cutting_proxy(registry.port, 200_000);
+    registry.push(&debian(), "anjone/kicbase:latest");
+    let cut_off = cutting_proxy(registry.port, 20_000_000);
     let cluster = Cluster::prepare("base");
     let mirrors = [
         "--registry-mirror=http://127.0.0.1:1".to_owned(),
@@ -103,7 +97,21 @@ fn base_image() {
     arguments.extend(mirrors.iter().map(String::as_str));
     cluster.start_again(&arguments).ok();
     // The userland's own shell answers.
-    let told = cluster.kminik(&["ssh", "readlink /proc/$$/exe; ls /bin/busybox"]).ok();
-    assert!(told.contains("busybox"), "{told}");
+    let told = cluster.kminik(&["ssh", "echo $BASH_VERSION; cat /etc/debian_version; dpkg -s bash | head -1"]).ok();
+    assert!(told.starts_with("5.") && told.contains("Package: bash"), "{told}");
     eventually("the node to be ready", || cluster.kubectl(&["get", "nodes"]).stdout.contains(" Ready ").then_some(()));
+    // A second cluster takes it from the cache: no place is asked.
+    drop(registry);
+    cluster.delete().ok();
+    cluster.start_again(&arguments).ok();
+}
+
+fn foreign_base_image() {
+    let registry = Registry::start();
+    registry.push(&foreign(), "anjone/foreign:latest");
+    let cluster = Cluster::prepare("foreign");
+    let mirror = format!("--registry-mirror=http://127.0.0.1:{}", registry.port);
+    let told = cluster.start_again(&["--base-image=anjone/foreign", &mirror]).fails(86);
+    assert!(told.contains("GUEST_ARCHITECTURE") && told.contains("s390x"), "{told}");
+    assert!(!cluster.home().join("home/profiles").join(&cluster.profile).exists());
 }

@@ -16,8 +16,10 @@ mod docker;
 mod images;
 mod lifecycle;
 mod services;
+mod start_failures;
 mod storage;
 mod support;
+mod traces;
 mod workloads;
 
 use libtest_mimic::{Arguments, Trial};
@@ -36,7 +38,9 @@ fn main() -> std::process::ExitCode {
         ("images", images::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("services", services::TESTS),
+        ("start_failures", start_failures::TESTS),
         ("storage", storage::TESTS),
+        ("traces", traces::TESTS),
         ("workloads", workloads::TESTS),
     ];
     let trials = tables.iter().flat_map(|(module, tests)| {

@@ -33,7 +33,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let dir = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = dir.join(format!(".{name}.{}.tmp", std::process::id()));
+    let temporary = dir.join(format!("{}{}{TEMPORARY}", temporary_prefix(&name), std::process::id()));
     let result = write_beside(&target, &temporary, content, mode);
     if result.is_err() {
         // The error that matters is the one above; a file that was never made cannot be removed.
@@ -41,6 +41,34 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     }
     result?;
     File::open(dir).and_then(|d| d.sync_all()).map_err(at("sync the directory", dir))
+}
+
+const TEMPORARY: &str = ".tmp";
+
+fn temporary_prefix(name: &str) -> String {
+    format!(".{name}.")
+}
+
+/// Removes what writers of `path` that were killed have left beside it. The caller excludes other writers.
+///
+/// # Errors
+/// When the directory cannot be read or a file not be removed.
+pub fn sweep(path: &Path) -> Result<(), FileError> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let prefix = temporary_prefix(&name.to_string_lossy());
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        outcome => outcome.map_err(at("read", dir))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(at("read", dir))?;
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(TEMPORARY));
+        if writer.is_some_and(|writer| writer.parse::<u32>().is_ok()) {
+            fs::remove_file(entry.path()).map_err(at("remove", &entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_beside(target: &Path, temporary: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
@@ -97,6 +125,21 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, SECRET);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        for name in [".config.123.tmp", ".config.tmp", ".config.old.tmp", ".other.123.tmp", "config"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        sweep(&path).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [".config.old.tmp", ".config.tmp", ".other.123.tmp", "config"]);
+        sweep(&dir.path().join("none/config")).unwrap();
     }
 
     #[test]

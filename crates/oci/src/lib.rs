@@ -25,7 +25,7 @@ mod store;
 pub use digest::{Digest, Hasher};
 pub use error::{Attempt, ImageError};
 pub use image::{Compression, Image, ImageConfig, Layer, Platform, Summary};
-pub use mirrors::{MirrorArgument, ResolverConfig};
+pub use mirrors::{HostLoopback, MirrorArgument, ResolverConfig};
 pub use progress::{NoProgress, Progress};
 pub use pull::{Credential, Timeouts};
 pub use reference::{ImageName, Query};

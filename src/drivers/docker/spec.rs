@@ -107,7 +107,7 @@ pub fn container(
         image: Some(image.to_owned()),
         entrypoint: Some(vec![node_image::BINARY.to_owned(), "init".to_owned()]),
         cmd: Some(Vec::new()),
-        env: Some([vec!["container=docker".to_owned()], crate::env::for_node()].concat()),
+        env: Some([vec!["container=docker".to_owned()], crate::env::for_node(&profile.host_loopback())].concat()),
         labels: Some(labels),
         exposed_ports: Some(vec![api]),
         stop_signal: Some("SIGTERM".into()),

@@ -65,6 +65,7 @@ impl Native {
             subnet: profile.subnet.parse().or_fail(&IF_SUBNET, "the profile's subnet cannot be used")?,
             node: profile.name.clone(),
             node_address: profile.node_address,
+            host_ports: profile.loopback.values().copied().collect(),
             state_dir: hostnet::STATE_DIR.into(),
         })
     }
@@ -166,7 +167,7 @@ impl Driver for Native {
             cpus: (profile.cpus > 0).then_some(profile.cpus),
             memory_bytes: (profile.memory_mib > 0).then_some(profile.memory_mib << 20),
             argv: vec![node_image::BINARY.to_owned(), "init".to_owned()],
-            env: crate::env::for_node(),
+            env: crate::env::for_node(&profile.host_loopback()),
             mounts: Vec::new(),
             console_log: dir.join(CONSOLE),
         };

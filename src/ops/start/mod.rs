@@ -11,6 +11,7 @@ mod wait;
 
 use std::time::Duration;
 
+use kminik_oci::ResolverConfig;
 pub use wait::Wait;
 
 use crate::agent;
@@ -225,7 +226,10 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         api_port: 8443,
         cpus: profile.cpus,
         memory_bytes: profile.memory_mib << 20,
-        images: base_image::resolver(&profile.registries, base_image::mirrors_file(home)?)?,
+        images: ResolverConfig {
+            host_loopback: Some(profile.host_loopback()),
+            ..base_image::resolver(&profile.registries, base_image::mirrors_file(home)?)?
+        },
         addons: crate::addons::default_names().iter().map(|&n| n.to_owned()).collect(),
     };
     let content = serde_json::to_vec_pretty(&config).or_fail(&MK_INTERNAL, "cannot write the node's configuration")?;

@@ -1,11 +1,14 @@
 //! What will be done, decided before anything is made: all that can be refused is refused here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use kminik_oci::mirrors::Resolver;
 use parking_lot::Mutex;
 
-use super::Request;
+use super::{Request, base_image};
 use crate::drivers::{self, Driver, free_space};
+use crate::env;
 use crate::home::Home;
 use crate::ops::units;
 use crate::printer::{Printer, SPARKLE};
@@ -32,10 +35,15 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
     check_version(request, printer)?;
     check_registries(request)?;
     check_storage(request, home, printer)?;
-    match existing {
-        Some(profile) => update(request, profile, home, printer).await,
-        None => create(request, home, printer).await,
-    }
+    let mut plan = match existing {
+        Some(profile) => update(request, profile, home, printer).await?,
+        None => create(request, home, printer).await?,
+    };
+    let profile = &mut plan.profile;
+    let resolver = base_image::resolver(&profile.registries, base_image::mirrors_file(home)?)?;
+    let ports = Resolver::new(&resolver).or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")?.loopback_ports();
+    profile.serve_loopback(ports.into_iter().chain(env::loopback_proxies()));
+    Ok(plan)
 }
 
 async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Plan> {
@@ -91,6 +99,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         api_host: place.api_host,
         api_port: place.api_port,
         embed_certs: request.embed_certs,
+        loopback: BTreeMap::new(),
         created: jiff::Timestamp::now().as_second(),
     };
     Ok(Plan { profile, driver, is_new: true, turn: Mutex::new(turn) })

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::host::Host;
 use super::image::ImageTar;
 use super::run::{Output, kminik_binary, run};
 
@@ -11,13 +13,22 @@ use super::run::{Output, kminik_binary, run};
 pub struct Cluster {
     pub profile: String,
     home: tempfile::TempDir,
+    /// Where its commands run; on the machine itself if `None`.
+    host: Option<Arc<Host>>,
 }
 
 impl Cluster {
     /// A profile name and a home; nothing is started.
     pub fn prepare(name: &str) -> Self {
         let home = tempfile::Builder::new().prefix("kminik-it-").tempdir().unwrap();
-        Self { profile: format!("it-{name}-{}", std::process::id()), home }
+        Self { profile: format!("it-{name}-{}", std::process::id()), home, host: None }
+    }
+
+    /// As [`Cluster::prepare`], on a host of the test's own.
+    pub fn on(host: &Arc<Host>, name: &str) -> Self {
+        let mut cluster = Self::prepare(name);
+        cluster.host = Some(host.clone());
+        cluster
     }
 
     /// Started with the native driver and these further arguments.
@@ -47,10 +58,17 @@ impl Cluster {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(kminik_binary());
+        let mut command = self.program(&kminik_binary());
         command.args(["-p", &self.profile]).args(arguments);
         self.environment(&mut command);
         command
+    }
+
+    fn program(&self, program: &Path) -> Command {
+        match &self.host {
+            Some(host) => host.command(program.to_str().unwrap(), &[]),
+            None => Command::new(program),
+        }
     }
 
     fn environment(&self, command: &mut Command) {
@@ -63,7 +81,7 @@ impl Cluster {
     }
 
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(kubectl());
+        let mut command = self.program(&kubectl());
         command.args(arguments);
         self.environment(&mut command);
         command

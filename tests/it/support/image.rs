@@ -7,6 +7,8 @@ use std::process::Command;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::run::{command, run};
+
 /// An archive on disk.
 pub struct ImageTar {
     file: tempfile::NamedTempFile,
@@ -105,11 +107,44 @@ impl Layer {
     }
 }
 
-fn image(name: &str, mut layer: Layer, entrypoint: &[&str]) -> ImageTar {
+/// A whole Debian, as a user's own base image would be.
+pub fn debian() -> ImageTar {
+    let root = tempfile::tempdir().unwrap();
+    let sites = run(&mut command("apt-get", &["indextargets", "--format", "$(SITE)"]), None).ok();
+    let site = sites.lines().find(|site| !site.contains("security")).expect("apt has a source of Debian");
+    let path = root.path().to_str().unwrap();
+    run(&mut command("debootstrap", &["--variant=minbase", "bookworm", path, site]), None).ok();
+    let mut layer = Layer::default();
+    let archive = layer.archive();
+    archive.follow_symlinks(false);
+    for entry in std::fs::read_dir(root.path()).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            // Device nodes and kernel files are the node's to have.
+            true if matches!(name.as_str(), "dev" | "proc" | "sys") => layer.directory(&name, 0o755),
+            true => layer.archive().append_dir_all(&name, entry.path()).unwrap(),
+            false => layer.archive().append_path_with_name(entry.path(), &name).unwrap(),
+        }
+    }
+    image("docker.io/anjone/kicbase:latest", layer, &["/bin/bash"])
+}
+
+/// An image for another kind of machine.
+pub fn foreign() -> ImageTar {
+    let mut layer = Layer::default();
+    layer.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
+    image_for("s390x", "docker.io/anjone/foreign:latest", layer, &["/bin/sh"])
+}
+
+fn image(name: &str, layer: Layer, entrypoint: &[&str]) -> ImageTar {
+    image_for(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, name, layer, entrypoint)
+}
+
+fn image_for(architecture: &str, name: &str, mut layer: Layer, entrypoint: &[&str]) -> ImageTar {
     layer.archive();
     let layer = layer.archive.take().unwrap().into_inner().unwrap();
     let config = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+        "architecture": architecture, "os": "linux",
         "config": { "Entrypoint": entrypoint, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(&layer)))] },
         "history": [],

@@ -1,6 +1,7 @@
 //! What the tests stand on: a cluster of their own or the shared one, images built from Debian's packages, a registry.
 
 mod cluster;
+mod host;
 mod image;
 mod registry;
 mod run;
@@ -8,9 +9,10 @@ mod run;
 use std::sync::{Mutex, OnceLock};
 
 pub use cluster::{Cluster, namespace};
-pub use image::{busybox, nginx};
+pub use host::Host;
+pub use image::{busybox, debian, foreign, nginx};
 pub use registry::Registry;
-pub use run::{command, eventually, kminik_binary, run};
+pub use run::{Output, command, eventually, kminik_binary, run};
 
 static SHARED: OnceLock<Cluster> = OnceLock::new();
 static MAKING: Mutex<()> = Mutex::new(());

@@ -1,5 +1,6 @@
 //! Passage through a host whose policy is to drop: accepting rules of ours, tagged, at the head of each chain that would drop.
-//! Of what is forwarded the nodes' packets and the answers to them pass, of what is for the host questions to its DNS forwarder.
+//! Of what is forwarded the nodes' packets and the answers to them pass, of what is for the host questions to its DNS forwarder
+//! and connections to the ports that it serves for nodes.
 //!
 //! iptables in its nft form keeps its rules in table `ip filter`; there our rules use only what it can list, or it would refuse
 //! to show and to change the table. A chain `DOCKER-USER` in it is the place meant for others' rules.
@@ -28,8 +29,8 @@ struct Place {
     iptables: bool,
 }
 
-/// Lets what nodes on `bridge` need through every chain that drops by policy.
-pub(super) async fn open(bridge: &str, tag: &str) -> Result<(), HostNetError> {
+/// Lets what nodes on `bridge` need through every chain that drops by policy; `served` are TCP ports of the host beside DNS.
+pub(super) async fn open(bridge: &str, tag: &str, served: &[u16]) -> Result<(), HostNetError> {
     if legacy::drops_forwarded(bridge).map_err(HostNetError::LegacyFirewall)? {
         return Err(HostNetError::Firewall {
             firewall: "legacy iptables, chain FORWARD with policy DROP".to_owned(),
@@ -47,8 +48,13 @@ pub(super) async fn open(bridge: &str, tag: &str) -> Result<(), HostNetError> {
         }
         let mut transaction = nft.transaction();
         let needed = match place.hook {
-            Hook::Forward => [(inward(bridge), None), (answers(bridge, place.iptables), None)],
-            _ => [UDP, TCP].map(|protocol| (questions(bridge, protocol, place.iptables), Some(protocol))),
+            Hook::Forward => vec![(inward(bridge), None), (answers(bridge, place.iptables), None)],
+            _ => {
+                let ports = [(UDP, DNS), (TCP, DNS)].into_iter().chain(served.iter().map(|port| (TCP, *port)));
+                ports
+                    .map(|(protocol, port)| (to_host(bridge, protocol, port, place.iptables), Some(protocol)))
+                    .collect()
+            }
         };
         for (rule, protocol) in needed {
             transaction = transaction.raw(at_head(&place, &rule.comment(tag), protocol)?);
@@ -117,14 +123,14 @@ fn answers(bridge: &str, iptables: bool) -> Rule {
     rule.counter().accept()
 }
 
-/// DNS questions to the host itself.
-fn questions(bridge: &str, protocol: u8, iptables: bool) -> Rule {
+/// What is for a port of the host itself.
+fn to_host(bridge: &str, protocol: u8, port: u16, iptables: bool) -> Rule {
     let rule = Rule::new("", "").match_iif(bridge).match_l4proto(protocol);
     let rule = match (iptables, protocol) {
-        (true, TCP) => rule.expr(Expr::Raw(RawExpr::new("match", port_match("tcp")))),
-        (true, _) => rule.expr(Expr::Raw(RawExpr::new("match", port_match("udp")))),
-        (false, TCP) => rule.match_tcp_dport(DNS),
-        (false, _) => rule.match_udp_dport(DNS),
+        (true, TCP) => rule.expr(Expr::Raw(RawExpr::new("match", port_match("tcp", port)))),
+        (true, _) => rule.expr(Expr::Raw(RawExpr::new("match", port_match("udp", port)))),
+        (false, TCP) => rule.match_tcp_dport(port),
+        (false, _) => rule.match_udp_dport(port),
     };
     rule.counter().accept()
 }
@@ -181,9 +187,9 @@ fn conntrack_match() -> Vec<u8> {
 }
 
 /// `-m udp --dport 53`, or tcp.
-fn port_match(protocol: &str) -> Vec<u8> {
+fn port_match(protocol: &str, port: u16) -> Vec<u8> {
     // struct xt_udp and xt_tcp begin alike: lowest and highest source port, lowest and highest destination port.
-    let ports = [0, u16::MAX, DNS, DNS];
+    let ports = [0, u16::MAX, port, port];
     let mut info: Vec<u8> = ports.into_iter().flat_map(u16::to_ne_bytes).collect();
     info.resize(16, 0);
     extension(protocol, 0, &info)

@@ -41,6 +41,8 @@ pub struct HostNetSpec {
     pub node: String,
     /// In `subnet`, neither its first host (the gateway) nor its broadcast address.
     pub node_address: Ipv4Addr,
+    /// TCP ports of the gateway that the host serves for nodes, beside DNS.
+    pub host_ports: Vec<u16>,
     /// Normally [`STATE_DIR`].
     pub state_dir: PathBuf,
 }
@@ -145,7 +147,7 @@ pub async fn attach(spec: &HostNetSpec, netns: &Path) -> Result<(), HostNetError
         records.remember_sysctl(FORWARDING, &sysctl::get(FORWARDING)?)?;
         sysctl::set(FORWARDING, "1")?;
     }
-    firewall::open(&spec.bridge(), &tag(&spec.profile)).await?;
+    firewall::open(&spec.bridge(), &tag(&spec.profile), &spec.host_ports).await?;
 
     let links = Links::here()?;
     let mtu = links.uplink_mtu().await?;

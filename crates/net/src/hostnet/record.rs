@@ -120,7 +120,9 @@ impl Records {
     }
 }
 
+/// Under the lock, so what a killed writer left is nobody's.
 fn remove(path: &Path) -> Result<(), HostNetError> {
+    atomic_file::sweep(path)?;
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(HostNetError::Record { path: path.to_owned(), action: "removed", source })

@@ -11,6 +11,7 @@ fn spec(dir: &Path, profile: &str, node: &str, third: u8, last: u8) -> HostNetSp
         subnet: format!("192.168.{third}.0/24").parse().unwrap(),
         node: node.to_owned(),
         node_address: Ipv4Addr::new(192, 168, third, last),
+        host_ports: vec![25000],
         state_dir: dir.join("hostnet"),
     }
 }
@@ -106,12 +107,15 @@ fn passes_a_host_whose_forward_policy_is_drop() {
     assert_eq!(one.ask_tcp("192.168.62.3:80").unwrap(), "two 192.168.62.2");
     host.serve_udp(53, "host");
     host.serve_tcp(53, "host");
+    host.serve_tcp(25000, "host");
     host.serve_tcp(22, "host");
     assert_eq!(one.ask_udp("192.168.62.1:53").unwrap(), "host 192.168.62.2");
     assert_eq!(one.ask_tcp("192.168.62.1:53").unwrap(), "host 192.168.62.2");
+    assert_eq!(one.ask_tcp("192.168.62.1:25000").unwrap(), "host 192.168.62.2");
     assert!(one.ask_tcp("192.168.62.1:22").is_err(), "the policy still holds for what nodes need not");
     let input = host.sh("iptables -S INPUT");
     assert!(input.contains("-A INPUT -i km-drop -p udp -m udp --dport 53"), "{input}");
+    assert!(input.contains("-A INPUT -i km-drop -p tcp -m tcp --dport 25000"), "{input}");
     outside.sh("ip route add 192.168.62.0/24 via 203.0.113.2");
     assert!(outside.ask_tcp("192.168.62.3:80").is_err(), "the policy still holds for others");
 

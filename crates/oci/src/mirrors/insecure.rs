@@ -39,6 +39,11 @@ impl Insecure {
         Ok(insecure)
     }
 
+    /// Ports of the hosts that are loopback.
+    pub(super) fn loopback_ports(&self) -> impl Iterator<Item = u16> + '_ {
+        self.hosts.iter().filter_map(|host| super::loopback_port(&Url::parse(&format!("https://{host}")).ok()?))
+    }
+
     /// Names are not looked up: a range holds hosts that are written as addresses.
     pub(super) fn contains(&self, base: &Url) -> bool {
         let Some(host) = base.host() else { return false };

@@ -12,6 +12,7 @@
 
 mod argument;
 mod insecure;
+mod loopback;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use url::Url;
 
 pub use argument::{MirrorArgument, MirrorError};
 pub use insecure::{Insecure, InsecureError};
+pub use loopback::{HostLoopback, loopback_port};
 
 use crate::{ImageError, ImageName};
 
@@ -50,6 +52,8 @@ pub struct ResolverConfig {
     pub insecure: Vec<String>,
     /// More certificates to trust, PEM, beside the machine's and the built-in ones.
     pub extra_roots_pem: Option<String>,
+    /// Where the loopback that these addresses mean is reached, if it is not this process' own.
+    pub host_loopback: Option<HostLoopback>,
     pub timeouts: crate::Timeouts,
 }
 
@@ -131,6 +135,7 @@ pub struct Resolver {
     mirrors: Vec<MirrorArgument>,
     image_repository: Option<MirrorArgument>,
     insecure: Insecure,
+    host_loopback: Option<HostLoopback>,
 }
 
 /// A country of the presets.
@@ -178,7 +183,23 @@ impl Resolver {
             None => None,
         };
         let insecure = Insecure::parse(&config.insecure).map_err(|error| bad("insecure registries", &error))?;
-        Ok(Resolver { preset, file: file.registry, mirrors: config.mirrors.clone(), image_repository, insecure })
+        Ok(Resolver {
+            preset,
+            file: file.registry,
+            mirrors: config.mirrors.clone(),
+            image_repository,
+            insecure,
+            host_loopback: config.host_loopback.clone(),
+        })
+    }
+
+    /// Ports of loopback at which a place may be.
+    pub fn loopback_ports(&self) -> Vec<u16> {
+        let file = self.file.values().flat_map(|row| &row.mirrors).filter_map(|text| MirrorArgument::parse(text).ok());
+        let mirrors = self.mirrors.iter().chain(&self.image_repository).cloned().chain(file);
+        let mut ports: Vec<u16> = mirrors.filter_map(|mirror| loopback_port(&mirror.base())).collect();
+        ports.extend(self.insecure.loopback_ports());
+        ports
     }
 
     /// The places of a name, preferred ones first, each once.
@@ -242,7 +263,10 @@ impl Resolver {
 
     /// A host that may be insecure is asked by TLS without verification, then, as Docker does, in plain text.
     fn add_secured(&self, places: &mut Vec<Place>, mut place: Place) {
-        let mut push = |place: Place| {
+        let mut push = |mut place: Place| {
+            if let Some(host) = &self.host_loopback {
+                host.translate(&mut place.base);
+            }
             if !places.iter().any(|old| old.base == place.base && old.repository == place.repository) {
                 places.push(place);
             }
@@ -348,6 +372,26 @@ mod tests {
         assert_eq!(labels(&config, "reg.lan/x"), ["https://reg.lan/x", "http://reg.lan/x"]);
         assert_eq!(labels(&config, "localhost:5000/x"), ["https://localhost:5000/x", "http://localhost:5000/x"]);
         assert_eq!(labels(&config, "11.1.2.3:5000/x"), ["https://11.1.2.3:5000/x"]);
+    }
+
+    #[test]
+    fn mirrors_on_the_users_loopback_are_asked_where_the_host_serves_it() {
+        let config = ResolverConfig {
+            mirrors: vec![MirrorArgument::parse("http://127.0.0.1:5000").unwrap()],
+            insecure: vec!["localhost:5001".into()],
+            ..Default::default()
+        };
+        let mut ports = Resolver::new(&config).unwrap().loopback_ports();
+        ports.sort_unstable();
+        assert_eq!(ports, [5000, 5001]);
+        let address = std::net::Ipv4Addr::new(192, 168, 49, 1);
+        let host_loopback = Some(HostLoopback { address, ports: [(5000, 25000), (5001, 25001)].into() });
+        let config = ResolverConfig { host_loopback, ..config };
+        assert_eq!(labels(&config, "nginx")[0], "http://192.168.49.1:25000/library/nginx");
+        assert_eq!(
+            labels(&config, "localhost:5001/x"),
+            ["https://192.168.49.1:25001/x", "http://192.168.49.1:25001/x"]
+        );
     }
 
     #[test]
