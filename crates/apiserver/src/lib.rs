@@ -22,6 +22,7 @@ mod bootstrap;
 mod builtin;
 pub mod config;
 mod connect;
+mod custom;
 mod error;
 mod health;
 pub mod http;

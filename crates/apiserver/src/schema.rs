@@ -37,10 +37,10 @@ pub(crate) async fn read_body(mut body: RequestBody) -> Result<Bytes, StatusErro
     })
 }
 
-/// The type of a kind.
+/// The type of a kind that is no row's: options, Scale, the bodies of actions.
 ///
 /// # Errors
-/// 500 for a row whose kind has none: a mistake in the table, which its test finds.
+/// 500 for a kind that has none: a mistake in the program.
 pub(crate) fn of(gvk: &Gvk) -> Result<&'static Schema, StatusError> {
     schema::lookup(gvk).ok_or_else(|| StatusError::internal(format!("no schema for {gvk}")))
 }
@@ -53,9 +53,9 @@ pub(crate) fn decode(
     bytes: &[u8],
     encoding: Encoding,
     gvk: &Gvk,
+    schema: &Schema,
     validation: FieldValidation,
 ) -> Result<Decoded, StatusError> {
-    let schema = of(gvk)?;
     let decoded = match encoding {
         Encoding::Json => decode::decode(bytes, schema, validation),
         Encoding::Yaml => decode::decode_yaml(bytes, schema, validation),
@@ -110,22 +110,16 @@ fn check_type(wanted: &Gvk, object: &Object) -> Result<(), StatusError> {
     Ok(())
 }
 
-/// Sets the defaults of a kind's schema.
-pub(crate) fn default(gvk: &Gvk, object: &mut Object) -> Result<(), StatusError> {
-    defaults::apply(object, of(gvk)?);
-    Ok(())
-}
-
 /// Brings a patched or admitted object into normal form with defaults; gives the warnings.
 ///
 /// # Errors
 /// 400 or 422 when it does not fit the schema.
 pub(crate) fn normalize(
     gvk: &Gvk,
+    schema: &Schema,
     object: &mut Object,
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
-    let schema = of(gvk)?;
     let warnings = decode::conform(object, schema, validation).map_err(|error| error.status(gvk, gvk))?;
     defaults::apply(object, schema);
     Ok(warnings)
@@ -141,8 +135,8 @@ pub(crate) fn manage_fields(
     if options.applying {
         return Ok(());
     }
-    let (gvk, api_version) = (new.gvk(), new.api_version().to_owned());
-    let write = field_write(call, options, of(&gvk)?, &api_version);
+    let api_version = new.api_version().to_owned();
+    let write = field_write(call, options, call.stored_schema(), &api_version);
     if let Err(error) = apply::update(old, new, write) {
         tracing::debug!(%error, name = new.name(), "a write's fields are not tracked");
     }
@@ -159,10 +153,10 @@ pub(crate) fn apply_configuration(
     present: &Object,
     configuration: &Object,
 ) -> Result<Object, StatusError> {
-    let (gvk, api_version) = (call.gvk(), call.api_version());
-    let write = field_write(call, options, of(&gvk)?, &api_version);
+    let (schema, api_version) = (&*call.version.schema, call.api_version());
+    let write = field_write(call, options, schema, &api_version);
     let mut object = apply::apply(present, configuration, options.force, write).map_err(|error| error.status())?;
-    call.warn(normalize(&gvk, &mut object, options.field_validation)?);
+    call.warn(normalize(&call.gvk(), schema, &mut object, options.field_validation)?);
     Ok(object)
 }
 

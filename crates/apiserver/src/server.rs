@@ -15,13 +15,15 @@ use crate::auth::{self, Auth, Authenticator, Authorizer, UserInfo};
 use crate::bootstrap;
 use crate::builtin;
 use crate::config::Config;
+use crate::custom;
 use crate::health::Health;
 use crate::http::openapi::Documents;
 use crate::http::serve;
 use crate::http::service::LocalService;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::registry::table::{ResourceTable, TableError};
+use crate::registry::compose::{self, Composer, Fixed};
+use crate::registry::table::TableError;
 use crate::storage::cache::Cache;
 use crate::strategies::services::Pools;
 
@@ -128,7 +130,9 @@ impl ApiServer {
         let cache = Cache::start(config.store.clone(), stopping.clone()).await?;
         let auth = Auth::new(&config, cache.clone())?;
         let pools = Pools::new(config.service_cidr, config.node_ports);
-        let registry = Registry::new(ResourceTable::new(builtin::rows(&pools))?, config.store.clone(), cache);
+        let composer =
+            Composer::new(vec![Box::new(Fixed::new(builtin::rows(&pools))), Box::new(custom::Definitions::default())]);
+        let registry = Registry::new(composer, config.store.clone(), cache)?;
         let server = Arc::new(Server {
             admission: AdmissionChain::new(admission::default_plugins(&auth)),
             auth,
@@ -141,6 +145,8 @@ impl ApiServer {
             config,
         });
         tokio::spawn(compact(server.clone(), stopping.clone()));
+        tokio::spawn(compose::follow(server.clone(), stopping.clone()));
+        tokio::spawn(custom::keep(server.clone(), stopping.clone()));
         auth::bootstrap(server.clone(), stopping.clone()).await?;
         let client = LocalService::new(server.clone(), bootstrap::user());
         bootstrap::run(client, server.config()).await?;

@@ -156,6 +156,14 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Object, DecodeError> {
     Object::try_from(value).map_err(|_| DecodeError::Root(found))
 }
 
+/// Members of a value that a node does not know, each as a warning says it.
+pub(crate) fn unknown_fields(value: &Value, schema: &Schema) -> Vec<String> {
+    let mut issues = Vec::new();
+    // What is of another type than the node has no members to look at.
+    let _ = conform::conform(&mut value.clone(), schema, &mut issues);
+    issues
+}
+
 fn finish(
     mut value: Value,
     schema: &Schema,

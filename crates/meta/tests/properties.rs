@@ -206,8 +206,8 @@ fn nothing_panics_on_wild_objects() {
         let object = random.object(gvk, schema, true);
         let other = random.object(gvk, schema, true);
         let _ = columns::table(gvk, [&object], now);
-        let _ = validate::create(gvk, &object);
-        let _ = validate::update(gvk, &object, &other);
+        let _ = validate::create(gvk, schema, &object);
+        let _ = validate::update(gvk, schema, &object, &other);
         let _ = protobuf::encode(&object.to_value(), schema);
         let _ = patch::strategic(&object, &other.to_vec(), schema);
         let _ = patch::merge(&object, &other.to_vec());

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{Method, Request, Response};
 use jiff::Timestamp;
-use kminik_meta::{StatusError, schema};
+use kminik_meta::StatusError;
 use parking_lot::Mutex;
 
 use super::accept::{self, Accepted};
@@ -125,7 +125,7 @@ async fn authorised(
     }
     let headers = request.headers().clone();
     let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
-    let protobuf = schema::lookup(&row.gvk(&version)).is_some();
+    let protobuf = version.schema.is_named();
     let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, protobuf)? };
     let version_warnings = version.deprecation.iter().map(ToString::to_string).collect();
     let compressible = matches!(info.verb.as_str(), "get" | "list") && !connects;

@@ -1,12 +1,13 @@
 //! OpenAPI v2 and v3 of what is served, made from the table when first asked for and kept as bytes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Response, StatusCode};
 use kminik_meta::openapi::{self, Group, Resource};
+use kminik_meta::schema::Ref;
 use kminik_meta::{Gvk, StatusError};
 use parking_lot::Mutex;
 use serde_json::{Map, json};
@@ -24,40 +25,45 @@ use crate::version::GIT_VERSION;
 /// What version 2 as protobuf is answered as: the type that is asked for has an `@`, which clients cannot parse.
 const V2_PROTOBUF_ANSWER: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
+/// Keys of the version 2 documents.
+const V2: &str = "v2";
+const V2_AS_PROTOBUF: &str = "v2 protobuf";
+
 /// A document and its hash.
 type Document = (Bytes, String);
 
-/// The documents of the newest table, made on demand.
+/// The documents, made on demand, each with the hash of the rows that it was made from: a change of the table makes only those
+/// again whose rows changed.
 #[derive(Default)]
 pub(crate) struct Documents {
-    made: Mutex<Made>,
-}
-
-#[derive(Default)]
-struct Made {
-    table: Weak<ResourceTable>,
-    documents: HashMap<String, Document>,
+    made: Mutex<HashMap<String, (String, Document)>>,
 }
 
 impl Documents {
-    /// The document of that key; `make` runs if the table changed or nobody asked yet.
+    /// The document of that key; `make` runs if the rows' hash changed or nobody asked yet.
     fn get(
         &self,
-        table: &Arc<ResourceTable>,
         key: &str,
+        rows: &str,
         make: impl FnOnce() -> Result<Vec<u8>, StatusError>,
     ) -> Result<Document, StatusError> {
-        let mut made = self.made.lock();
-        if !std::ptr::eq(made.table.as_ptr(), Arc::as_ptr(table)) {
-            *made = Made { table: Arc::downgrade(table), documents: HashMap::new() };
-        }
-        if let Some(document) = made.documents.get(key) {
-            return Ok(document.clone());
+        let known = |made: &HashMap<String, (String, Document)>| {
+            made.get(key).filter(|(hash, _)| hash == rows).map(|(_, document)| document.clone())
+        };
+        if let Some(document) = known(&self.made.lock()) {
+            return Ok(document);
         }
         let bytes = Bytes::from(make()?);
         let document = (bytes.clone(), hex::encode_upper(Sha512::digest(&bytes)));
-        made.documents.insert(key.to_owned(), document.clone());
+        self.made.lock().insert(key.to_owned(), (rows.to_owned(), document.clone()));
         Ok(document)
+    }
+
+    /// Forgets the documents of versions that are no longer served.
+    pub(crate) fn retain(&self, table: &ResourceTable) {
+        let served = table.groups().iter().flat_map(|(_, versions)| versions).map(path_of);
+        let served: HashSet<String> = served.chain([V2.to_owned(), V2_AS_PROTOBUF.to_owned()]).collect();
+        self.made.lock().retain(|key, _| served.contains(key));
     }
 }
 
@@ -102,7 +108,7 @@ fn hash_of(served: &GroupVersion) -> String {
     let mut digest = Sha512::new();
     digest.update(GIT_VERSION);
     for row in &served.resources {
-        digest.update(format!("\n{} {} {:?} {:?}", row.plural, row.kind, row.scope, row.verbs));
+        digest.update(format!("\n{} {} {} {:?} {:?}", row.plural, row.kind, row.edition, row.scope, row.verbs));
         for sub in &row.subresources {
             digest.update(format!("\n/{}", sub.name));
         }
@@ -123,11 +129,11 @@ fn version_3(
     if !clauses.is_empty() && !clauses.iter().any(|clause| clause.covers(JSON)) {
         return Err(StatusError::not_acceptable(&[JSON]));
     }
-    let (bytes, _) = server.openapi().get(table, &path_of(served), || {
+    let hash = hash_of(served);
+    let (bytes, _) = server.openapi().get(&path_of(served), &hash, || {
         let names = Names::of(served);
         serde_json::to_vec(&openapi::v3(&names.group(), GIT_VERSION)).map_err(StatusError::internal)
     })?;
-    let hash = hash_of(served);
     let mut response = tagged(headers, &hash, JSON, bytes);
     // A URL with the right hash never changes its meaning.
     if query.get("hash") == Some(&hash) {
@@ -150,8 +156,9 @@ fn version_2(
         (None, None) if clauses.is_empty() => false,
         (None, None) => return Err(StatusError::not_acceptable(&[JSON, openapi::V2_PROTOBUF])),
     };
-    let (key, media_type) = if protobuf { ("v2 protobuf", V2_PROTOBUF_ANSWER) } else { ("v2", JSON) };
-    let (bytes, hash) = server.openapi().get(table, key, || {
+    let (key, media_type) = if protobuf { (V2_AS_PROTOBUF, V2_PROTOBUF_ANSWER) } else { (V2, JSON) };
+    let rows: Vec<String> = table.groups().iter().flat_map(|(_, versions)| versions).map(hash_of).collect();
+    let (bytes, hash) = server.openapi().get(key, &rows.concat(), || {
         let names: Vec<Names<'_>> = table.groups().iter().flat_map(|(_, versions)| versions).map(Names::of).collect();
         let groups: Vec<Group<'_>> = names.iter().map(Names::group).collect();
         let document = openapi::v2(&groups, GIT_VERSION);
@@ -182,12 +189,13 @@ fn tagged(headers: &HeaderMap, hash: &str, media_type: &'static str, bytes: Byte
 /// The rows of a group's version with the names that the documents are made of.
 struct Names<'a> {
     served: &'a GroupVersion,
-    rows: Vec<Named>,
+    rows: Vec<Named<'a>>,
 }
 
-struct Named {
+struct Named<'a> {
     path: String,
     kind: Gvk,
+    schema: Option<&'a Ref>,
     namespaced: bool,
     verbs: Vec<&'static str>,
 }
@@ -200,15 +208,18 @@ impl<'a> Names<'a> {
             rows.push(Named {
                 path: row.plural.to_string(),
                 kind: row.gvk(version),
+                schema: Some(&version.schema),
                 namespaced: row.namespaced(),
                 verbs: row.verbs.iter().map(|verb| verb.as_str()).collect(),
             });
             let described = row.subresources.iter().filter(|sub| !matches!(sub.kind, SubresourceKind::Connect(_)));
             for sub in described {
-                let ((group, version, kind), verbs) = discovery::subresource(row, version, sub);
+                let ((group, name, kind), verbs) = discovery::subresource(row, version, sub);
+                let views = matches!(sub.kind, SubresourceKind::View(_));
                 rows.push(Named {
                     path: format!("{}/{}", row.plural, sub.name),
-                    kind: Gvk::new(group, version, kind),
+                    kind: Gvk::new(group, name, kind),
+                    schema: views.then_some(&version.schema),
                     namespaced: row.namespaced(),
                     verbs,
                 });
@@ -228,7 +239,7 @@ impl<'a> Names<'a> {
                     kind: &row.kind,
                     namespaced: row.namespaced,
                     verbs: &row.verbs,
-                    custom: None,
+                    schema: row.schema,
                 })
                 .collect(),
         }

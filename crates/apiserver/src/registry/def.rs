@@ -8,7 +8,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kminik_meta::columns::{self, Columns};
+use kminik_meta::schema::{self, Ref};
 use kminik_meta::{Gvk, Object};
+
+use tokio_util::sync::CancellationToken;
 
 use super::action::{Action, Connect, Create};
 use super::strategy::Strategy;
@@ -91,6 +95,10 @@ pub struct ResourceDef {
     pub subresources: Vec<Subresource>,
     pub policy: Policy,
     pub strategy: Arc<dyn Strategy>,
+    /// Which edition of the object that defines it the row was made from; empty for built-in rows.
+    pub edition: Text,
+    /// Cancelled when the row was removed from the table or replaced: watches end.
+    pub retired: CancellationToken,
 }
 
 /// One version of a resource.
@@ -101,10 +109,14 @@ pub struct VersionDef {
     pub served: bool,
     /// Objects are persisted in this version.
     pub stored: bool,
+    /// The type of its objects: decoding, defaults, patches, apply and OpenAPI read it.
+    pub schema: Ref,
     /// How to reach the stored version and back; `None` where only apiVersion differs.
     pub conversion: Option<Conversion>,
     /// Paths (`status.phase`) that field selectors may use besides metadata.name and metadata.namespace.
     pub selectable_fields: Vec<SelectableField>,
+    /// What `kubectl get` shows.
+    pub columns: Columns,
     /// Answered with a `Warning` header on every use.
     pub deprecation: Option<Text>,
 }
@@ -138,6 +150,11 @@ pub enum Storage {
         api_version: Text,
         /// Kind of the stored bytes.
         kind: Text,
+        /// Type of the stored bytes.
+        schema: Ref,
+        /// What was written after this revision is in the normal form of its present type, with defaults; what is older is brought
+        /// into it when it is read.
+        normal_since: u64,
         /// Objects disappear this long after their last write.
         ttl: Option<Duration>,
     },
@@ -223,14 +240,17 @@ impl Default for Policy {
 }
 
 impl VersionDef {
-    /// A served and stored version without conversion or selectable fields.
-    pub fn stored(name: impl Into<Text>) -> Self {
+    /// A served and stored version of a built-in kind, without conversion or selectable fields.
+    pub fn stored(gvk: &Gvk) -> Self {
         VersionDef {
-            name: name.into(),
+            name: gvk.version.clone().into(),
             served: true,
             stored: true,
+            // A row that names a kind the table lacks fails the test of the rows.
+            schema: schema::reference(gvk).unwrap_or_else(schema::any_object),
             conversion: None,
             selectable_fields: Vec::new(),
+            columns: Columns::Known(columns::columns(gvk)),
             deprecation: None,
         }
     }
@@ -240,6 +260,7 @@ impl ResourceDef {
     /// A stored, namespaced row of one version with all verbs and the default strategy.
     pub fn new(group: &'static str, version: &'static str, plural: &'static str, kind: &'static str) -> Self {
         let group_dir = if group.is_empty() { "core" } else { group };
+        let stored = VersionDef::stored(&Gvk::new(group, version, kind));
         ResourceDef {
             group: group.into(),
             plural: plural.into(),
@@ -250,16 +271,20 @@ impl ResourceDef {
             categories: Vec::new(),
             scope: Scope::Namespaced,
             verbs: Verb::ALL.to_vec(),
-            versions: vec![VersionDef::stored(version)],
             storage: Storage::Stored {
                 prefix: format!("{group_dir}/{plural}").into(),
                 api_version: api_version(group, version).into(),
                 kind: kind.into(),
+                schema: stored.schema.clone(),
+                normal_since: 0,
                 ttl: None,
             },
+            versions: vec![stored],
             subresources: Vec::new(),
             policy: Policy::default(),
             strategy: Arc::new(super::strategy::Default),
+            edition: Text::default(),
+            retired: CancellationToken::new(),
         }
     }
 
@@ -290,6 +315,12 @@ impl ResourceDef {
     /// Member of `kubectl get all`.
     pub fn in_all(mut self) -> Self {
         self.categories.push("all".into());
+        self
+    }
+
+    /// Member of a category of its own, as `kubectl get <category>` asks for it.
+    pub fn in_category(mut self, category: &'static str) -> Self {
+        self.categories.push(category.into());
         self
     }
 

@@ -1,6 +1,7 @@
 //! The resources this server knows, and access to their objects below the pipeline of requests.
 
 pub mod action;
+pub mod compose;
 pub mod def;
 pub mod strategy;
 pub mod table;
@@ -12,9 +13,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kminik_meta::{Object, StatusError};
 use kminik_store::{Compare, Op, Store, Txn, TxnResult};
+use parking_lot::Mutex;
 
+use self::compose::Composer;
 use self::def::{ResourceDef, Storage};
-use self::table::ResourceTable;
+use self::table::{ResourceTable, TableError};
 use crate::error::from_store;
 use crate::storage::cache::{Cache, Snapshot};
 use crate::storage::entry::Entry;
@@ -25,6 +28,9 @@ const UPDATE_ATTEMPTS: usize = 64;
 
 /// The table of rows over the store and its cache. Nothing here admits, validates or authorises: that is the pipeline's.
 pub struct Registry {
+    composer: Composer,
+    /// One table is composed at a time, so that a later one never is of an earlier state.
+    composing: Mutex<()>,
     table: ArcSwap<ResourceTable>,
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
@@ -59,8 +65,13 @@ pub enum Change {
 }
 
 impl Registry {
-    pub fn new(table: ResourceTable, store: Arc<dyn Store>, cache: Arc<Cache>) -> Self {
-        Registry { table: ArcSwap::from_pointee(table), store, cache }
+    /// With the table that `composer` makes of what the cache holds.
+    ///
+    /// # Errors
+    /// When rows contradict each other.
+    pub fn new(composer: Composer, store: Arc<dyn Store>, cache: Arc<Cache>) -> Result<Self, TableError> {
+        let table = ArcSwap::from_pointee(composer.compose(&cache)?);
+        Ok(Registry { composer, composing: Mutex::new(()), table, store, cache })
     }
 
     /// The present table. A request takes it once.
@@ -68,9 +79,18 @@ impl Registry {
         self.table.load_full()
     }
 
-    /// Replaces the table; requests under way keep the one they have.
-    pub fn swap_table(&self, table: ResourceTable) {
-        self.table.store(Arc::new(table));
+    /// Replaces the table; requests under way keep the one they have, watches of rows that are not in the new one end.
+    fn swap_table(&self, table: Arc<ResourceTable>) {
+        let before = self.table.swap(table.clone());
+        for row in before.rows() {
+            if !table.row(&row.group, &row.plural).is_some_and(|now| Arc::ptr_eq(row, now)) {
+                row.retired.cancel();
+            }
+        }
+    }
+
+    fn composer(&self) -> &Composer {
+        &self.composer
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

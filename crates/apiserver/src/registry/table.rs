@@ -38,8 +38,7 @@ impl ResourceTable {
     ///
     /// # Errors
     /// When rows contradict each other.
-    pub fn new(rows: Vec<ResourceDef>) -> Result<Self, TableError> {
-        let rows: Vec<Arc<ResourceDef>> = rows.into_iter().map(Arc::new).collect();
+    pub fn new(rows: Vec<Arc<ResourceDef>>) -> Result<Self, TableError> {
         let mut by_name = HashMap::new();
         let mut by_prefix = HashMap::new();
         let mut order: Vec<String> = Vec::new();
@@ -149,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_name_stands_once() {
-        let row = || ResourceDef::new("", "v1", "configmaps", "ConfigMap");
+        let row = || Arc::new(ResourceDef::new("", "v1", "configmaps", "ConfigMap"));
         assert!(matches!(ResourceTable::new(vec![row(), row()]), Err(TableError::Duplicate { .. })));
         let table = ResourceTable::new(vec![row()]).unwrap();
         assert!(table.resolve("", "v1", "configmaps").is_some());

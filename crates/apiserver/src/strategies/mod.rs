@@ -1,5 +1,7 @@
 //! Strategies of the resources that differ from the default; one file a resource.
 
+pub(crate) mod custom;
+pub(crate) mod definitions;
 pub(crate) mod namespaces;
 pub(crate) mod nodes;
 pub(crate) mod pods;

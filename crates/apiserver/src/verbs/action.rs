@@ -1,7 +1,7 @@
 //! Subresources that are code: actions with an object as body, and raw connections.
 
 use http::{Request, Response, StatusCode};
-use kminik_meta::{Gvk, Object, StatusError};
+use kminik_meta::{Gvk, Object, StatusError, defaults};
 
 use super::call::{Call, WriteOptions};
 use super::{render, write};
@@ -23,14 +23,15 @@ pub(crate) async fn run(
     let options = WriteOptions::of(&call.query, &call.headers, "CreateOptions")?;
     let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
-    let decoded = schema::decode(&bytes, encoding, &gvk, options.field_validation)?;
+    let body = schema::of(&gvk)?;
+    let decoded = schema::decode(&bytes, encoding, &gvk, body, options.field_validation)?;
     call.warn(decoded.warnings);
     let mut object = decoded.object;
     if object.name().is_empty() {
         object.set_name(&call.info.name);
     }
     write::check_identity(call, &mut object)?;
-    schema::default(&gvk, &mut object)?;
+    defaults::apply(&mut object, body);
     let operation = if kind.verb == Verb::Create { Operation::Create } else { Operation::Update };
     let attributes = call.attributes(operation, &call.info.name, None, &options);
     call.server.admission().mutate(&attributes, &mut object).await?;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use jiff::Timestamp;
-use kminik_meta::decode::FieldValidation;
+use kminik_meta::decode::{self, FieldValidation};
 use kminik_meta::patch::PatchType;
-use kminik_meta::{Gvk, Object, StatusError};
+use kminik_meta::schema::Schema;
+use kminik_meta::{Gvk, Object, StatusError, defaults};
 use parking_lot::Mutex;
 
 use crate::Server;
@@ -17,6 +18,7 @@ use crate::http::info::{Query, RequestInfo};
 use crate::registry::action::ActionContext;
 use crate::registry::def::{ResourceDef, Storage, VersionDef, api_version};
 use crate::registry::strategy::{Strategy, StrategyContext};
+use crate::storage::entry::Entry;
 
 /// One authorised request of a resource.
 pub(crate) struct Call {
@@ -46,14 +48,57 @@ impl Call {
         }
     }
 
-    /// Whether stored bytes can be sent as they are.
-    pub(crate) fn reads_stored_form(&self) -> bool {
+    /// Type of stored objects; that of the request for virtual rows.
+    pub(crate) fn stored_schema(&self) -> &Schema {
+        match &self.row.storage {
+            Storage::Stored { schema, .. } => schema,
+            Storage::Virtual(_) => &self.version.schema,
+        }
+    }
+
+    /// Whether stored bytes are of the request's version.
+    fn reads_stored_form(&self) -> bool {
         let (stored_version, stored_kind) = self.stored_type();
         self.version.conversion.is_none() && stored_version == self.api_version() && stored_kind == self.row.kind
     }
 
+    /// Whether these stored bytes can be sent as they are.
+    pub(crate) fn sends_as_stored(&self, entry: &Entry) -> bool {
+        self.accepted == Accepted::JSON && self.reads_stored_form() && entry.revision > self.normal_since()
+    }
+
+    /// Whether all of these stored bytes can be sent as they are.
+    pub(crate) fn sends_all_as_stored(&self, entries: &[Arc<Entry>]) -> bool {
+        let since = self.normal_since();
+        self.accepted == Accepted::JSON
+            && self.reads_stored_form()
+            && (since == 0 || entries.iter().all(|entry| entry.revision > since))
+    }
+
+    fn normal_since(&self) -> u64 {
+        match &self.row.storage {
+            Storage::Stored { normal_since, .. } => *normal_since,
+            Storage::Virtual(_) => 0,
+        }
+    }
+
+    /// Brings an object that was written before its type became what it is into the normal form of the version it is stored in.
+    fn normalize(&self, object: &mut Object) {
+        let since = self.normal_since();
+        if since == 0 || object.resource_version().parse::<u64>().is_ok_and(|revision| revision > since) {
+            return;
+        }
+        let found = self.row.versions.iter().find(|version| object.gvk().version == version.name);
+        if let Some(version) = found
+            && let Ok(_dropped) = decode::conform(object, &version.schema, FieldValidation::Ignore)
+        {
+            defaults::apply(object, &version.schema);
+        }
+    }
+
     /// Brings an object of the stored version into the request's.
     pub(crate) fn to_request_version(&self, object: &mut Object) {
+        self.normalize(object);
         if let Some(conversion) = self.version.conversion {
             (conversion.from_stored)(object);
         }

@@ -23,6 +23,10 @@ pub(crate) async fn patch(call: &Call, request: Request<RequestBody>) -> Result<
     if kind == PatchType::Apply {
         return apply(call, &options, &body).await;
     }
+    if kind == PatchType::Strategic && !call.version.schema.is_named() {
+        let known = [PatchType::Json, PatchType::Merge, PatchType::Apply];
+        return Err(StatusError::unsupported_media_type(&known.map(PatchType::content_type)));
+    }
     let changed = update::change(call, &options, |present| patched(call, &options, kind, present, &body)).await?;
     update::answer(call, changed)
 }
@@ -59,16 +63,16 @@ fn patched(
     present: &Object,
     body: &[u8],
 ) -> Result<Object, StatusError> {
-    let gvk = call.gvk();
+    let own = &*call.version.schema;
     let result = match kind {
         PatchType::Json => patch::json(present, body),
         PatchType::Merge => patch::merge(present, body),
-        PatchType::Strategic | PatchType::Apply => patch::strategic(present, body, schema::of(&gvk)?),
+        PatchType::Strategic | PatchType::Apply => patch::strategic(present, body, own),
     };
     let result = result.map_err(|error| error.status())?;
     let mut warnings = result.warnings;
     let mut object = result.object;
-    warnings.extend(schema::normalize(&gvk, &mut object, options.field_validation)?);
+    warnings.extend(schema::normalize(&call.gvk(), own, &mut object, options.field_validation)?);
     match options.field_validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => call.warn(warnings),

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::table;
-use crate::http::accept::{Accepted, Encoding, View};
+use crate::http::accept::{Encoding, View};
 use crate::http::body::ResponseBody;
 use crate::http::respond;
 use crate::storage::entry::Entry;
@@ -22,7 +22,7 @@ const SLICE: usize = 128 << 10;
 
 /// One object as the whole answer.
 pub(crate) fn entry(call: &Call, code: StatusCode, entry: &Entry) -> Result<Response<ResponseBody>, StatusError> {
-    if call.accepted == Accepted::JSON && call.reads_stored_form() {
+    if call.sends_as_stored(entry) {
         let mut out = Vec::with_capacity(entry.value.len() + 48);
         entry.write_object(&mut out);
         out.push(b'\n');
@@ -63,7 +63,7 @@ pub(crate) fn list(
     entries: Vec<Arc<Entry>>,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let encoding = call.accepted.encoding;
-    if call.accepted == Accepted::JSON && call.reads_stored_form() {
+    if call.sends_all_as_stored(&entries) {
         return Ok(respond::with_body(StatusCode::OK, encoding.media_type(), json_list(call, &metadata, entries)));
     }
     let objects = entries

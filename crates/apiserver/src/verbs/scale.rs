@@ -37,7 +37,9 @@ pub(crate) async fn change(
     let changed = update::change(call, &options, |present| {
         let mut scale = scale_of(paths, present)?;
         scale = match encoding {
-            Some(encoding) => schema::decode(&body, encoding, &gvk, options.field_validation)?.object,
+            Some(encoding) => {
+                schema::decode(&body, encoding, &gvk, schema::of(&gvk)?, options.field_validation)?.object
+            }
             None => patched(&scale, &content_type, &body)?,
         };
         let mut wanted = present.clone();
@@ -60,17 +62,18 @@ pub(crate) async fn change(
 
 fn patched(scale: &Object, content_type: &str, body: &[u8]) -> Result<Object, StatusError> {
     let gvk = scale_kind();
+    let own = schema::of(&gvk)?;
     let result = match PatchType::from_content_type(content_type) {
         Some(PatchType::Json) => patch::json(scale, body),
         Some(PatchType::Merge) => patch::merge(scale, body),
-        Some(PatchType::Strategic) => patch::strategic(scale, body, schema::of(&gvk)?),
+        Some(PatchType::Strategic) => patch::strategic(scale, body, own),
         Some(PatchType::Apply) | None => {
             let known = [PatchType::Json, PatchType::Merge, PatchType::Strategic].map(PatchType::content_type);
             return Err(StatusError::unsupported_media_type(&known));
         }
     };
     let mut object = result.map_err(|error| error.status())?.object;
-    schema::normalize(&gvk, &mut object, FieldValidation::Ignore)?;
+    schema::normalize(&gvk, own, &mut object, FieldValidation::Ignore)?;
     Ok(object)
 }
 

@@ -16,11 +16,11 @@ pub(crate) fn table(
 ) -> Value {
     let gvk = call.gvk();
     let include = call.query.get("includeObject").unwrap_or("Metadata");
-    let kind_columns = columns::columns(&gvk);
+    let shown = &call.version.columns;
     let rows: Vec<Value> = objects
         .into_iter()
         .map(|object| {
-            let mut row = json!({"cells": columns::cells(kind_columns, &object, call.now)});
+            let mut row = json!({"cells": shown.cells(&object, call.now)});
             if let Some(conditions) = columns::conditions(&gvk, &object) {
                 row["conditions"] = conditions;
             }
@@ -33,7 +33,7 @@ pub(crate) fn table(
         })
         .collect();
     let definitions: Value = match with_columns {
-        true => kind_columns.iter().map(columns::Column::definition).collect(),
+        true => shown.definitions().into(),
         false => Value::Null,
     };
     json!({

@@ -28,7 +28,7 @@ use super::render::{meta_version, metadata_of};
 use super::selection::Selection;
 use super::table;
 use crate::error::from_store;
-use crate::http::accept::{Accepted, Encoding, View};
+use crate::http::accept::{Encoding, View};
 use crate::http::body::ResponseBody;
 use crate::http::respond;
 use crate::registry::storage_prefix;
@@ -188,6 +188,7 @@ impl Watch {
             return self.bookmark(true).map(Some);
         }
         let stop = self.call.server.stopping();
+        let retired = self.call.row.retired.clone();
         loop {
             self.changed.borrow_and_update();
             // Every change of this resource up to here is in the log before the log is read.
@@ -211,6 +212,10 @@ impl Watch {
             let bookmark_at = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
             tokio::select! {
                 () = stop.cancelled() => {
+                    self.ended = true;
+                    return Ok(None);
+                }
+                () = retired.cancelled() => {
                     self.ended = true;
                     return Ok(None);
                 }
@@ -347,8 +352,7 @@ fn encode(
     columns: bool,
     out: &mut Vec<u8>,
 ) -> Result<(), StatusError> {
-    let as_stored = call.accepted == Accepted::JSON && call.reads_stored_form();
-    if as_stored {
+    if call.sends_as_stored(entry) {
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
@@ -357,8 +361,8 @@ fn encode(
         return Ok(());
     }
     let mut object = entry.decode()?;
-    object.set_resource_version(&revision.to_string());
     call.to_request_version(&mut object);
+    object.set_resource_version(&revision.to_string());
     let value = match call.accepted.view {
         View::Object => object.into(),
         View::Metadata(stable) => metadata_of(&object, stable),

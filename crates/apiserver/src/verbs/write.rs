@@ -1,7 +1,7 @@
 //! The part of the pipeline that create, update, patch and apply share: from the client's object to what is stored.
 
 use kminik_meta::decode::FieldValidation;
-use kminik_meta::{Object, StatusError, apply, time, validate};
+use kminik_meta::{Object, StatusError, apply, defaults, time, validate};
 use rand::Rng;
 
 use super::call::{Call, WriteOptions};
@@ -28,11 +28,11 @@ pub(crate) fn decode(
     bytes: &[u8],
     encoding: Encoding,
 ) -> Result<Object, StatusError> {
-    let decoded = schema::decode(bytes, encoding, &call.gvk(), options.field_validation)?;
+    let decoded = schema::decode(bytes, encoding, &call.gvk(), &call.version.schema, options.field_validation)?;
     call.warn(decoded.warnings);
     let mut object = decoded.object;
     check_identity(call, &mut object)?;
-    schema::default(&call.gvk(), &mut object)?;
+    defaults::apply(&mut object, &call.version.schema);
     Ok(object)
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn admit_create(
     let gvk = object.gvk();
     let name = object.name().to_owned();
     server.admission().mutate(&call.attributes(Operation::Create, &name, None, options), object).await?;
-    schema::normalize(&gvk, object, FieldValidation::Ignore)?;
+    schema::normalize(&gvk, call.stored_schema(), object, FieldValidation::Ignore)?;
     for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "uid", "creationTimestamp", "generation"]
     {
         object.metadata_mut().remove(key);
@@ -109,7 +109,7 @@ pub(crate) async fn admit_create(
     strategy.prepare_create(&ctx, object);
     let reservation = strategy.reserve(&ctx, None, object)?;
     let mut errors = metadata::validate_scope(&call.row, object);
-    errors.append(validate::create(&gvk, object));
+    errors.append(validate::create(&gvk, call.stored_schema(), object));
     errors.append(strategy.validate(&ctx, object));
     if !errors.is_empty() {
         return Err(StatusError::invalid(&call.row.group, &call.row.kind, object.name(), &errors));
@@ -160,18 +160,18 @@ pub(crate) async fn admit_update(
     let gvk = new.gvk();
     let server = &call.server;
     server.admission().mutate(&call.attributes(Operation::Update, old.name(), Some(&old), options), &mut new).await?;
-    schema::normalize(&gvk, &mut new, FieldValidation::Ignore)?;
+    schema::normalize(&gvk, call.stored_schema(), &mut new, FieldValidation::Ignore)?;
     metadata::keep_system_fields(&old, &mut new);
     let ctx = call.strategy_context(options.dry_run);
     let strategy = call.strategy();
     strategy.prepare_update(&ctx, &old, &mut new);
     let reservation = strategy.reserve(&ctx, Some(&old), &mut new)?;
     let mut errors = match call.view() {
-        None => validate::update(&gvk, &new, &old),
-        Some("status") => validate::update_status(&new, &old),
+        None => validate::update(&gvk, call.stored_schema(), &new, &old),
+        Some("status") => validate::update_status(&gvk, call.stored_schema(), &new, &old),
         Some(_) => {
             let mut errors = validate::object_meta_update(&new, &old);
-            errors.append(validate::specification(&gvk, &new));
+            errors.append(validate::specification(&gvk, call.stored_schema(), &new));
             errors
         }
     };

@@ -4,6 +4,7 @@ mod core;
 mod describe;
 mod others;
 mod pods;
+mod printed;
 mod storage;
 mod workloads;
 
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 
 use crate::gvk::Gvk;
 use crate::{Object, time};
+
+pub use printed::{Columns, Printed};
 
 /// A column of a kind's table.
 #[derive(Clone, Copy)]

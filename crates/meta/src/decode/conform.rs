@@ -55,9 +55,12 @@ impl Walk<'_> {
         match (&schema.shape, value) {
             (Shape::Struct { preserve, .. }, Value::Object(map)) => self.members(map, schema, *preserve, place),
             (Shape::Map { value: inner, .. }, Value::Object(map)) => {
+                if let Some(rules) = inner.rules.as_deref().filter(|_| !inner.nullable) {
+                    map.retain(|_, value| !value.is_null() || rules.default.is_some());
+                }
                 for (key, value) in map.iter_mut() {
-                    if value.is_null() && !inner.get().nullable {
-                        *value = zero_value(inner.get());
+                    if value.is_null() && !inner.nullable {
+                        *value = absent(inner);
                     }
                     self.node(value, inner.get(), owner, Place::Member(&place, key))?;
                 }
@@ -65,8 +68,8 @@ impl Walk<'_> {
             }
             (Shape::List { item, .. }, Value::Array(elements)) => {
                 for (index, value) in elements.iter_mut().enumerate() {
-                    if value.is_null() && !item.get().nullable {
-                        *value = zero_value(item.get());
+                    if value.is_null() && !item.nullable {
+                        *value = absent(item);
                     }
                     self.node(value, item.get(), owner, Place::Element(&place, index))?;
                 }
@@ -214,6 +217,14 @@ fn is_zero(value: &Value) -> bool {
         Value::String(s) => s.is_empty(),
         Value::Array(a) => a.is_empty(),
         Value::Object(m) => m.is_empty(),
+    }
+}
+
+/// What stands for `null` where it is no value: Go's zero, or a custom resource's default.
+fn absent(schema: &Schema) -> Value {
+    match &schema.rules {
+        Some(rules) => rules.default.clone().unwrap_or_default(),
+        None => zero_value(schema),
     }
 }
 

@@ -65,7 +65,7 @@ fn members(map: &mut Map<String, Value>, schema: &Schema) {
     for field in schema.fields() {
         let owned = field.schema().rules.as_ref().and_then(|r| r.default.as_ref());
         if let Some(value) = owned {
-            if !map.contains_key(field.name.as_ref()) {
+            if map.get(field.name.as_ref()).is_none_or(|found| found.is_null() && !field.schema().nullable) {
                 map.insert(field.name.clone().into_owned(), value.clone());
             }
         } else if let Some(json) = &field.default

@@ -10,7 +10,7 @@ mod schemas;
 use serde_json::{Map, Value, json};
 
 use crate::gvk::{GroupVersion, Gvk};
-use crate::schema::Schema;
+use crate::schema::Ref;
 
 pub use gnostic::encode as encode_v2;
 
@@ -28,8 +28,8 @@ pub struct Resource<'a> {
     pub namespaced: bool,
     /// Verbs: get, list, watch, create, update, patch, delete, deletecollection.
     pub verbs: &'a [&'a str],
-    /// Schema of a custom resource; `None` for built-in kinds.
-    pub custom: Option<&'a Schema>,
+    /// Type of the kind, if it is known. One without a name of its own gets its definition's name from the kind.
+    pub schema: Option<&'a Ref>,
 }
 
 /// The resources of one group and version.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Resource, Style};
 use crate::gvk::Gvk;
-use crate::schema::{self, Descriptions, Field, JSON_SCHEMA, Leaf, ListType, Schema, Shape};
+use crate::schema::{self, Descriptions, Field, JSON_SCHEMA, Leaf, ListType, Ref, Schema, Shape};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
@@ -41,8 +41,8 @@ impl Schemas {
 
     /// A reference to the definition of a resource's kind.
     pub(super) fn of_resource(&mut self, resource: &Resource<'_>) -> Value {
-        match resource.custom {
-            Some(schema) => {
+        match resource.schema {
+            Some(schema) if !schema.is_named() => {
                 let name = custom_name(resource.kind);
                 if !self.done.contains_key(&name) {
                     let definition = self.custom(resource.kind, schema);
@@ -50,14 +50,14 @@ impl Schemas {
                 }
                 self.style.reference(&name)
             }
-            None => self.of_kind(resource.kind),
+            _ => self.of_kind(resource.kind),
         }
     }
 
     /// A reference to the definition of a resource's list.
     pub(super) fn of_list(&mut self, resource: &Resource<'_>) -> Value {
         let list = Gvk { kind: format!("{}List", resource.kind.kind), ..resource.kind.clone() };
-        if resource.custom.is_none() {
+        if resource.schema.is_none_or(|schema| schema.is_named()) {
             return self.of_kind(&list);
         }
         let name = custom_name(&list);
@@ -241,9 +241,8 @@ impl Schemas {
     }
 
     /// A custom resource's schema as it was given, with the members that every object has.
-    fn custom(&mut self, gvk: &Gvk, schema: &Schema) -> Value {
-        let source = schema.rules.as_ref().map(|rules| rules.source.clone()).unwrap_or_default();
-        let mut out = if source.is_object() { source } else { json!({"type": "object"}) };
+    fn custom(&mut self, gvk: &Gvk, schema: &Ref) -> Value {
+        let mut out = schema.source().filter(Value::is_object).unwrap_or_else(|| json!({"type": "object"}));
         let metadata = self.of_definition(&format!("{META}.ObjectMeta"));
         let texts = [("apiVersion", "apiVersion"), ("kind", "kind")].map(|(member, field)| {
             let text = self.texts.get("io.k8s.api.core.v1.Pod", field).unwrap_or_default();

@@ -10,13 +10,13 @@ fn apps() -> (Gvk, Gvk) {
 fn document(style: Style) -> Value {
     let (deployment, scale) = apps();
     let resources = vec![
-        Resource { name: "deployments", kind: &deployment, namespaced: true, verbs: ALL, custom: None },
+        Resource { name: "deployments", kind: &deployment, namespaced: true, verbs: ALL, schema: None },
         Resource {
             name: "deployments/scale",
             kind: &scale,
             namespaced: true,
             verbs: &["get", "patch", "update"],
-            custom: None,
+            schema: None,
         },
     ];
     let group = Group { group_version: GroupVersion::new("apps", "v1"), resources };
@@ -88,9 +88,11 @@ fn definitions_are_closed_and_explained() {
 fn custom_resources_bring_their_schema() {
     let gvk = Gvk::new("stable.example.com", "v1", "CronTab");
     let source = json!({"type": "object", "properties": {"spec": {"type": "object"}}});
-    let schema = crate::schema::compile(&source).unwrap();
+    let definition = json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": source}}]}});
+    let definition = crate::schema::Definition::new(definition.to_string().into(), "v1");
+    let schema = Ref::Defined(std::sync::Arc::new(definition));
     let resources =
-        vec![Resource { name: "crontabs", kind: &gvk, namespaced: true, verbs: ALL, custom: Some(&schema) }];
+        vec![Resource { name: "crontabs", kind: &gvk, namespaced: true, verbs: ALL, schema: Some(&schema) }];
     let doc = v3(&Group { group_version: gvk.group_version(), resources }, "v1.35.0");
     let definition = &doc["components"]["schemas"]["com.example.stable.v1.CronTab"];
     assert_eq!(definition["properties"]["spec"], json!({"type": "object"}));
@@ -116,7 +118,7 @@ fn every_built_in_kind_has_a_definition() {
         kind,
         namespaced: false,
         verbs: &["get"],
-        custom: None,
+        schema: None,
     });
     let doc = v2(&[Group { group_version: GroupVersion::new("", "v1"), resources: resources.collect() }], "v1");
     for gvk in &kinds {

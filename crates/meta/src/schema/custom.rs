@@ -2,50 +2,81 @@
 //! is one.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
-use thiserror::Error;
+use serde_json::value::RawValue;
 
-use super::{Field, Fields, Leaf, ListType, Ref, Rules, Schema, Shape, object_meta};
+use super::{Field, Fields, Leaf, ListType, Pattern, Ref, Rules, Schema, Shape, Values, object_meta};
+use crate::validate::formats;
 
-/// Why an OpenAPI schema is no structural one.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CompileError {
-    /// A node has a type that does not exist.
-    #[error("{path}.type: Unsupported value: {found:?}")]
-    Type {
-        /// Path of the node.
-        path: String,
-        /// What it says.
-        found: String,
-    },
-    /// A node has no type and does not say that anything may stand there.
-    #[error("{path}.type: Required value: must not be empty for specified {kind}")]
-    NoType {
-        /// Path of the node.
-        path: String,
-        /// Where it stands: `object fields` or `array items`.
-        kind: &'static str,
-    },
-    /// A list has no schema of its elements.
-    #[error("{0}.items: Required value: must be specified")]
-    NoItems(String),
-    /// A map-like list does not name the members that tell its elements apart.
-    #[error("{0}.x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type is map")]
-    NoKeys(String),
+/// The schema of one version of a CustomResourceDefinition. It keeps the definition's bytes, which the store has anyway, and compiles
+/// them when an object of the version is first read or written.
+#[derive(Debug)]
+pub struct Definition {
+    definition: Bytes,
+    version: String,
+    compiled: OnceLock<Schema>,
 }
 
-/// Compiles the `openAPIV3Schema` of a version. The root gets `apiVersion`, `kind` and `metadata`.
-///
-/// # Errors
-/// When a node does not say what it is.
-pub fn compile(source: &Value) -> Result<Arc<Schema>, CompileError> {
-    let mut root = node(source, "openAPIV3Schema", true)?;
-    if let Some(rules) = &mut root.rules {
-        rules.source = source.clone();
+impl Definition {
+    /// Of a version of a definition in JSON; nothing is read yet.
+    pub fn new(definition: Bytes, version: impl Into<String>) -> Self {
+        Self { definition, version: version.into(), compiled: OnceLock::new() }
     }
-    Ok(Arc::new(root))
+
+    /// The compiled schema. A version without a schema takes objects with any members.
+    pub fn schema(&self) -> &Schema {
+        self.compiled.get_or_init(|| match self.source() {
+            Some(source) => compile_root(&source),
+            None => compile_root(&serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
+        })
+    }
+
+    /// The schema as it was written.
+    pub fn source(&self) -> Option<Value> {
+        #[derive(Deserialize)]
+        struct Root<'a> {
+            #[serde(borrow)]
+            spec: Spec<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Spec<'a> {
+            #[serde(borrow)]
+            versions: Vec<Version<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Version<'a> {
+            name: String,
+            #[serde(borrow, default)]
+            schema: Option<Validated<'a>>,
+        }
+        #[derive(Deserialize)]
+        struct Validated<'a> {
+            #[serde(borrow, rename = "openAPIV3Schema", default)]
+            schema: Option<&'a RawValue>,
+        }
+        let root: Root<'_> = serde_json::from_slice(&self.definition).ok()?;
+        let version = root.spec.versions.into_iter().find(|version| version.name == self.version)?;
+        serde_json::from_str(version.schema?.schema?.get()).ok()
+    }
+}
+
+/// Compiles the `openAPIV3Schema` of a version. The root gets `apiVersion`, `kind` and `metadata`. A node that does not say what it is
+/// takes anything: whether the schema is a good one was checked when its definition was written.
+pub fn compile(source: &Value) -> Arc<Schema> {
+    Arc::new(compile_root(source))
+}
+
+/// Compiles a node that is not a root.
+pub(crate) fn compile_node(source: &Value) -> Schema {
+    node(source, false, false)
+}
+
+fn compile_root(source: &Value) -> Schema {
+    node(source, true, false)
 }
 
 fn text<'a>(source: &'a Value, member: &str) -> &'a str {
@@ -60,59 +91,143 @@ fn leaf(leaf: Leaf) -> Shape {
     Shape::Leaf { leaf, values: Cow::Borrowed("") }
 }
 
-fn node(source: &Value, path: &str, is_object: bool) -> Result<Schema, CompileError> {
-    let open = flag(source, "x-kubernetes-preserve-unknown-fields");
-    let shape = if flag(source, "x-kubernetes-int-or-string") {
-        leaf(Leaf::IntOrString)
-    } else {
-        match text(source, "type") {
-            "object" => object(source, path, is_object || flag(source, "x-kubernetes-embedded-resource"), open)?,
-            "array" => list(source, path)?,
-            "string" => leaf(Leaf::String),
-            "boolean" => leaf(Leaf::Boolean),
-            "number" => leaf(Leaf::Double),
-            "integer" if text(source, "format") == "int32" => leaf(Leaf::Int32),
-            "integer" => leaf(Leaf::Int64),
-            "" if open => leaf(Leaf::Json),
-            "" => {
-                let kind = if path.ends_with(".items") { "array items" } else { "object fields" };
-                return Err(CompileError::NoType { path: path.to_owned(), kind });
-            }
-            other => return Err(CompileError::Type { path: path.to_owned(), found: other.to_owned() }),
-        }
+/// Compiles a node. `root`: the object of the resource itself; `open`: unknown members are kept because an outer list says so.
+fn node(source: &Value, root: bool, open: bool) -> Schema {
+    let open = open || flag(source, "x-kubernetes-preserve-unknown-fields");
+    let embedded = flag(source, "x-kubernetes-embedded-resource");
+    let types = types_of(source);
+    let shape = match types {
+        "object" => object(source, root || embedded, open),
+        "array" => list(source, open),
+        "string" => leaf(Leaf::String),
+        "boolean" => leaf(Leaf::Boolean),
+        "number" => leaf(Leaf::Double),
+        "integer" => leaf(Leaf::Int64),
+        "integer,string" => leaf(Leaf::IntOrString),
+        _ if source.get("properties").is_some() => object(source, root || embedded, true),
+        _ => leaf(Leaf::Json),
     };
-    let rules = Rules { source: Value::Null, default: source.get("default").cloned() };
-    Ok(Schema { name: Cow::Borrowed(""), shape, nullable: flag(source, "nullable"), rules: Some(Box::new(rules)) })
+    let granular = match &shape {
+        Shape::Struct { atomic, .. } | Shape::Map { atomic, .. } => !atomic,
+        Shape::List { list_type, .. } => *list_type == ListType::Map,
+        Shape::Leaf { .. } => false,
+    };
+    let metadata = source.pointer("/properties/metadata").filter(|_| root || embedded);
+    let rules = Rules {
+        default: source.get("default").cloned(),
+        types,
+        embedded,
+        metadata: metadata.map(|source| Arc::new(node(source, false, true))),
+        granular,
+        values: values(source).map(Box::new),
+    };
+    Schema { name: Cow::Borrowed(""), shape, nullable: flag(source, "nullable"), rules: Some(Box::new(rules)) }
 }
 
-fn object(source: &Value, path: &str, whole: bool, open: bool) -> Result<Shape, CompileError> {
-    let atomic = text(source, "x-kubernetes-map-type") == "atomic";
-    if let Some(values @ Value::Object(_)) = source.get("additionalProperties") {
-        let value = Arc::new(node(values, &format!("{path}.additionalProperties"), false)?);
-        return Ok(Shape::Map { value: Ref::Owned(value), atomic });
+/// The types that may stand at a node, as messages write them.
+fn types_of(source: &Value) -> &'static str {
+    const KNOWN: [&str; 6] = ["object", "array", "string", "boolean", "number", "integer"];
+    if flag(source, "x-kubernetes-int-or-string") {
+        return "integer,string";
     }
-    let required: Vec<&str> =
-        source.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    KNOWN.into_iter().find(|known| *known == text(source, "type")).unwrap_or_default()
+}
+
+/// The conditions of a node on its value; `None` for a node that has none.
+fn values(source: &Value) -> Option<Values> {
+    let number = |member: &str| source.get(member).and_then(Value::as_f64);
+    let count = |member: &str| source.get(member).and_then(Value::as_u64);
+    let all = |member: &str| -> Vec<Values> { elements(source, member).map(junctor).collect() };
+    let format = text(source, "format");
+    let found = Values {
+        types: "",
+        format: formats::is_known(format).then(|| format.to_owned()),
+        maximum: number("maximum"),
+        exclusive_maximum: flag(source, "exclusiveMaximum"),
+        minimum: number("minimum"),
+        exclusive_minimum: flag(source, "exclusiveMinimum"),
+        multiple_of: number("multipleOf"),
+        max_length: count("maxLength"),
+        min_length: count("minLength"),
+        pattern: source.get("pattern").and_then(Value::as_str).filter(|p| !p.is_empty()).map(Pattern::new),
+        max_items: count("maxItems"),
+        min_items: count("minItems"),
+        max_properties: count("maxProperties"),
+        min_properties: count("minProperties"),
+        required: elements(source, "required").filter_map(Value::as_str).map(str::to_owned).collect(),
+        one_of_values: elements(source, "enum").cloned().collect(),
+        all_of: all("allOf"),
+        any_of: all("anyOf"),
+        one_of: all("oneOf"),
+        not: source.get("not").filter(|not| not.is_object()).map(|not| Box::new(junctor(not))),
+        properties: Vec::new(),
+        items: None,
+    };
+    let some = found.format.is_some()
+        || [found.maximum, found.minimum, found.multiple_of].iter().any(Option::is_some)
+        || [found.max_length, found.min_length, found.max_items, found.min_items].iter().any(Option::is_some)
+        || [found.max_properties, found.min_properties].iter().any(Option::is_some)
+        || found.pattern.is_some()
+        || found.not.is_some()
+        || !(found.required.is_empty() && found.one_of_values.is_empty())
+        || !(found.all_of.is_empty() && found.any_of.is_empty() && found.one_of.is_empty());
+    some.then_some(found)
+}
+
+/// Conditions inside `allOf` and its like, which also go into members and elements.
+fn junctor(source: &Value) -> Values {
+    let properties = source.get("properties").and_then(Value::as_object).into_iter().flatten();
+    Values {
+        types: types_of(source),
+        properties: properties.map(|(name, source)| (name.clone(), junctor(source))).collect(),
+        items: source.get("items").filter(|items| items.is_object()).map(|items| Box::new(junctor(items))),
+        ..values(source).unwrap_or_default()
+    }
+}
+
+fn elements<'a>(source: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
+    source.get(member).and_then(Value::as_array).into_iter().flatten()
+}
+
+fn object(source: &Value, whole: bool, open: bool) -> Shape {
+    let atomic = text(source, "x-kubernetes-map-type") == "atomic";
+    let properties = source.get("properties").and_then(Value::as_object);
+    match source.get("additionalProperties") {
+        Some(values @ Value::Object(_)) => {
+            return Shape::Map { value: Ref::Owned(Arc::new(node(values, false, false))), atomic };
+        }
+        // The members of what stands in such a map are unknown, and dropped like all that are.
+        Some(Value::Bool(true)) if !open && !whole && properties.is_none_or(serde_json::Map::is_empty) => {
+            let shape = Shape::Struct { fields: Fields::Owned(Vec::new()), atomic: false, preserve: false };
+            let rules = Some(Box::new(Rules::default()));
+            let value = Schema { name: Cow::Borrowed(""), shape, nullable: true, rules };
+            return Shape::Map { value: Ref::Owned(Arc::new(value)), atomic };
+        }
+        _ => {}
+    }
+    let required: Vec<&str> = elements(source, "required").filter_map(Value::as_str).collect();
     let mut fields = Vec::new();
-    for (name, source) in source.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        // What every object has is not the schema's to say.
-        if whole && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+    for (name, source) in properties.into_iter().flatten() {
+        // What metadata holds is not the schema's to say.
+        if whole && name == "metadata" {
             continue;
         }
-        let schema = Arc::new(node(source, &format!("{path}.properties[{name}]"), false)?);
+        let schema = Arc::new(node(source, false, false));
         fields.push(field(name.clone(), Ref::Owned(schema), required.contains(&name.as_str())));
     }
     if whole {
-        let rules = || Some(Box::new(Rules::default()));
         for name in ["apiVersion", "kind"] {
-            let schema = Schema { name: "".into(), shape: leaf(Leaf::String), nullable: false, rules: rules() };
-            fields.push(field(name.to_owned(), Ref::Owned(Arc::new(schema)), false));
+            if fields.iter().all(|field| field.name != name) {
+                let rules = Some(Box::new(Rules { types: "string", ..Rules::default() }));
+                let schema = Schema { name: "".into(), shape: leaf(Leaf::String), nullable: false, rules };
+                fields.push(field(name.to_owned(), Ref::Owned(Arc::new(schema)), false));
+            }
         }
         fields.push(field("metadata".to_owned(), object_meta(), false));
     }
     fields.sort_by(|a, b| a.name.cmp(&b.name));
     let open = open || source.get("additionalProperties").and_then(Value::as_bool) == Some(true);
-    Ok(Shape::Struct { fields: Fields::Owned(fields), atomic, preserve: open })
+    Shape::Struct { fields: Fields::Owned(fields), atomic, preserve: open }
 }
 
 fn field(name: String, schema: Ref, required: bool) -> Field {
@@ -130,22 +245,19 @@ fn field(name: String, schema: Ref, required: bool) -> Field {
     }
 }
 
-fn list(source: &Value, path: &str) -> Result<Shape, CompileError> {
-    let items = source.get("items").filter(|i| i.is_object()).ok_or_else(|| CompileError::NoItems(path.to_owned()))?;
-    let keys = source.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
-    let keys: Vec<&str> = keys.into_iter().flatten().filter_map(Value::as_str).collect();
+fn list(source: &Value, open: bool) -> Shape {
+    let keys: Vec<&str> = elements(source, "x-kubernetes-list-map-keys").filter_map(Value::as_str).collect();
     let list_type = match text(source, "x-kubernetes-list-type") {
         "set" => ListType::Set,
-        "map" if keys.is_empty() => return Err(CompileError::NoKeys(path.to_owned())),
-        "map" => ListType::Map,
+        "map" if !keys.is_empty() => ListType::Map,
         _ => ListType::Atomic,
     };
-    Ok(Shape::List {
-        item: Ref::Owned(Arc::new(node(items, &format!("{path}.items"), false)?)),
-        list_type,
-        keys: Cow::Owned(keys.join(",")),
-        message: false,
-    })
+    let item = match source.get("items") {
+        Some(items @ Value::Object(_)) => node(items, false, open),
+        _ => node(&Value::Null, false, true),
+    };
+    let keys = Cow::Owned(keys.join(","));
+    Shape::List { item: Ref::Owned(Arc::new(item)), list_type, keys, message: false }
 }
 
 #[cfg(test)]
@@ -158,7 +270,8 @@ mod tests {
     use crate::{Object, defaults};
 
     fn cron_tab() -> Arc<Schema> {
-        compile(&json!({"type": "object", "properties": {"spec": {"type": "object", "required": ["cron"], "properties": {
+        compile(
+            &json!({"type": "object", "properties": {"spec": {"type": "object", "required": ["cron"], "properties": {
             "cron": {"type": "string"},
             "replicas": {"type": "integer", "default": 1},
             "port": {"x-kubernetes-int-or-string": true},
@@ -166,8 +279,8 @@ mod tests {
             "labels": {"type": "object", "additionalProperties": {"type": "string"}},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "jobs": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
-                "items": {"type": "object", "properties": {"name": {"type": "string"}, "image": {"type": "string"}}}}}}}}))
-        .unwrap()
+                "items": {"type": "object", "properties": {"name": {"type": "string"}, "image": {"type": "string"}}}}}}}}),
+        )
     }
 
     #[test]
@@ -213,18 +326,5 @@ mod tests {
             clash.to_string(),
             "Apply failed with 1 conflict: conflict with \"me\": .spec.jobs[name=\"a\"].image"
         );
-    }
-
-    #[test]
-    fn schemas_that_are_not_structural_are_refused() {
-        let error = |properties: Value| compile(&json!({"type": "object", "properties": properties})).unwrap_err();
-        assert_eq!(
-            error(json!({"a": {}})).to_string(),
-            "openAPIV3Schema.properties[a].type: Required value: must not be empty for specified object fields"
-        );
-        assert!(matches!(error(json!({"a": {"type": "text"}})), CompileError::Type { .. }));
-        assert!(matches!(error(json!({"a": {"type": "array"}})), CompileError::NoItems(_)));
-        let keyless = json!({"a": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "map"}});
-        assert!(matches!(error(keyless), CompileError::NoKeys(_)));
     }
 }

@@ -7,6 +7,8 @@
 mod build;
 mod custom;
 mod descriptions;
+mod pattern;
+mod rules;
 #[rustfmt::skip]
 mod table;
 
@@ -15,8 +17,11 @@ use std::sync::Arc;
 
 use crate::gvk::Gvk;
 
-pub use custom::{CompileError, compile};
+pub(crate) use custom::compile_node;
+pub use custom::{Definition, compile};
 pub use descriptions::Descriptions;
+pub use pattern::Pattern;
+pub use rules::{Rules, Values};
 
 /// Definition name of the schemas inside CustomResourceDefinitions.
 pub const JSON_SCHEMA: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
@@ -121,15 +126,6 @@ pub enum Leaf {
     Time,
 }
 
-/// Value rules of a custom resource's schema, as in OpenAPI v3.
-#[derive(Debug, Default)]
-pub struct Rules {
-    /// The JSON schema as it was given, for publication; only at the root.
-    pub source: serde_json::Value,
-    /// The value an absent member takes.
-    pub default: Option<serde_json::Value>,
-}
-
 /// A member of a struct.
 #[derive(Debug)]
 pub struct Field {
@@ -162,15 +158,42 @@ pub enum Ref {
     Table(u16),
     /// A node of a custom resource's schema.
     Owned(Arc<Schema>),
+    /// The root of a custom resource's schema, compiled when it is first needed.
+    Defined(Arc<Definition>),
+}
+
+impl std::ops::Deref for Ref {
+    type Target = Schema;
+
+    fn deref(&self) -> &Schema {
+        self.get()
+    }
 }
 
 impl Ref {
+    /// As [`Schema::is_named`], without compiling anything.
+    pub fn is_named(&self) -> bool {
+        match self {
+            Self::Table(_) | Self::Owned(_) => self.get().is_named(),
+            Self::Defined(_) => false,
+        }
+    }
+
+    /// The JSON schema that a custom resource's type was written as; `None` for all other types.
+    pub fn source(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Defined(definition) => definition.source(),
+            Self::Table(_) | Self::Owned(_) => None,
+        }
+    }
+
     /// The node that is meant.
     pub fn get(&self) -> &Schema {
         match self {
             // Positions are generated together with the table.
             Self::Table(position) => &table::NODES[usize::from(*position)],
             Self::Owned(schema) => schema,
+            Self::Defined(definition) => definition.schema(),
         }
     }
 }
@@ -212,6 +235,12 @@ impl Field {
 }
 
 impl Schema {
+    /// Whether the type is one of the table: only these say how a strategic merge treats their lists, and only these have numbers in
+    /// protobuf.
+    pub fn is_named(&self) -> bool {
+        !self.name.is_empty()
+    }
+
     /// The members of a struct; empty for other shapes.
     pub fn fields(&self) -> &[Field] {
         match &self.shape {
@@ -262,10 +291,25 @@ impl Schema {
 ///
 /// Kinds that belong to every group (`DeleteOptions`, `Status`, `Table`, …) are found under `meta.k8s.io/v1`.
 pub fn lookup(gvk: &Gvk) -> Option<&'static Schema> {
+    position(gvk).map(|position| &table::NODES[usize::from(position)])
+}
+
+/// As [`lookup`], in the form in which a node refers to another: what a row of the resource table keeps.
+pub fn reference(gvk: &Gvk) -> Option<Ref> {
+    position(gvk).map(Ref::Table)
+}
+
+/// A type that is an object with members of any name and value.
+pub fn any_object() -> Ref {
+    let shape = Shape::Struct { fields: Fields::Owned(Vec::new()), atomic: false, preserve: true };
+    Ref::Owned(Arc::new(Schema { name: Cow::Borrowed(""), shape, nullable: false, rules: None }))
+}
+
+fn position(gvk: &Gvk) -> Option<u16> {
     let found = table::KINDS.binary_search_by(|(group, version, kind, _)| {
         (*group, *version, *kind).cmp(&(&*gvk.group, &*gvk.version, &*gvk.kind))
     });
-    found.ok().map(|i| &table::NODES[usize::from(table::KINDS[i].3)])
+    found.ok().map(|i| table::KINDS[i].3)
 }
 
 /// A built-in type by its OpenAPI definition name.

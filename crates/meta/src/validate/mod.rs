@@ -5,6 +5,9 @@
 
 mod containers;
 mod core;
+mod custom;
+pub mod definitions;
+pub(crate) mod formats;
 mod meta;
 mod network;
 mod node;
@@ -18,7 +21,7 @@ mod workloads;
 use self::node::Node;
 use crate::field::{ErrorList, FieldError};
 use crate::gvk::Gvk;
-use crate::schema::{Schema, Shape, lookup};
+use crate::schema::{Schema, Shape};
 use crate::{Object, names};
 
 pub use meta::{object_meta, object_meta_update};
@@ -28,6 +31,7 @@ pub type NameCheck = fn(&str) -> Vec<String>;
 
 type Check = fn(&Node<'_>, &mut ErrorList);
 type ChangeCheck = fn(&Node<'_>, &Node<'_>, &mut ErrorList);
+type WholeCheck = fn(&Object, Option<&Object>, &mut ErrorList);
 
 /// What is particular to a kind.
 struct Kind {
@@ -38,11 +42,23 @@ struct Kind {
     object: Check,
     /// Checks of a change: new, old.
     change: ChangeCheck,
+    /// Checks of the object that depend on what it was, if it was: new, old.
+    whole: WholeCheck,
+    /// Checks of a change through the `status` door.
+    status: fn(&Object, &mut ErrorList),
 }
 
 impl Kind {
     const fn new(group: &'static str, kind: &'static str, object: Check) -> Self {
-        Self { group, kind, name: names::dns1123_subdomain, object, change: |_, _, _| {} }
+        Self {
+            group,
+            kind,
+            name: names::dns1123_subdomain,
+            object,
+            change: |_, _, _| {},
+            whole: |_, _, _| {},
+            status: |_, _| {},
+        }
     }
 
     const fn named(self, name: NameCheck) -> Self {
@@ -52,11 +68,23 @@ impl Kind {
     const fn change(self, change: ChangeCheck) -> Self {
         Self { change, ..self }
     }
+
+    const fn whole(self, whole: WholeCheck, status: fn(&Object, &mut ErrorList)) -> Self {
+        Self { whole, status, ..self }
+    }
 }
 
 fn find(gvk: &Gvk) -> Option<&'static Kind> {
-    let tables =
-        [core::KINDS, pods::KINDS, services::KINDS, storage::KINDS, workloads::KINDS, network::KINDS, others::KINDS];
+    let tables = [
+        core::KINDS,
+        pods::KINDS,
+        services::KINDS,
+        storage::KINDS,
+        workloads::KINDS,
+        network::KINDS,
+        others::KINDS,
+        definitions::KINDS,
+    ];
     tables.into_iter().flatten().find(|row| row.group == gvk.group && row.kind == gvk.kind)
 }
 
@@ -65,43 +93,48 @@ pub fn name_check(gvk: &Gvk) -> NameCheck {
     find(gvk).map_or(names::dns1123_subdomain, |row| row.name)
 }
 
-/// Checks a new object. Whether it may or must have a namespace is for the caller, who knows the resource's scope.
-pub fn create(gvk: &Gvk, object: &Object) -> ErrorList {
+/// Checks a new object against its kind's rules and its type. Whether it may or must have a namespace is for the caller, who knows the resource's scope.
+pub fn create(gvk: &Gvk, schema: &Schema, object: &Object) -> ErrorList {
     let mut errors = object_meta(object, name_check(gvk));
-    check(gvk, object, &mut errors);
+    check(gvk, schema, object, None, &mut errors);
     errors
 }
 
 /// Checks a change of an object through its main door.
-pub fn update(gvk: &Gvk, new: &Object, old: &Object) -> ErrorList {
+pub fn update(gvk: &Gvk, schema: &Schema, new: &Object, old: &Object) -> ErrorList {
     let mut errors = object_meta_update(new, old);
     if let Some(row) = find(gvk) {
         (row.change)(&Node::root(new), &Node::root(old), &mut errors);
     }
-    check(gvk, new, &mut errors);
+    check(gvk, schema, new, Some(old), &mut errors);
     errors
 }
 
 /// Checks what a kind's object says, without its metadata and without regard to what it said before: for doors that change one
 /// part by rules of their own, such as a pod's `resize` and `ephemeralcontainers`.
-pub fn specification(gvk: &Gvk, object: &Object) -> ErrorList {
+pub fn specification(gvk: &Gvk, schema: &Schema, object: &Object) -> ErrorList {
     let mut errors = ErrorList::new();
-    check(gvk, object, &mut errors);
+    check(gvk, schema, object, None, &mut errors);
     errors
 }
 
 /// Checks a change through the `status` door, which leaves everything else alone.
-pub fn update_status(new: &Object, old: &Object) -> ErrorList {
-    object_meta_update(new, old)
+pub fn update_status(gvk: &Gvk, schema: &Schema, new: &Object, old: &Object) -> ErrorList {
+    let mut errors = object_meta_update(new, old);
+    custom::check_status(schema, new, old, &mut errors);
+    if let Some(row) = find(gvk) {
+        (row.status)(new, &mut errors);
+    }
+    errors
 }
 
-fn check(gvk: &Gvk, object: &Object, errors: &mut ErrorList) {
+fn check(gvk: &Gvk, schema: &Schema, object: &Object, old: Option<&Object>, errors: &mut ErrorList) {
     let root = Node::root(object);
-    if let Some(schema) = lookup(gvk) {
-        enumerations(&root, schema, errors);
-    }
+    enumerations(&root, schema, errors);
+    custom::check(schema, object, old, errors);
     if let Some(row) = find(gvk) {
         (row.object)(&root, errors);
+        (row.whole)(object, old, errors);
     }
 }
 

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::decode::{FieldValidation, conform};
 use crate::defaults;
+use crate::schema::lookup;
 
 fn gvk(group: &str, kind: &str) -> Gvk {
     Gvk::new(group, if kind == "HorizontalPodAutoscaler" { "v2" } else { "v1" }, kind)
@@ -23,7 +24,8 @@ fn object(group: &str, kind: &str, value: Value) -> Object {
 }
 
 fn created(group: &str, kind: &str, value: Value) -> Vec<String> {
-    create(&gvk(group, kind), &object(group, kind, value)).iter().map(ToString::to_string).collect()
+    let gvk = gvk(group, kind);
+    create(&gvk, lookup(&gvk).unwrap(), &object(group, kind, value)).iter().map(ToString::to_string).collect()
 }
 
 fn updated(group: &str, kind: &str, old: Value, new: Value) -> Vec<String> {
@@ -32,7 +34,8 @@ fn updated(group: &str, kind: &str, old: Value, new: Value) -> Vec<String> {
         object.set_resource_version("1");
         object
     };
-    update(&gvk(group, kind), &make(new), &make(old)).iter().map(ToString::to_string).collect()
+    let gvk = gvk(group, kind);
+    update(&gvk, lookup(&gvk).unwrap(), &make(new), &make(old)).iter().map(ToString::to_string).collect()
 }
 
 fn pod(containers: Value) -> Value {
@@ -338,8 +341,8 @@ fn every_row_is_a_kind_and_takes_an_empty_object() {
     for (gvk, _) in crate::schema::kinds() {
         let mut empty = Object::new(&gvk);
         empty.set_name("x");
-        let _ = create(&gvk, &empty);
-        let _ = update(&gvk, &empty, &empty);
+        let _ = create(&gvk, lookup(&gvk).unwrap(), &empty);
+        let _ = update(&gvk, lookup(&gvk).unwrap(), &empty, &empty);
     }
     let tables =
         [core::KINDS, pods::KINDS, services::KINDS, storage::KINDS, workloads::KINDS, network::KINDS, others::KINDS];
