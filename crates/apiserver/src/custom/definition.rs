@@ -18,9 +18,6 @@ use crate::registry::strategy;
 use crate::registry::table::version_priority;
 use crate::strategies::custom::CustomObjects;
 
-/// Verbs of a resource whose definition is being deleted.
-const TERMINATING: [Verb; 5] = [Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Watch];
-
 /// What of a definition makes its row: everything but the schemas, which stay in the definition's bytes.
 #[derive(Debug, Deserialize)]
 pub(super) struct Outline {
@@ -168,7 +165,9 @@ impl Outline {
         if let Some(scale) = scale {
             subresources.push(Subresource { name: "scale".into(), kind: SubresourceKind::Scale(scale) });
         }
-        let verbs = if self.is("Terminating") { TERMINATING.to_vec() } else { Verb::ALL.to_vec() };
+        // What a definition that is being deleted still has may be changed, so that finalizers can let go, but nothing is added.
+        let ending = self.is("Terminating");
+        let verbs = Verb::ALL.into_iter().filter(|verb| !ending || *verb != Verb::Create).collect();
         ResourceDef {
             group: spec.group.clone().into(),
             plural: spec.names.plural.clone().into(),

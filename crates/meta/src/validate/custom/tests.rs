@@ -135,9 +135,9 @@ fn what_stays_bad_may_stay() {
     assert_eq!(
         updated(&schema, old, new),
         [
-            "spec.list[1].v: Too long: may not be more than 1 bytes",
-            "spec.name: Too long: may not be more than 1 bytes",
-            "spec.plain[0]: Too long: may not be more than 1 bytes",
+            "spec.list[1].v: Too long: may not be more than 1 byte",
+            "spec.name: Too long: may not be more than 1 byte",
+            "spec.plain[0]: Too long: may not be more than 1 byte",
         ]
     );
 }
