@@ -40,6 +40,14 @@ struct Spec {
     scope: String,
     names: Names,
     versions: Vec<Version>,
+    #[serde(default)]
+    conversion: Conversion,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Conversion {
+    strategy: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -199,7 +207,8 @@ impl Outline {
         });
         VersionDef {
             name: version.name.clone().into(),
-            served: version.served,
+            // Nothing asks a webhook yet, and objects must never be taken for what they are not.
+            served: version.served && (version.storage || self.spec.conversion.strategy != "Webhook"),
             stored: version.storage,
             schema: Ref::Defined(Arc::new(Definition::new(bytes.clone(), version.name.clone()))),
             conversion: None,
