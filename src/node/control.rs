@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kminik_apiserver::auth::UserInfo;
-use kminik_apiserver::{ApiServer, CertificateAndKey, Cidr, Config};
+use kminik_apiserver::{ApiServer, CertificateAndKey, Cidr, Config, FrontProxy};
 use kminik_base::component::{Supervisor, chain};
 use kminik_base::pki::Identity;
 use kminik_client::Informers;
@@ -52,6 +52,10 @@ pub async fn start(
         pair(&identities.kubelet_client),
         IpAddr::V4(config.node_address),
     );
+    api.front_proxy = Some(FrontProxy {
+        ca_pem: identities.front_proxy_ca_pem.clone(),
+        client: pair(&identities.front_proxy_client),
+    });
     api.advertise_port = config.api_port;
     api.service_cidr = cidr(&config.service_cidr)?;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.api_port));

@@ -1,4 +1,4 @@
-//! The node's own certificates, issued from the cluster's authority whenever the node process starts and one is missing,
+//! The node's own certificates, issued from the cluster's authorities whenever the node process starts and one is missing,
 //! near its end or for other addresses. So they are renewed by every start and never by hand.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +24,10 @@ pub struct Identities {
     pub kubelet: Identity,
     /// By which the API server knocks at kubelets.
     pub kubelet_client: Identity,
+    /// PEM of the authority that extension servers trust in.
+    pub front_proxy_ca_pem: String,
+    /// By which the API server knocks at extension servers.
+    pub front_proxy_client: Identity,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +54,12 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         std::fs::read_to_string(dir.join(name)).map_err(|source| IdentityError::Read { file: name.to_owned(), source })
     };
     let ca_pem = read("ca.crt")?;
-    let authority = Authority::from_pem(&ca_pem, &read("ca.key")?)
-        .map_err(|source| IdentityError::Issue { what: "the authority", source })?;
+    let authority = |pem: &str, key: &str| {
+        Authority::from_pem(pem, key).map_err(|source| IdentityError::Issue { what: "the authority", source })
+    };
+    let front_proxy_ca_pem = read("front-proxy-ca.crt")?;
+    let front_proxies = authority(&front_proxy_ca_pem, &read("front-proxy-ca.key")?)?;
+    let authority = authority(&ca_pem, &read("ca.key")?)?;
     let node = IpAddr::V4(config.node_address);
     let api_service = first_service_address(&config.service_cidr);
     let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
@@ -59,7 +67,11 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         .into_iter()
         .chain([format!("kubernetes.default.svc.{}", config.cluster_domain), config.node_name.clone()]);
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
-    let issue = |name: &'static str, subject: Subject, usage: Usage| -> Result<Identity, IdentityError> {
+    let issue_by = |authority: &Authority,
+                    name: &'static str,
+                    subject: Subject,
+                    usage: Usage|
+     -> Result<Identity, IdentityError> {
         let (cert, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
         // The addresses a certificate is for are kept beside it: a node that moved gets a new one.
         let wanted = format!("{usage:?}");
@@ -76,6 +88,7 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         atomic_file::write(&marker, wanted.as_bytes(), PUBLIC)?;
         Ok(identity)
     };
+    let issue = |name, subject, usage| issue_by(&authority, name, subject, usage);
     let api = issue(
         "apiserver",
         Subject::new("kube-apiserver", None),
@@ -97,7 +110,10 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         Subject::new("kube-apiserver-kubelet-client", Some("kubeadm:cluster-admins")),
         Usage::Client,
     )?;
-    Ok(Identities { account_key_pem: read("sa.key")?, ca_pem, api, kubelet, kubelet_client })
+    let front_proxy_client =
+        issue_by(&front_proxies, "front-proxy-client", Subject::new("front-proxy-client", None), Usage::Client)?;
+    let account_key_pem = read("sa.key")?;
+    Ok(Identities { account_key_pem, ca_pem, api, kubelet, kubelet_client, front_proxy_ca_pem, front_proxy_client })
 }
 
 /// The API's own service address: the first host of the services' network.

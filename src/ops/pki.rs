@@ -18,7 +18,14 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 
 /// The files that every node of the cluster gets.
-const SHARED: &[(&str, u32)] = &[("ca.crt", PUBLIC), ("ca.key", SECRET), ("sa.key", SECRET), ("sa.pub", PUBLIC)];
+const SHARED: &[(&str, u32)] = &[
+    ("ca.crt", PUBLIC),
+    ("ca.key", SECRET),
+    ("front-proxy-ca.crt", PUBLIC),
+    ("front-proxy-ca.key", SECRET),
+    ("sa.key", SECRET),
+    ("sa.pub", PUBLIC),
+];
 
 /// Makes what is missing, renews what expires; returns what the node gets.
 pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
@@ -37,6 +44,13 @@ pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         home.write(&dir.join("ca.key"), authority.key_pem().as_bytes(), SECRET)?;
         authority
     };
+    // The authority by which extension servers know the API server; clusters of older versions have none yet.
+    if !dir.join("front-proxy-ca.key").exists() {
+        let proxies = Authority::generate("front-proxy-ca", 10 * YEAR)
+            .or_fail(&MK_INTERNAL, "cannot make the front proxy's authority")?;
+        home.write(&dir.join("front-proxy-ca.crt"), proxies.cert_pem().as_bytes(), PUBLIC)?;
+        home.write(&dir.join("front-proxy-ca.key"), proxies.key_pem().as_bytes(), SECRET)?;
+    }
     if !is_fresh(&dir.join("client.crt")) || !dir.join("client.key").exists() {
         let admin = authority
             .issue(&Subject::new("kubernetes-admin", Some("system:masters")), &Usage::Client, 3 * YEAR)

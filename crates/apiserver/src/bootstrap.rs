@@ -1,6 +1,8 @@
-//! What every cluster has from the beginning: system namespaces, system priority classes, and the Service by which pods
-//! reach this server. Written as any client would write it, through the whole chain.
+//! What every cluster has from the beginning: system namespaces, system priority classes, the Service by which pods reach
+//! this server, and what joining machines and extension servers must know of it. Written as any client would write it, through the whole chain.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -8,7 +10,7 @@ use kminik_meta::StatusError;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::auth::{MASTERS, UserInfo};
+use crate::auth::{MASTERS, UserInfo, request_header};
 use crate::config::{Cidr, Config};
 use crate::http::service::LocalService;
 
@@ -82,7 +84,53 @@ pub(crate) async fn run(client: LocalService, config: &Config) -> Result<(), Sta
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [port],
     });
-    ensure(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, true).await
+    ensure(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, true).await?;
+    ensure(&client, "/api/v1/namespaces/kube-public/configmaps", &cluster_info(config), true).await?;
+    ensure(&client, "/api/v1/namespaces/kube-system/configmaps", &extension_authentication(config), true).await
+}
+
+/// What a machine that holds a bootstrap token must know of the cluster: a kubeconfig without a user. A controller signs it
+/// with the tokens.
+fn cluster_info(config: &Config) -> Value {
+    let address = std::net::SocketAddr::new(config.advertise_address, config.advertise_port);
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "preferences": {}, "users": null, "contexts": null, "current-context": "",
+        "clusters": [{"name": "", "cluster": {
+            "certificate-authority-data": BASE64_STANDARD.encode(&config.client_ca_pem),
+            "server": format!("https://{address}"),
+        }}],
+    });
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+        "data": {"kubeconfig": serde_yaml::to_string(&kubeconfig).unwrap_or_default()},
+    })
+}
+
+/// By what an extension server knows this server, and the users that it names.
+fn extension_authentication(config: &Config) -> Value {
+    let mut data = json!({ "client-ca-file": config.client_ca_pem });
+    if let Some(proxy) = &config.front_proxy {
+        let header = |name: &str| json!([canonical(name)]).to_string();
+        data["requestheader-client-ca-file"] = proxy.ca_pem.clone().into();
+        data["requestheader-allowed-names"] = json!(request_header::ALLOWED_NAMES).to_string().into();
+        data["requestheader-username-headers"] = header(request_header::USER_HEADER).into();
+        data["requestheader-uid-headers"] = header(request_header::UID_HEADER).into();
+        data["requestheader-group-headers"] = header(request_header::GROUP_HEADER).into();
+        data["requestheader-extra-headers-prefix"] = header(request_header::EXTRA_PREFIX).into();
+    }
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}, "data": data,
+    })
+}
+
+/// A header's name as people write it: `X-Remote-User`.
+fn canonical(name: &str) -> String {
+    let capital = |part: &str| {
+        let mut letters = part.chars();
+        letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
+    };
+    name.split('-').map(capital).collect::<Vec<_>>().join("-")
 }
 
 /// The first address of the services' network, which is the API's own.
@@ -158,6 +206,12 @@ mod tests {
     #[test]
     fn the_first_service_address_is_ours() {
         assert_eq!(first_address(Cidr::default()), "10.96.0.1");
+    }
+
+    #[test]
+    fn headers_are_written_as_upstream_writes_them() {
+        assert_eq!(canonical("x-remote-user"), "X-Remote-User");
+        assert_eq!(canonical("x-remote-extra-"), "X-Remote-Extra-");
     }
 
     #[test]

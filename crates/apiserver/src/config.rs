@@ -13,6 +13,15 @@ pub struct CertificateAndKey {
     pub key_pem: String,
 }
 
+/// How this server and the extension servers behind it know each other.
+#[derive(Clone)]
+pub struct FrontProxy {
+    /// Peers whose certificate it has signed may say in headers whom they speak for.
+    pub ca_pem: String,
+    /// The certificate, signed by it, that this server shows to extension servers.
+    pub client: CertificateAndKey,
+}
+
 /// An IPv4 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
@@ -52,6 +61,8 @@ pub struct Config {
     pub kubelet_client: CertificateAndKey,
     /// CA that signed the kubelets' serving certificates.
     pub kubelet_ca_pem: String,
+    /// Without it nobody's headers are believed, and extension servers see no certificate. Default none.
+    pub front_proxy: Option<FrontProxy>,
     /// Non-watching requests served at once; more get 429.
     pub max_in_flight: usize,
     /// A non-watching request may take so long.
@@ -80,6 +91,7 @@ impl Config {
             advertise_address,
             advertise_port: 8443,
             kubelet_client,
+            front_proxy: None,
             max_in_flight: 600,
             request_timeout: Duration::from_secs(60),
         }

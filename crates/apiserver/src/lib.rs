@@ -35,5 +35,5 @@ mod strategies;
 mod verbs;
 pub mod version;
 
-pub use config::{CertificateAndKey, Cidr, Config};
+pub use config::{CertificateAndKey, Cidr, Config, FrontProxy};
 pub use server::{ApiServer, Server, StartError};

@@ -41,7 +41,7 @@ pub enum StartError {
     ServiceAccountKey(#[from] KeyError),
     #[error("the bootstrap objects cannot be written")]
     Bootstrap(#[from] StatusError),
-    #[error("the client CA is no PEM certificate")]
+    #[error("the client CA or the front proxy's CA is no PEM certificate")]
     ClientCaPem(#[source] rustls_pki_types::pem::Error),
     #[error("the serving certificate or key is no PEM")]
     ServingPem(#[source] rustls_pki_types::pem::Error),
@@ -115,7 +115,7 @@ impl Server {
 /// The API server. It lives until it is dropped; dropping ends its watches and background tasks.
 pub struct ApiServer {
     server: Arc<Server>,
-    tls: tokio_rustls::TlsAcceptor,
+    tls: serve::Acceptor,
     _stop: DropGuard,
 }
 
@@ -126,7 +126,7 @@ impl ApiServer {
     /// When the store cannot be read or a certificate is wrong.
     pub async fn new(config: Config) -> Result<Self, StartError> {
         let stopping = CancellationToken::new();
-        let tls = serve::tls(&config)?;
+        let tls = serve::Acceptor::new(&config)?;
         let cache = Cache::start(config.store.clone(), stopping.clone()).await?;
         let auth = Auth::new(&config, cache.clone())?;
         let pools = Pools::new(config.service_cidr, config.node_ports);

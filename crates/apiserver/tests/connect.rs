@@ -355,6 +355,52 @@ async fn logs_and_proxies() {
     assert_eq!((refused.code, &refused.json()["message"]), (400, &json!("address not allowed")));
 }
 
+/// Opens a WebSocket with a subprotocol and reads its binary messages to the end, their borders forgotten.
+async fn websocket(client: &mut Client, path: &str, protocol: &str) -> Vec<u8> {
+    let headers = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-protocol", protocol),
+    ];
+    let response = client.open("GET", path, &headers, "").await;
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS, "{path}");
+    assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
+    let io = hyper::upgrade::on(response).await.unwrap();
+    let mut tunnel = kminik_streaming::websocket::ByteTunnel::client(TokioIo::new(io)).await;
+    let mut all = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), tunnel.read_to_end(&mut all));
+    // Ends with the server's close, which need not be a clean end of the stream.
+    drop(read.await.expect("the socket is closed"));
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_websockets_run_commands_and_read_logs() {
+    let cluster = cluster().await;
+    let pod = "/api/v1/namespaces/default/pods/p";
+    let mut client = cluster.server.client().await;
+    let log = websocket(&mut client, &format!("{pod}/log?container=c&tailLines=2"), "binary.k8s.io").await;
+    assert_eq!(String::from_utf8_lossy(&log), "log of /containerLogs/default/p/c tailLines=2\n");
+    let mut client = cluster.server.client().await;
+    let exec = format!("{pod}/exec?stdout=1&command=echo&command=remote");
+    let out = websocket(&mut client, &exec, "channel.k8s.io").await;
+    assert!(out.windows(8).any(|window| window == b"\x01remote\n"), "{out:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_method_passes_a_proxy() {
+    let mut cluster = cluster().await;
+    for method in ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"] {
+        let answer = cluster.client.send(method, "/api/v1/nodes/n1/proxy/echo/x", &[], "").await;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.code == 200 && text.starts_with(method), "{method}: {} {text}", answer.code);
+    }
+    let head = cluster.client.send("HEAD", "/api/v1/nodes/n1/proxy/echo/x", &[], "").await;
+    assert_eq!((head.code, head.body.len()), (200, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_get_that_opens_a_stream_needs_the_right_to_create() {
     let mut cluster = cluster().await;

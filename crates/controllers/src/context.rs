@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
+use k8s_openapi::Resource as _;
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kminik_base::component::Ready;
 use kminik_client::{Informer, Informers, Next, ObjectKey, Recorder, WorkQueue, Worker, Writes};
 use kube::Resource;
@@ -213,6 +216,26 @@ impl Context {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Asks for a token of a service account.
+    pub(crate) async fn request_token(
+        &self,
+        account: &ObjectKey,
+        request: &TokenRequest,
+    ) -> Result<TokenRequest, Error> {
+        let body = serde_json::to_vec(request).map_err(|source| Error::Encode {
+            kind: TokenRequest::KIND.into(),
+            key: account.clone(),
+            source,
+        })?;
+        let request = collection::<ServiceAccount>(account).create_subresource(
+            "token",
+            &account.name,
+            &PostParams::default(),
+            body,
+        );
+        self.send::<ServiceAccount, TokenRequest>("create a token of", account, request).await
     }
 
     /// Reads an object past the cache. `None` if it does not exist.

@@ -19,6 +19,7 @@ mod pods;
 mod revisions;
 mod table;
 
+mod bootstrap_signer;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -34,8 +35,10 @@ mod protection;
 mod replica_set;
 mod root_ca;
 mod service_account;
+mod service_account_token;
 mod stateful_set;
 mod taint_eviction;
+mod token_cleaner;
 
 pub use config::ControllersConfig;
 pub use error::Error;

@@ -37,6 +37,9 @@ macro_rules! controller {
 /// Every controller, in the order in which they are started.
 pub static CONTROLLERS: &[Descriptor] = &[
     controller!("serviceaccount-controller", "service-account-controller", service_account::run),
+    controller!("serviceaccount-token-controller", "service-account-token-controller", service_account_token::run),
+    controller!("bootstrap-signer-controller", "bootstrap-signer", bootstrap_signer::run),
+    controller!("token-cleaner-controller", "token-cleaner", token_cleaner::run),
     controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::run),
     controller!("node-ipam-controller", "node-controller", node_ipam::run),
     controller!("replicaset-controller", "replicaset-controller", replica_set::run),

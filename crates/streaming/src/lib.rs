@@ -1,4 +1,4 @@
-//! Framing of interactive streams over one upgraded connection: remote command (exec, attach) and port-forward.
+//! Framing of streams over one upgraded connection: remote command (exec, attach), port-forward, and bodies one way.
 //!
 //! Owns the wire formats and nothing else: WebSocket channel subprotocols (`v5`, `v4`, unversioned, and their base64
 //! forms), SPDY/3.1 with its header dictionary and flow control, and SPDY tunnelled through WebSocket. Both ends are
@@ -12,6 +12,7 @@
 //! than its own connection.
 //! **Invariant:** no task outlives its connection, and no connection outlives the value that was handed out for it.
 
+pub mod oneway;
 mod outbound;
 pub mod portforward;
 pub mod remotecommand;

@@ -103,12 +103,13 @@ fn objection_to_mirror(node: &str, pod: &Object) -> Option<String> {
     if owners.len() != 1 || !owners.iter().all(own) {
         return Some(format!("node {node:?} can only create pods with an owner reference set to itself"));
     }
-    let References { secrets, config_maps, claims, service_account } = References::of(pod);
+    let References { secrets, config_maps, claims, resource_claims, service_account } = References::of(pod);
     let uses = [
         (!service_account.is_empty(), "a service account"),
         (!secrets.is_empty(), "secrets"),
         (!config_maps.is_empty(), "configmaps"),
         (!claims.is_empty(), "persistentvolumeclaims"),
+        (!resource_claims.is_empty(), "resourceclaims"),
     ];
     let used = uses.iter().find(|(used, _)| *used)?.1;
     Some(format!("node {node:?} can not create pods that reference {used}"))

@@ -17,7 +17,7 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 /// The user that the request is to be treated as; `None` if it impersonates nobody.
 ///
 /// # Errors
-/// 403 if the requester may not impersonate one of what it names, 500 (as upstream) if it names no user.
+/// 403 if the requester may not impersonate one of what it names, 400 if it names no user.
 pub async fn impersonate(
     headers: &HeaderMap,
     requester: &UserInfo,
@@ -35,11 +35,26 @@ pub async fn impersonate(
         return Ok(None);
     }
     if user.name.is_empty() {
-        return Err(StatusError::internal("requested impersonation without impersonating a user"));
+        let wanted = describe(&user);
+        return Err(StatusError::bad_request(format!("requested [{wanted}] without impersonating a user")));
     }
     check(&user, requester, authorizer).await?;
     complete(&mut user);
     Ok(Some(user))
+}
+
+/// What is impersonated besides a user: references to objects, as upstream's messages print them.
+fn describe(user: &UserInfo) -> String {
+    const VERSION: &str = "authentication.k8s.io/v1";
+    let reference =
+        |kind: &str, name: &str, version: &str, field: &str| format!("{{{kind}  {name}  {version}  {field}}}");
+    let groups = user.groups.iter().map(|group| reference("Group", group, "", ""));
+    let extra = user
+        .extra
+        .iter()
+        .flat_map(|(key, values)| values.iter().map(move |value| reference("UserExtra", value, VERSION, key)));
+    let uid = Some(&user.uid).filter(|uid| !uid.is_empty()).map(|uid| reference("UID", uid, VERSION, ""));
+    groups.chain(extra).chain(uid).collect::<Vec<_>>().join(" ")
 }
 
 async fn check(user: &UserInfo, requester: &UserInfo, authorizer: &dyn Authorizer) -> Result<(), StatusError> {
@@ -60,11 +75,11 @@ async fn check(user: &UserInfo, requester: &UserInfo, authorizer: &dyn Authorize
         None => attributes("", "users", "", "", &user.name),
     }];
     wanted.extend(user.groups.iter().map(|group| attributes("", "groups", "", "", group)));
-    if !user.uid.is_empty() {
-        wanted.push(attributes(AUTHENTICATION, "uids", "", "", &user.uid));
-    }
     for (key, values) in &user.extra {
         wanted.extend(values.iter().map(|value| attributes(AUTHENTICATION, "userextras", key, "", value)));
+    }
+    if !user.uid.is_empty() {
+        wanted.push(attributes(AUTHENTICATION, "uids", "", "", &user.uid));
     }
     for attributes in wanted {
         let decision = authorizer.authorize(&attributes).await;
@@ -82,14 +97,17 @@ fn complete(user: &mut UserInfo) {
     {
         user.groups.extend(service_account_groups(namespace));
     }
-    let special = if user.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
-    if !user.in_group(AUTHENTICATED) && !user.in_group(UNAUTHENTICATED) {
-        user.groups.push(special.to_owned());
+    let (own, said) = match user.name == ANONYMOUS {
+        true => (UNAUTHENTICATED, user.in_group(UNAUTHENTICATED)),
+        false => (AUTHENTICATED, user.in_group(AUTHENTICATED) || user.in_group(UNAUTHENTICATED)),
+    };
+    if !said {
+        user.groups.push(own.to_owned());
     }
 }
 
 /// Keys of extras are percent-encoded, for header names allow few characters.
-fn unescape(key: &str) -> String {
+pub(super) fn unescape(key: &str) -> String {
     let pairs: BTreeMap<String, String> =
         url::form_urlencoded::parse(format!("k={}", key.replace('+', "%2B")).as_bytes()).into_owned().collect();
     pairs.into_values().next().unwrap_or_else(|| key.to_owned())
@@ -131,7 +149,7 @@ mod tests {
     #[tokio::test]
     async fn everything_named_must_be_allowed() {
         assert_eq!(act(&[], &[]).await, Ok(None));
-        assert_eq!(act(&[(GROUP, "g")], &["groups/g"]).await, Err(500));
+        assert_eq!(act(&[(GROUP, "g")], &["groups/g"]).await, Err(400));
         assert_eq!(act(&[(USER, "bob")], &[]).await, Err(403));
         let both = &[(USER, "bob"), (GROUP, "g"), (GROUP, "h")];
         assert_eq!(act(both, &["users/bob", "groups/g"]).await, Err(403));

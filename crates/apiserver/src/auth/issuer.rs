@@ -9,6 +9,9 @@ pub const CONFIGURATION_PATH: &str = "/.well-known/openid-configuration";
 /// Path of the key set, below the API's address.
 pub const KEYS_PATH: &str = "/openid/v1/jwks";
 
+/// What the key set is served as.
+pub const KEYS_MEDIA_TYPE: &str = "application/jwk-set+json";
+
 /// The discovery document. `address` is where the API is reached (`https://10.0.0.2:8443`).
 pub fn openid_configuration(auth: &Auth, address: &str) -> Value {
     json!({

@@ -1,13 +1,17 @@
 //! Who is asking, and may they: authentication and authorisation.
 //!
-//! Identities come from client certificates ([`x509`]) and service account tokens ([`service_account`]); whoever shows
-//! neither is anonymous, and only for health and version. Rights come from the group `system:masters`, the node
+//! Identities come from a front proxy ([`request_header`]), client certificates ([`x509`]) and tokens ([`bearer`]) of
+//! service accounts and of machines that want to join; whoever shows none of them is anonymous, and only for health, version
+//! and what a joining machine must know. Rights come from the group `system:masters`, the node
 //! authorizer ([`node`]) and role-based access control ([`rbac`]), asked in this order.
 
+pub mod bearer;
+pub mod bootstrap_token;
 mod impersonate;
 pub mod issuer;
 pub mod node;
 pub mod rbac;
+pub mod request_header;
 pub mod reviews;
 pub mod service_account;
 pub mod token;
@@ -21,10 +25,13 @@ use async_trait::async_trait;
 use http::request::Parts;
 use kminik_meta::StatusError;
 
+use self::bearer::BearerTokens;
+use self::bootstrap_token::BootstrapTokens;
 pub use self::impersonate::impersonate;
 use self::node::NodeAuthorizer;
 use self::rbac::Rbac;
 pub use self::rbac::bootstrap;
+use self::request_header::RequestHeaders;
 use self::service_account::ServiceAccountTokens;
 use self::token::{KeyError, TokenKey};
 use self::x509::ClientCertificates;
@@ -68,10 +75,16 @@ impl UserInfo {
     }
 }
 
-/// What the transport knows of the peer: its certificate chain in DER, leaf first. The handshake has verified it against
-/// the client CA; it is absent where the client sent none.
-#[derive(Clone, Debug, Default)]
-pub struct PeerCertificates(pub Arc<[Vec<u8>]>);
+/// What the transport knows of the peer: its certificate chain, and whom the handshake has verified it to be.
+#[derive(Clone, Debug)]
+pub struct PeerCertificates {
+    /// DER, leaf first; empty where the client sent none.
+    pub chain: Arc<[Vec<u8>]>,
+    /// The client CA has signed it.
+    pub client: bool,
+    /// The front proxy's CA has signed it.
+    pub front_proxy: bool,
+}
 
 /// Finds out who a request is from.
 #[async_trait]
@@ -206,7 +219,10 @@ impl Authorizer for MastersAuthorizer {
 pub struct Auth {
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
+    /// Issues the tokens of service accounts.
     pub tokens: Arc<ServiceAccountTokens>,
+    /// Accepts bearer tokens of all kinds.
+    pub bearer: Arc<BearerTokens>,
     pub rbac: Arc<Rbac>,
 }
 
@@ -219,27 +235,35 @@ impl Auth {
         let key = TokenKey::from_pem(&config.service_account_key_pem)?;
         let tokens = Arc::new(ServiceAccountTokens::new(key, config.service_account_issuer.clone(), cache.clone()));
         let rbac = Arc::new(Rbac::new(cache.clone()));
+        let bearer = Arc::new(BearerTokens::new(
+            vec![Arc::new(BootstrapTokens(cache.clone())), tokens.clone()],
+            tokens.audiences(),
+        ));
         let authenticators: Vec<Arc<dyn Authenticator>> =
-            vec![Arc::new(ClientCertificates), tokens.clone(), Arc::new(AnonymousHealth)];
+            vec![Arc::new(RequestHeaders), Arc::new(ClientCertificates), bearer.clone(), Arc::new(AnonymousReader)];
         let authorizers: Vec<Arc<dyn Authorizer>> =
             vec![Arc::new(MastersAuthorizer), Arc::new(NodeAuthorizer::new(cache)), rbac.clone()];
         Ok(Auth {
             authenticator: Arc::new(AuthenticatorChain(authenticators)),
             authorizer: Arc::new(AuthorizerChain(authorizers)),
             tokens,
+            bearer,
             rbac,
         })
     }
 }
 
-/// Whoever shows no credentials may ask for health and version, as nobody in particular.
-pub struct AnonymousHealth;
+/// Whoever shows no credentials may ask for a few things, as nobody in particular.
+pub struct AnonymousReader;
+
+/// Paths that anybody may ask for: health, version, and what a machine must know before it can prove who it is.
+const OPEN_PATHS: [&str; 5] =
+    ["/healthz", "/livez", "/readyz", "/version", "/api/v1/namespaces/kube-public/configmaps/cluster-info"];
 
 #[async_trait]
-impl Authenticator for AnonymousHealth {
+impl Authenticator for AnonymousReader {
     async fn authenticate(&self, request: &Parts, _peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
-        let open = ["/healthz", "/livez", "/readyz", "/version"];
-        Ok(open.contains(&request.uri.path().trim_end_matches('/')).then(UserInfo::anonymous))
+        Ok(OPEN_PATHS.contains(&request.uri.path().trim_end_matches('/')).then(UserInfo::anonymous))
     }
 }
 

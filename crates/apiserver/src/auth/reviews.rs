@@ -56,6 +56,9 @@ impl Access {
         let of_resource = spec.get(&["resourceAttributes"]).filter(|value| value.is_object());
         let of_path = spec.get(&["nonResourceAttributes"]).filter(|value| value.is_object());
         let mut attributes = Attributes { user, ..Attributes::default() };
+        if let Some(resource) = of_resource {
+            errors.append(check_selectors(resource, &root.child("resourceAttributes")));
+        }
         match (of_resource, of_path) {
             (Some(resource), None) => fill(&mut attributes, resource),
             (None, Some(path)) if self != Access::Local => {
@@ -97,12 +100,90 @@ fn fill(attributes: &mut Attributes, resource: &Value) {
     attributes.subresource = text("subresource");
     attributes.namespace = text("namespace");
     attributes.name = text("name");
-    let selector = |key: &str| {
-        let raw = resource.get(key)?.get("rawSelector")?.as_str()?;
-        Some(raw.to_owned())
+    attributes.field_selector = selector(resource, "fieldSelector");
+    attributes.label_selector = selector(resource, "labelSelector");
+}
+
+/// The selector that a review asks about, as a request would carry it. What cannot be written so restricts nothing.
+fn selector(resource: &Value, which: &str) -> String {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let Some(selector) = resource.get(which) else { return String::new() };
+    let raw = text(selector, "rawSelector");
+    if !raw.is_empty() {
+        return raw;
+    }
+    let term = |requirement: &Value| {
+        let key = text(requirement, "key");
+        let values: Vec<&str> = requirement
+            .get("values")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        match (text(requirement, "operator").as_str(), values.as_slice()) {
+            ("In", [only]) if which == "fieldSelector" => Some(format!("{key}={}", kminik_meta::fields::escape(only))),
+            ("NotIn", [only]) if which == "fieldSelector" => {
+                Some(format!("{key}!={}", kminik_meta::fields::escape(only)))
+            }
+            _ if which == "fieldSelector" => None,
+            ("In", values) => Some(format!("{key} in ({})", values.join(","))),
+            ("NotIn", values) => Some(format!("{key} notin ({})", values.join(","))),
+            ("Exists", _) => Some(key),
+            ("DoesNotExist", _) => Some(format!("!{key}")),
+            _ => None,
+        }
     };
-    attributes.field_selector = selector("fieldSelector").unwrap_or_default();
-    attributes.label_selector = selector("labelSelector").unwrap_or_default();
+    requirements(selector).iter().filter_map(term).collect::<Vec<_>>().join(",")
+}
+
+fn requirements(selector: &Value) -> &[Value] {
+    selector.get("requirements").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What is wrong with the selectors of a review.
+fn check_selectors(resource: &Value, path: &Path) -> ErrorList {
+    let mut errors = ErrorList::new();
+    for which in ["fieldSelector", "labelSelector"] {
+        let Some(selector) = resource.get(which).filter(|selector| selector.is_object()) else { continue };
+        let path = path.child(which);
+        let raw = selector.get("rawSelector").and_then(Value::as_str).unwrap_or_default();
+        let requirements = requirements(selector);
+        match (raw.is_empty(), requirements.is_empty()) {
+            (false, false) => {
+                let detail = "may not specified at the same time as requirements";
+                errors.push(FieldError::invalid(&path.child("rawSelector"), raw, detail));
+            }
+            (true, true) => {
+                let detail = format!("when {which} is specified, requirements or rawSelector is required");
+                errors.push(FieldError::required(&path.child("requirements"), detail));
+            }
+            _ => {}
+        }
+        for (at, requirement) in requirements.iter().enumerate() {
+            let path = path.child("requirements").index(at);
+            let text = |key: &str| requirement.get(key).and_then(Value::as_str).unwrap_or_default();
+            let values = requirement.get("values").and_then(Value::as_array).map_or(0, Vec::len);
+            if text("key").is_empty() {
+                errors.push(FieldError::required(&path.child("key"), "must be specified"));
+            }
+            match text("operator") {
+                "In" | "NotIn" if values == 0 => {
+                    let detail = "must be specified when `operator` is 'In' or 'NotIn'";
+                    errors.push(FieldError::required(&path.child("values"), detail));
+                }
+                "Exists" | "DoesNotExist" if values > 0 => {
+                    let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                    errors.push(FieldError::forbidden(&path.child("values"), detail));
+                }
+                "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+                other => {
+                    errors.push(FieldError::invalid(&path.child("operator"), other, "not a valid selector operator"))
+                }
+            }
+        }
+    }
+    errors
 }
 
 fn user_in(object: &Object, name: &str) -> UserInfo {
@@ -193,18 +274,13 @@ pub struct TokenReview;
 #[async_trait]
 impl Create for TokenReview {
     async fn create(&self, ctx: ActionContext<'_>, mut review: Object) -> Result<Object, StatusError> {
-        let tokens = &ctx.server.auth().tokens;
         let token = review.str(&["spec", "token"]).unwrap_or_default().to_owned();
         if token.is_empty() {
             return Err(StatusError::bad_request("token is required for TokenReview in authentication"));
         }
-        let mut audiences: Vec<String> =
+        let audiences: Vec<String> =
             review.array(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        let asked = !audiences.is_empty();
-        if !asked {
-            audiences = tokens.audiences();
-        }
-        let status = match tokens.accept(&token, &audiences, ctx.now).await {
+        let status = match ctx.server.auth().bearer.review(&token, &audiences, ctx.now).await {
             Ok((user, shared)) => json!({ "authenticated": true, "user": user_value(&user), "audiences": shared }),
             Err(rejection) => {
                 let error = format!("[invalid bearer token, {rejection}]");

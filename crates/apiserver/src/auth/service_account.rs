@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::header::AUTHORIZATION;
-use http::request::Parts;
 use jiff::{SignedDuration, Timestamp};
 use kminik_meta::{Object, StatusError};
 use serde_json::{Value, json};
 
+use super::bearer::{Accepted, TokenSource};
 use super::token::{TokenError, TokenKey};
-use super::{AUTHENTICATED, Authenticator, PeerCertificates, UserInfo};
+use super::{AUTHENTICATED, UserInfo};
 use crate::storage::cache::Cache;
 use crate::storage::key;
 
@@ -44,6 +43,7 @@ pub fn groups(namespace: &str) -> [String; 2] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundObject {
     pub name: String,
+    /// Empty for the node of a pod that has no object.
     pub uid: String,
 }
 
@@ -57,11 +57,15 @@ pub struct NewToken<'a> {
     pub audiences: &'a [String],
     pub now: Timestamp,
     pub expires: Timestamp,
+    /// When its holder should have asked for another one, if that is before it expires.
+    pub warn_after: Option<Timestamp>,
 }
 
 /// Why credentials were not accepted; for logs, clients only hear 401.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejection {
+    #[error("nobody here knows it")]
+    Unknown,
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error("the token lacks claim {claim}")]
@@ -114,7 +118,13 @@ impl ServiceAccountTokens {
             "serviceaccount": { "name": new.account.name, "uid": new.account.uid },
         });
         for (kind, object) in &new.bound {
-            private[*kind] = json!({ "name": object.name, "uid": object.uid });
+            private[*kind] = json!({ "name": object.name });
+            if !object.uid.is_empty() {
+                private[*kind]["uid"] = object.uid.clone().into();
+            }
+        }
+        if let Some(at) = new.warn_after {
+            private["warnafter"] = at.as_second().into();
         }
         let claims = json!({
             "aud": new.audiences,
@@ -133,12 +143,7 @@ impl ServiceAccountTokens {
     ///
     /// # Errors
     /// When the token is not valid, or for none of the audiences.
-    pub async fn accept(
-        &self,
-        token: &str,
-        audiences: &[String],
-        now: Timestamp,
-    ) -> Result<(UserInfo, Vec<String>), Rejection> {
+    async fn check(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Accepted, Rejection> {
         let claims = self.key.verify(token)?;
         let seconds = |claim: &'static str| claims[claim].as_i64().ok_or(Rejection::Claim { claim });
         if now.as_second() >= seconds("exp")? {
@@ -172,6 +177,8 @@ impl ServiceAccountTokens {
             }
             if kind != "secret" {
                 extra.insert(format!("authentication.kubernetes.io/{kind}-name"), vec![object.name]);
+            }
+            if kind != "secret" && !object.uid.is_empty() {
                 extra.insert(format!("authentication.kubernetes.io/{kind}-uid"), vec![object.uid]);
             }
         }
@@ -219,26 +226,19 @@ impl ServiceAccountTokens {
 
 fn bound(private: &Value, kind: &str) -> Option<BoundObject> {
     let text = |key: &str| private[kind][key].as_str().map(str::to_owned);
-    Some(BoundObject { name: text("name")?, uid: text("uid")? })
-}
-
-/// The bearer token of a request, if it has one.
-pub fn bearer(request: &Parts) -> Option<&str> {
-    let (scheme, token) = request.headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
+    Some(BoundObject { name: text("name")?, uid: text("uid").unwrap_or_default() })
 }
 
 #[async_trait]
-impl Authenticator for ServiceAccountTokens {
-    async fn authenticate(&self, request: &Parts, _peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
-        let Some(token) = bearer(request) else { return Ok(None) };
-        match self.accept(token, &self.audiences(), Timestamp::now()).await {
-            Ok((user, _)) => Ok(Some(user)),
-            Err(rejection) => {
-                tracing::debug!(error = &rejection as &dyn std::error::Error, "bearer token refused");
-                Err(StatusError::unauthorized())
-            }
-        }
+impl TokenSource for ServiceAccountTokens {
+    async fn accept(
+        &self,
+        token: &str,
+        audiences: &[String],
+        _own: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Accepted>, Rejection> {
+        self.check(token, audiences, now).await.map(Some)
     }
 }
 

@@ -14,6 +14,10 @@ use crate::registry::def::Verb;
 const SHORTEST: Duration = Duration::from_secs(10 * 60);
 const LONGEST: Duration = Duration::from_secs(1 << 32);
 const DEFAULT: Duration = Duration::from_secs(60 * 60);
+/// What admission asks for in the volumes it adds. Programs that read such a token once and keep it are given a year, as
+/// upstream does by default; the token is still bound to its pod.
+const INJECTED: Duration = Duration::from_secs(60 * 60 + 7);
+const INJECTED_LASTS: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Answers with the TokenRequest it was given, its status filled.
 pub struct TokenRequest;
@@ -48,13 +52,17 @@ impl Action for TokenRequest {
             None => Vec::new(),
         };
         let expires = ctx.now + expires_in;
+        let extended = expires_in == INJECTED
+            && bound.iter().any(|(kind, _)| *kind == "pod")
+            && audiences.iter().all(|audience| tokens.audiences().contains(audience));
         let token = tokens.issue(&NewToken {
             namespace: ctx.namespace,
             account: BoundObject { name: ctx.name.to_owned(), uid: account.uid().to_owned() },
             bound,
             audiences: &audiences,
             now: ctx.now,
-            expires,
+            expires: if extended { ctx.now + INJECTED_LASTS } else { expires },
+            warn_after: extended.then_some(expires),
         })?;
         request.set(&["spec", "expirationSeconds"], expires_in.as_secs());
         request.set(&["status", "token"], token);
@@ -91,7 +99,9 @@ async fn bind(ctx: &ActionContext<'_>, reference: &Value) -> Result<Vec<(&'stati
         ("v1", "Secret") => ("secret", "secrets", ctx.namespace),
         ("v1", "Node") => ("node", "nodes", ""),
         (version, kind) => {
-            return Err(StatusError::bad_request(format!("cannot bind token for unknown kind {kind} of {version}")));
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let kind = format!("{group}/{version}, Kind={kind}");
+            return Err(StatusError::bad_request(format!("cannot bind token for object of type {kind}")));
         }
     };
     if node_of(ctx.user).is_some() && kind != "pod" {
@@ -104,7 +114,7 @@ async fn bind(ctx: &ActionContext<'_>, reference: &Value) -> Result<Vec<(&'stati
             "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
             text("uid")
         );
-        return Err(StatusError::conflict("", plural, object.name(), why));
+        return Err(StatusError::conflict("", text("kind"), object.name(), why));
     }
     let mut bound = vec![(kind, of(&object))];
     if kind == "pod" {
@@ -122,10 +132,10 @@ async fn bind(ctx: &ActionContext<'_>, reference: &Value) -> Result<Vec<(&'stati
             let why = "node requested token bound to a pod scheduled on a different node";
             return Err(StatusError::forbidden("", "serviceaccounts", ctx.name, why));
         }
-        if !node.is_empty()
-            && let Some(node) = ctx.registry().object("", "nodes", "", node).await?
-        {
-            bound.push(("node", of(&node)));
+        if !node.is_empty() {
+            let found = ctx.registry().object("", "nodes", "", node).await?;
+            let unknown = || BoundObject { name: node.to_owned(), uid: String::new() };
+            bound.push(("node", found.as_deref().map_or_else(unknown, of)));
         }
     }
     Ok(bound)

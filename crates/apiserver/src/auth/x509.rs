@@ -1,6 +1,6 @@
 //! Client certificates: the common name is the user, the organizations are the groups.
 //!
-//! The handshake has verified the chain against the client CA; here it is only read.
+//! The handshake has verified the chain; here it is only read.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,14 @@ pub struct ClientCertificates;
 #[async_trait]
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, _request: &Parts, peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
-        let Some(leaf) = peer.0.first() else { return Ok(None) };
+        let Some(leaf) = peer.chain.first().filter(|_| peer.client) else { return Ok(None) };
         user_of(leaf).map(Some).ok_or_else(StatusError::unauthorized)
     }
+}
+
+/// The common name of a certificate (DER), `None` if it cannot be read or is out of date.
+pub(super) fn common_name(leaf: &[u8]) -> Option<String> {
+    user_of(leaf).map(|user| user.name)
 }
 
 /// The user that a certificate (DER) names; `None` if it cannot be read, is out of date, or names nobody.

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyStream;
 use kminik_meta::{Object, StatusError};
+use kminik_streaming::oneway;
 use url::form_urlencoded;
 
 use super::Backend;
@@ -120,7 +124,7 @@ impl Connect for Log {
     async fn connect(
         &self,
         ctx: ActionContext<'_>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, StatusError> {
         let query = query(&request);
         let pod = pod(&ctx).await?;
@@ -131,12 +135,28 @@ impl Connect for Log {
             return Ok(nothing);
         }
         let kubelet = kubelet_of(&ctx, &pod).await?;
+        let socket = oneway::wanted(request.headers()).then(|| oneway::upgrade(&mut request)).transpose();
+        let socket = socket.map_err(|error| StatusError::bad_request(error.to_string()))?;
+        for header in [CONNECTION, UPGRADE, SEC_WEBSOCKET_PROTOCOL] {
+            request.headers_mut().remove(header);
+        }
         let options = encode(LOG_OPTIONS.iter().filter_map(|name| Some((*name, query.get(name)?))));
         let path = format!("/containerLogs/{}/{}/{container}?{options}", ctx.namespace, ctx.name);
         let response = send(&self.0, ctx.server.config(), &kubelet.target(path), request).await?;
         let status = response.status();
         if status.is_success() {
-            return Ok(response);
+            let Some((switching, receiver)) = socket else { return Ok(response) };
+            let body = BodyStream::new(response.into_body()).filter_map(async |frame| match frame {
+                Ok(frame) => frame.into_data().ok().map(Ok),
+                Err(error) => Some(Err(error)),
+            });
+            tokio::spawn(async move {
+                let sent = async { receiver.await?.send(body).await };
+                if let Err(error) = sent.await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a log's reader is gone");
+                }
+            });
+            return Ok(switching.map(|()| ResponseBody::empty()));
         }
         let why = text(response.into_body(), MAX_ERROR_BYTES).await;
         Err(match status {

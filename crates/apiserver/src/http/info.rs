@@ -88,7 +88,8 @@ fn resource_info(method: &Method, path: &str, query: &Query) -> Option<RequestIn
         Method::GET | Method::HEAD if info.name.is_empty() => "list",
         Method::GET | Method::HEAD if old_watch => "watch",
         Method::GET | Method::HEAD => "get",
-        _ => return None,
+        // No verb of RBAC's: whoever may do everything with a proxy may send this through it.
+        _ => "",
     }
     .to_owned();
     // A list or watch of one name counts as that object, so that rules with resourceNames can allow it.
@@ -174,6 +175,7 @@ mod tests {
                 "list a deployments x ",
             ),
             (Method::POST, "/api/v1/nodes/n/proxy/a/b/", "create  nodes n proxy"),
+            (Method::OPTIONS, "/api/v1/nodes/n/proxy/a", "  nodes n proxy"),
         ];
         for (method, uri, expected) in cases {
             let info = info(method, uri);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use kminik_meta::StatusError;
@@ -36,9 +37,12 @@ pub(crate) async fn serve(
             let (address, port) = (server.config().advertise_address, server.config().advertise_port);
             let address = std::net::SocketAddr::new(address, port);
             let document = issuer::openid_configuration(server.auth(), &format!("https://{address}"));
-            Ok(respond::json(StatusCode::OK, &document))
+            Ok(published(respond::json(StatusCode::OK, &document)))
         }
-        ["openid", "v1", "jwks"] => Ok(respond::json(StatusCode::OK, &issuer::jwks(server.auth()))),
+        ["openid", "v1", "jwks"] => {
+            let keys = issuer::jwks(server.auth()).to_string();
+            Ok(published(respond::bytes(StatusCode::OK, issuer::KEYS_MEDIA_TYPE, keys.into())))
+        }
         ["openapi", ..] => {
             let query = Query::parse(request.uri.query().unwrap_or_default());
             let (server, parts) = (server.clone(), info.path.clone());
@@ -54,6 +58,12 @@ pub(crate) async fn serve(
         ["api" | "apis", ..] => discovery::serve(server, &parts, &request.headers),
         _ => Err(StatusError::resource_not_found()),
     }
+}
+
+/// Others may keep the issuer's documents for an hour.
+fn published(mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 fn paths(server: &Server) -> Vec<String> {

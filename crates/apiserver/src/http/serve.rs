@@ -11,8 +11,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -37,36 +38,72 @@ const MAX_STREAMS: u32 = 1000;
 /// Idle HTTP/2 connections are asked whether they live.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// The TLS side of the configuration: our certificate, client certificates asked for but not demanded.
-///
-/// # Errors
-/// When a PEM text is wrong.
-pub(crate) fn tls(config: &Config) -> Result<TlsAcceptor, StartError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(config.client_ca_pem.as_bytes()) {
-        roots.add(certificate.map_err(StartError::ClientCaPem)?).map_err(StartError::Tls)?;
+/// The TLS side of the configuration: our certificate, and whose client certificates are believed.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    tls: TlsAcceptor,
+    clients: Arc<dyn ClientCertVerifier>,
+    front_proxies: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Acceptor {
+    /// Client certificates are asked for but not demanded.
+    ///
+    /// # Errors
+    /// When a PEM text is wrong.
+    pub(crate) fn new(config: &Config) -> Result<Self, StartError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let front_proxy_ca = config.front_proxy.as_ref().map(|proxy| proxy.ca_pem.as_str());
+        let verifier = |authorities: &[&str]| -> Result<Arc<dyn ClientCertVerifier>, StartError> {
+            let mut roots = RootCertStore::empty();
+            for pem in authorities {
+                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                    roots.add(certificate.map_err(StartError::ClientCaPem)?).map_err(StartError::Tls)?;
+                }
+            }
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(StartError::ClientVerifier)
+        };
+        let client_ca = config.client_ca_pem.as_str();
+        // The handshake accepts either authority; which of them it was is asked afterwards.
+        let either: Vec<&str> = [client_ca].into_iter().chain(front_proxy_ca).collect();
+        let chain = CertificateDer::pem_slice_iter(config.serving.certificate_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(StartError::ServingPem)?;
+        let key = PrivateKeyDer::from_pem_slice(config.serving.key_pem.as_bytes()).map_err(StartError::ServingPem)?;
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(StartError::Tls)?
+            .with_client_cert_verifier(verifier(&either)?)
+            .with_single_cert(chain, key)
+            .map_err(StartError::Tls)?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Acceptor {
+            tls: TlsAcceptor::from(Arc::new(tls)),
+            clients: verifier(&[client_ca])?,
+            front_proxies: front_proxy_ca.map(|pem| verifier(&[pem])).transpose()?,
+        })
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-        .allow_unauthenticated()
-        .build()
-        .map_err(StartError::ClientVerifier)?;
-    let chain = CertificateDer::pem_slice_iter(config.serving.certificate_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(StartError::ServingPem)?;
-    let key = PrivateKeyDer::from_pem_slice(config.serving.key_pem.as_bytes()).map_err(StartError::ServingPem)?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(StartError::Tls)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(StartError::Tls)?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(tls)))
+
+    /// Whom the certificates of a finished handshake show the peer to be.
+    fn peer(&self, certificates: &[CertificateDer<'static>]) -> PeerCertificates {
+        let signed_by = |verifier: &Arc<dyn ClientCertVerifier>| {
+            certificates
+                .split_first()
+                .is_some_and(|(leaf, rest)| verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok())
+        };
+        PeerCertificates {
+            chain: certificates.iter().map(|certificate| certificate.as_ref().to_vec()).collect(),
+            client: signed_by(&self.clients),
+            front_proxy: self.front_proxies.as_ref().is_some_and(signed_by),
+        }
+    }
 }
 
 /// Accepts connections until `stop`, then drains them.
-pub(crate) async fn run(server: Arc<Server>, tls: TlsAcceptor, listeners: Vec<TcpListener>, stop: CancellationToken) {
+pub(crate) async fn run(server: Arc<Server>, tls: Acceptor, listeners: Vec<TcpListener>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     for listener in listeners {
         tasks.spawn(accept(server.clone(), tls.clone(), listener, tasks.clone(), stop.clone()));
@@ -77,7 +114,7 @@ pub(crate) async fn run(server: Arc<Server>, tls: TlsAcceptor, listeners: Vec<Tc
 
 async fn accept(
     server: Arc<Server>,
-    tls: TlsAcceptor,
+    tls: Acceptor,
     listener: TcpListener,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -99,11 +136,11 @@ async fn accept(
     }
 }
 
-async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, stop: CancellationToken) {
+async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = &error as &dyn std::error::Error, "no delay cannot be set");
     }
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "handshake failed");
@@ -111,15 +148,7 @@ async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, st
         }
         Err(_) => return,
     };
-    let chain: Vec<Vec<u8>> = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .unwrap_or_default()
-        .iter()
-        .map(|certificate| certificate.as_ref().to_vec())
-        .collect();
-    let peer = Peer::Remote(PeerCertificates(chain.into()));
+    let peer = Peer::Remote(tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default()));
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move {

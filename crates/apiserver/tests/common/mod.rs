@@ -11,7 +11,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use kminik_apiserver::{ApiServer, CertificateAndKey, Config};
+use kminik_apiserver::{ApiServer, CertificateAndKey, Config, FrontProxy};
 use kminik_base::pki::{Authority, Identity, Subject, Usage};
 use kminik_store::{EmbeddedStore, Options};
 use rustls_pki_types::pem::PemObject;
@@ -25,6 +25,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub struct TestServer {
     pub address: SocketAddr,
     pub authority: Authority,
+    /// Signs the front proxy's certificate.
+    pub front_proxies: Authority,
     pub admin: Identity,
     pub api: Arc<ApiServer>,
     pub directory: tempfile::TempDir,
@@ -56,7 +58,9 @@ impl TestServer {
         let admin = client("kubernetes-admin", "system:masters");
         let kubelet_client = client("kube-apiserver-kubelet-client", "kubeadm:cluster-admins");
         let (sa_key, _) = kminik_base::pki::generate_key().unwrap();
-        let config = Config::new(
+        let front_proxies = Authority::generate("front-proxy-ca", DAY).unwrap();
+        let proxy_client = front_proxies.issue(&Subject::new("front-proxy-client", None), &Usage::Client, DAY).unwrap();
+        let mut config = Config::new(
             Arc::new(store),
             pair(serving),
             authority.cert_pem().to_owned(),
@@ -64,13 +68,15 @@ impl TestServer {
             pair(kubelet_client),
             address.ip(),
         );
+        config.front_proxy =
+            Some(FrontProxy { ca_pem: front_proxies.cert_pem().to_owned(), client: pair(proxy_client) });
         let api = Arc::new(ApiServer::new(config).await.unwrap());
         let stop = CancellationToken::new();
         let serving = tokio::spawn({
             let (api, stop) = (api.clone(), stop.clone());
             async move { api.serve(vec![listener], stop).await }
         });
-        TestServer { address, authority, admin, api, directory, serving, stop: stop.drop_guard() }
+        TestServer { address, authority, front_proxies, admin, api, directory, serving, stop: stop.drop_guard() }
     }
 
     /// Stops the server, closes its store and gives the directory back.
@@ -154,7 +160,7 @@ impl TestServer {
         let name = ServerName::IpAddress(self.address.ip().into());
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
+        tokio::spawn(connection.with_upgrades());
         Client { sender }
     }
 }

@@ -5,5 +5,6 @@
 mod leadership;
 mod provisioner;
 mod support;
+mod tokens;
 mod volumes;
 mod workloads;

@@ -1,5 +1,6 @@
 //! The node authorizer: a kubelet reads what the pods on its node need, and little else.
 
+mod pods;
 pub mod references;
 
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kminik_meta::{FieldSelector, Object};
 
-use self::references::References;
+use self::pods::{BoundPod, PodsByNode};
+use self::references::volume_needs_secret;
 use super::rbac::{NODE_RULES, Rule};
 use super::{Attributes, Authorizer, Decision, UserInfo};
 use crate::storage::cache::Cache;
@@ -25,56 +27,78 @@ pub fn node_of(user: &UserInfo) -> Option<&str> {
 /// Decides about requests of kubelets, by the pods that are bound to their nodes.
 pub struct NodeAuthorizer {
     cache: Arc<Cache>,
+    pods: PodsByNode,
     rules: Vec<Rule>,
 }
 
 impl NodeAuthorizer {
     pub fn new(cache: Arc<Cache>) -> Self {
-        NodeAuthorizer { cache, rules: NODE_RULES.iter().map(super::rbac::RuleRow::rule).collect() }
+        NodeAuthorizer {
+            pods: PodsByNode::new(cache.clone()),
+            cache,
+            rules: NODE_RULES.iter().map(super::rbac::RuleRow::rule).collect(),
+        }
     }
 
-    /// Why the node may not do it; `None` if it may.
+    /// Why the node may not do it; `None` if it may, as far as its rules allow it.
     async fn objection(&self, node: &str, request: &Attributes) -> Option<String> {
         let verb = request.verb.as_str();
         let reads = matches!(verb, "get" | "list" | "watch");
+        let selects = |field: &str| {
+            let selector = FieldSelector::parse(&request.field_selector).ok();
+            selector.as_ref().and_then(|selector| selector.exact(field)) == Some(node)
+        };
         match (request.group.as_str(), request.resource.as_str(), request.subresource.as_str()) {
-            ("", "secrets" | "configmaps", "") if reads => self.objection_to_reading(node, request).await,
-            ("", "secrets" | "configmaps", _) => Some("can only read resources of this type".into()),
-            ("", "persistentvolumeclaims" | "persistentvolumes", "") if verb == "get" => {
-                self.objection_to_reading(node, request).await
+            ("", "secrets" | "configmaps", _) if !reads => Some("can only read resources of this type".into()),
+            ("", "secrets" | "configmaps", "") if request.namespace.is_empty() => {
+                Some("can only read namespaced object of this type".into())
             }
-            ("", "persistentvolumes", _) => Some("can only get individual resources of this type".into()),
+            ("", "secrets" | "configmaps", "") => self.unrelated(node, request).await,
+            ("", "secrets" | "configmaps", _) => Some("cannot read subresource".into()),
             ("", "persistentvolumeclaims", "status") if matches!(verb, "get" | "update" | "patch") => {
-                self.objection_to_reading(node, request).await
+                self.unrelated(node, request).await
             }
-            ("", "persistentvolumeclaims", _) => Some("can only get individual resources of this type".into()),
-            ("", "serviceaccounts", "token") if verb == "create" => self.objection_to_reading(node, request).await,
-            ("", "serviceaccounts", "") if verb == "get" => self.objection_to_reading(node, request).await,
+            ("", "persistentvolumeclaims" | "persistentvolumes", sub)
+            | ("resource.k8s.io", "resourceclaims", sub)
+            | ("storage.k8s.io", "volumeattachments", sub) => match (verb, sub) {
+                ("get", "") => self.unrelated(node, request).await,
+                ("get", _) => Some("cannot get subresource".into()),
+                _ => Some("can only get individual resources of this type".into()),
+            },
+            ("", "serviceaccounts", "token") if verb == "create" && !request.name.is_empty() => {
+                self.unrelated(node, request).await
+            }
+            ("", "serviceaccounts", "") if verb == "get" => self.unrelated(node, request).await,
             ("", "serviceaccounts", _) => Some("can only create tokens for individual service accounts".into()),
-            ("", "pods", "") if matches!(verb, "list" | "watch") => {
-                let selected = FieldSelector::parse(&request.field_selector).ok();
-                let own = selected.as_ref().and_then(|selector| selector.exact("spec.nodeName")) == Some(node);
-                (!own && request.name.is_empty())
-                    .then(|| format!("can only list/watch pods with spec.nodeName field selector '{node}'"))
+            ("", "pods", "") if matches!(verb, "list" | "watch") && selects("spec.nodeName") => None,
+            ("", "pods", "") if matches!(verb, "list" | "watch") && request.name.is_empty() => {
+                Some("can only list/watch pods with spec.nodeName field selector".into())
             }
-            ("", "pods", "") if verb == "get" => self.objection_to_reading(node, request).await,
+            ("", "pods", "") if reads => self.unrelated(node, request).await,
+            ("", "nodes", "") if reads && request.name.is_empty() => {
+                Some(format!("node '{node}' cannot read all nodes, only its own Node object"))
+            }
             ("", "nodes", "") if reads && request.name != node => {
                 Some(format!("node '{node}' cannot read '{}', only its own Node object", request.name))
             }
-            ("coordination.k8s.io", "leases", "") => {
-                if request.namespace != LEASE_NAMESPACE {
-                    return Some(format!("can only access leases in the \"{LEASE_NAMESPACE}\" system namespace"));
-                }
-                (verb != "create" && request.name != node)
-                    .then(|| "can only access node lease with the same name as the requesting node".into())
-            }
+            ("coordination.k8s.io", "leases", _) => objection_to_lease(node, request),
             ("storage.k8s.io", "csinodes", "") => (verb != "create" && request.name != node)
                 .then(|| "can only access CSINode with the same name as the requesting node".into()),
+            ("storage.k8s.io", "csinodes", _) => Some("cannot authorize CSINode subresources".into()),
+            ("resource.k8s.io", "resourceslices", "") => match verb {
+                "create" => None,
+                "list" | "watch" | "deletecollection" if selects("spec.nodeName") => None,
+                "list" | "watch" | "deletecollection" => {
+                    Some("can only list/watch/deletecollection resourceslices with nodeName field selector".into())
+                }
+                _ => self.unrelated(node, request).await,
+            },
+            ("resource.k8s.io", "resourceslices", _) => Some("cannot authorize ResourceSlice subresources".into()),
             _ => None,
         }
     }
 
-    async fn objection_to_reading(&self, node: &str, request: &Attributes) -> Option<String> {
+    async fn unrelated(&self, node: &str, request: &Attributes) -> Option<String> {
         if request.name.is_empty() {
             return Some("No Object name found".into());
         }
@@ -89,42 +113,44 @@ impl NodeAuthorizer {
         self.cache.fresh("core/pods").await.is_ok()
     }
 
-    /// Whether a pod on the node needs the object.
+    /// Whether a pod on the node needs the object, or the object names the node.
     fn related(&self, node: &str, request: &Attributes) -> bool {
-        let name = request.name.as_str();
+        let (namespace, name) = (request.namespace.as_str(), request.name.as_str());
+        let pods = |test: &dyn Fn(&BoundPod) -> bool| self.pods.on(node, namespace).iter().any(|pod| test(pod));
         match request.resource.as_str() {
-            "persistentvolumes" => {
-                let volume = self.object("core/persistentvolumes", "", name);
-                let claim = |key: &str| {
-                    let volume = volume.as_deref()?;
-                    volume.str(&["spec", "claimRef", key]).map(str::to_owned)
-                };
-                let (Some(namespace), Some(claim)) = (claim("namespace"), claim("name")) else { return false };
-                self.pods_on(node, &namespace).iter().any(|pod| References::of(pod).claims.contains(&claim))
+            "pods" => pods(&|pod| pod.name == name),
+            "configmaps" => pods(&|pod| pod.references.config_maps.contains(name)),
+            "secrets" => {
+                pods(&|pod| pod.references.secrets.contains(name)) || self.volume_needs_secret(node, namespace, name)
             }
-            resource => self.pods_on(node, &request.namespace).iter().any(|pod| match resource {
-                "pods" => pod.name() == name,
-                "secrets" => References::of(pod).secrets.contains(name),
-                "configmaps" => References::of(pod).config_maps.contains(name),
-                "persistentvolumeclaims" => References::of(pod).claims.contains(name),
-                "serviceaccounts" => References::of(pod).service_account == name,
-                _ => false,
+            "persistentvolumeclaims" => pods(&|pod| pod.references.claims.contains(name)),
+            "resourceclaims" => pods(&|pod| pod.references.resource_claims.contains(name)),
+            "serviceaccounts" => pods(&|pod| pod.references.service_account == name),
+            "persistentvolumes" => self.object("core/persistentvolumes", "", name).is_some_and(|volume| {
+                let claim = |key: &str| volume.str(&["spec", "claimRef", key]).unwrap_or_default();
+                let on_node = self.pods.on(node, claim("namespace"));
+                on_node.iter().any(|pod| pod.references.claims.contains(claim("name")))
             }),
+            "volumeattachments" => self.names_node("storage.k8s.io/volumeattachments", name, node),
+            "resourceslices" => self.names_node("resource.k8s.io/resourceslices", name, node),
+            _ => false,
         }
     }
 
-    fn pods_on(&self, node: &str, namespace: &str) -> Vec<Arc<Object>> {
-        let snapshot = self.cache.snapshot("core/pods");
-        let mark = format!("\"nodeName\":{}", serde_json::Value::from(node));
-        let prefix = key::namespace("core/pods", namespace);
-        snapshot
-            .range(&prefix, None)
-            .take_while(|entry| entry.key.starts_with(prefix.as_bytes()))
-            // Stored bytes are canonical, so other nodes' pods need not be decoded.
-            .filter(|entry| contains(&entry.value, mark.as_bytes()))
-            .filter_map(|entry| entry.object().ok())
-            .filter(|pod| pod.str(&["spec", "nodeName"]) == Some(node))
-            .collect()
+    /// Whether the secret is needed to mount a volume of a pod on the node.
+    fn volume_needs_secret(&self, node: &str, namespace: &str, name: &str) -> bool {
+        self.pods.on(node, "").iter().any(|pod| {
+            pod.references.claims.iter().any(|claim| {
+                let claim = self.object("core/persistentvolumeclaims", &pod.namespace, claim);
+                let volume = claim.as_deref().and_then(|claim| claim.str(&["spec", "volumeName"])).map(str::to_owned);
+                let volume = volume.and_then(|volume| self.object("core/persistentvolumes", "", &volume));
+                volume.is_some_and(|volume| volume_needs_secret(&volume, namespace, name))
+            })
+        })
+    }
+
+    fn names_node(&self, prefix: &str, name: &str, node: &str) -> bool {
+        self.object(prefix, "", name).is_some_and(|object| object.str(&["spec", "nodeName"]) == Some(node))
     }
 
     fn object(&self, prefix: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
@@ -132,8 +158,15 @@ impl NodeAuthorizer {
     }
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+fn objection_to_lease(node: &str, request: &Attributes) -> Option<String> {
+    if !matches!(request.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
+        return Some("can only get, create, update, patch, or delete a node lease".into());
+    }
+    if request.namespace != LEASE_NAMESPACE {
+        return Some(format!("can only access leases in the {LEASE_NAMESPACE:?} system namespace"));
+    }
+    (request.verb != "create" && request.name != node)
+        .then(|| "can only access node lease with the same name as the requesting node".into())
 }
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! What a pod refers to in its namespace: a pure function of the pod.
+//! What a pod refers to in its namespace, and a volume to secrets: pure functions of the objects.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +11,7 @@ pub struct References {
     pub secrets: BTreeSet<String>,
     pub config_maps: BTreeSet<String>,
     pub claims: BTreeSet<String>,
+    pub resource_claims: BTreeSet<String>,
     /// Empty if the pod names none.
     pub service_account: String,
 }
@@ -52,6 +53,18 @@ impl References {
                 }
             }
         }
+        for claim in pod.array(&["spec", "resourceClaims"]) {
+            add(&mut references.resource_claims, claim, &["resourceClaimName"]);
+        }
+        // Claims made from a template get their names when they are made.
+        for claim in pod.array(&["status", "resourceClaimStatuses"]) {
+            add(&mut references.resource_claims, claim, &["resourceClaimName"]);
+        }
+        add_if(
+            &mut references.resource_claims,
+            pod.get(&["status", "extendedResourceClaimStatus"]),
+            &["resourceClaimName"],
+        );
         for volume in pod.array(&["spec", "volumes"]) {
             for path in VOLUME_SECRETS {
                 add(&mut references.secrets, volume, path);
@@ -70,8 +83,43 @@ impl References {
     }
 }
 
+/// Sources of a persistent volume that name a secret, with the path to the reference.
+const PERSISTENT_VOLUME_SECRETS: &[&[&str]] = &[
+    &["azureFile"],
+    &["cephfs", "secretRef"],
+    &["cinder", "secretRef"],
+    &["flexVolume", "secretRef"],
+    &["rbd", "secretRef"],
+    &["scaleIO", "secretRef"],
+    &["iscsi", "secretRef"],
+    &["storageos", "secretRef"],
+    &["csi", "controllerPublishSecretRef"],
+    &["csi", "nodePublishSecretRef"],
+    &["csi", "nodeStageSecretRef"],
+    &["csi", "controllerExpandSecretRef"],
+    &["csi", "nodeExpandSecretRef"],
+];
+
+/// Whether a persistent volume needs the secret; a reference without a namespace means that of the claim.
+pub fn volume_needs_secret(volume: &Object, namespace: &str, name: &str) -> bool {
+    let claim_namespace = volume.str(&["spec", "claimRef", "namespace"]).unwrap_or_default();
+    let Some(spec) = volume.get(&["spec"]) else { return false };
+    PERSISTENT_VOLUME_SECRETS.iter().any(|path| {
+        let found = path.iter().try_fold(spec, |value, key| value.get(key));
+        let text = |keys: [&str; 2]| keys.iter().find_map(|key| found?.get(*key)?.as_str()).unwrap_or_default();
+        let own = Some(text(["namespace", "secretNamespace"])).filter(|own| !own.is_empty());
+        text(["name", "secretName"]) == name && own.unwrap_or(claim_namespace) == namespace
+    })
+}
+
 fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn add_if(names: &mut BTreeSet<String>, value: Option<&Value>, path: &[&str]) {
+    if let Some(value) = value {
+        add(names, value, path);
+    }
 }
 
 fn add(names: &mut BTreeSet<String>, value: &Value, path: &[&str]) {
@@ -92,18 +140,30 @@ mod tests {
         let pod = Object::try_from(json!({"metadata": {"name": "p"}, "spec": {
             "serviceAccountName": "sa",
             "imagePullSecrets": [{"name": "pull"}],
+            "resourceClaims": [{"name": "a", "resourceClaimName": "r1"}, {"name": "b"}],
             "initContainers": [{"envFrom": [{"configMapRef": {"name": "cm1"}}]}],
             "containers": [{"env": [
                 {"valueFrom": {"secretKeyRef": {"name": "s1"}}}, {"valueFrom": {"configMapKeyRef": {"name": "cm2"}}}]}],
             "volumes": [
                 {"secret": {"secretName": "s2"}}, {"persistentVolumeClaim": {"claimName": "c1"}},
                 {"name": "e", "ephemeral": {}}, {"csi": {"nodePublishSecretRef": {"name": "s3"}}},
-                {"projected": {"sources": [{"secret": {"name": "s4"}}, {"configMap": {"name": "cm3"}}]}}]}}));
+                {"projected": {"sources": [{"secret": {"name": "s4"}}, {"configMap": {"name": "cm3"}}]}}]},
+            "status": {"resourceClaimStatuses": [{"name": "b", "resourceClaimName": "r2"}]}}));
         let found = References::of(&pod.unwrap());
         let names = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(" ");
         assert_eq!(names(&found.secrets), "pull s1 s2 s3 s4");
         assert_eq!(names(&found.config_maps), "cm1 cm2 cm3");
         assert_eq!(names(&found.claims), "c1 p-e");
+        assert_eq!(names(&found.resource_claims), "r1 r2");
         assert_eq!(found.service_account, "sa");
+    }
+
+    #[test]
+    fn volumes_need_the_secrets_they_name() {
+        let volume = Object::try_from(json!({"spec": {"claimRef": {"namespace": "a", "name": "c"},
+            "csi": {"nodeStageSecretRef": {"name": "s", "namespace": "b"}}, "azureFile": {"secretName": "z"}}}))
+        .unwrap();
+        assert!(volume_needs_secret(&volume, "b", "s") && volume_needs_secret(&volume, "a", "z"));
+        assert!(!volume_needs_secret(&volume, "a", "s") && !volume_needs_secret(&volume, "b", "z"));
     }
 }

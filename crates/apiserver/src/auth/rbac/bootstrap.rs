@@ -1,7 +1,7 @@
 //! Makes the bootstrap roles and bindings exist, and mends those that may be mended.
 //!
-//! An object annotated `rbac.authorization.kubernetes.io/autoupdate: "true"` gets back the rules and subjects it lacks;
-//! what was added to it stays. Without the annotation it is left alone.
+//! An object gets back the rules, subjects, labels and annotations it lacks; what was added to it stays. One annotated
+//! `rbac.authorization.kubernetes.io/autoupdate: "false"` is left alone.
 
 use std::sync::Arc;
 
@@ -48,15 +48,31 @@ async fn ensure(server: &Server, plural: &str, wanted: Object) -> Result<(), Sta
     }
     let mended = registry.modify(&row, wanted.namespace(), wanted.name(), |object| {
         let mut object = object.clone();
-        let mendable = object.annotation(AUTO_UPDATE) == Some("true");
+        let mendable = object.annotation(AUTO_UPDATE) != Some("false");
         Ok(if mendable && mend(&mut object, &wanted) { Change::Put(object) } else { Change::Keep })
     });
     mended.await.map(drop)
 }
 
-/// Adds the rules and subjects that are missing; tells whether some were.
+/// Adds the rules, subjects, labels and annotations that are missing; tells whether some were. A binding of another role
+/// is not the bootstrap binding any more: it gets that role and those subjects only.
 fn mend(object: &mut Object, wanted: &Object) -> bool {
     let mut changed = false;
+    for (key, value) in wanted.labels() {
+        if !object.labels().contains_key(key) {
+            object.set_label(key, value);
+            changed = true;
+        }
+    }
+    if object.annotation(AUTO_UPDATE).is_none() {
+        object.set_annotation(AUTO_UPDATE, "true");
+        changed = true;
+    }
+    if object.get(&["roleRef"]) != wanted.get(&["roleRef"]) {
+        object.set(&["roleRef"], wanted.get(&["roleRef"]).cloned().unwrap_or_default());
+        object.remove(&["subjects"]);
+        changed = true;
+    }
     if wanted.get(&["aggregationRule"]).is_none() {
         let mut rules = Rule::of_role(object);
         let missing = uncovered(&rules, &Rule::of_role(wanted));

@@ -62,6 +62,8 @@ struct Grant {
     namespace: Option<String>,
     binding: String,
     role: RoleKey,
+    /// Whom the binding names, in upstream's words (`User "alice"`).
+    subject: String,
 }
 
 impl Rbac {
@@ -106,9 +108,8 @@ impl Rbac {
             for binding in self.objects(source) {
                 let namespace = namespaced.then(|| binding.namespace().to_owned());
                 let Some(role) = role_of(&binding) else { continue };
-                let grant = Arc::new(Grant { namespace, binding: binding.name().to_owned(), role });
                 for subject in binding.array(&["subjects"]) {
-                    index.add(subject, binding.namespace(), &grant);
+                    index.add(subject, &binding, namespace.as_deref(), &role);
                 }
             }
         }
@@ -122,18 +123,25 @@ impl Rbac {
 }
 
 impl Index {
-    fn add(&mut self, subject: &Value, binding_namespace: &str, grant: &Arc<Grant>) {
+    fn add(&mut self, subject: &Value, binding: &Object, namespace: Option<&str>, role: &RoleKey) {
         let text = |key: &str| subject.get(key).and_then(Value::as_str).unwrap_or_default();
-        let (map, name) = match text("kind") {
-            "User" => (&mut self.by_user, text("name").to_owned()),
-            "Group" => (&mut self.by_group, text("name").to_owned()),
+        let (kind, name) = (text("kind"), text("name"));
+        let (map, user, named) = match kind {
+            "User" => (&mut self.by_user, name.to_owned(), name.to_owned()),
+            "Group" => (&mut self.by_group, name.to_owned(), name.to_owned()),
             "ServiceAccount" => {
-                let namespace = Some(text("namespace")).filter(|ns| !ns.is_empty()).unwrap_or(binding_namespace);
-                (&mut self.by_user, user_name(namespace, text("name")))
+                let own = Some(text("namespace")).filter(|ns| !ns.is_empty()).unwrap_or(binding.namespace());
+                (&mut self.by_user, user_name(own, name), format!("{name}/{own}"))
             }
             _ => return,
         };
-        map.entry(name).or_default().push(grant.clone());
+        let grant = Grant {
+            namespace: namespace.map(str::to_owned),
+            binding: binding.name().to_owned(),
+            role: role.clone(),
+            subject: format!("{kind} {named:?}"),
+        };
+        map.entry(user).or_default().push(Arc::new(grant));
     }
 
     /// The bindings for the user that hold in the namespace.
@@ -162,7 +170,7 @@ impl Authorizer for Rbac {
         for grant in index.grants(&attributes.user, namespace) {
             let Some(rules) = index.roles.get(&grant.role) else { continue };
             if rules.iter().any(|rule| rule.allows(attributes)) {
-                return Decision::Allow { reason: grant.reason(&attributes.user) };
+                return Decision::Allow { reason: grant.reason() };
             }
         }
         Decision::NoOpinion { reason: String::new() }
@@ -174,7 +182,7 @@ impl Authorizer for Rbac {
 }
 
 impl Grant {
-    fn reason(&self, user: &UserInfo) -> String {
+    fn reason(&self) -> String {
         let (kind, binding) = match &self.namespace {
             None => ("ClusterRoleBinding", self.binding.clone()),
             Some(namespace) => ("RoleBinding", format!("{}/{namespace}", self.binding)),
@@ -183,6 +191,6 @@ impl Grant {
             None => format!("ClusterRole {:?}", self.role.name),
             Some(_) => format!("Role {:?}", self.role.name),
         };
-        format!("RBAC: allowed by {kind} {binding:?} of {role} to {:?}", user.name)
+        format!("RBAC: allowed by {kind} {binding:?} of {role} to {}", self.subject)
     }
 }

@@ -123,7 +123,11 @@ pub(super) const CLUSTER_ROLES: &[RoleRow] = &[
         "system:monitoring",
         &[urls("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")],
     ),
-    role("system:kube-aggregator", &[on(READ, "core", "endpoints services")]),
+    role(
+        "system:kube-aggregator",
+        &[on(READ, "core", "endpoints services"), on(READ, "discovery.k8s.io", "endpointslices")],
+    ),
+    role("system:heapster", &[on(READ, "core", "events namespaces nodes pods"), on(READ, "extensions", "deployments")]),
     role(
         "system:kube-controller-manager",
         &[
@@ -159,7 +163,11 @@ pub(super) const CLUSTER_ROLES: &[RoleRow] = &[
             on("create", "authentication.k8s.io", "tokenreviews"),
             on("create", "authorization.k8s.io", "subjectaccessreviews"),
             on(READ, "storage.k8s.io", "csinodes csidrivers csistoragecapacities"),
+            on(READ, "storage.k8s.io", "volumeattachments"),
             on(READ, "core", "namespaces"),
+            on(READ, "resource.k8s.io", "deviceclasses resourceslices"),
+            on("get list patch update watch", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+            on("update", "core", "pods/finalizers"),
         ],
     ),
     role(
@@ -179,6 +187,7 @@ pub(super) const CLUSTER_ROLES: &[RoleRow] = &[
         ],
     ),
     role("system:node", NODE_RULES),
+    role("kubeadm:get-nodes", &[on("get", "core", "nodes")]),
     role(
         "system:node-bootstrapper",
         &[on("create get list watch", "certificates.k8s.io", "certificatesigningrequests")],
@@ -253,6 +262,8 @@ pub(in crate::auth) const NODE_RULES: &[super::rows::RuleRow] = &[
     on(READ, "storage.k8s.io", "csidrivers"),
     on("create delete get patch update", "storage.k8s.io", "csinodes"),
     on(READ, "node.k8s.io", "runtimeclasses"),
+    on("get", "resource.k8s.io", "resourceclaims"),
+    on(RW, "resource.k8s.io", "resourceslices"),
 ];
 
 /// Roles of the controllers; each is bound to the service account of its name in kube-system.
@@ -415,6 +426,13 @@ pub(super) const CONTROLLER_ROLES: &[RoleRow] = &[
         ],
     ),
     role(
+        "legacy-service-account-token-cleaner",
+        &[
+            named("get", "core", "configmaps", "kube-apiserver-legacy-service-account-token-tracking"),
+            on("delete patch", "core", "secrets"),
+        ],
+    ),
+    role(
         "namespace-controller",
         &[
             on("delete get list watch", "core", "namespaces"),
@@ -482,12 +500,52 @@ pub(super) const CONTROLLER_ROLES: &[RoleRow] = &[
         ],
     ),
     role(
+        "resource-claim-controller",
+        &[
+            on(READ, "core", "pods"),
+            on("update", "core", "pods/finalizers"),
+            on("create delete get list watch", "resource.k8s.io", "resourceclaims"),
+            on("patch update", "resource.k8s.io", "resourceclaims resourceclaims/status"),
+            on("patch update", "core", "pods/status"),
+            EVENTS,
+        ],
+    ),
+    role(
         "resourcequota-controller",
         &[on("list watch", "*", "*"), on("update", "core", "resourcequotas/status"), EVENTS],
     ),
     role("root-ca-cert-publisher", &[on("create update", "core", "configmaps"), EVENTS]),
     role("route-controller", &[on("list watch", "core", "nodes"), on("patch", "core", "nodes/status"), EVENTS]),
+    role(
+        "selinux-warning-controller",
+        &[
+            EVENTS,
+            on(READ, "core", "persistentvolumes"),
+            on(READ, "core", "persistentvolumeclaims"),
+            on(READ, "core", "pods"),
+            on(READ, "storage.k8s.io", "csidrivers"),
+        ],
+    ),
     role("service-account-controller", &[on("create", "core", "serviceaccounts"), EVENTS]),
+    // Upstream's holds the key and writes as the controller manager itself; ours asks for the tokens.
+    role(
+        "service-account-token-controller",
+        &[
+            on("get", "core", "serviceaccounts"),
+            on("create", "core", "serviceaccounts/token"),
+            on("delete update", "core", "secrets"),
+        ],
+    ),
+    role(
+        "service-cidrs-controller",
+        &[
+            on("get list patch update watch", "networking.k8s.io", "servicecidrs"),
+            on("patch update", "networking.k8s.io", "servicecidrs/finalizers"),
+            on("patch update", "networking.k8s.io", "servicecidrs/status"),
+            on(READ, "networking.k8s.io", "ipaddresses"),
+            EVENTS,
+        ],
+    ),
     role(
         "service-controller",
         &[
@@ -514,6 +572,23 @@ pub(super) const CONTROLLER_ROLES: &[RoleRow] = &[
     ),
     role("ttl-after-finished-controller", &[on("delete get list watch", "batch", "jobs"), EVENTS]),
     role("ttl-controller", &[on("list patch update watch", "core", "nodes"), EVENTS]),
+    role(
+        "validatingadmissionpolicy-status-controller",
+        &[
+            on(READ, "admissionregistration.k8s.io", "validatingadmissionpolicies"),
+            on("get patch update", "admissionregistration.k8s.io", "validatingadmissionpolicies/status"),
+            EVENTS,
+        ],
+    ),
+    role(
+        "volumeattributesclass-protection-controller",
+        &[
+            on(READ, "core", "persistentvolumeclaims"),
+            on(READ, "core", "persistentvolumes"),
+            on("get list update watch", "storage.k8s.io", "volumeattributesclasses"),
+            EVENTS,
+        ],
+    ),
 ];
 
 /// Roles in one namespace.
@@ -525,12 +600,28 @@ pub(super) const ROLES: &[(&str, RoleRow)] = &[
             &[named(READ, "core", "configmaps", "extension-apiserver-authentication")],
         ),
     ),
+    ("kube-system", role("system:controller:bootstrap-signer", &[on(READ, "core", "secrets")])),
+    ("kube-system", role("system:controller:cloud-provider", &[on("create get list watch", "core", "configmaps")])),
+    ("kube-system", role("system:controller:token-cleaner", &[on("delete get list watch", "core", "secrets"), EVENTS])),
     ("kube-system", role("system::leader-locking-kube-controller-manager", LEADER_RULES)),
     ("kube-system", role("system::leader-locking-kube-scheduler", LEADER_RULES)),
+    (
+        "kube-public",
+        role(
+            "system:controller:bootstrap-signer",
+            &[on(READ, "core", "configmaps"), named("patch update", "core", "configmaps", CLUSTER_INFO), EVENTS],
+        ),
+    ),
+    ("kube-public", role("kubeadm:bootstrap-signer-clusterinfo", &[named("get", "core", "configmaps", CLUSTER_INFO)])),
 ];
 
 const LEADER_RULES: &[super::rows::RuleRow] =
     &[on("create get list update watch", "coordination.k8s.io", "leases leasecandidates")];
+
+/// The ConfigMap of kube-public by which a machine that holds a bootstrap token gets to know the cluster.
+const CLUSTER_INFO: &str = "cluster-info";
+/// The group that kubeadm gives to the tokens it makes.
+const JOINING_NODES: SubjectRow = Group("system:bootstrappers:kubeadm:default-node-token");
 
 /// Who a binding is for.
 #[derive(Clone, Copy, Debug)]
@@ -565,12 +656,55 @@ pub(super) const CLUSTER_BINDINGS: &[(&str, &str, &[SubjectRow])] = &[
     ("system:kube-scheduler", "system:kube-scheduler", &[User("system:kube-scheduler")]),
     ("system:volume-scheduler", "system:volume-scheduler", &[User("system:kube-scheduler")]),
     ("system:node-proxier", "system:node-proxier", &[User("system:kube-proxy")]),
+    // What kubeadm sets up so that machines with a bootstrap token can become nodes.
+    ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &[JOINING_NODES]),
+    (
+        "kubeadm:node-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &[JOINING_NODES],
+    ),
+    (
+        "kubeadm:node-autoapprove-certificate-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &[Group("system:nodes")],
+    ),
+    ("kubeadm:get-nodes", "kubeadm:get-nodes", &[JOINING_NODES]),
     // Kubelets are the node authorizer's; the binding exists so that nobody else creates it.
     ("system:node", "system:node", &[]),
 ];
 
 /// Role bindings: namespace, name, role, subjects.
 pub(super) const BINDINGS: &[(&str, &str, &str, &[SubjectRow])] = &[
+    (
+        "kube-system",
+        "system:controller:bootstrap-signer",
+        "system:controller:bootstrap-signer",
+        &[ServiceAccount("bootstrap-signer")],
+    ),
+    (
+        "kube-system",
+        "system:controller:cloud-provider",
+        "system:controller:cloud-provider",
+        &[ServiceAccount("cloud-provider")],
+    ),
+    (
+        "kube-system",
+        "system:controller:token-cleaner",
+        "system:controller:token-cleaner",
+        &[ServiceAccount("token-cleaner")],
+    ),
+    (
+        "kube-public",
+        "system:controller:bootstrap-signer",
+        "system:controller:bootstrap-signer",
+        &[ServiceAccount("bootstrap-signer")],
+    ),
+    (
+        "kube-public",
+        "kubeadm:bootstrap-signer-clusterinfo",
+        "kubeadm:bootstrap-signer-clusterinfo",
+        &[User("system:anonymous")],
+    ),
     (
         "kube-system",
         "system::extension-apiserver-authentication-reader",
