@@ -14,16 +14,17 @@ pub const TESTS: &[Test] = &[
     ("unsafe_stays_where_it_may_be", unsafety),
 ];
 
-/// Crate → the crates of the house it may use (design: {base, meta} ← {store, oci, streaming, client, runtime} ← the rest).
+/// Crate → the crates of the house it may use (design: {base, meta} ← {store, oci, streaming, cel, client, runtime} ← the rest).
 const MAY_USE: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("meta", &[]),
     ("store", &["base", "meta"]),
     ("oci", &["base", "meta"]),
     ("streaming", &["base", "meta"]),
+    ("cel", &["base", "meta"]),
     ("client", &["base", "meta"]),
     ("runtime", &["base", "meta"]),
-    ("apiserver", &["base", "meta", "store", "streaming", "client", "oci", "runtime"]),
+    ("apiserver", &["base", "meta", "store", "streaming", "cel", "client", "oci", "runtime"]),
     ("net", &["base", "meta", "client", "runtime", "streaming", "oci"]),
     ("dns", &["base", "meta", "client"]),
     ("kubelet", &["base", "meta", "client", "runtime", "oci", "streaming"]),
