@@ -274,3 +274,30 @@ async fn status_scale_and_selectors_work() {
     let wrong = message(&client.post(TABS, &tab("c", json!({"replicas": -1}))).await, 422);
     assert!(wrong.contains(".spec.replicas: Invalid value: -1: should be a non-negative integer"), "{wrong}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_checked_when_defined_and_hold_when_written() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let ruled = |rule: &str| {
+        let spec = json!({"min": {"type": "integer"}, "max": {"type": "integer"},
+            "fixed": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]}});
+        let mut version = version("v1", true, spec);
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] =
+            json!([{"rule": rule, "messageExpression": "'min exceeds ' + string(self.max)"}]);
+        json!([version])
+    };
+    let refusal = message(&client.post(DEFINITIONS, &definition(ruled("self.min <= self.most"))).await, 422);
+    let place = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: ";
+    assert!(refusal.contains(place), "{refusal}");
+    let why = "compilation failed: ERROR: <input>:1:17: undefined field 'most'\n | self.min <= self.most\n | ................^";
+    assert!(refusal.contains(why), "{refusal}");
+    define(&mut client, ruled("self.min <= self.max")).await;
+    let refusal = message(&client.post(TABS, &tab("a", json!({"min": 3, "max": 2}))).await, 422);
+    assert_eq!(refusal, "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: min exceeds 2");
+    expect(&client.post(TABS, &tab("a", json!({"min": 1, "max": 2, "fixed": "x"}))).await, 201);
+    let path = format!("{TABS}/a");
+    let refusal = message(&client.patch(&path, "merge", &json!({"spec": {"fixed": "y"}})).await, 422);
+    assert_eq!(refusal, "CronTab.stable.example.com \"a\" is invalid: spec.fixed: Invalid value: \"y\": is immutable");
+    expect(&client.patch(&path, "merge", &json!({"spec": {"max": 5}})).await, 200);
+}

@@ -204,8 +204,7 @@ impl Parser {
         let Some(operators) = LEVELS.get(level) else { return self.unary() };
         let mut left = self.binary(level + 1)?;
         let outer = self.depth;
-        loop {
-            let Token::Punct(sign) = self.peek() else { break };
+        while let Token::Punct(sign) = self.peek() {
             let Some((_, function)) = operators.iter().find(|(s, _)| s == sign) else { break };
             let offset = self.offset();
             self.at += 1;

@@ -14,9 +14,8 @@ use crate::registry::def::{
     Policy, ResourceDef, ScalePaths, Scope, SelectableField, Storage, Subresource, SubresourceKind, Verb, VersionDef,
     api_version,
 };
-use crate::registry::strategy;
 use crate::registry::table::version_priority;
-use crate::strategies::custom::CustomObjects;
+use crate::strategies::custom::{CustomObjects, CustomStatus, SchemaRules};
 
 /// What of a definition makes its row: everything but the schemas, which stay in the definition's bytes.
 #[derive(Debug, Deserialize)]
@@ -164,10 +163,11 @@ impl Outline {
                 status_replicas: scale.status_replicas_path.into(),
                 selector: scale.label_selector_path.filter(|path| !path.is_empty()).map(Into::into),
             });
-        let strategy = Arc::new(CustomObjects { scale: scale.clone() });
+        let rules = Arc::new(SchemaRules::new(bytes.clone(), stored.map_or("", |version| &version.name)));
+        let strategy = Arc::new(CustomObjects { scale: scale.clone(), rules: rules.clone() });
         let mut subresources = Vec::new();
         if spec.versions.iter().any(|version| version.subresources.status.is_some()) {
-            let kind = SubresourceKind::View(Arc::new(strategy::Status));
+            let kind = SubresourceKind::View(Arc::new(CustomStatus { rules }));
             subresources.push(Subresource { name: "status".into(), kind });
         }
         if let Some(scale) = scale {

@@ -74,6 +74,11 @@ pub trait Strategy: Send + Sync + Any {
         ErrorList::new()
     }
 
+    /// Checks of a new object; [`validate`](Strategy::validate) runs on it too. Must not mutate.
+    fn validate_create(&self, _ctx: &StrategyContext<'_>, _object: &Object) -> ErrorList {
+        ErrorList::new()
+    }
+
     /// Checks of a change; [`validate`](Strategy::validate) runs on `new` too. Must not mutate.
     fn validate_update(&self, _ctx: &StrategyContext<'_>, _old: &Object, _new: &Object) -> ErrorList {
         ErrorList::new()

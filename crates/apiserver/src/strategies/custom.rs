@@ -1,10 +1,15 @@
 //! Objects of custom resources: what their definitions say beside their schemas.
 
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use kminik_cel::rules::Rules;
+use kminik_meta::schema::Definition;
 use kminik_meta::{ErrorList, FieldError, Object, Path, json_type, names};
 use serde_json::Value;
 
 use crate::registry::def::{ScalePaths, Text};
-use crate::registry::strategy::{Strategy, StrategyContext, copy_member};
+use crate::registry::strategy::{self, Strategy, StrategyContext, copy_member};
 
 /// Finalizers that need no domain.
 const PLAIN_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
@@ -13,6 +18,40 @@ const PLAIN_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes
 pub(crate) struct CustomObjects {
     /// Where Scale finds its fields, if the resource has it.
     pub(crate) scale: Option<ScalePaths>,
+    pub(crate) rules: Arc<SchemaRules>,
+}
+
+/// Their status.
+pub(crate) struct CustomStatus {
+    pub(crate) rules: Arc<SchemaRules>,
+}
+
+/// The `x-kubernetes-validations` of the stored version, compiled when an object is first written.
+pub(crate) struct SchemaRules {
+    definition: Definition,
+    compiled: OnceLock<Rules>,
+}
+
+impl SchemaRules {
+    /// Those of a version of a definition in JSON.
+    pub(crate) fn new(definition: Bytes, version: &str) -> Self {
+        SchemaRules { definition: Definition::new(definition, version), compiled: OnceLock::new() }
+    }
+
+    fn errors(&self, old: Option<&Object>, new: &Object) -> ErrorList {
+        let compile = || self.definition.source().map(|schema| Rules::compile(&schema)).unwrap_or_default();
+        self.compiled.get_or_init(compile).validate(new.map(), old.map(Object::map), &Path::root()).errors
+    }
+}
+
+impl Strategy for CustomStatus {
+    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+        strategy::Status.prepare_update(ctx, old, new);
+    }
+
+    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
+        self.rules.errors(Some(old), new)
+    }
 }
 
 impl Strategy for CustomObjects {
@@ -39,6 +78,14 @@ impl Strategy for CustomObjects {
             errors.push(FieldError::invalid(&Path::new(path), "", accessor_error(path, value, "string")));
         }
         errors
+    }
+
+    fn validate_create(&self, _ctx: &StrategyContext<'_>, object: &Object) -> ErrorList {
+        self.rules.errors(None, object)
+    }
+
+    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
+        self.rules.errors(Some(old), new)
     }
 
     fn warnings(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object) -> Vec<String> {

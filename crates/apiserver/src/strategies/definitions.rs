@@ -1,7 +1,8 @@
 //! CustomResourceDefinitions: versions that were ever stored stay named, and a deleted one waits for its objects.
 
 use jiff::Timestamp;
-use kminik_meta::{Object, validate};
+use kminik_cel::rules::lint;
+use kminik_meta::{ErrorList, Object, Path, validate};
 use serde_json::Value;
 
 use crate::custom::{CLEANUP, Condition, set_condition};
@@ -23,6 +24,23 @@ impl Strategy for Definitions {
         let changed = differs_outside_metadata_and_status(old, new);
         new.set_generation(old.generation() + i64::from(changed));
         note_stored_version(new);
+    }
+
+    fn validate(&self, _ctx: &StrategyContext<'_>, object: &Object) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let versions = object.array(&["spec", "versions"]);
+        for (index, version) in versions.iter().enumerate() {
+            let Some(schema) = version.pointer("/schema/openAPIV3Schema") else { continue };
+            // As the other errors of schemas: those of an only version are said of the definition.
+            let path = match versions {
+                [_] => Path::new("spec").child("validation"),
+                _ => Path::new("spec").child("versions").index(index).child("schema"),
+            };
+            let found = lint(schema, &path.child("openAPIV3Schema"), true);
+            errors.append(found.schema);
+            errors.append(found.expressions);
+        }
+        errors
     }
 
     fn warnings(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object) -> Vec<String> {

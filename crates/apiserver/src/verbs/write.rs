@@ -111,6 +111,7 @@ pub(crate) async fn admit_create(
     let mut errors = metadata::validate_scope(&call.row, object);
     errors.append(validate::create(&gvk, call.stored_schema(), object));
     errors.append(strategy.validate(&ctx, object));
+    errors.append(strategy.validate_create(&ctx, object));
     if !errors.is_empty() {
         return Err(StatusError::invalid(&call.row.group, &call.row.kind, object.name(), &errors));
     }

@@ -69,9 +69,7 @@ impl Url {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         if !rest.starts_with('/') {
             // Opaque after a scheme, relative without one.
-            return if scheme.is_empty() {
-                fail("invalid URI for request")
-            } else if rest.is_empty() {
+            return if scheme.is_empty() || rest.is_empty() {
                 fail("invalid URI for request")
             } else {
                 Ok(Url { scheme, user: String::new(), host: String::new(), path: String::new(), query: query.into() })

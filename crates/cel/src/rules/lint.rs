@@ -201,7 +201,7 @@ impl Linter {
         if self.total <= PER_CRD_ESTIMATE {
             return;
         }
-        self.expensive.sort_by(|a, b| b.0.cmp(&a.0));
+        self.expensive.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
         for (_, place) in self.expensive.iter().take(4) {
             let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
             self.found.expressions.push(FieldError::forbidden(place, why));

@@ -68,7 +68,7 @@ fn estimates_are_upstreams() {
     // Lengths are in characters of up to four bytes.
     assert_eq!(max("self.short == self.s"), 4 + 4);
     assert_eq!(max("self.few.all(x, x == 'abc')"), 3 + 5 * (2 + 1 + 1 + 1));
-    assert_eq!(max("self.n == 1"), 3);
+    assert_eq!(max("self.n == 1"), 2);
     assert_eq!(max("has(self.o.x)"), 2);
     assert_eq!(max("optional.of('a').hasValue()"), 2);
     assert_eq!(max("quantity('50k').isInteger()"), 2);
