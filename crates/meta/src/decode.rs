@@ -82,17 +82,37 @@ pub enum DecodeError {
 
 impl DecodeError {
     /// The status of a request whose body should be of the kind `want`; `found` is what the body says of itself.
-    pub fn status(&self, want: &Gvk, found: &Gvk) -> StatusError {
-        if found.kind.is_empty() {
+    pub fn status(&self, want: &Gvk, found: &Gvk, body: &[u8]) -> StatusError {
+        if matches!(self, Self::Syntax(_) | Self::Yaml(_) | Self::Protobuf(_)) {
             return StatusError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): {self}",
-                want.kind
+                "the object provided is unrecognized (must be of type {}): {self} ({})",
+                want.kind,
+                summary(body)
             ));
         }
+        // What a body leaves open is taken as expected.
+        let or = |found: &str, want: &str| if found.is_empty() { want.to_owned() } else { found.to_owned() };
         StatusError::bad_request(format!(
             "{} in version \"{}\" cannot be handled as a {}: {self}",
-            found.kind, found.version, want.kind
+            or(&found.kind, &want.kind),
+            or(&found.version, &want.version),
+            want.kind
         ))
+    }
+}
+
+/// The beginning of a body that is no object.
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let head = body.get(..SHOWN.min(body.len())).unwrap_or_default();
+    let more = if body.len() > SHOWN { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => {
+            let digits: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digits}{more}")
+        }
     }
 }
 
@@ -120,7 +140,8 @@ pub fn decode(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<De
 /// # Errors
 /// As [`decode`].
 pub fn decode_yaml(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    finish(yaml::parse(bytes)?, schema, mode, Vec::new())
+    let (value, duplicates) = yaml::parse(bytes)?;
+    finish(value, schema, mode, duplicates.into_iter().collect())
 }
 
 /// Brings an object that was built or patched here into normal form; gives the warnings.
@@ -146,14 +167,34 @@ pub fn parse(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(Decoded { object, warnings })
 }
 
-/// Parses a YAML document without a schema: the configuration of a server-side apply. JSON is YAML too.
+/// Parses one JSON value of any type, with a warning for each duplicate member.
 ///
 /// # Errors
-/// When the bytes are not YAML, hold a member twice, or the root is not an object.
-pub fn parse_yaml(bytes: &[u8]) -> Result<Object, DecodeError> {
-    let value = yaml::parse(bytes)?;
+/// When the bytes are not JSON.
+pub fn parse_value(bytes: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    let mut warnings = Vec::new();
+    let value = json::parse(bytes, &mut warnings)?;
+    Ok((value, warnings))
+}
+
+/// Parses a YAML document without a schema: the configuration of a server-side apply. JSON is YAML too. Duplicate members
+/// are one warning of several lines, in the words of upstream's YAML library.
+///
+/// # Errors
+/// When the bytes are not YAML, or the root is not an object.
+pub fn parse_yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let (value, duplicates) = yaml::parse(bytes)?;
     let found = go_type(&value);
-    Object::try_from(value).map_err(|_| DecodeError::Root(found))
+    let object = Object::try_from(value).map_err(|_| DecodeError::Root(found))?;
+    Ok(Decoded { object, warnings: duplicates.into_iter().collect() })
+}
+
+/// The warnings of which a YAML library's report consists; other texts stand for themselves.
+pub fn lines_of_report(report: &str) -> Vec<String> {
+    match report.strip_prefix(yaml::REPORT) {
+        Some(lines) => lines.lines().map(|line| line.trim().to_owned()).collect(),
+        None => vec![report.to_owned()],
+    }
 }
 
 /// Members of a value that a node does not know, each as a warning says it.
@@ -179,7 +220,9 @@ fn finish(
     match mode {
         FieldValidation::Ignore => issues.clear(),
         FieldValidation::Strict if !issues.is_empty() => return Err(DecodeError::Strict(issues)),
-        FieldValidation::Warn | FieldValidation::Strict => {}
+        FieldValidation::Warn | FieldValidation::Strict => {
+            issues = issues.iter().flat_map(|issue| lines_of_report(issue)).collect();
+        }
     }
     let object = Object::try_from(value).map_err(|_| DecodeError::Root(found))?;
     Ok(Decoded { object, warnings: issues })
@@ -226,7 +269,7 @@ mod tests {
         assert_eq!(decoded.object.get(&["spec", "bar"]), None);
         let error = run("apps", "Deployment", body, FieldValidation::Strict).unwrap_err();
         let gvk = Gvk::new("apps", "v1", "Deployment");
-        assert!(error.status(&gvk, &gvk).message.starts_with(
+        assert!(error.status(&gvk, &gvk, b"").message.starts_with(
             "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: duplicate field"
         ));
         assert!(run("apps", "Deployment", body, FieldValidation::Ignore).unwrap().warnings.is_empty());
@@ -289,14 +332,46 @@ mod tests {
     }
 
     #[test]
+    fn duplicates_in_yaml_are_named_by_line() {
+        let schema = lookup(&Gvk::new("", "v1", "ConfigMap")).unwrap();
+        let body = b"kind: ConfigMap\ndata:\n  a: b\n  a: c\nx: 1\nkind: ConfigMap\n";
+        let warned = decode_yaml(body, schema, FieldValidation::Warn).unwrap();
+        assert_eq!(warned.object.get(&["data", "a"]), Some(&json!("c")), "the last one counts");
+        assert_eq!(
+            warned.warnings,
+            ["line 4: key \"a\" already set in map", "line 6: key \"kind\" already set in map", "unknown field \"x\""]
+        );
+        assert_eq!(
+            decode_yaml(body, schema, FieldValidation::Strict).unwrap_err().to_string(),
+            "strict decoding error: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map\n  line 6: key \"kind\" already set in map, unknown field \"x\""
+        );
+        assert!(decode_yaml(body, schema, FieldValidation::Ignore).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_object_is_shown() {
+        let gvk = Gvk::new("", "v1", "ConfigMap");
+        let message = |body: &[u8]| {
+            let error = decode(body, lookup(&gvk).unwrap(), FieldValidation::Warn).unwrap_err();
+            error.status(&gvk, &Gvk::default(), body).message
+        };
+        assert!(message(b"").ends_with(" (<empty>)"));
+        assert!(message(b"\x01\x02").ends_with(" (0102)"));
+        assert!(message(&[&b"{"[..], &[b'x'; 40]].concat()).ends_with(&format!(" ({{{} ...)", "x".repeat(29))));
+        assert!(
+            message(b"{\"data\": 1}")
+                .starts_with("ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json:")
+        );
+    }
+
+    #[test]
     fn yaml_bodies_decode() {
         let schema = lookup(&Gvk::new("", "v1", "ConfigMap")).unwrap();
         let decoded = decode_yaml(b"kind: ConfigMap\ndata:\n  a: b\nx: 1\n", schema, FieldValidation::Warn).unwrap();
         assert_eq!(decoded.object.get(&["data", "a"]), Some(&json!("b")));
         assert_eq!(decoded.warnings, ["unknown field \"x\""]);
-        let object = parse_yaml(b"data:\n  1: x\n  true: !tag y\n").unwrap();
+        let object = parse_yaml(b"data:\n  1: x\n  true: !tag y\n").unwrap().object;
         assert_eq!(object.get(&["data"]), Some(&json!({"1": "x", "true": "y"})));
-        assert!(matches!(parse_yaml(b"a: 1\na: 2\n"), Err(DecodeError::Yaml(_))));
         assert!(matches!(parse_yaml(b"- a\n"), Err(DecodeError::Root("array"))));
         let bomb = format!(
             "a0: &a0 [x]\n{}",

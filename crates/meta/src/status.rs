@@ -47,6 +47,8 @@ pub enum Reason {
     InternalError,
     /// 503: the server cannot serve this at present.
     ServiceUnavailable,
+    /// 500: a failure that upstream gives no reason for; none is sent.
+    Unknown,
 }
 
 impl Reason {
@@ -65,7 +67,7 @@ impl Reason {
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::TooManyRequests => 429,
-            Self::InternalError | Self::ServerTimeout => 500,
+            Self::InternalError | Self::ServerTimeout | Self::Unknown => 500,
             Self::ServiceUnavailable => 503,
             Self::Timeout => 504,
         }
@@ -302,10 +304,16 @@ impl StatusError {
         )
     }
 
-    /// The request is well formed but cannot be carried out, such as a patch that does not fit the object.
-    pub fn unprocessable(why: impl fmt::Display) -> Self {
-        let message = format!("the server rejected our request due to an error in our request: {why}");
-        Self::detailed(Reason::Invalid, message, Details::default())
+    /// The request is well formed but cannot be carried out, such as a JSON patch that does not fit the object. Upstream does
+    /// not say why.
+    pub fn unprocessable() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::detailed(Reason::Invalid, message.into(), Details::default())
+    }
+
+    /// A failure that upstream answers with its bare text.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self::plain(Reason::Unknown, message)
     }
 
     /// Something unexpected; the text is the error's with all its sources.
@@ -371,8 +379,11 @@ impl StatusError {
     pub fn to_value(&self) -> Value {
         let mut status = json!({
             "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason.to_string(), "code": self.code(),
+            "message": self.message, "code": self.code(),
         });
+        if self.reason != Reason::Unknown {
+            status["reason"] = Value::from(self.reason.to_string());
+        }
         if let Some(details) = &self.details {
             status["details"] = serde_json::to_value(details).unwrap_or_else(|_| json!({}));
         }

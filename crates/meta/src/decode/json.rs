@@ -1,8 +1,10 @@
-//! A JSON reader that notices members given twice.
+//! A reader of JSON (and what looks like it to serde) that notices members given twice.
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 use serde_json::{Map, Number, Value};
 
 use super::{DecodeError, MAX_ISSUES};
@@ -11,7 +13,7 @@ use super::{DecodeError, MAX_ISSUES};
 pub(super) fn parse(bytes: &[u8], issues: &mut Vec<String>) -> Result<Value, DecodeError> {
     let mut found = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Reader { found: &mut found }
+    let value = Reader::new(&mut found)
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|e| DecodeError::Syntax(e.to_string()))?;
@@ -20,8 +22,33 @@ pub(super) fn parse(bytes: &[u8], issues: &mut Vec<String>) -> Result<Value, Dec
 }
 
 /// Paths of duplicates are completed from the inside out, so that a body without any costs nothing.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     found: &'a mut Vec<String>,
+    /// Makes one duplicate an error, whose place the parser then knows.
+    stop: Option<Stop<'a>>,
+}
+
+struct Stop<'a> {
+    /// Duplicates to pass before.
+    left: &'a mut usize,
+    /// The key at which the reader stopped.
+    key: &'a mut Option<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(found: &'a mut Vec<String>) -> Self {
+        Reader { found, stop: None }
+    }
+
+    /// Stops with an error at the duplicate after so many (`left`), and tells its key.
+    pub(super) fn stopping(found: &'a mut Vec<String>, left: &'a mut usize, key: &'a mut Option<String>) -> Self {
+        Reader { found, stop: Some(Stop { left, key }) }
+    }
+
+    fn inner(&mut self) -> Reader<'_> {
+        let stop = self.stop.as_mut().map(|stop| Stop { left: &mut *stop.left, key: &mut *stop.key });
+        Reader { found: self.found, stop }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {
@@ -55,6 +82,14 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::from(value))
     }
 
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Value, E> {
+        self.visit_f64(value as f64)
+    }
+
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Value, E> {
+        self.visit_f64(value as f64)
+    }
+
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
@@ -67,10 +102,16 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::String(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+    /// A YAML value with a tag of its own: the value.
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Value, A::Error> {
+        let (IgnoredAny, value) = tagged.variant()?;
+        value.newtype_variant_seed(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Value, A::Error> {
         let mut out = Vec::new();
         let mut known = self.found.len();
-        while let Some(value) = elements.next_element_seed(Reader { found: self.found })? {
+        while let Some(value) = elements.next_element_seed(self.inner())? {
             for path in self.found.iter_mut().skip(known) {
                 path.insert_str(0, &format!("[{}]", out.len()));
             }
@@ -80,11 +121,11 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Value::Array(out))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
-        while let Some(key) = members.next_key::<String>()? {
+        while let Some(key) = members.next_key_seed(Key { known: &out, stop: &mut self.stop })? {
             let known = self.found.len();
-            let value = members.next_value_seed(Reader { found: self.found })?;
+            let value = members.next_value_seed(self.inner())?;
             for path in self.found.iter_mut().skip(known) {
                 path.insert_str(0, &format!(".{key}"));
             }
@@ -94,5 +135,44 @@ impl<'de> Visitor<'de> for Reader<'_> {
             out.insert(key, value);
         }
         Ok(Value::Object(out))
+    }
+}
+
+/// A member's name.
+struct Key<'a, 's> {
+    known: &'a Map<String, Value>,
+    stop: &'a mut Option<Stop<'s>>,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_string(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key<'_, '_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<String, E> {
+        self.visit_string(key.to_owned())
+    }
+
+    fn visit_string<E: Error>(self, key: String) -> Result<String, E> {
+        if let Some(stop) = self.stop
+            && self.known.contains_key(&key)
+        {
+            if *stop.left == 0 {
+                *stop.key = Some(key);
+                return Err(E::custom("duplicate"));
+            }
+            *stop.left -= 1;
+        }
+        Ok(key)
     }
 }

@@ -1,38 +1,35 @@
 //! YAML to JSON, as far as objects need it: keys are text, tags are passed over.
 
-use serde_json::{Map, Number, Value};
-use serde_yaml::Value as Yaml;
+use serde::de::DeserializeSeed;
+use serde_json::Value;
 
-use super::DecodeError;
+use super::json::Reader;
+use super::{DecodeError, MAX_ISSUES};
+use crate::field::quote;
 
-/// Parses one document. Aliases and nesting are bounded by the parser.
-pub(super) fn parse(bytes: &[u8]) -> Result<Value, DecodeError> {
-    serde_yaml::from_slice(bytes).map(json).map_err(|e| DecodeError::Yaml(e.to_string()))
+/// What the report of upstream's YAML library begins with.
+pub(super) const REPORT: &str = "yaml: unmarshal errors:\n";
+
+/// Parses one document; of members given twice the last one counts, and a report names the lines of the further ones. Aliases
+/// and nesting are bounded by the parser.
+pub(super) fn parse(bytes: &[u8]) -> Result<(Value, Option<String>), DecodeError> {
+    let mut duplicates = Vec::new();
+    let value = Reader::new(&mut duplicates)
+        .deserialize(serde_yaml::Deserializer::from_slice(bytes))
+        .map_err(|error| DecodeError::Yaml(error.to_string()))?;
+    Ok((value, (!duplicates.is_empty()).then(|| report(bytes))))
 }
 
-fn json(yaml: Yaml) -> Value {
-    match yaml {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(flag) => Value::Bool(flag),
-        Yaml::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(number), _, _) => Value::from(number),
-            (None, Some(number), _) => Value::from(number),
-            // What JSON cannot write (infinities) is null.
-            (None, None, number) => number.and_then(Number::from_f64).map_or(Value::Null, Value::Number),
-        },
-        Yaml::String(text) => Value::String(text),
-        Yaml::Sequence(elements) => Value::Array(elements.into_iter().map(json).collect()),
-        Yaml::Mapping(members) => {
-            let mut map = Map::with_capacity(members.len());
-            for (key, value) in members {
-                let key = match json(key) {
-                    Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                map.insert(key, json(value));
-            }
-            Value::Object(map)
-        }
-        Yaml::Tagged(tagged) => json(tagged.value),
+/// The parser tells lines only of errors, so each duplicate is made one in turn.
+fn report(bytes: &[u8]) -> String {
+    let mut lines = Vec::new();
+    for passed in 0..MAX_ISSUES {
+        let (mut found, mut left, mut stopped) = (Vec::new(), passed, None);
+        let read = Reader::stopping(&mut found, &mut left, &mut stopped)
+            .deserialize(serde_yaml::Deserializer::from_slice(bytes));
+        let (Err(error), Some(key)) = (read, stopped) else { break };
+        let line = error.location().map_or(0, |location| location.line());
+        lines.push(format!("  line {line}: key {} already set in map", quote(&key)));
     }
+    format!("{REPORT}{}", lines.join("\n"))
 }

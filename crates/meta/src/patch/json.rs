@@ -3,16 +3,31 @@
 use json_patch::PatchOperation;
 use serde_json::Value;
 
-use super::{MAX_JSON_PATCH_OPERATIONS, PatchError};
+use super::{MAX_JSON_PATCH_OPERATIONS, PatchError, Patched};
 use crate::Object;
+use crate::decode;
 
 /// Bytes by which the copies of one patch may enlarge the object together.
 const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
-pub(super) fn apply(object: &Object, patch: &[u8]) -> Result<Object, PatchError> {
-    let operations: Vec<Value> = serde_json::from_slice(patch).map_err(|e| PatchError::Decode(e.to_string()))?;
+/// Members of an operation.
+const MEMBERS: [&str; 4] = ["op", "path", "from", "value"];
+
+pub(super) fn apply(object: &Object, patch: &[u8]) -> Result<Patched, PatchError> {
+    let (parsed, mut warnings) = decode::parse_value(patch).map_err(|e| PatchError::Decode(e.to_string()))?;
+    let Value::Array(operations) = parsed else {
+        let found = crate::json_type(&parsed);
+        return Err(PatchError::Decode(format!(
+            "json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp"
+        )));
+    };
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
+    }
+    for (index, operation) in operations.iter().enumerate() {
+        let members = operation.as_object().into_iter().flat_map(|members| members.keys());
+        let unknown = members.filter(|member| !MEMBERS.contains(&member.as_str()));
+        warnings.extend(unknown.map(|member| format!("unknown field \"[{index}].{member}\"")));
     }
     let mut document = object.to_value();
     let mut copied = 0;
@@ -29,5 +44,7 @@ pub(super) fn apply(object: &Object, patch: &[u8]) -> Result<Object, PatchError>
         }
         json_patch::patch(&mut document, &[operation]).map_err(|e| PatchError::Operation(e.to_string()))?;
     }
-    Object::try_from(document).map_err(|_| PatchError::NotAnObject)
+    let object = Object::try_from(document).map_err(|_| PatchError::NotAnObject)?;
+    let warnings = warnings.into_iter().map(|warning| format!("json patch {warning}")).collect();
+    Ok(Patched { object, warnings })
 }

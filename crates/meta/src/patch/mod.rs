@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::decode::{self, DecodeError};
+use crate::field::{ErrorList, FieldError, Path};
 use crate::schema::Schema;
 use crate::{Object, StatusError};
 
@@ -84,13 +85,19 @@ pub enum PatchError {
         /// Name of the member.
         key: String,
     },
-    /// `$retainKeys` does not list a member that the patch sets.
+    /// `$retainKeys` is no list.
     #[error("invalid patch format of retainKeys")]
+    RetainKeysFormat,
+    /// `$retainKeys` does not list a member that the patch sets.
+    #[error("patch content doesn't match retainKeys list")]
     RetainKeys,
+    /// `$setElementOrder` is no list.
+    #[error("invalid patch format of setElementOrder list")]
+    ElementOrderFormat,
     /// `$deleteFromPrimitiveList` is no list.
     #[error("invalid patch format of primitive list")]
     PrimitiveList,
-    /// `$setElementOrder` is no list, or lacks an element of the patch.
+    /// `$setElementOrder` lacks an element of the patch, or has it elsewhere.
     #[error("The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n")]
     ElementOrder {
         /// The patch's list.
@@ -108,11 +115,40 @@ impl PatchError {
     pub fn status(&self) -> StatusError {
         match self {
             Self::TooManyOperations(_) => StatusError::too_large(self),
-            Self::Operation(_) | Self::CopyTooLarge(..) | Self::RetainKeys | Self::NotAnObject => {
-                StatusError::unprocessable(self)
-            }
-            _ => StatusError::bad_request(self.to_string()),
+            Self::Operation(_) | Self::CopyTooLarge(..) | Self::RetainKeys => StatusError::unprocessable(),
+            Self::NotAnObject => refused("", self),
+            Self::Decode(_)
+            | Self::Body(_)
+            | Self::RetainKeysFormat
+            | Self::PrimitiveList
+            | Self::ElementOrderFormat => StatusError::bad_request(self.to_string()),
+            Self::Directive(..)
+            | Self::MergeInList
+            | Self::NoMergeKey { .. }
+            | Self::ElementOrder { .. }
+            | Self::MixedList => StatusError::unknown(self.to_string()),
         }
+    }
+}
+
+/// The 422 for a patch whose outcome is no object of its kind, or has unknown or duplicate fields under strict validation.
+/// `patched` is what upstream shows: the outcome as JSON, or a strategic merge patch as Go prints it.
+pub fn refused(patched: &str, why: impl std::fmt::Display) -> StatusError {
+    let error = FieldError::invalid(&Path::new("patch"), patched, why.to_string());
+    StatusError::invalid("", "", "", &ErrorList::from(error))
+}
+
+/// A JSON value as Go prints it: `map[a:1 b:[x y]]`.
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(elements) => format!("[{}]", elements.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
     }
 }
 
@@ -130,7 +166,7 @@ pub struct Patched {
 /// # Errors
 /// When the patch is malformed, too long, or an operation fails; nothing is changed then.
 pub fn json(object: &Object, patch: &[u8]) -> Result<Patched, PatchError> {
-    json::apply(object, patch).map(|object| Patched { object, warnings: Vec::new() })
+    json::apply(object, patch)
 }
 
 /// Applies a merge patch: objects merge, `null` removes, everything else replaces.
@@ -218,6 +254,19 @@ mod tests {
             (0..40).map(|i| format!(r#"{{"op":"copy","from":"","path":"/y{i}"}}"#)).collect::<Vec<_>>().join(",")
         );
         assert!(matches!(json(&base, bomb.as_bytes()), Err(PatchError::CopyTooLarge(..))));
+        let odd = br#"[{"op":"test","path":"/c","path":"/c","value":1,"extra":2}]"#;
+        let warnings = json(&base, odd).unwrap().warnings;
+        assert_eq!(warnings, ["json patch duplicate field \"[0].path\"", "json patch unknown field \"[0].extra\""]);
+    }
+
+    #[test]
+    fn refusals_show_the_outcome_as_upstream_does() {
+        assert_eq!(go_text(&json!({"b": ["x", 1, null], "a": {"c": true}})), "map[a:map[c:true] b:[x 1 <nil>]]");
+        let status = refused("{}", "why");
+        assert_eq!(
+            (status.code(), status.message.as_str()),
+            (422, " \"\" is invalid: patch: Invalid value: \"{}\": why")
+        );
     }
 
     fn smp(base: Value, patch: Value) -> Result<Value, PatchError> {
@@ -293,6 +342,11 @@ mod tests {
             smp(base.clone(), json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": {}}}})),
             Err(PatchError::RetainKeys)
         );
+        assert_eq!(
+            smp(base.clone(), json!({"spec": {"strategy": {"$retainKeys": 1}}})),
+            Err(PatchError::RetainKeysFormat)
+        );
+        assert_eq!(PatchError::RetainKeys.status().code(), 422);
         assert!(matches!(smp(base.clone(), json!({"spec": {"$patch": "sum"}})), Err(PatchError::Directive(..))));
         // What is new in the object carries no directives and no nulls.
         let fresh =

@@ -78,7 +78,7 @@ pub(super) fn merge_map(mut original: Tree, mut patch: Tree, schema: Option<&Sch
 
 fn retain_keys(original: &mut Tree, patch: &mut Tree) -> Result<(), PatchError> {
     let Some(listed) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
-    let Value::Array(listed) = listed else { return Err(PatchError::RetainKeys) };
+    let Value::Array(listed) = listed else { return Err(PatchError::RetainKeysFormat) };
     let keeps = |key: &str| listed.iter().any(|k| k.as_str() == Some(key));
     let bare = |key: &str| key.strip_prefix(SET_ORDER).or(key.strip_prefix(DELETE_FROM)).unwrap_or(key).to_owned();
     if patch.iter().any(|(key, value)| !value.is_null() && !keeps(&bare(key))) {
@@ -93,7 +93,7 @@ fn merge_ordered_lists(original: &mut Tree, patch: &mut Tree, schema: Option<&Sc
     let ordered: Vec<String> = patch.keys().filter_map(|k| k.strip_prefix(SET_ORDER).map(str::to_owned)).collect();
     for list in ordered {
         let Some(Value::Array(order)) = patch.remove(&format!("{SET_ORDER}{list}")) else {
-            return Err(PatchError::ElementOrder { patch: Value::Null, order: Value::Null });
+            return Err(PatchError::ElementOrderFormat);
         };
         let rules = ListRules::of(schema, &list);
         let changes = match patch.get(&list) {
