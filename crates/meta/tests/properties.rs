@@ -178,6 +178,7 @@ fn patches_and_applies_reach_what_they_say() {
             api_version: Box::leak(gvk.api_version().into_boxed_str()),
             subresource: "",
             ignored: &[],
+            convert: None,
             now: "2024-01-01T00:00:00Z".parse().unwrap(),
         };
         let empty = Object::new(gvk);
@@ -221,6 +222,7 @@ fn nothing_panics_on_wild_objects() {
             api_version: object.api_version(),
             subresource: "",
             ignored: &[],
+            convert: None,
             now,
         };
         let _ = apply::apply(&other, &object, true, write);

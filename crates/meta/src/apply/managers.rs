@@ -113,6 +113,16 @@ impl Managers {
         }
     }
 
+    /// All that is owned, by the version that names it.
+    pub(super) fn by_version(&self) -> BTreeMap<&str, FieldSet> {
+        let mut out: BTreeMap<&str, FieldSet> = BTreeMap::new();
+        for managed in self.0.values() {
+            let slot = out.entry(&managed.api_version).or_default();
+            *slot = slot.union(&managed.fields);
+        }
+        out
+    }
+
     /// Removes managers without fields.
     pub(super) fn drop_empty(&mut self) {
         self.0.retain(|_, managed| !managed.fields.is_empty());

@@ -8,6 +8,8 @@ mod managers;
 mod set;
 mod typed;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
@@ -109,8 +111,12 @@ fn conflict_text(conflicts: &[(String, String)]) -> String {
     format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
+/// Brings an object from the version its `apiVersion` names into another one of its kind, with the schema there; `None` for a
+/// version that is not known any more.
+pub type Convert<'a> = dyn Fn(&Value, &str) -> Option<(Value, &'a Schema)> + Sync + 'a;
+
 /// Who writes, and through which door.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Write<'a> {
     /// Schema of the kind.
     pub schema: &'a Schema,
@@ -124,6 +130,20 @@ pub struct Write<'a> {
     pub ignored: &'a [&'a [&'a str]],
     /// Time of the write.
     pub now: Timestamp,
+    /// How objects are brought into the versions in which other managers named their fields; `None` where all versions have
+    /// the same fields.
+    pub convert: Option<&'a Convert<'a>>,
+}
+
+impl<'a> Write<'a> {
+    /// An object as another version shows it.
+    fn at(&self, value: &Value, api_version: &str) -> Option<(Value, &'a Schema)> {
+        let found = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        match self.convert {
+            Some(convert) if found != api_version || api_version != self.api_version => convert(value, api_version),
+            _ => Some((value.clone(), self.schema)),
+        }
+    }
 }
 
 /// Applies a configuration to a live object (for a create: one with only `apiVersion` and `kind`).
@@ -180,12 +200,15 @@ fn merge_config(live: &Object, config: &Object, force: bool, write: &Write<'_>) 
     let ignored = FieldSet::of_fields(write.ignored);
     let identity = Identity::new(write.manager, true, write.api_version, write.subresource);
     let merged = merge(Some(&live_value), Some(&config_value), schema)?.unwrap_or_default();
-    let last = managers.0.get(&identity).map(|m| m.fields.clone()).unwrap_or_default();
-    let previous_time = managers.0.get(&identity).map(|m| m.time.clone()).unwrap_or_default();
+    let last = managers.0.get(&identity).cloned();
+    let previous_time = last.as_ref().map(|m| m.time.clone()).unwrap_or_default();
     let fields = to_set(&config_value, schema, "")?.without_subtrees(&ignored);
     managers.0.insert(identity.clone(), Managed { fields, api_version: write.api_version.into(), time: previous_time });
-    let pruned = prune(&merged, &last, &managers, write.schema)?;
-    settle(&live_value, &pruned, &mut managers, Some(&identity), &ignored, force, write.schema)?;
+    let pruned = match &last {
+        Some(last) => prune(merged, last, &managers, write)?,
+        None => merged,
+    };
+    settle(&live_value, &pruned, &mut managers, Some(&identity), &ignored, force, write)?;
     untrack(&mut managers, &identity);
     managers.drop_empty();
 
@@ -291,7 +314,7 @@ fn take_over(
     write: &Write<'_>,
 ) -> Result<(), ApplyError> {
     let ignored = FieldSet::of_fields(write.ignored);
-    let comparison = settle(old, new, managers, None, &ignored, true, write.schema)?;
+    let comparison = settle(old, new, managers, None, &ignored, true, write)?;
     let gained = comparison.modified.union(&comparison.added).difference(&FieldSet::of_fields(UNTRACKED));
     if gained.is_empty() {
         return Ok(());
@@ -306,7 +329,8 @@ fn take_over(
     Ok(())
 }
 
-/// Takes what changed from all managers but the one who applies, who may only do so without conflict or by force.
+/// Takes what changed from all managers but the one who applies, who may only do so without conflict or by force. Each
+/// manager's fields are compared in the version that names them.
 fn settle(
     old: &Value,
     new: &Value,
@@ -314,19 +338,35 @@ fn settle(
     applier: Option<&Identity>,
     ignored: &FieldSet,
     force: bool,
-    schema: &Schema,
+    write: &Write<'_>,
 ) -> Result<Comparison, ApplyError> {
-    let mut comparison = Comparison::of(old, new, schema)?;
+    let mut comparison = Comparison::of(old, new, write.schema)?;
     comparison.ignore(ignored);
-    let changed = comparison.modified.union(&comparison.added);
+    let mut elsewhere: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
     let mut conflicts = Vec::new();
     for (identity, managed) in managers.0.iter_mut().filter(|(identity, _)| Some(*identity) != applier) {
-        let lost = managed.fields.intersection(&changed);
+        let version = &managed.api_version;
+        let here = if write.convert.is_none() || version == write.api_version {
+            &comparison
+        } else {
+            if !elsewhere.contains_key(version) {
+                elsewhere.insert(version.clone(), compare_at(old, new, version, ignored, write)?);
+            }
+            match elsewhere.get(version) {
+                Some(Some(there)) => there,
+                // Nobody can say any more what these fields were.
+                _ => {
+                    managed.fields = FieldSet::default();
+                    continue;
+                }
+            }
+        };
+        let lost = managed.fields.intersection(&here.modified.union(&here.added));
         conflicts.extend(lost.paths().into_iter().map(|path| (identity.to_string(), path)));
         if applier.is_none() || force {
             managed.fields = managed.fields.difference(&lost);
         }
-        managed.fields = managed.fields.difference(&comparison.removed);
+        managed.fields = managed.fields.difference(&here.removed);
     }
     if applier.is_some() && !force && !conflicts.is_empty() {
         conflicts.sort();
@@ -336,27 +376,52 @@ fn settle(
     Ok(comparison)
 }
 
+fn compare_at(
+    old: &Value,
+    new: &Value,
+    version: &str,
+    ignored: &FieldSet,
+    write: &Write<'_>,
+) -> Result<Option<Comparison>, ApplyError> {
+    let (Some((old, schema)), Some((new, _))) = (write.at(old, version), write.at(new, version)) else {
+        return Ok(None);
+    };
+    let mut comparison = Comparison::of(&old, &new, schema)?;
+    comparison.ignore(ignored);
+    Ok(Some(comparison))
+}
+
 fn untrack(managers: &mut Managers, identity: &Identity) {
     if let Some(managed) = managers.0.get_mut(identity) {
         managed.fields = managed.fields.difference(&FieldSet::of_fields(UNTRACKED));
     }
 }
 
-/// Removes what the manager applied last and no longer applies, unless someone owns it.
-fn prune(merged: &Value, last: &FieldSet, managers: &Managers, schema: &Schema) -> Result<Value, ApplyError> {
-    if last.is_empty() {
-        return Ok(merged.clone());
+/// Removes what the manager applied last and no longer applies, unless someone owns it. What was applied last is looked at in
+/// the version that names it, what others own in theirs.
+fn prune(merged: Value, last: &Managed, managers: &Managers, write: &Write<'_>) -> Result<Value, ApplyError> {
+    if last.fields.is_empty() {
+        return Ok(merged);
     }
-    let schema = Some(schema);
-    let cut = |set: &FieldSet| remove(merged, set, schema).unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    let Some((whole, schema)) = write.at(&merged, &last.api_version) else { return Ok(merged) };
+    let cut = |value: &Value, set: &FieldSet, schema: &Schema| {
+        remove(value, set, Some(schema)).unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+    };
     // The live part may hold what the schema no longer knows; it is nobody's then, and stays.
-    let set_of = |value: &Value| to_set(value, schema, "").map(|set| set.with_named_fields(schema));
-    let last = last.with_named_fields(schema);
-    let all = set_of(merged)?;
-    let owned = managers.0.values().fold(FieldSet::default(), |sum, m| sum.union(&m.fields)).with_named_fields(schema);
-    let kept = set_of(&cut(&last))?.union(&owned);
-    let kept = set_of(&cut(&all.difference(&kept)))?;
-    Ok(cut(&all.difference(&kept).intersection(&last)))
+    let set_of =
+        |value: &Value, schema: &Schema| to_set(value, Some(schema), "").map(|set| set.with_named_fields(Some(schema)));
+    let named = last.fields.with_named_fields(Some(schema));
+    let mut left = cut(&whole, &named, schema);
+    for (version, owned) in managers.by_version() {
+        let (Some((all, schema)), Some((kept, _))) = (write.at(&whole, version), write.at(&left, version)) else {
+            continue;
+        };
+        let kept = set_of(&kept, schema)?.union(&owned.with_named_fields(Some(schema)));
+        left = cut(&all, &set_of(&all, schema)?.difference(&kept), schema);
+    }
+    let Some((left, _)) = write.at(&left, &last.api_version) else { return Ok(merged) };
+    let gone = set_of(&whole, schema)?.difference(&set_of(&left, schema)?).intersection(&named);
+    Ok(write.at(&cut(&whole, &gone, schema), write.api_version).map_or(merged, |(pruned, _)| pruned))
 }
 
 /// The annotation that client-side apply reads, kept up to date by kubectl's server-side apply.

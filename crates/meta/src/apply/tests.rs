@@ -21,6 +21,7 @@ fn write(manager: &str) -> Write<'_> {
         api_version: "apps/v1",
         subresource: "",
         ignored: &[&["status"]],
+        convert: None,
         now: "2024-01-01T00:00:00Z".parse().unwrap(),
     }
 }

@@ -312,6 +312,7 @@ mod tests {
             api_version: "s/v1",
             subresource: "",
             ignored: &[],
+            convert: None,
             now: "2024-01-01T00:00:00Z".parse().unwrap(),
         };
         let config = |jobs: Value| {
