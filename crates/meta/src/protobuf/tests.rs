@@ -5,7 +5,7 @@ use super::*;
 use crate::Object;
 use crate::decode::conform;
 use crate::gvk::Gvk;
-use crate::schema::lookup;
+use crate::schema::{Leaf, Shape, lookup};
 
 fn round_trip(group: &str, kind: &str, object: Value) {
     let schema = lookup(&Gvk::new(group, "v1", kind)).unwrap();
@@ -81,6 +81,60 @@ fn every_kind_round_trips_its_zero_value() {
         let decoded = decode(&encode(&object.to_value(), schema), schema).unwrap().object;
         assert_eq!(decoded, object, "{gvk}");
     }
+}
+
+/// Every field that protobuf carries set, each to a value that is not zero; a type inside itself stays away.
+fn maximal<'a>(schema: &'a Schema, within: &mut Vec<&'a str>, set: &mut usize) -> Value {
+    *set += 1;
+    match &schema.shape {
+        Shape::Struct { .. } => {
+            if within.contains(&schema.name.as_ref()) {
+                return Value::Null;
+            }
+            within.push(schema.name.as_ref());
+            let fields = schema.fields().iter().filter(|field| field.number != 0);
+            let members = fields.map(|field| (field.name.to_string(), maximal(field.schema(), within, set)));
+            let members = members
+                .filter(|(_, value)| !value.is_null() && *value != json!([null]) && *value != json!({"k": null}));
+            let value = Value::Object(members.collect());
+            within.pop();
+            value
+        }
+        Shape::Map { value, .. } => json!({"k": maximal(value.get(), within, set)}),
+        Shape::List { item, .. } => json!([maximal(item.get(), within, set)]),
+        Shape::Leaf { leaf, .. } => match leaf {
+            Leaf::Boolean => json!(true),
+            Leaf::Bytes => json!("AAECAw=="),
+            Leaf::Double => json!(1.5),
+            Leaf::FieldsV1 => json!({"f:a": {".": {}}}),
+            Leaf::Int32 => json!(-7),
+            Leaf::Int64 => json!(i64::MAX),
+            Leaf::IntOrString if set.is_multiple_of(2) => json!(-1),
+            Leaf::IntOrString => json!("25%"),
+            Leaf::Json => json!({"a": [1, "x", null]}),
+            Leaf::RawExtension => json!({"apiVersion": "example.com/v1", "kind": "K", "a": 1}),
+            Leaf::MicroTime => json!("2024-01-02T03:04:05.678901Z"),
+            Leaf::Time => json!("2024-01-02T03:04:05Z"),
+            Leaf::Quantity => json!("500m"),
+            Leaf::SchemaOrArray | Leaf::SchemaOrBool => json!({"type": "string"}),
+            Leaf::SchemaOrStringArray => json!(["a", "b"]),
+            Leaf::String => json!("text"),
+        },
+    }
+}
+
+#[test]
+fn every_field_of_every_kind_round_trips() {
+    let (mut kinds, mut set) = (0, 0);
+    for (gvk, schema) in crate::schema::kinds() {
+        let mut object = Object::try_from(maximal(schema, &mut Vec::new(), &mut set)).unwrap();
+        object.set_gvk(&gvk);
+        conform(&mut object, schema, FieldValidation::Strict).unwrap_or_else(|error| panic!("{gvk}: {error}"));
+        let decoded = decode(&encode(&object.to_value(), schema), schema).unwrap().object;
+        assert_eq!(decoded, object, "{gvk}");
+        kinds += 1;
+    }
+    assert!(kinds > 150 && set > 20_000, "{kinds} kinds, {set} fields");
 }
 
 #[test]

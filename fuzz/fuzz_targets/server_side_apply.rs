@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../../crates/meta/tests/hostile/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::server_side_apply(data));
