@@ -67,6 +67,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// A non-watching request may take so long.
     pub request_timeout: Duration,
+    /// So long everything is still served after the server was told to stop, with `/readyz` failing.
+    pub shutdown_delay: Duration,
 }
 
 impl Config {
@@ -94,6 +96,7 @@ impl Config {
             front_proxy: None,
             max_in_flight: 600,
             request_timeout: Duration::from_secs(60),
+            shutdown_delay: Duration::ZERO,
         }
     }
 }

@@ -1,20 +1,49 @@
 //! Whether the server is alive and ready: named checks, all of which must hold.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use http::header::HeaderValue;
 use http::{Response, StatusCode};
+use kminik_meta::field::quote;
+use kminik_store::Store;
 
 use crate::http::body::ResponseBody;
 use crate::http::info::Query;
 use crate::http::respond;
 
-/// The checks in the order in which they are listed.
+/// The store is asked for so long whether it answers.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the checks look at.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// Objects are loaded and bootstrap objects written.
     bootstrapped: AtomicBool,
     shutting_down: AtomicBool,
 }
+
+/// The checks, under upstream's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// Holds for whoever is asked.
+    Answers,
+    Store,
+    Bootstrapped,
+    NotShuttingDown,
+}
+
+/// Name, what is checked, and the endpoints that have it; in the order in which they are listed.
+const CHECKS: &[(&str, Check, &[&str])] = &[
+    ("ping", Check::Answers, &["healthz", "livez", "readyz"]),
+    ("log", Check::Answers, &["healthz", "livez", "readyz"]),
+    ("etcd", Check::Store, &["healthz", "livez", "readyz"]),
+    ("etcd-readiness", Check::Store, &["readyz"]),
+    ("informer-sync", Check::Bootstrapped, &["readyz"]),
+    ("poststarthook/bootstrap-controller", Check::Bootstrapped, &["healthz", "livez", "readyz"]),
+    ("poststarthook/rbac/bootstrap-roles", Check::Bootstrapped, &["healthz", "livez", "readyz"]),
+    ("shutdown", Check::NotShuttingDown, &["readyz"]),
+];
 
 impl Health {
     pub(crate) fn set_bootstrapped(&self) {
@@ -25,45 +54,63 @@ impl Health {
         self.shutting_down.store(true, Ordering::Release);
     }
 
-    fn checks(&self, endpoint: &str) -> Vec<(&'static str, bool)> {
-        let mut checks = vec![("ping", true), ("log", true)];
-        if endpoint != "livez" {
-            checks.push(("poststarthook/bootstrap", self.bootstrapped.load(Ordering::Acquire)));
+    async fn holds(&self, check: Check, store: &dyn Store) -> bool {
+        match check {
+            Check::Answers => true,
+            Check::Store => matches!(tokio::time::timeout(STORE_TIMEOUT, store.revision()).await, Ok(Ok(_))),
+            Check::Bootstrapped => self.bootstrapped.load(Ordering::Acquire),
+            Check::NotShuttingDown => !self.shutting_down.load(Ordering::Acquire),
         }
-        if endpoint == "readyz" {
-            checks.push(("shutdown", !self.shutting_down.load(Ordering::Acquire)));
-        }
-        checks
     }
 
     /// Answers `/healthz`, `/livez`, `/readyz`, one of their checks, or `?verbose`, with `?exclude=NAME`.
-    pub(crate) fn answer(&self, parts: &[&str], query: Option<&str>) -> Response<ResponseBody> {
+    pub(crate) async fn answer(&self, parts: &[&str], query: &Query, store: &dyn Store) -> Response<ResponseBody> {
         let endpoint = parts.first().copied().unwrap_or_default();
-        let query = Query::parse(query.unwrap_or_default());
+        let checks = CHECKS.iter().filter(|(_, _, endpoints)| endpoints.contains(&endpoint));
         let wanted = parts.get(1..).unwrap_or_default().join("/");
-        let mut checks = self.checks(endpoint);
         if !wanted.is_empty() {
-            checks.retain(|(name, _)| *name == wanted);
-            if checks.is_empty() {
+            let Some((name, check, _)) = checks.into_iter().find(|(name, ..)| *name == wanted) else {
                 return respond::text(StatusCode::NOT_FOUND, "404 page not found\n");
+            };
+            return match self.holds(*check, store).await {
+                true => plain(StatusCode::OK, "ok".into()),
+                false => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {name} failed\n")),
+            };
+        }
+        let mut unknown: Vec<&str> = query.all("exclude").collect();
+        let (mut text, mut passed) = (String::new(), true);
+        for (name, check, _) in checks {
+            if unknown.contains(name) || query.all("exclude").any(|excluded| excluded == *name) {
+                unknown.retain(|excluded| excluded != name);
+                text.push_str(&format!("[+]{name} excluded: ok\n"));
+            } else if self.holds(*check, store).await {
+                text.push_str(&format!("[+]{name} ok\n"));
+            } else {
+                // Everybody may read this; the reason is in the log.
+                text.push_str(&format!("[-]{name} failed: reason withheld\n"));
+                tracing::warn!(check = name, endpoint, "health check failed");
+                passed = false;
             }
         }
-        checks.retain(|(name, _)| !query.all("exclude").any(|excluded| excluded == *name));
-        let passed = checks.iter().all(|(_, passed)| *passed);
-        let code = if passed { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
-        let verbose = query.all("verbose").next().is_some();
-        if passed && !verbose {
-            return respond::text(code, "ok");
+        if !unknown.is_empty() {
+            unknown.sort_unstable();
+            unknown.dedup();
+            let names: Vec<String> = unknown.into_iter().map(quote).collect();
+            text.push_str(&format!(
+                "warn: some health checks cannot be excluded: no matches for {}\n",
+                names.join(", ")
+            ));
         }
-        let mut text: String = checks
-            .iter()
-            .map(
-                |(name, passed)| {
-                    if *passed { format!("[+]{name} ok\n") } else { format!("[-]{name} failed: reason withheld\n") }
-                },
-            )
-            .collect();
-        text.push_str(&format!("{endpoint} check {}\n", if passed { "passed" } else { "failed" }));
-        respond::text(code, text)
+        match (passed, query.all("verbose").next().is_some()) {
+            (true, false) => plain(StatusCode::OK, "ok".into()),
+            (true, true) => plain(StatusCode::OK, format!("{text}{endpoint} check passed\n")),
+            (false, _) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}{endpoint} check failed\n")),
+        }
     }
+}
+
+fn plain(code: StatusCode, text: String) -> Response<ResponseBody> {
+    let mut response = respond::text(code, text);
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
 }

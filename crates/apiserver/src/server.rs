@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kminik_meta::StatusError;
-use kminik_store::{Revision, StoreError};
+use kminik_store::{Revision, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,11 +21,13 @@ use crate::http::openapi::Documents;
 use crate::http::serve;
 use crate::http::service::LocalService;
 use crate::metrics::Metrics;
+use crate::metrics::store::Metered;
 use crate::registry::Registry;
 use crate::registry::compose::{self, Composer, Fixed};
 use crate::registry::table::TableError;
 use crate::storage::cache::Cache;
 use crate::strategies::services::Pools;
+use crate::verbs::stalled::Watches;
 
 /// History is kept for at least this long, at most twice as long.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
@@ -58,10 +60,11 @@ pub struct Server {
     auth: Auth,
     admission: AdmissionChain,
     health: Health,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     openapi: Documents,
     in_flight: Semaphore,
     stopping: CancellationToken,
+    watches: Watches,
 }
 
 impl Server {
@@ -93,7 +96,7 @@ impl Server {
         &self.health
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
@@ -104,6 +107,10 @@ impl Server {
     /// A slot for each request that is neither a watch nor a connection.
     pub(crate) fn in_flight(&self) -> &Semaphore {
         &self.in_flight
+    }
+
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// Cancelled when the server begins to stop: watches end.
@@ -127,20 +134,23 @@ impl ApiServer {
     pub async fn new(config: Config) -> Result<Self, StartError> {
         let stopping = CancellationToken::new();
         let tls = serve::Acceptor::new(&config)?;
-        let cache = Cache::start(config.store.clone(), stopping.clone()).await?;
+        let metrics = Arc::new(Metrics::default());
+        let store: Arc<dyn Store> = Arc::new(Metered::new(config.store.clone(), metrics.store()));
+        let cache = Cache::start(store.clone(), stopping.clone()).await?;
         let auth = Auth::new(&config, cache.clone())?;
         let pools = Pools::new(config.service_cidr, config.node_ports);
         let composer =
             Composer::new(vec![Box::new(Fixed::new(builtin::rows(&pools))), Box::new(custom::Definitions::default())]);
-        let registry = Registry::new(composer, config.store.clone(), cache)?;
+        let registry = Registry::new(composer, store, cache)?;
         let server = Arc::new(Server {
             admission: AdmissionChain::new(admission::default_plugins(&auth)),
             auth,
             health: Health::default(),
-            metrics: Metrics::default(),
+            metrics,
             openapi: Documents::default(),
             in_flight: Semaphore::new(config.max_in_flight),
             stopping: stopping.clone(),
+            watches: Watches::default(),
             registry,
             config,
         });
@@ -159,16 +169,19 @@ impl ApiServer {
         LocalService::new(self.server.clone(), user)
     }
 
-    /// Serves HTTPS on all listeners until `stop`, then ends watches and waits a bounded time for requests under way.
+    /// Serves HTTPS on all listeners until `stop`. Then `/readyz` fails while everything goes on for
+    /// [`Config::shutdown_delay`], so that clients go elsewhere; after it nothing new is accepted, watches end, and requests
+    /// under way are waited for a bounded time.
     pub async fn serve(&self, listeners: Vec<TcpListener>, stop: CancellationToken) {
-        let ending = self.server.clone();
-        let watch_stop = stop.clone();
-        let end = async move {
-            watch_stop.cancelled().await;
-            ending.health.set_shutting_down();
-            ending.stopping.cancel();
+        let drain = CancellationToken::new();
+        let end = async {
+            stop.cancelled().await;
+            self.server.health.set_shutting_down();
+            tokio::time::sleep(self.server.config.shutdown_delay).await;
+            self.server.stopping.cancel();
+            drain.cancel();
         };
-        tokio::join!(serve::run(self.server.clone(), self.tls.clone(), listeners, stop), end);
+        tokio::join!(serve::run(self.server.clone(), self.tls.clone(), listeners, drain.clone()), end);
     }
 
     /// What all requests share; for parts that need more than a client.

@@ -76,6 +76,43 @@ async fn initial_events_end_with_a_bookmark() {
 }
 
 #[tokio::test]
+async fn the_old_form_watches_one_object() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for name in ["a", "b"] {
+        client.post(MAPS, &map(name, json!({}))).await;
+    }
+    let old = "/api/v1/watch/namespaces/default/configmaps/b?timeoutSeconds=1";
+    let mut events = Events::open(server.client().await, old).await;
+    assert_eq!(events.brief().await.1, "b");
+    assert!(events.next().await.is_none());
+    let other = client.get(&format!("{old}&fieldSelector=metadata.name%3Da")).await;
+    assert_eq!(other.code, 400);
+}
+
+#[tokio::test]
+async fn a_watch_of_what_is_forgotten_says_so_in_its_only_event() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for number in 0..3 {
+        client.post(MAPS, &map(&format!("m{number}"), json!({}))).await;
+    }
+    drop(client);
+    // A new server's log begins with what its store still knows.
+    let server = TestServer::start_in(server.close().await).await;
+    let store = server.api.server().registry().store().clone();
+    store.compact(store.revision().await.unwrap()).await.unwrap();
+    let mut events = Events::open(server.client().await, &format!("{MAPS}?watch=1&resourceVersion=1")).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]["code"], &event["object"]["reason"]),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
+    assert!(event["object"]["message"].as_str().unwrap().starts_with("too old resource version: 1 ("));
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
 async fn a_compacted_revision_is_gone() {
     let server = TestServer::start().await;
     let mut client = server.client().await;

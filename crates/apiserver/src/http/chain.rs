@@ -15,8 +15,15 @@ use super::info::{Query, RequestInfo};
 use super::{compress, plain, respond};
 use crate::Server;
 use crate::auth::{self, Attributes, Decision, PeerCertificates, UserInfo};
+use crate::metrics;
 use crate::verbs;
 use crate::verbs::call::Call;
+
+/// Names a request in logs; a client may give its own.
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// What a client is told besides the answer, or besides the error.
+pub(crate) type Warnings = Arc<Mutex<Vec<String>>>;
 
 /// How the peer of a request is known.
 #[derive(Clone, Debug)]
@@ -39,24 +46,37 @@ pub(crate) fn handle(
 
 async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) -> Response<ResponseBody> {
     let info = RequestInfo::of(request.method(), request.uri());
+    let query = Query::parse(request.uri().query().unwrap_or_default());
     let head = request.method() == Method::HEAD;
+    let error_form = accept::negotiate_error(request.headers(), &query);
+    let audit_id = request.headers().get(&AUDIT_ID).cloned().or_else(new_audit_id);
     let started = std::time::Instant::now();
-    let measured = server.metrics().begin(&info, known(&server, &info));
-    let mut response = match limited(&server, peer, info.clone(), request).await {
-        Ok(response) => response,
-        Err(error) => respond::error(&error),
+    let measured = {
+        let content_type = accept::content_type(request.headers());
+        let facts = metrics::Request { method: request.method(), query: &query, content_type: content_type.as_deref() };
+        server.metrics().begin(&info, &facts, known(&server, &info))
     };
-    measured.end(response.status().as_u16(), started.elapsed());
+    let warnings = Warnings::default();
+    let mut response = match limited(&server, peer, info.clone(), query, request, &warnings).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error, error_form),
+    };
+    respond::add_warnings(&mut response, &warnings.lock());
+    let mut response = measured.end(response, started.elapsed());
     if !response.headers().contains_key(CACHE_CONTROL) {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
-    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
-        response.headers_mut().insert(HeaderName::from_static("audit-id"), id);
+    if let Some(id) = audit_id {
+        response.headers_mut().entry(&AUDIT_ID).or_insert(id);
     }
     if head {
         *response.body_mut() = ResponseBody::empty();
     }
     response
+}
+
+fn new_audit_id() -> Option<HeaderValue> {
+    HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok()
 }
 
 fn known(server: &Server, info: &RequestInfo) -> bool {
@@ -71,15 +91,24 @@ async fn limited(
     server: &Arc<Server>,
     peer: Peer,
     info: RequestInfo,
+    query: Query,
     request: Request<RequestBody>,
+    warnings: &Warnings,
 ) -> Result<Response<ResponseBody>, StatusError> {
     if info.long_running() || matches!(peer, Peer::Known(_)) {
-        return authorised(server, peer, info, request).await;
+        return authorised(server, peer, info, query, request, warnings).await;
     }
+    // The client may want it sooner, never later.
+    let most = server.config().request_timeout;
+    let asked = query
+        .duration("timeout")
+        .map_err(|error| StatusError::bad_request(format!("invalid timeout specified in the request URL - {error}")))?;
+    let timeout = asked.filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most));
     let Ok(_slot) = server.in_flight().try_acquire() else {
         return Err(StatusError::too_many_requests("Too many requests, please try again later.", 1));
     };
-    match tokio::time::timeout(server.config().request_timeout, authorised(server, peer, info, request)).await {
+    let answered = authorised(server, peer, info, query, request, warnings);
+    match tokio::time::timeout(timeout, answered).await {
         Ok(answer) => answer,
         Err(_) => Err(StatusError::timeout("request did not complete within the allotted timeout", 0)),
     }
@@ -89,7 +118,9 @@ async fn authorised(
     server: &Arc<Server>,
     peer: Peer,
     mut info: RequestInfo,
+    query: Query,
     request: Request<RequestBody>,
+    warnings: &Warnings,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let (parts, body) = request.into_parts();
     let user = match peer {
@@ -102,7 +133,6 @@ async fn authorised(
         Some(impersonated) => impersonated,
         None => user,
     };
-    let query = Query::parse(parts.uri.query().unwrap_or_default());
     let attributes = attributes(&info, &query, user);
     match server.authorizer().authorize(&attributes).await {
         Decision::Allow { .. } => {}
@@ -126,8 +156,8 @@ async fn authorised(
     let headers = request.headers().clone();
     let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
     let protobuf = version.schema.is_named();
-    let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, protobuf)? };
-    let version_warnings = version.deprecation.iter().map(ToString::to_string).collect();
+    let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, &query, protobuf)? };
+    warnings.lock().extend(version.deprecation.iter().map(ToString::to_string));
     let compressible = matches!(info.verb.as_str(), "get" | "list") && !connects;
     let call = Call {
         server: server.clone(),
@@ -138,12 +168,10 @@ async fn authorised(
         user,
         accepted,
         now: Timestamp::now(),
-        warnings: Arc::new(Mutex::new(version_warnings)),
+        warnings: warnings.clone(),
         row,
     };
-    let warnings = call.warnings.clone();
-    let mut response = verbs::run(call, request).await?;
-    respond::add_warnings(&mut response, &warnings.lock());
+    let response = verbs::run(call, request).await?;
     Ok(if compressible { compress::gzip(&headers, response) } else { response })
 }
 

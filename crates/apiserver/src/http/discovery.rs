@@ -1,13 +1,14 @@
 //! What is served, told from the table of rows: the old documents a group, and the aggregated ones.
 
-use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::HeaderMap;
 use http::{Response, StatusCode};
-use kminik_meta::StatusError;
+use kminik_meta::{Gvk, StatusError, protobuf, schema};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 
 use super::accept;
 use super::body::ResponseBody;
+use super::info::Query;
 use super::respond;
 use crate::Server;
 use crate::registry::def::{ResourceDef, Storage, Subresource, SubresourceKind, VersionDef, api_version};
@@ -20,16 +21,19 @@ use crate::registry::table::{GroupVersion, ResourceTable};
 pub(crate) fn serve(
     server: &Server,
     parts: &[&str],
+    query: &Query,
     headers: &HeaderMap,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let table = server.registry().table();
+    let document =
+        |value: &Value| respond::document(StatusCode::OK, value, accept::negotiate_document(headers, query)?);
     match parts {
-        ["api"] => match aggregated_version(headers) {
-            Some(version) => Ok(aggregated(&table, version, true, headers)),
-            None => Ok(respond::json(StatusCode::OK, &core_versions(server, &table))),
+        ["api"] => match aggregated_form(headers) {
+            Some(form) => Ok(aggregated(&table, form, true, headers)),
+            None => document(&core_versions(server, &table)),
         },
-        ["apis"] => match aggregated_version(headers) {
-            Some(version) => Ok(aggregated(&table, version, false, headers)),
+        ["apis"] => match aggregated_form(headers) {
+            Some(form) => Ok(aggregated(&table, form, false, headers)),
             None => {
                 let groups: Vec<Value> = table
                     .groups()
@@ -37,10 +41,7 @@ pub(crate) fn serve(
                     .filter(|(group, _)| !group.is_empty())
                     .map(|(g, v)| group_document(g, v))
                     .collect();
-                Ok(respond::json(
-                    StatusCode::OK,
-                    &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
-                ))
+                document(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
             }
         },
         ["apis", group] => {
@@ -49,13 +50,13 @@ pub(crate) fn serve(
                 .iter()
                 .find(|(name, versions)| name == group && !versions.is_empty() && !name.is_empty())
                 .ok_or_else(StatusError::resource_not_found)?;
-            let mut document = group_document(name, versions);
-            document["kind"] = "APIGroup".into();
-            document["apiVersion"] = "v1".into();
-            Ok(respond::json(StatusCode::OK, &document))
+            let mut of_group = group_document(name, versions);
+            of_group["kind"] = "APIGroup".into();
+            of_group["apiVersion"] = "v1".into();
+            document(&of_group)
         }
-        ["api", version] => resources(&table, "", version),
-        ["apis", group, version] if !group.is_empty() => resources(&table, group, version),
+        ["api", version] => document(&resources(&table, "", version)?),
+        ["apis", group, version] if !group.is_empty() => document(&resources(&table, group, version)?),
         _ => Err(StatusError::resource_not_found()),
     }
 }
@@ -83,7 +84,7 @@ fn group_document(group: &str, versions: &[GroupVersion]) -> Value {
     json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn resources(table: &ResourceTable, group: &str, version: &str) -> Result<Response<ResponseBody>, StatusError> {
+fn resources(table: &ResourceTable, group: &str, version: &str) -> Result<Value, StatusError> {
     let served = table.group_version(group, version).ok_or_else(StatusError::resource_not_found)?;
     let mut list = Vec::new();
     for row in &served.resources {
@@ -120,11 +121,10 @@ fn resources(table: &ResourceTable, group: &str, version: &str) -> Result<Respon
         }
     }
     list.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    let document = json!({
+    Ok(json!({
         "kind": "APIResourceList", "apiVersion": "v1",
         "groupVersion": api_version(group, version), "resources": list,
-    });
-    Ok(respond::json(StatusCode::OK, &document))
+    }))
 }
 
 pub(super) type Kind = (String, String, String);
@@ -158,25 +158,59 @@ fn storage_hash(row: &ResourceDef) -> String {
     base64::prelude::BASE64_STANDARD.encode(digest.get(..8).unwrap_or_default())
 }
 
-/// `v2` or `v2beta1` if the client wants the aggregated form before the old one.
-fn aggregated_version(headers: &HeaderMap) -> Option<&'static str> {
+/// The aggregated form a client can take.
+#[derive(Clone, Copy)]
+struct AggregatedForm {
+    media_type: &'static str,
+    version: &'static str,
+    protobuf: bool,
+}
+
+const AGGREGATED: [AggregatedForm; 4] = [
+    AggregatedForm {
+        media_type: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        version: "v2",
+        protobuf: false,
+    },
+    AggregatedForm {
+        media_type: "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        version: "v2beta1",
+        protobuf: false,
+    },
+    AggregatedForm {
+        media_type: "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        version: "v2",
+        protobuf: true,
+    },
+    AggregatedForm {
+        media_type: "application/vnd.kubernetes.protobuf;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        version: "v2beta1",
+        protobuf: true,
+    },
+];
+
+/// The aggregated form, if the client wants it before the old one.
+fn aggregated_form(headers: &HeaderMap) -> Option<AggregatedForm> {
     for clause in accept::clauses(headers) {
-        if !clause.covers(accept::JSON) {
+        if !clause.covers(accept::JSON) && !clause.covers(accept::PROTOBUF) {
             continue;
         }
-        let wanted =
-            clause.param("g") == Some("apidiscovery.k8s.io") && clause.param("as") == Some("APIGroupDiscoveryList");
-        match clause.param("v") {
-            Some("v2") if wanted => return Some("v2"),
-            Some("v2beta1") if wanted => return Some("v2beta1"),
-            _ if clause.param("as").is_none() => return None,
-            _ => {}
+        let (kind, version) = (clause.param("as"), clause.param("v"));
+        kind?;
+        if clause.param("g") != Some("apidiscovery.k8s.io") || kind != Some("APIGroupDiscoveryList") {
+            continue;
+        }
+        let media_type = |form: &&AggregatedForm| {
+            clause.covers(if form.protobuf { accept::PROTOBUF } else { accept::JSON }) && version == Some(form.version)
+        };
+        if let Some(form) = AGGREGATED.iter().find(media_type) {
+            return Some(*form);
         }
     }
     None
 }
 
-fn aggregated(table: &ResourceTable, version: &'static str, core: bool, headers: &HeaderMap) -> Response<ResponseBody> {
+fn aggregated(table: &ResourceTable, form: AggregatedForm, core: bool, headers: &HeaderMap) -> Response<ResponseBody> {
     let items: Vec<Value> = table
         .groups()
         .iter()
@@ -191,27 +225,17 @@ fn aggregated(table: &ResourceTable, version: &'static str, core: bool, headers:
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();
-    let document = json!({
-        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items,
-    });
+    let api_version = format!("apidiscovery.k8s.io/{}", form.version);
+    let document = json!({"kind": "APIGroupDiscoveryList", "apiVersion": api_version, "metadata": {}, "items": items});
     let text = document.to_string();
-    let etag = format!("\"{}\"", hex::encode_upper(Sha512::digest(text.as_bytes())));
-    let matches = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|sent| sent == etag);
-    let mut response = if matches {
-        let mut response = Response::new(ResponseBody::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        respond::bytes(StatusCode::OK, accept::JSON, text.into())
+    let hash = hex::encode_upper(Sha512::digest(text.as_bytes()));
+    // Both versions have the same fields.
+    let schema = schema::lookup(&Gvk::new("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList"));
+    let body = match schema.filter(|_| form.protobuf) {
+        Some(schema) => protobuf::encode(&document, schema).into(),
+        None => text.into(),
     };
-    let media_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-    let own = response.headers_mut();
-    for (name, value) in [(CONTENT_TYPE, media_type.as_str()), (ETAG, etag.as_str()), (VARY, "Accept")] {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            own.insert(name, value);
-        }
-    }
-    response
+    respond::tagged(headers, &hash, form.media_type, body)
 }
 
 fn aggregated_group_version(served: &GroupVersion) -> Value {

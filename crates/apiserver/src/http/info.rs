@@ -1,8 +1,10 @@
 //! What a request names: resource, verb and scope, read off its method and URL.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::{Method, Uri};
+use kminik_meta::StatusError;
 
 /// A request in RBAC's terms.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,10 +147,80 @@ impl Query {
         self.0.iter().filter(move |(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
+    /// A whole number, `None` if it is absent.
+    ///
+    /// # Errors
+    /// 400 in Go's words for one that cannot be read.
+    pub fn integer(&self, key: &str) -> Result<Option<i64>, StatusError> {
+        let Some(text) = self.get(key) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            let quoted = kminik_meta::field::quote(text);
+            StatusError::bad_request(format!("strconv.ParseInt: parsing {quoted}: invalid syntax"))
+        })
+    }
+
+    /// A duration as Go writes them (`1m30s`, `500ms`), `None` if it is absent; a negative one is zero.
+    ///
+    /// # Errors
+    /// In Go's words for one that cannot be read.
+    pub fn duration(&self, key: &str) -> Result<Option<Duration>, String> {
+        let Some(text) = self.get(key) else { return Ok(None) };
+        let quoted = kminik_meta::field::quote(text);
+        match go_duration(text) {
+            Ok(seconds) => Ok(Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))),
+            Err(DurationError::Invalid) => Err(format!("time: invalid duration {quoted}")),
+            Err(DurationError::NoUnit) => Err(format!("time: missing unit in duration {quoted}")),
+            Err(DurationError::Unit(unit)) => {
+                Err(format!("time: unknown unit {} in duration {quoted}", kminik_meta::field::quote(&unit)))
+            }
+        }
+    }
+
     /// As upstream reads booleans: present and neither `0` nor `false`.
     pub fn flag(&self, key: &str) -> bool {
         self.0.iter().any(|(known, value)| known == key && value != "0" && value != "false")
     }
+}
+
+enum DurationError {
+    Invalid,
+    NoUnit,
+    Unit(String),
+}
+
+/// Seconds of a duration in Go's form.
+fn go_duration(text: &str) -> Result<f64, DurationError> {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Ok(0.0);
+    }
+    if rest.is_empty() {
+        return Err(DurationError::Invalid);
+    }
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(end);
+        let number: f64 = number.parse().map_err(|_| DurationError::Invalid)?;
+        let end = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(end);
+        seconds += number
+            * match unit {
+                "ns" => 1e-9,
+                "us" | "µs" | "μs" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "" => return Err(DurationError::NoUnit),
+                other => return Err(DurationError::Unit(other.to_owned())),
+            };
+        rest = behind;
+    }
+    Ok(sign * seconds)
 }
 
 #[cfg(test)]
@@ -183,6 +255,17 @@ mod tests {
             assert_eq!(found, expected, "{uri}");
         }
         assert_eq!(info(Method::GET, "/api/v1/nodes/n/proxy/a/b/").rest, "a/b/");
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        let read = |text: &str| Query::parse(&format!("timeout={text}")).duration("timeout");
+        assert_eq!(read("1m30.5s"), Ok(Some(Duration::from_millis(90_500))));
+        assert_eq!((read("0"), read("-3s"), read("")), (Ok(Some(Duration::ZERO)), Ok(Some(Duration::ZERO)), Ok(None)));
+        assert_eq!(read("10"), Err("time: missing unit in duration \"10\"".into()));
+        assert_eq!(read("5x"), Err("time: unknown unit \"x\" in duration \"5x\"".into()));
+        assert_eq!(read("soon"), Err("time: invalid duration \"soon\"".into()));
+        assert_eq!(read(&format!("{}h", "9".repeat(400))), Ok(Some(Duration::MAX)));
     }
 
     #[test]

@@ -11,3 +11,4 @@ pub(crate) mod plain;
 pub mod respond;
 pub(crate) mod serve;
 pub mod service;
+mod stall;

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use kminik_meta::openapi::{self, Group, Resource};
 use kminik_meta::schema::Ref;
 use kminik_meta::{Gvk, StatusError};
@@ -80,7 +80,11 @@ pub(crate) fn serve(
     let table = server.registry().table();
     match parts {
         ["openapi", "v2"] => version_2(server, &table, headers),
-        ["openapi", "v3"] => Ok(respond::json(StatusCode::OK, &json!({"paths": index(&table)}))),
+        ["openapi", "v3"] => {
+            let index = json!({"paths": index(&table)}).to_string();
+            let hash = hex::encode_upper(Sha512::digest(index.as_bytes()));
+            Ok(respond::tagged(headers, &hash, JSON, index.into()))
+        }
         ["openapi", "v3", "api", version] => version_3(server, &table, "", version, query, headers),
         ["openapi", "v3", "apis", group, version] => version_3(server, &table, group, version, query, headers),
         _ => Err(StatusError::resource_not_found()),
@@ -134,7 +138,7 @@ fn version_3(
         let names = Names::of(served);
         serde_json::to_vec(&openapi::v3(&names.group(), GIT_VERSION)).map_err(StatusError::internal)
     })?;
-    let mut response = tagged(headers, &hash, JSON, bytes);
+    let mut response = respond::tagged(headers, &hash, JSON, bytes);
     // A URL with the right hash never changes its meaning.
     if query.get("hash") == Some(&hash) {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
@@ -168,22 +172,7 @@ fn version_2(
             serde_json::to_vec(&document).map_err(StatusError::internal)
         }
     })?;
-    Ok(tagged(headers, &hash, media_type, bytes))
-}
-
-fn tagged(headers: &HeaderMap, hash: &str, media_type: &'static str, bytes: Bytes) -> Response<ResponseBody> {
-    let tag = format!("\"{hash}\"");
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).is_some_and(|sent| sent == tag);
-    let mut response = if known {
-        respond::bytes(StatusCode::NOT_MODIFIED, media_type, Bytes::new())
-    } else {
-        respond::bytes(StatusCode::OK, media_type, bytes)
-    };
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        response.headers_mut().insert(ETAG, tag);
-    }
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    response
+    Ok(respond::tagged(headers, &hash, media_type, bytes))
 }
 
 /// The rows of a group's version with the names that the documents are made of.

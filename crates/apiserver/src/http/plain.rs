@@ -27,11 +27,14 @@ pub(crate) async fn serve(
     match parts.as_slice() {
         [] => Ok(respond::json(StatusCode::OK, &json!({"paths": paths(server)}))),
         ["version"] => Ok(respond::json(StatusCode::OK, &crate::version::document())),
-        ["healthz" | "livez" | "readyz", ..] => Ok(server.health().answer(&parts, request.uri.query())),
+        ["healthz" | "livez" | "readyz", ..] => {
+            let query = Query::parse(request.uri.query().unwrap_or_default());
+            Ok(server.health().answer(&parts, &query, server.registry().store().as_ref()).await)
+        }
         ["metrics"] => Ok(respond::bytes(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            server.metrics().exposition().into(),
+            server.metrics().exposition(server.registry()).into(),
         )),
         [".well-known", "openid-configuration"] => {
             let (address, port) = (server.config().advertise_address, server.config().advertise_port);
@@ -55,7 +58,10 @@ pub(crate) async fn serve(
             let response = made.await.map_err(StatusError::internal)??;
             Ok(compress::gzip(&request.headers, response))
         }
-        ["api" | "apis", ..] => discovery::serve(server, &parts, &request.headers),
+        ["api" | "apis", ..] => {
+            let query = Query::parse(request.uri.query().unwrap_or_default());
+            discovery::serve(server, &parts, &query, &request.headers)
+        }
         _ => Err(StatusError::resource_not_found()),
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::{ResponseBody, request_body};
 use super::chain::{self, Peer};
+use super::stall::{Patience, Stalling};
 use crate::auth::PeerCertificates;
 use crate::config::Config;
 use crate::{Server, StartError};
@@ -35,8 +36,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Streams of one HTTP/2 connection, watches included.
 const MAX_STREAMS: u32 = 1000;
+/// Bytes of a request's headers over HTTP/2 (HTTP/1.1 takes hyper's limit, which is larger).
+const MAX_HEADERS: u32 = 256 << 10;
+/// Bytes that may wait in one HTTP/2 stream for its client to take them.
+const STREAM_BUFFER: usize = 128 << 10;
 /// Idle HTTP/2 connections are asked whether they live.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// ALPN's names.
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+/// A connection on which nothing moves is ended.
+const PATIENCE: Patience = Patience { first_byte: HEADER_TIMEOUT, write: Duration::from_secs(60) };
 
 /// The TLS side of the configuration: our certificate, and whose client certificates are believed.
 #[derive(Clone)]
@@ -79,7 +90,7 @@ impl Acceptor {
             .with_client_cert_verifier(verifier(&either)?)
             .with_single_cert(chain, key)
             .map_err(StartError::Tls)?;
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         Ok(Acceptor {
             tls: TlsAcceptor::from(Arc::new(tls)),
             clients: verifier(&[client_ca])?,
@@ -148,7 +159,9 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, stop:
         }
         Err(_) => return,
     };
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let peer = Peer::Remote(tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default()));
+    let stream = Stalling::new(stream, PATIENCE);
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move {
@@ -158,7 +171,15 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, stop:
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(KEEP_ALIVE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADERS)
+        .max_send_buf_size(STREAM_BUFFER)
+        .keep_alive_interval(KEEP_ALIVE);
+    // The handshake has settled it, so nobody is waited for to begin in one or the other.
+    let builder = if speaks_http2 { builder.http2_only() } else { builder.http1_only() };
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

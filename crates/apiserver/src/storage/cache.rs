@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,10 @@ use crate::error::{from_store, too_large_revision};
 
 /// Bytes of changes that are kept for each resource.
 const LOG_BYTES: usize = 16 << 20;
+/// Bytes of changes that are kept for all resources together; beyond it the oldest go, whosever they are.
+const ALL_LOG_BYTES: usize = 64 << 20;
+/// Forms of one change that are kept for further clients.
+const KEPT_FRAMES: usize = 4;
 /// Bytes that may wait between the store and the cache.
 const FEED_BYTES: usize = 256 << 20;
 /// A read waits so long for the cache to reach the revision it needs.
@@ -64,7 +69,9 @@ impl Change {
             return Ok(bytes.clone());
         }
         let bytes = encode()?;
-        frames.push((key, bytes.clone()));
+        if frames.len() < KEPT_FRAMES {
+            frames.push((key, bytes.clone()));
+        }
         Ok(bytes)
     }
 
@@ -125,6 +132,18 @@ struct State {
     epoch: u64,
 }
 
+impl State {
+    fn forget_oldest(&mut self, total: &AtomicUsize) {
+        if let Some(oldest) = self.log.pop_front() {
+            let cost = oldest.cost();
+            self.log_bytes -= cost;
+            total.fetch_sub(cost, Ordering::Relaxed);
+            self.log_first += 1;
+            self.log_after = oldest.revision;
+        }
+    }
+}
+
 /// The cache's part for one resource.
 pub struct ResourceCache {
     state: RwLock<State>,
@@ -179,7 +198,7 @@ impl ResourceCache {
         Advance::Changes(changes)
     }
 
-    fn apply(&self, changes: Vec<Arc<Change>>) {
+    fn apply(&self, changes: Vec<Arc<Change>>, total: &AtomicUsize) {
         let Some(last) = changes.last().map(|change| change.revision) else { return };
         {
             let mut state = self.state.write();
@@ -193,26 +212,40 @@ impl ResourceCache {
                     }
                     (None, None) => continue,
                 }
-                state.log_bytes += change.cost();
+                let cost = change.cost();
+                state.log_bytes += cost;
+                total.fetch_add(cost, Ordering::Relaxed);
                 state.log.push_back(change);
             }
             while state.log_bytes > LOG_BYTES && state.log.len() > 1 {
-                if let Some(oldest) = state.log.pop_front() {
-                    state.log_bytes -= oldest.cost();
-                    state.log_first += 1;
-                    state.log_after = oldest.revision;
-                }
+                state.forget_oldest(total);
             }
             state.last = last;
         }
         self.changed.send_replace(last);
     }
 
-    fn reset(&self, entries: OrdMap<Bytes, Arc<Entry>>, revision: u64) {
+    /// Revision of the oldest change in the log.
+    fn oldest(&self) -> Option<u64> {
+        self.state.read().log.front().map(|change| change.revision)
+    }
+
+    /// Forgets the changes up to `revision`, or until `total` is small enough.
+    fn forget(&self, revision: u64, total: &AtomicUsize, enough: usize) {
+        let mut state = self.state.write();
+        while total.load(Ordering::Relaxed) > enough
+            && state.log.front().is_some_and(|change| change.revision <= revision)
+        {
+            state.forget_oldest(total);
+        }
+    }
+
+    fn reset(&self, entries: OrdMap<Bytes, Arc<Entry>>, revision: u64, total: &AtomicUsize) {
         {
             let mut state = self.state.write();
             state.entries = entries;
             state.log.clear();
+            total.fetch_sub(state.log_bytes, Ordering::Relaxed);
             state.log_bytes = 0;
             state.log_after = revision;
             state.last = revision;
@@ -227,6 +260,8 @@ pub struct Cache {
     store: Arc<dyn Store>,
     resources: RwLock<HashMap<String, Arc<ResourceCache>>>,
     revision: watch::Sender<u64>,
+    /// Bytes in the logs of all resources.
+    log_bytes: AtomicUsize,
 }
 
 impl Cache {
@@ -235,7 +270,12 @@ impl Cache {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(store: Arc<dyn Store>, stop: CancellationToken) -> Result<Arc<Self>, StoreError> {
-        let cache = Arc::new(Cache { store, resources: RwLock::default(), revision: watch::Sender::new(0) });
+        let cache = Arc::new(Cache {
+            store,
+            resources: RwLock::default(),
+            revision: watch::Sender::new(0),
+            log_bytes: AtomicUsize::new(0),
+        });
         let watcher = cache.load().await?;
         tokio::spawn(cache.clone().follow(watcher, stop));
         Ok(cache)
@@ -325,7 +365,7 @@ impl Cache {
             by_prefix.entry(prefix).or_default();
         }
         for (prefix, entries) in by_prefix {
-            self.resource(&prefix).reset(entries, loaded.revision);
+            self.resource(&prefix).reset(entries, loaded.revision, &self.log_bytes);
         }
         self.revision.send_replace(loaded.revision);
         Ok(watcher)
@@ -378,7 +418,61 @@ impl Cache {
             }
         }
         for (prefix, changes) in by_prefix {
-            self.resource(prefix).apply(changes);
+            self.resource(prefix).apply(changes, &self.log_bytes);
         }
+        self.bound_logs(ALL_LOG_BYTES);
+    }
+
+    /// Forgets the oldest changes of all resources until an eighth below the limit is left.
+    fn bound_logs(&self, limit: usize) {
+        if self.log_bytes.load(Ordering::Relaxed) <= limit {
+            return;
+        }
+        let enough = limit - limit / 8;
+        let resources: Vec<Arc<ResourceCache>> = self.resources.read().values().cloned().collect();
+        while self.log_bytes.load(Ordering::Relaxed) > enough {
+            // Up to where the second oldest log begins, so that logs are forgotten in the order of their changes.
+            let mut oldest: Vec<(u64, &Arc<ResourceCache>)> =
+                resources.iter().filter_map(|resource| Some((resource.oldest()?, resource))).collect();
+            oldest.sort_by_key(|(revision, _)| *revision);
+            let Some((_, first)) = oldest.first() else { return };
+            let until = oldest.get(1).map_or(u64::MAX, |(revision, _)| *revision);
+            first.forget(until, &self.log_bytes, enough);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kminik_store::{EmbeddedStore, Options, Record};
+
+    use super::*;
+
+    fn change(revision: u64) -> Arc<Change> {
+        let key = Bytes::from(format!("/registry/core/x/{revision}"));
+        let value = Bytes::from(vec![b' '; 1000]);
+        let record = Record { key, value, create_revision: revision, mod_revision: revision, version: 1 };
+        Arc::new(Change::from_event(&Event { kind: EventKind::Put, record, prev: None }))
+    }
+
+    #[tokio::test]
+    async fn the_oldest_changes_of_all_resources_go_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(&directory.path().join("s"), Options::default()).unwrap();
+        let cache = Cache::start(Arc::new(store), CancellationToken::new()).await.unwrap();
+        for revision in 1..=90 {
+            let resource = cache.resource(if revision % 3 == 0 { "core/a" } else { "core/b" });
+            resource.apply(vec![change(revision)], &cache.log_bytes);
+        }
+        let before = cache.log_bytes.load(Ordering::Relaxed);
+        cache.bound_logs(before / 2);
+        let left = cache.log_bytes.load(Ordering::Relaxed);
+        assert!(left <= before / 2 && left > before / 3, "{left} of {before}");
+        let oldest = [cache.resource("core/a").oldest().unwrap(), cache.resource("core/b").oldest().unwrap()];
+        assert!(oldest[0].abs_diff(oldest[1]) <= 3, "{oldest:?}");
+        assert!(cache.resource("core/a").cursor(1).is_none(), "what is forgotten cannot be read");
+        assert!(cache.resource("core/b").cursor(90).is_some());
+        let sum: usize = ["core/a", "core/b"].iter().map(|prefix| cache.resource(prefix).state.read().log_bytes).sum();
+        assert_eq!(sum, left);
     }
 }

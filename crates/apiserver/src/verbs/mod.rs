@@ -11,6 +11,7 @@ pub(crate) mod patch;
 pub(crate) mod render;
 pub(crate) mod scale;
 pub(crate) mod selection;
+pub(crate) mod stalled;
 pub(crate) mod table;
 pub(crate) mod update;
 pub(crate) mod watch;

@@ -52,8 +52,7 @@ pub(crate) fn value_response(
     code: StatusCode,
     value: &Value,
 ) -> Result<Response<ResponseBody>, StatusError> {
-    let encoding = call.accepted.encoding;
-    Ok(respond::bytes(code, encoding.media_type(), respond::encode(value, encoding)?))
+    respond::document(code, value, call.accepted)
 }
 
 /// A list with this metadata.
@@ -62,9 +61,9 @@ pub(crate) fn list(
     metadata: Map<String, Value>,
     entries: Vec<Arc<Entry>>,
 ) -> Result<Response<ResponseBody>, StatusError> {
-    let encoding = call.accepted.encoding;
     if call.sends_all_as_stored(&entries) {
-        return Ok(respond::with_body(StatusCode::OK, encoding.media_type(), json_list(call, &metadata, entries)));
+        let body = json_list(call, &metadata, entries);
+        return Ok(respond::with_body(StatusCode::OK, Encoding::Json.media_type(), body));
     }
     let objects = entries
         .iter()

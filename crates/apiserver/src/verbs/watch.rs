@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use kminik_meta::{StatusError, protobuf};
 use kminik_store::{StoreError, WatchOptions, Watcher};
 use rand::Rng;
@@ -29,7 +29,7 @@ use super::selection::Selection;
 use super::table;
 use crate::error::from_store;
 use crate::http::accept::{Encoding, View};
-use crate::http::body::ResponseBody;
+use crate::http::body::{BoxError, ResponseBody};
 use crate::http::respond;
 use crate::registry::storage_prefix;
 use crate::storage::cache::{Advance, Change, Cursor, ResourceCache};
@@ -50,6 +50,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of history that may wait for a watch that reads the store.
 const HISTORY_BYTES: usize = 16 << 20;
+/// What watches in protobuf are sent as.
+const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 /// Marks the bookmark behind the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -80,7 +82,14 @@ struct Watch {
 }
 
 /// Answers with a stream of events.
-pub(crate) async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusError> {
+pub(crate) async fn watch(mut call: Call) -> Result<Response<ResponseBody>, StatusError> {
+    // An event is a line.
+    call.accepted.pretty = false;
+    let media_type = match call.accepted.encoding {
+        Encoding::Json => Encoding::Json.media_type(),
+        Encoding::Protobuf => PROTOBUF_STREAM,
+        Encoding::Yaml => return Err(StatusError::not_acceptable(&["application/json;stream=watch", PROTOBUF_STREAM])),
+    };
     let options = ListOptions::of(&call)?;
     let selection = Selection::of(&call)?;
     let storage = storage_prefix(&call.row)?.to_owned();
@@ -118,7 +127,12 @@ pub(crate) async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusEr
             let history = WatchOptions { prefix: prefix.clone().into(), from: from + 1, buffer_bytes: HISTORY_BYTES };
             match call.server.registry().store().watch(history).await {
                 Ok(watcher) => Source::History(watcher),
-                Err(StoreError::Compacted { oldest, .. }) => return Err(too_old(from, oldest.saturating_sub(1))),
+                // A watch has begun by then: it tells so in its only event.
+                Err(StoreError::Compacted { oldest, .. }) => {
+                    let error = too_old(from, oldest.saturating_sub(1));
+                    let event = framed(&call, "ERROR", &error.to_value())?;
+                    return Ok(respond::bytes(StatusCode::OK, media_type, event));
+                }
                 Err(error) => return Err(from_store(error)),
             }
         }
@@ -129,13 +143,8 @@ pub(crate) async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusEr
         .map_or_else(|| DEFAULT_TIMEOUT.mul_f64(1.0 + rand::rng().random::<f64>()), Duration::from_secs);
     let mut hasher = DefaultHasher::new();
     (call.accepted, call.api_version(), call.row.kind.as_ref(), call.query.get("includeObject")).hash(&mut hasher);
-    let media_type = match call.accepted.encoding {
-        Encoding::Json => Encoding::Json.media_type(),
-        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
-        Encoding::Yaml => {
-            return Err(StatusError::not_acceptable(&["application/json", "application/json;stream=watch"]));
-        }
-    };
+    // Nothing more is read from the headers, and there may be thousands of watches.
+    call.headers = HeaderMap::new();
     let now = Instant::now();
     let state = Watch {
         everything: selection.is_everything(),
@@ -145,7 +154,7 @@ pub(crate) async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusEr
         changed,
         source,
         initial: initial.into_iter(),
-        announce_end: send_initial,
+        announce_end: send_initial && options.allow_bookmarks,
         bookmarks: options.allow_bookmarks,
         next_bookmark: now + BOOKMARK_INTERVAL,
         deadline: now + timeout,
@@ -155,8 +164,17 @@ pub(crate) async fn watch(call: Call) -> Result<Response<ResponseBody>, StatusEr
         ended: false,
         call: Arc::new(call),
     };
-    let events =
-        futures::stream::unfold(state, |mut state| async move { state.next().await.map(|bytes| (Ok(bytes), state)) });
+    let server = state.call.server.clone();
+    let place = server.watches().open(state);
+    let events = futures::stream::unfold(place, |place| async move {
+        let Some(mut state) = place.take() else {
+            let slow: BoxError = "the client did not read in time".into();
+            return Some((Err(slow), place));
+        };
+        let bytes = state.next().await?;
+        place.rest(state);
+        Some((Ok(bytes), place))
+    });
     Ok(respond::with_body(StatusCode::OK, media_type, ResponseBody::stream(events)))
 }
 
@@ -339,7 +357,7 @@ fn framed(call: &Call, kind: &str, object: &Value) -> Result<Bytes, StatusError>
     if call.accepted.encoding != Encoding::Protobuf {
         return Ok(Bytes::from(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")));
     }
-    let event = protobuf::encode_watch_event(kind, &respond::encode(object, Encoding::Protobuf)?);
+    let event = protobuf::encode_watch_event(kind, &respond::encode(object, call.accepted)?);
     let length = u32::try_from(event.len()).map_err(StatusError::internal)?;
     Ok(Bytes::from([&length.to_be_bytes()[..], &event].concat()))
 }

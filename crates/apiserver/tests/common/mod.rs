@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub struct TestServer {
@@ -47,6 +48,11 @@ impl TestServer {
 
     /// Over the store that an earlier server left in this directory.
     pub async fn start_in(directory: tempfile::TempDir) -> Self {
+        Self::start_with(directory, |_| {}).await
+    }
+
+    /// With a configuration of its own.
+    pub async fn start_with(directory: tempfile::TempDir, configure: impl FnOnce(&mut Config)) -> Self {
         let store = EmbeddedStore::open(&directory.path().join("store.redb"), Options::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -70,6 +76,7 @@ impl TestServer {
         );
         config.front_proxy =
             Some(FrontProxy { ca_pem: front_proxies.cert_pem().to_owned(), client: pair(proxy_client) });
+        configure(&mut config);
         let api = Arc::new(ApiServer::new(config).await.unwrap());
         let stop = CancellationToken::new();
         let serving = tokio::spawn({
@@ -140,6 +147,14 @@ impl TestServer {
 
     /// Connects with another certificate, or none.
     pub async fn client_as(&self, identity: Option<&Identity>) -> Client {
+        let stream = self.connect(identity).await;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        Client { sender }
+    }
+
+    /// A bare connection over TLS.
+    pub async fn connect(&self, identity: Option<&Identity>) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.cert_pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -158,10 +173,7 @@ impl TestServer {
         };
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::IpAddress(self.address.ip().into());
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection.with_upgrades());
-        Client { sender }
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
     }
 }
 

@@ -1,0 +1,119 @@
+//! Watches whose clients stopped reading: what they hold is let go.
+//!
+//! A watch that has handed out a slice rests until its client has taken it. One that rests too long loses its state (the
+//! initial objects it still had to send keep old values in memory), and ends when it is asked again. Only opening watches
+//! adds to what resting ones hold, so that is when they are looked through.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// A client may take so long for a slice.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The watches are looked through at most this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// All open watches.
+pub(crate) struct Watches {
+    begun: Instant,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    resting: Vec<Weak<dyn Resting>>,
+    swept_at: Option<Instant>,
+}
+
+trait Resting: Send + Sync {
+    /// Lets go of what is held if it has rested since before this moment.
+    fn let_go(&self, before: u64);
+}
+
+/// Where a watch puts its state while its client takes a slice.
+pub(crate) struct Place<S> {
+    begun: Instant,
+    state: Mutex<Option<S>>,
+    /// Milliseconds after `begun` at which the state was put here.
+    since: AtomicU64,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Watches { begun: Instant::now(), open: Mutex::default() }
+    }
+}
+
+impl Watches {
+    /// A place for a new watch.
+    pub(crate) fn open<S: Send + 'static>(&self, state: S) -> Arc<Place<S>> {
+        self.open_at(state, Instant::now())
+    }
+
+    fn open_at<S: Send + 'static>(&self, state: S, now: Instant) -> Arc<Place<S>> {
+        let place = Arc::new(Place { begun: self.begun, state: Mutex::new(None), since: AtomicU64::new(0) });
+        place.rest_at(state, now);
+        let resting: Arc<dyn Resting> = place.clone();
+        let mut open = self.open.lock();
+        if open.swept_at.is_none_or(|at| now - at >= SWEEP_INTERVAL) {
+            open.swept_at = Some(now);
+            let before = millis(now - self.begun).saturating_sub(millis(PATIENCE));
+            open.resting.retain(|place| place.upgrade().inspect(|place| place.let_go(before)).is_some());
+        }
+        open.resting.push(Arc::downgrade(&resting));
+        place
+    }
+}
+
+impl<S> Place<S> {
+    /// Takes the state; `None` if it was let go.
+    pub(crate) fn take(&self) -> Option<S> {
+        self.state.lock().take()
+    }
+
+    /// Puts the state back.
+    pub(crate) fn rest(&self, state: S) {
+        self.rest_at(state, Instant::now());
+    }
+
+    fn rest_at(&self, state: S, now: Instant) {
+        let mut place = self.state.lock();
+        self.since.store(millis(now - self.begun), Ordering::Relaxed);
+        *place = Some(state);
+    }
+}
+
+impl<S: Send> Resting for Place<S> {
+    fn let_go(&self, before: u64) {
+        // Dropped after the lock is.
+        let _state = {
+            let mut state = self.state.lock();
+            if self.since.load(Ordering::Relaxed) < before { state.take() } else { None }
+        };
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_read_loses_what_was_kept() {
+        let watches = Watches::default();
+        let at = |seconds| watches.begun + Duration::from_secs(seconds);
+        let held = Arc::new(());
+        let (stalled, reading) = (watches.open_at(held.clone(), at(1)), watches.open_at(held.clone(), at(1)));
+        for seconds in [20, 40, 60, 80] {
+            reading.rest_at(reading.take().unwrap(), at(seconds));
+            watches.open_at((), at(seconds));
+        }
+        assert!(stalled.take().is_none() && reading.take().is_some());
+        assert_eq!((Arc::strong_count(&held), watches.open.lock().resting.len()), (1, 3), "what ended is forgotten");
+    }
+}
