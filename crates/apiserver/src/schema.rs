@@ -1,16 +1,19 @@
 //! Bodies of requests: reading, decoding, checking against the schema.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use kminik_meta::apply::{self, Write};
+use kminik_meta::apply::{self, Convert, Write};
 use kminik_meta::decode::{self, Decoded, FieldValidation};
 use kminik_meta::field::quote;
 use kminik_meta::schema::{self, Schema};
 use kminik_meta::{GroupVersion, Gvk, Object, StatusError, defaults, protobuf};
+use serde_json::Value;
 
 use crate::http::accept::Encoding;
 use crate::http::body::RequestBody;
-use crate::verbs::call::{Call, WriteOptions};
+use crate::verbs::call::{Call, Form, WriteOptions};
 
 /// A body may be so large.
 pub(crate) const BODY_LIMIT: usize = 3 << 20;
@@ -61,7 +64,7 @@ pub(crate) fn decode(
         Encoding::Yaml => decode::decode_yaml(bytes, schema, validation),
         Encoding::Protobuf => protobuf::decode(bytes, schema),
     };
-    let mut decoded = decoded.map_err(|error| error.status(gvk, &found_type(bytes, encoding)))?;
+    let mut decoded = decoded.map_err(|error| error.status(gvk, &found_type(bytes, encoding), bytes))?;
     check_type(gvk, &decoded.object)?;
     decoded.object.set_gvk(gvk);
     Ok(decoded)
@@ -120,12 +123,12 @@ pub(crate) fn normalize(
     object: &mut Object,
     validation: FieldValidation,
 ) -> Result<Vec<String>, StatusError> {
-    let warnings = decode::conform(object, schema, validation).map_err(|error| error.status(gvk, gvk))?;
+    let warnings = decode::conform(object, schema, validation).map_err(|error| error.status(gvk, gvk, b""))?;
     defaults::apply(object, schema);
     Ok(warnings)
 }
 
-/// Records who manages the written fields; `new` is complete and in the stored version.
+/// Records who manages the written fields, as the request's version names them; `new` is complete and in the stored version.
 pub(crate) fn manage_fields(
     call: &Call,
     options: &WriteOptions,
@@ -135,8 +138,27 @@ pub(crate) fn manage_fields(
     if options.applying {
         return Ok(());
     }
-    let api_version = new.api_version().to_owned();
-    let write = field_write(call, options, call.stored_schema(), &api_version);
+    if call.reads_stored_form() {
+        return track(call, options, old, new);
+    }
+    let in_request = |object: &Object| {
+        let mut object = object.clone();
+        call.to_request_version(&mut object);
+        object
+    };
+    let mut tracked = in_request(new);
+    track(call, options, old.map(in_request).as_ref(), &mut tracked)?;
+    match tracked.remove(&["metadata", "managedFields"]) {
+        Some(entries) => new.set(&["metadata", "managedFields"], entries),
+        None => drop(new.remove(&["metadata", "managedFields"])),
+    }
+    Ok(())
+}
+
+fn track(call: &Call, options: &WriteOptions, old: Option<&Object>, new: &mut Object) -> Result<(), StatusError> {
+    let (forms, api_version) = (OnceLock::new(), call.api_version());
+    let convert = |value: &Value, version: &str| at_version(forms.get_or_init(|| call.forms()), value, version);
+    let write = field_write(call, options, &call.version.schema, &api_version, &convert);
     if let Err(error) = apply::update(old, new, write) {
         tracing::debug!(%error, name = new.name(), "a write's fields are not tracked");
     }
@@ -153,14 +175,38 @@ pub(crate) fn apply_configuration(
     present: &Object,
     configuration: &Object,
 ) -> Result<Object, StatusError> {
-    let (schema, api_version) = (&*call.version.schema, call.api_version());
-    let write = field_write(call, options, schema, &api_version);
+    let (schema, forms, api_version) = (&*call.version.schema, OnceLock::new(), call.api_version());
+    let convert = |value: &Value, version: &str| at_version(forms.get_or_init(|| call.forms()), value, version);
+    let write = field_write(call, options, schema, &api_version, &convert);
     let mut object = apply::apply(present, configuration, options.force, write).map_err(|error| error.status())?;
     call.warn(normalize(&call.gvk(), schema, &mut object, options.field_validation)?);
     Ok(object)
 }
 
-fn field_write<'a>(call: &'a Call, options: &'a WriteOptions, schema: &'a Schema, api_version: &'a str) -> Write<'a> {
+/// An object as another version of its resource (or of another view of the same objects) shows it.
+fn at_version<'a>(forms: &'a [Form], value: &Value, api_version: &str) -> Option<(Value, &'a Schema)> {
+    let form = |version: &str| forms.iter().find(|form| form.gvk.api_version() == version);
+    let mut object = Object::try_from(value.clone()).ok()?;
+    let (source, target) = (form(object.api_version())?, form(api_version)?);
+    if object.api_version() != api_version {
+        if let Some(conversion) = source.conversion {
+            (conversion.to_stored)(&mut object);
+        }
+        if let Some(conversion) = target.conversion {
+            (conversion.from_stored)(&mut object);
+        }
+        object.set_gvk(&target.gvk);
+    }
+    Some((object.into(), &target.schema))
+}
+
+fn field_write<'a>(
+    call: &'a Call,
+    options: &'a WriteOptions,
+    schema: &'a Schema,
+    api_version: &'a str,
+    convert: &'a Convert<'a>,
+) -> Write<'a> {
     const STATUS: &[&[&str]] = &[&["status"]];
     const SPEC: &[&[&str]] = &[&["spec"]];
     let ignored: &[&[&str]] = match call.info.subresource.as_str() {
@@ -169,15 +215,36 @@ fn field_write<'a>(call: &'a Call, options: &'a WriteOptions, schema: &'a Schema
         _ => &[],
     };
     let (manager, subresource) = (options.field_manager.as_str(), call.info.subresource.as_str());
-    Write { schema, manager, api_version, subresource, ignored, now: call.now }
+    Write { schema, manager, api_version, subresource, ignored, now: call.now, convert: Some(convert) }
 }
 
-/// Reads the configuration of a server-side apply, which is YAML (or JSON, a part of it) and stays as it was sent.
+/// Reads the configuration of a server-side apply, which is YAML (or JSON, a part of it) and stays as it was sent. The second
+/// part is what its duplicate members amount to.
 ///
 /// # Errors
 /// 400 for what is no object.
-pub(crate) fn decode_configuration(bytes: &[u8]) -> Result<Object, StatusError> {
-    decode::parse_yaml(bytes).map_err(|error| StatusError::bad_request(format!("error decoding YAML: {error}")))
+pub(crate) fn decode_configuration(bytes: &[u8]) -> Result<(Object, Vec<String>), StatusError> {
+    let decoded =
+        decode::parse_yaml(bytes).map_err(|error| StatusError::bad_request(format!("error decoding YAML: {error}")))?;
+    Ok((decoded.object, decoded.warnings))
+}
+
+/// Brings the outcome of a patch into normal form with defaults; gives a text for each unknown field.
+///
+/// # Errors
+/// In words, where the outcome does not fit the schema.
+pub(crate) fn normalize_patched(
+    schema: &Schema,
+    object: &mut Object,
+    validation: FieldValidation,
+) -> Result<Vec<String>, String> {
+    let lenient = match validation {
+        FieldValidation::Ignore => FieldValidation::Ignore,
+        FieldValidation::Warn | FieldValidation::Strict => FieldValidation::Warn,
+    };
+    let warnings = decode::conform(object, schema, lenient).map_err(|error| error.to_string())?;
+    defaults::apply(object, schema);
+    Ok(warnings)
 }
 
 /// Decodes DeleteOptions; which group's they say they are is not looked at.
@@ -192,5 +259,5 @@ pub(crate) fn decode_options(bytes: &[u8], encoding: Encoding) -> Result<Object,
         Encoding::Yaml => decode::decode_yaml(bytes, schema, FieldValidation::Ignore),
         Encoding::Protobuf => protobuf::decode(bytes, schema),
     };
-    Ok(decoded.map_err(|error| error.status(&gvk, &gvk))?.object)
+    Ok(decoded.map_err(|error| error.status(&gvk, &gvk, bytes))?.object)
 }

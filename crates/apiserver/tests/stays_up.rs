@@ -20,7 +20,7 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 #[tokio::test]
 async fn checks_have_upstreams_names_and_can_be_left_out() {
     let server = TestServer::start().await;
-    let mut client = server.client_as(None).await;
+    let mut client = server.client().await;
     let text = |body: Bytes| String::from_utf8(body.to_vec()).unwrap();
     assert_eq!(text(client.get("/livez").await.body), "ok");
     let verbose = text(client.get("/readyz?verbose").await.body);

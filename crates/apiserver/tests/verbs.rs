@@ -121,7 +121,27 @@ async fn lists_by_selector_and_page() {
     let exact = client.get(&format!("{MAPS}?{query}")).await.json();
     assert_eq!(names(&exact).len(), 7);
     assert_eq!(client.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.code, 422);
-    assert_eq!(client.get(&format!("{MAPS}?continue=nonsense")).await.code, 400);
+    let nonsense = client.get(&format!("{MAPS}?continue=nonsense")).await;
+    assert_eq!(nonsense.code, 400);
+    assert!(
+        nonsense.json()["message"].as_str().unwrap().starts_with("invalid continue token: continue key is not valid")
+    );
+    let no_number = client.get(&format!("{MAPS}?resourceVersion=x")).await;
+    assert_eq!(
+        (no_number.code, no_number.json()["message"].as_str().unwrap()),
+        (
+            400,
+            "invalid resource version: resourceVersion: Invalid value: \"x\": strconv.ParseUint: parsing \"x\": invalid syntax"
+        )
+    );
+    let watched = client.get(&format!("{MAPS}?resourceVersion=x&watch=1")).await;
+    assert_eq!(
+        (watched.code, watched.json()["message"].as_str().unwrap().starts_with("configmaps \"\" is invalid: ")),
+        (422, true)
+    );
+    assert_eq!(client.get(&format!("{MAPS}?limit=x")).await.code, 400);
+    let both = format!("{MAPS}?continue={token}&resourceVersion={}", revision.as_str().unwrap());
+    assert_eq!(client.get(&both).await.code, 400);
 }
 
 #[tokio::test]
@@ -145,7 +165,7 @@ async fn deletion_waits_for_finalizers() {
     let refused = client.send("DELETE", &format!("{MAPS}/kept"), &json, wrong.to_string()).await;
     assert_eq!(refused.code, 409);
     let foreground = client.delete(&format!("{MAPS}/kept?propagationPolicy=Foreground")).await;
-    assert_eq!(foreground.code, 202);
+    assert_eq!(foreground.code, 200);
     assert_eq!(foreground.json()["metadata"]["finalizers"], json!(["foregroundDeletion"]));
 }
 

@@ -81,6 +81,12 @@ pub trait Admission: Send + Sync + 'static {
     /// Whether the plugin wants to see the request at all.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 
+    /// Whether the mutating phase may change what it handles. A plugin that only looks says no, which spares every write a
+    /// second look at its schema.
+    fn may_mutate(&self) -> bool {
+        true
+    }
+
     /// May change the object; runs before validation. On delete there is no object and this is not called.
     ///
     /// # Errors
@@ -109,15 +115,17 @@ impl AdmissionChain {
         AdmissionChain { plugins }
     }
 
-    /// Runs the mutating phase; tells whether a plugin changed the object.
+    /// Runs the mutating phase; tells whether a plugin may have changed the object.
     ///
     /// # Errors
     /// The first refusal.
-    pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), StatusError> {
+    pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Object) -> Result<bool, StatusError> {
+        let mut mutated = false;
         for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
+            mutated |= plugin.may_mutate();
             plugin.mutate(attributes, object).await?;
         }
-        Ok(())
+        Ok(mutated)
     }
 
     /// Runs the validating phase.

@@ -17,6 +17,10 @@ impl Admission for NamespaceLifecycle {
         "NamespaceLifecycle"
     }
 
+    fn may_mutate(&self) -> bool {
+        false
+    }
+
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         match attributes.operation {
             // Questions about rights may be asked of any namespace.

@@ -37,6 +37,10 @@ impl Admission for NodeRestriction {
         "NodeRestriction"
     }
 
+    fn may_mutate(&self) -> bool {
+        false
+    }
+
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         node_of(attributes.user).is_some() && attributes.operation != Operation::Connect
     }

@@ -145,7 +145,13 @@ impl Registry {
         name: &str,
     ) -> Result<Option<Arc<Object>>, StatusError> {
         let row = self.row(group, plural)?;
-        self.get(&row, namespace, name).await?.map(|entry| entry.object()).transpose()
+        let Some(entry) = self.get(&row, namespace, name).await? else { return Ok(None) };
+        // What the cache holds at the same revision may be decoded already.
+        let cached = self.cache.snapshot(storage_prefix(&row)?).get(&entry.key).cloned();
+        match cached.filter(|cached| cached.revision == entry.revision) {
+            Some(cached) => cached.object().map(Some),
+            None => entry.object().map(Some),
+        }
     }
 
     /// Stores a new object. `object` must be in the stored version and complete.

@@ -6,17 +6,18 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use kminik_meta::decode::{self, FieldValidation};
 use kminik_meta::patch::PatchType;
-use kminik_meta::schema::Schema;
+use kminik_meta::schema::{Ref, Schema};
 use kminik_meta::{Gvk, Object, StatusError, defaults};
-use parking_lot::Mutex;
 
 use crate::Server;
 use crate::admission::{Attributes, Operation};
-use crate::auth::UserInfo;
+use crate::auth::{self, UserInfo};
 use crate::http::accept::{self, Accepted};
+use crate::http::chain::Warnings;
 use crate::http::info::{Query, RequestInfo};
 use crate::registry::action::ActionContext;
-use crate::registry::def::{ResourceDef, Storage, VersionDef, api_version};
+use crate::registry::def::{Conversion, ResourceDef, Storage, VersionDef, api_version};
+use crate::registry::storage_prefix;
 use crate::registry::strategy::{Strategy, StrategyContext};
 use crate::storage::entry::Entry;
 
@@ -31,7 +32,7 @@ pub(crate) struct Call {
     pub(crate) user: UserInfo,
     pub(crate) accepted: Accepted,
     pub(crate) now: Timestamp,
-    pub(crate) warnings: Arc<Mutex<Vec<String>>>,
+    pub(crate) warnings: Warnings,
 }
 
 impl Call {
@@ -57,7 +58,7 @@ impl Call {
     }
 
     /// Whether stored bytes are of the request's version.
-    fn reads_stored_form(&self) -> bool {
+    pub(crate) fn reads_stored_form(&self) -> bool {
         let (stored_version, stored_kind) = self.stored_type();
         self.version.conversion.is_none() && stored_version == self.api_version() && stored_kind == self.row.kind
     }
@@ -116,6 +117,25 @@ impl Call {
         object.set(&["kind"], kind);
     }
 
+    /// The versions under which the row's objects are seen: its own, and those of other rows that share its storage.
+    pub(crate) fn forms(&self) -> Vec<Form> {
+        let of = |row: &ResourceDef| -> Vec<Form> {
+            let form = |version: &VersionDef| Form {
+                gvk: row.gvk(version),
+                conversion: version.conversion,
+                schema: version.schema.clone(),
+            };
+            row.versions.iter().map(form).collect()
+        };
+        let mut forms = of(&self.row);
+        if let Ok(prefix) = storage_prefix(&self.row) {
+            let table = self.server.registry().table();
+            let others = table.rows().iter().filter(|row| storage_prefix(row).is_ok_and(|other| other == prefix));
+            forms.extend(others.flat_map(|row| of(row)));
+        }
+        forms
+    }
+
     /// Group, version and kind of the request.
     pub(crate) fn gvk(&self) -> Gvk {
         self.row.gvk(&self.version)
@@ -150,6 +170,24 @@ impl Call {
             namespace: &self.info.namespace,
             dry_run,
             now: self.now,
+        }
+    }
+
+    /// The request as authorisation sees it, with another verb.
+    pub(crate) fn authorization(&self, verb: &str) -> auth::Attributes {
+        auth::Attributes {
+            user: self.user.clone(),
+            verb: verb.to_owned(),
+            resource_request: true,
+            group: self.info.group.clone(),
+            version: self.info.version.clone(),
+            resource: self.info.resource.clone(),
+            subresource: self.info.subresource.clone(),
+            namespace: self.info.namespace.clone(),
+            name: self.info.name.clone(),
+            path: self.info.path.clone(),
+            field_selector: String::new(),
+            label_selector: String::new(),
         }
     }
 
@@ -200,6 +238,13 @@ impl Call {
     pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
         self.warnings.lock().extend(warnings);
     }
+}
+
+/// One of the versions of an object.
+pub(crate) struct Form {
+    pub(crate) gvk: Gvk,
+    pub(crate) conversion: Option<Conversion>,
+    pub(crate) schema: Ref,
 }
 
 /// The options every write takes.

@@ -5,6 +5,7 @@ use kminik_meta::{Object, StatusError};
 
 use super::call::{Call, WriteOptions};
 use super::{render, write};
+use crate::auth::{self, Decision};
 use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::registry::def::Storage;
@@ -24,7 +25,27 @@ pub(crate) async fn create(call: &Call, request: Request<RequestBody>) -> Result
         let answer = create.create(call.action_context(options.dry_run), object).await?;
         return render::object(call, StatusCode::CREATED, answer);
     }
-    match create_object(call, &options, object).await? {
+    answer(call, create_object(call, &options, object).await?)
+}
+
+/// Creates the object that an update or a server-side apply did not find; who may only change objects may not.
+///
+/// # Errors
+/// 403 without the right to create, and as [`create_object`].
+pub(crate) async fn create_by_other_verb(
+    call: &Call,
+    options: &WriteOptions,
+    object: Object,
+) -> Result<Response<ResponseBody>, StatusError> {
+    let attributes = call.authorization("create");
+    match call.server.authorizer().authorize(&attributes).await {
+        Decision::Allow { .. } => answer(call, create_object(call, options, object).await?),
+        Decision::NoOpinion { reason } | Decision::Deny { reason } => Err(auth::forbidden(&attributes, &reason)),
+    }
+}
+
+fn answer(call: &Call, created: Created) -> Result<Response<ResponseBody>, StatusError> {
+    match created {
         Created::Stored(entry) => render::entry(call, StatusCode::CREATED, &entry),
         Created::DryRun(mut object) => {
             call.to_request_version(&mut object);
@@ -34,7 +55,7 @@ pub(crate) async fn create(call: &Call, request: Request<RequestBody>) -> Result
 }
 
 /// What became of a create.
-pub(crate) enum Created {
+enum Created {
     Stored(Entry),
     /// The object as it would have been stored.
     DryRun(Object),
@@ -44,7 +65,7 @@ pub(crate) enum Created {
 ///
 /// # Errors
 /// The first refusal; 409 if the name is taken.
-pub(crate) async fn create_object(call: &Call, options: &WriteOptions, object: Object) -> Result<Created, StatusError> {
+async fn create_object(call: &Call, options: &WriteOptions, object: Object) -> Result<Created, StatusError> {
     let generated = object.name().is_empty();
     let registry = call.server.registry();
     let mut attempt = 0;

@@ -38,58 +38,54 @@ pub(crate) struct DeleteOptions {
     propagation: Option<Propagation>,
     uid: Option<String>,
     resource_version: Option<String>,
-    /// Foreground, or the old orphanDependents=false, was asked for in so many words.
-    cascading: bool,
+    /// The old orphanDependents=false was asked for: a deletion that only begins is then answered with 202.
+    asynchronous: bool,
 }
 
 impl DeleteOptions {
-    /// Reads a body and a query; the body wins.
+    /// Reads the options from the body, or from the query where there is none.
     ///
     /// # Errors
-    /// 422 for values that contradict each other or are not known.
+    /// 422 for values that contradict each other or are not known, 400 for a number that is none.
     pub(crate) fn of(query: &Query, body: Option<&Object>) -> Result<Self, StatusError> {
         use kminik_meta::{ErrorList, FieldError, Path};
-        let text = |key: &str| body.and_then(|body| body.str(&[key])).or_else(|| query.get(key)).map(str::to_owned);
         let mut errors = ErrorList::new();
-        let policy = text("propagationPolicy").filter(|policy| !policy.is_empty());
-        let orphan_dependents = body
-            .and_then(|body| body.bool(&["orphanDependents"]))
-            .or_else(|| query.get("orphanDependents").map(|_| query.flag("orphanDependents")));
-        let propagation = match (policy.as_deref(), orphan_dependents) {
-            (Some(_), Some(_)) => {
-                errors.push(FieldError::invalid(
-                    &Path::new("propagationPolicy"),
-                    policy.clone().unwrap_or_default(),
-                    "orphanDependents and deletionPropagation cannot be both set",
-                ));
-                None
-            }
+        let policy = match body {
+            Some(body) => body.str(&["propagationPolicy"]),
+            None => query.get("propagationPolicy"),
+        };
+        let orphan_dependents = match body {
+            Some(body) => body.bool(&["orphanDependents"]),
+            None => query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
+        };
+        let path = Path::new("propagationPolicy");
+        if let (Some(policy), Some(_)) = (policy, orphan_dependents) {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid(&path, policy, why));
+        }
+        let propagation = match (policy, orphan_dependents) {
             (Some("Foreground"), _) => Some(Propagation::Foreground),
             (Some("Background"), _) => Some(Propagation::Background),
             (Some("Orphan"), _) => Some(Propagation::Orphan),
             (Some(other), _) => {
-                errors.push(FieldError::not_supported(
-                    &Path::new("propagationPolicy"),
-                    other,
-                    &["Foreground", "Background", "Orphan", "nil"],
-                ));
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported(&path, other, &known));
                 None
             }
             (None, Some(true)) => Some(Propagation::Orphan),
             (None, Some(false)) => Some(Propagation::Background),
             (None, None) => None,
         };
-        let grace_seconds = match body.and_then(|body| body.i64(&["gracePeriodSeconds"])) {
-            Some(seconds) => Some(seconds),
-            None => query.get("gracePeriodSeconds").and_then(|text| text.parse().ok()),
-        };
         if !errors.is_empty() {
             return Err(StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &errors));
         }
         let precondition = |key: &str| body.and_then(|body| body.str(&["preconditions", key])).map(str::to_owned);
         Ok(DeleteOptions {
-            grace_seconds,
-            cascading: propagation == Some(Propagation::Foreground) || orphan_dependents == Some(false),
+            grace_seconds: match body {
+                Some(body) => body.i64(&["gracePeriodSeconds"]),
+                None => query.integer("gracePeriodSeconds")?,
+            },
+            asynchronous: orphan_dependents == Some(false),
             propagation,
             uid: precondition("uid"),
             resource_version: precondition("resourceVersion"),
@@ -120,7 +116,7 @@ pub(crate) async fn delete(call: &Call, request: Request<RequestBody>) -> Result
         };
         return render::value_response(call, StatusCode::OK, &status::success(Some(&details)));
     }
-    let code = if !deletion.gone && delete.cascading { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let code = if !deletion.gone && delete.asynchronous { StatusCode::ACCEPTED } else { StatusCode::OK };
     match deletion.dry_run {
         Some(mut object) => {
             call.to_request_version(&mut object);
@@ -158,13 +154,12 @@ async fn read_options(
     call: &Call,
     request: Request<RequestBody>,
 ) -> Result<(WriteOptions, DeleteOptions), StatusError> {
-    let mut options = WriteOptions::of(&call.query, &call.headers, "DeleteOptions")?;
-    let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
+    let mut options = WriteOptions::of(&call.query, &call.headers, "DeleteOptions")?;
     if !bytes.is_empty() {
-        options.object = Some(schema::decode_options(&bytes, encoding)?);
-        let dry_run = options.object.as_ref().is_some_and(|object| !object.array(&["dryRun"]).is_empty());
-        options.dry_run |= dry_run;
+        let object = schema::decode_options(&bytes, accept::body_encoding(&call.headers)?)?;
+        options.dry_run = !object.array(&["dryRun"]).is_empty();
+        options.object = Some(object);
     }
     let delete = DeleteOptions::of(&call.query, options.object.as_ref())?;
     Ok((options, delete))

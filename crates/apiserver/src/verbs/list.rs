@@ -58,15 +58,6 @@ impl ListOptions {
     /// 400 or 422 in upstream's words.
     pub(crate) fn of(call: &Call) -> Result<Self, StatusError> {
         let query = &call.query;
-        let number = |key: &str| -> Result<Option<u64>, StatusError> {
-            let Some(text) = query.get(key) else { return Ok(None) };
-            text.parse().map(Some).map_err(|_| {
-                StatusError::bad_request(format!(
-                    "strconv.ParseInt: parsing {}: invalid syntax",
-                    kminik_meta::field::quote(text)
-                ))
-            })
-        };
         let mut errors = ErrorList::new();
         let revision = match query.get("resourceVersion") {
             None => None,
@@ -74,8 +65,11 @@ impl ListOptions {
                 Ok(revision) => Some(revision),
                 Err(_) => {
                     let why = format!("strconv.ParseUint: parsing {}: invalid syntax", kminik_meta::field::quote(text));
-                    let error = FieldError::invalid(&Path::new("resourceVersion"), text, why);
-                    return Err(StatusError::invalid("", &call.row.plural, "", &ErrorList::from(error)));
+                    let errors = ErrorList::from(FieldError::invalid(&Path::new("resourceVersion"), text, why));
+                    return Err(match call.info.verb.as_str() {
+                        "watch" => StatusError::invalid(&call.row.group, &call.row.plural, "", &errors),
+                        _ => StatusError::bad_request(format!("invalid resource version: {errors}")),
+                    });
                 }
             },
         };
@@ -103,11 +97,9 @@ impl ListOptions {
                     "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
                 )),
             }
-            if send_initial_events == Some(true) && !query.flag("allowWatchBookmarks") {
-                errors.push(FieldError::forbidden(
-                    &Path::new("sendInitialEvents"),
-                    "sendInitialEvents requires allowWatchBookmarks to be set",
-                ));
+            if revision_match.is_some() && continue_token.is_some() {
+                errors
+                    .push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
             }
         } else {
             if send_initial_events.is_some() {
@@ -140,17 +132,21 @@ impl ListOptions {
         if !errors.is_empty() {
             return Err(StatusError::invalid("meta.k8s.io", "ListOptions", "", &errors));
         }
+        // A watch that begins nowhere in particular begins with what there is, and says where that ends.
+        let from_the_beginning =
+            call.info.verb == "watch" && revision_match.is_none() && revision.unwrap_or_default() == 0;
+        let send_initial_events = send_initial_events.or(from_the_beginning.then_some(true));
         if continue_token.is_some() && revision.is_some_and(|revision| revision > 0) {
             return Err(StatusError::bad_request("specifying resource version is not allowed when using continue"));
         }
         Ok(ListOptions {
             revision,
             revision_match,
-            limit: number("limit")?.unwrap_or_default() as usize,
+            limit: usize::try_from(query.integer("limit")?.unwrap_or_default()).unwrap_or_default(),
             continue_token,
             send_initial_events,
             allow_bookmarks: query.flag("allowWatchBookmarks"),
-            timeout_seconds: number("timeoutSeconds")?,
+            timeout_seconds: query.integer("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()),
         })
     }
 }
@@ -171,11 +167,22 @@ impl Token {
     }
 
     fn parse(text: &str) -> Result<Self, StatusError> {
-        let invalid = || StatusError::bad_request("continue key is not valid: illegal token");
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| invalid())?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-        if token.v != "meta.k8s.io/v1" || token.start.is_empty() || token.start.split('/').any(|part| part == "..") {
-            return Err(invalid());
+        let invalid =
+            |why: String| StatusError::bad_request(format!("invalid continue token: continue key is not valid{why}"));
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(format!(": {error}")))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|error| invalid(format!(": {error}")))?;
+        if token.v != "meta.k8s.io/v1" {
+            return Err(invalid(format!(": server does not recognize this encoded version {}", token.v)));
+        }
+        if token.rv == 0 {
+            return Err(invalid(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()));
+        }
+        if token.start.is_empty() {
+            return Err(invalid(": encoded start key empty (version meta.k8s.io/v1)".into()));
+        }
+        let outside = |part: &str| part.is_empty() || part == "." || part == "..";
+        if token.start.trim_start_matches('/').split('/').any(outside) {
+            return Err(invalid(format!(": {}", token.start)));
         }
         Ok(token)
     }
@@ -358,7 +365,7 @@ async fn old_page(
 
 fn expired(range: &str, continued: bool, after: Option<&str>) -> StatusError {
     if !continued {
-        return StatusError::expired("The provided resource version is too old.");
+        return StatusError::expired("The resourceVersion for the provided list is too old.");
     }
     let start = after.and_then(|after| after.strip_prefix(range)).unwrap_or_default();
     StatusError::expired(

@@ -14,12 +14,14 @@ pub(crate) fn validate_scope(row: &ResourceDef, object: &Object) -> ErrorList {
     }
 }
 
-/// Carries over what no client may change.
+/// Carries over what no client may change. A UID of its own stays, for validation to refuse.
 pub(crate) fn keep_system_fields(old: &Object, new: &mut Object) {
+    if new.uid().is_empty() {
+        new.set_meta("uid", old.uid());
+    }
     for key in [
         "name",
         "namespace",
-        "uid",
         "creationTimestamp",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",

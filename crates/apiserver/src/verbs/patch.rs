@@ -1,13 +1,14 @@
 //! Patches of all kinds, server-side apply among them, through the optimistic loop of updates.
 
-use http::{Request, Response, StatusCode};
-use kminik_meta::decode::FieldValidation;
+use http::{Request, Response};
+use kminik_meta::decode::{self, FieldValidation};
 use kminik_meta::patch::{self, PatchType};
+use kminik_meta::schema::Schema;
 use kminik_meta::{Object, StatusError};
+use serde_json::Value;
 
 use super::call::{Call, WriteOptions};
-use super::create::{self, Created};
-use super::{render, update, write};
+use super::{create, update, write};
 use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::schema;
@@ -33,25 +34,45 @@ pub(crate) async fn patch(call: &Call, request: Request<RequestBody>) -> Result<
 
 /// Server-side apply: merges into the present object, or creates it.
 async fn apply(call: &Call, options: &WriteOptions, body: &[u8]) -> Result<Response<ResponseBody>, StatusError> {
-    let configuration = schema::decode_configuration(body)?;
+    let (configuration, duplicates) = schema::decode_configuration(body)?;
     let merge = |present: &Object| {
         let mut object = schema::apply_configuration(call, options, present, &configuration)?;
+        report_duplicates(call, options, &duplicates)?;
         write::check_identity(call, &mut object)?;
         Ok(object)
     };
     match update::change(call, options, merge).await {
         Err(error) if error.code() == 404 && call.info.subresource.is_empty() => {
             let mut object = merge(&Object::new(&call.gvk()))?;
-            object.set_name(&call.info.name);
-            match create::create_object(call, options, object).await? {
-                Created::Stored(entry) => render::entry(call, StatusCode::CREATED, &entry),
-                Created::DryRun(mut object) => {
-                    call.to_request_version(&mut object);
-                    render::object(call, StatusCode::CREATED, object)
-                }
+            if !object.uid().is_empty() {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                    object.uid()
+                );
+                return Err(StatusError::conflict(&call.row.group, &call.row.plural, &call.info.name, why));
             }
+            object.set_name(&call.info.name);
+            create::create_by_other_verb(call, options, object).await
         }
         changed => update::answer(call, changed?),
+    }
+}
+
+/// Warns of members that a configuration has twice.
+///
+/// # Errors
+/// 400 under strict validation.
+fn report_duplicates(call: &Call, options: &WriteOptions, duplicates: &[String]) -> Result<(), StatusError> {
+    match (options.field_validation, duplicates) {
+        (FieldValidation::Ignore, _) | (_, []) => Ok(()),
+        (FieldValidation::Warn, _) => {
+            call.warn(duplicates.iter().flat_map(|report| decode::lines_of_report(report)));
+            Ok(())
+        }
+        (FieldValidation::Strict, _) => Err(StatusError::bad_request(format!(
+            "error strict decoding YAML: error converting YAML to JSON: {}",
+            duplicates.join("\n")
+        ))),
     }
 }
 
@@ -63,24 +84,47 @@ fn patched(
     present: &Object,
     body: &[u8],
 ) -> Result<Object, StatusError> {
-    let own = &*call.version.schema;
-    let result = match kind {
+    let (own, warn) = (&*call.version.schema, |warnings| call.warn(warnings));
+    let mut object = patch_object(present, kind, body, own, options.field_validation, warn)?;
+    write::check_identity(call, &mut object)?;
+    Ok(object)
+}
+
+/// Applies a patch to any object of a type and brings the outcome into normal form.
+///
+/// # Errors
+/// 400 for what is no patch, 422 for one that does not fit the object or whose outcome does not fit the kind.
+pub(super) fn patch_object(
+    present: &Object,
+    kind: PatchType,
+    body: &[u8],
+    own: &Schema,
+    validation: FieldValidation,
+    warn: impl FnOnce(Vec<String>),
+) -> Result<Object, StatusError> {
+    let run = || match kind {
         PatchType::Json => patch::json(present, body),
         PatchType::Merge => patch::merge(present, body),
         PatchType::Strategic | PatchType::Apply => patch::strategic(present, body, own),
     };
-    let result = result.map_err(|error| error.status())?;
-    let mut warnings = result.warnings;
-    let mut object = result.object;
-    warnings.extend(schema::normalize(&call.gvk(), own, &mut object, options.field_validation)?);
-    match options.field_validation {
+    let outcome = run().map_err(|error| error.status())?;
+    let (mut object, mut issues) = (outcome.object, outcome.warnings);
+    // What a refusal shows is made again, since the outcome is changed by then.
+    let refused = |why: String| {
+        let shown = match kind {
+            PatchType::Strategic | PatchType::Apply => {
+                decode::parse_value(body).map(|(patch, _)| patch::go_text(&patch)).ok()
+            }
+            PatchType::Json | PatchType::Merge => run().map(|outcome| Value::from(outcome.object).to_string()).ok(),
+        };
+        patch::refused(&shown.unwrap_or_default(), why)
+    };
+    issues.extend(schema::normalize_patched(own, &mut object, validation).map_err(refused)?);
+    match validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => call.warn(warnings),
-        FieldValidation::Strict if warnings.is_empty() => {}
-        FieldValidation::Strict => {
-            return Err(StatusError::bad_request(format!("strict decoding error: {}", warnings.join(", "))));
-        }
+        FieldValidation::Warn => warn(issues),
+        FieldValidation::Strict if issues.is_empty() => {}
+        FieldValidation::Strict => return Err(refused(format!("strict decoding error: {}", issues.join(", ")))),
     }
-    write::check_identity(call, &mut object)?;
     Ok(object)
 }

@@ -1,15 +1,14 @@
 //! `/scale`: the number of replicas of any object that has one, as autoscaling/v1 Scale.
 
 use http::{Request, Response, StatusCode};
-use kminik_meta::decode::FieldValidation;
-use kminik_meta::patch::{self, PatchType};
+use kminik_meta::patch::PatchType;
 use kminik_meta::{FieldError, Gvk, Object, Path, StatusError, labels};
 use serde_json::{Value, json};
 
 use super::call::{Call, WriteOptions};
-use super::render;
 use super::update::{self, Changed};
-use crate::http::accept;
+use super::{patch, render};
+use crate::http::accept::{self, Encoding};
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::registry::def::{ScalePaths, Text};
 use crate::schema;
@@ -31,25 +30,34 @@ pub(crate) async fn change(
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
     let options = WriteOptions::of(&call.query, &call.headers, kind)?;
     let gvk = scale_kind();
+    let own = schema::of(&gvk)?;
     let content_type = accept::content_type(&call.headers).unwrap_or_default();
-    let encoding = if patching { None } else { Some(accept::body_encoding(&call.headers)?) };
+    let form = match (patching, PatchType::from_content_type(&content_type)) {
+        (false, _) => Form::Whole(accept::body_encoding(&call.headers)?),
+        (true, Some(kind)) => Form::Patch(kind),
+        (true, None) => {
+            return Err(StatusError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type)));
+        }
+    };
     let body = schema::read_body(request.into_body()).await?;
     let changed = update::change(call, &options, |present| {
-        let mut scale = scale_of(paths, present)?;
-        scale = match encoding {
-            Some(encoding) => {
-                schema::decode(&body, encoding, &gvk, schema::of(&gvk)?, options.field_validation)?.object
+        let scale = scale_of(paths, present)?;
+        let scale = match form {
+            Form::Whole(encoding) => {
+                let decoded = schema::decode(&body, encoding, &gvk, own, options.field_validation)?;
+                call.warn(decoded.warnings);
+                decoded.object
             }
-            None => patched(&scale, &content_type, &body)?,
+            Form::Patch(PatchType::Apply) => return applied(call, &options, paths, present, &body),
+            Form::Patch(kind) => {
+                let warn = |warnings| call.warn(warnings);
+                patch::patch_object(&scale, kind, &body, own, options.field_validation, warn)?
+            }
         };
         let mut wanted = present.clone();
         wanted.set_resource_version(scale.resource_version());
         let replicas = scale.i64(&["spec", "replicas"]).unwrap_or_default();
-        if replicas < 0 {
-            let path = Path::new("spec").child("replicas");
-            let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
-            return Err(StatusError::invalid("autoscaling", "Scale", present.name(), &error.into()));
-        }
+        check(present, replicas)?;
         wanted.set(&path_of(&paths.spec_replicas), replicas);
         Ok(wanted)
     })
@@ -60,21 +68,49 @@ pub(crate) async fn change(
     }
 }
 
-fn patched(scale: &Object, content_type: &str, body: &[u8]) -> Result<Object, StatusError> {
-    let gvk = scale_kind();
-    let own = schema::of(&gvk)?;
-    let result = match PatchType::from_content_type(content_type) {
-        Some(PatchType::Json) => patch::json(scale, body),
-        Some(PatchType::Merge) => patch::merge(scale, body),
-        Some(PatchType::Strategic) => patch::strategic(scale, body, own),
-        Some(PatchType::Apply) | None => {
-            let known = [PatchType::Json, PatchType::Merge, PatchType::Strategic].map(PatchType::content_type);
-            return Err(StatusError::unsupported_media_type(&known));
+/// What a body is.
+#[derive(Clone, Copy)]
+enum Form {
+    Whole(Encoding),
+    Patch(PatchType),
+}
+
+fn check(present: &Object, replicas: i64) -> Result<(), StatusError> {
+    if replicas >= 0 {
+        return Ok(());
+    }
+    let path = Path::new("spec").child("replicas");
+    let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
+    Err(StatusError::invalid("autoscaling", "Scale", present.name(), &error.into()))
+}
+
+/// Server-side apply of a Scale: of the one field of the object that it stands for, whose owners are the object's.
+fn applied(
+    call: &Call,
+    options: &WriteOptions,
+    paths: &ScalePaths,
+    present: &Object,
+    body: &[u8],
+) -> Result<Object, StatusError> {
+    let (scale, _) = schema::decode_configuration(body)?;
+    if scale.gvk() != scale_kind() {
+        return Err(StatusError::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
+            scale.api_version(),
+            scale_kind().api_version()
+        )));
+    }
+    let mut configuration = Object::new(&call.gvk());
+    for member in ["name", "namespace", "uid", "resourceVersion"] {
+        if let Some(value) = scale.get(&["metadata", member]) {
+            configuration.set(&["metadata", member], value.clone());
         }
-    };
-    let mut object = result.map_err(|error| error.status())?.object;
-    schema::normalize(&gvk, own, &mut object, FieldValidation::Ignore)?;
-    Ok(object)
+    }
+    if let Some(replicas) = scale.i64(&["spec", "replicas"]) {
+        check(present, replicas)?;
+        configuration.set(&path_of(&paths.spec_replicas), replicas);
+    }
+    schema::apply_configuration(call, options, present, &configuration)
 }
 
 fn scale_kind() -> Gvk {

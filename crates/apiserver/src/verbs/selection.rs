@@ -1,5 +1,6 @@
 //! Label and field selectors over stored entries.
 
+use kminik_meta::fields::Term;
 use kminik_meta::{FieldSelector, LabelSelector, Object, StatusError};
 use serde_json::Value;
 
@@ -23,8 +24,16 @@ impl Selection {
     pub(crate) fn of(call: &Call) -> Result<Self, StatusError> {
         let labels = LabelSelector::parse(call.query.get("labelSelector").unwrap_or_default())
             .map_err(|error| StatusError::bad_request(format!("unable to parse requirement: {error}")))?;
-        let fields = FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default())
+        let mut fields = FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default())
             .map_err(|error| StatusError::bad_request(error.to_string()))?;
+        // The old form `/watch/…/NAME` is about one object, as is a selector of its name.
+        let name = call.info.name.as_str();
+        if !name.is_empty() && fields.exact("metadata.name") != Some(name) {
+            if !fields.is_empty() {
+                return Err(StatusError::bad_request("fieldSelector metadata.name doesn't match requested name"));
+            }
+            fields.terms.push(Term { field: "metadata.name".into(), value: name.to_owned(), negated: false });
+        }
         let selectable = call.version.selectable_fields.clone();
         for term in &fields.terms {
             let known = match term.field.as_str() {

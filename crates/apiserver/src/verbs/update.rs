@@ -7,8 +7,7 @@ use http::{Request, Response, StatusCode};
 use kminik_meta::{Object, StatusError};
 
 use super::call::{Call, WriteOptions};
-use super::create::{self, Created};
-use super::{render, write};
+use super::{create, render, write};
 use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::registry::strategy::Reservation;
@@ -25,10 +24,7 @@ pub(crate) async fn update(call: &Call, request: Request<RequestBody>) -> Result
     let updated = change(call, &options, |_| Ok(wanted.clone())).await;
     match updated {
         Err(error) if error.code() == 404 && call.row.policy.create_on_update && call.info.subresource.is_empty() => {
-            match create::create_object(call, &options, wanted).await? {
-                Created::Stored(entry) => render::entry(call, StatusCode::CREATED, &entry),
-                Created::DryRun(object) => answer(call, Changed::DryRun(object)),
-            }
+            create::create_by_other_verb(call, &options, wanted).await
         }
         updated => answer(call, updated?),
     }

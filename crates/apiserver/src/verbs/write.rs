@@ -1,8 +1,9 @@
 //! The part of the pipeline that create, update, patch and apply share: from the client's object to what is stored.
 
 use kminik_meta::decode::FieldValidation;
-use kminik_meta::{Object, StatusError, apply, defaults, time, validate};
+use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError, apply, defaults, time, validate};
 use rand::Rng;
+use serde_json::Value;
 
 use super::call::{Call, WriteOptions};
 use super::metadata;
@@ -66,6 +67,50 @@ pub(crate) fn check_identity(call: &Call, object: &mut Object) -> Result<(), Sta
     Ok(())
 }
 
+/// The revision an object names; 0 for none.
+///
+/// # Errors
+/// In Go's words for what is no number.
+fn revision_of(object: &Object) -> Result<u64, StatusError> {
+    match object.resource_version() {
+        "" => Ok(0),
+        text => text.parse().map_err(|_| {
+            StatusError::unknown(format!(
+                "strconv.ParseUint: parsing {}: invalid syntax",
+                kminik_meta::field::quote(text)
+            ))
+        }),
+    }
+}
+
+/// Where in the pipeline an owner was found twice.
+const AFTER_ADMISSION: &str = " after mutating admission happens";
+
+/// Removes owners that stand twice in the same words, with a warning.
+fn dedup_owners(call: &Call, object: &mut Object, when: &str) {
+    let owners = object.array(&["metadata", "ownerReferences"]);
+    if owners.len() < 2 {
+        return;
+    }
+    let (mut kept, mut twice): (Vec<Value>, Vec<String>) = (Vec::with_capacity(owners.len()), Vec::new());
+    for owner in owners {
+        if kept.contains(owner) {
+            twice.push(owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned());
+        } else {
+            kept.push(owner.clone());
+        }
+    }
+    if twice.is_empty() {
+        return;
+    }
+    object.set(&["metadata", "ownerReferences"], kept);
+    call.warn([format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may \
+         reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        twice.join(", ")
+    )]);
+}
+
 /// A name from a prefix and a random suffix.
 pub(crate) fn generate_name(prefix: &str) -> String {
     let mut random = rand::rng();
@@ -85,15 +130,22 @@ pub(crate) async fn admit_create(
     options: &WriteOptions,
     object: &mut Object,
 ) -> Result<Option<Box<dyn Reservation>>, StatusError> {
-    if !object.resource_version().is_empty() {
-        return Err(StatusError::bad_request("resourceVersion should not be set on objects to be created"));
+    // As upstream: what is no revision is not looked at.
+    if object.resource_version().parse::<u64>().is_ok_and(|revision| revision > 0) {
+        return Err(StatusError::unknown("resourceVersion should not be set on objects to be created"));
     }
     call.to_stored_version(object);
+    dedup_owners(call, object, "");
     let server = &call.server;
     let gvk = object.gvk();
     let name = object.name().to_owned();
-    server.admission().mutate(&call.attributes(Operation::Create, &name, None, options), object).await?;
-    schema::normalize(&gvk, call.stored_schema(), object, FieldValidation::Ignore)?;
+    let attributes = call.attributes(Operation::Create, &name, None, options);
+    let mutated = server.admission().mutate(&attributes, object).await?;
+    dedup_owners(call, object, AFTER_ADMISSION);
+    // It was brought into normal form as it came, in the request's version.
+    if mutated || !call.reads_stored_form() {
+        schema::normalize(&gvk, call.stored_schema(), object, FieldValidation::Ignore)?;
+    }
     for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "uid", "creationTimestamp", "generation"]
     {
         object.metadata_mut().remove(key);
@@ -144,24 +196,32 @@ pub(crate) async fn admit_update(
 ) -> Result<Admitted, StatusError> {
     let row = &call.row;
     let old = current.object()?;
-    if new.resource_version().is_empty() {
-        if !row.policy.unconditional_update {
-            use kminik_meta::{ErrorList, FieldError, Path};
+    match revision_of(&new)? {
+        0 if row.policy.unconditional_update => new.set_resource_version(""),
+        0 => {
             let path = Path::new("metadata").child("resourceVersion");
             let error = FieldError::invalid(&path, 0, "must be specified for an update");
             return Err(StatusError::invalid(&row.group, &row.kind, old.name(), &ErrorList::from(error)));
         }
-    } else if new.resource_version() != old.resource_version() {
-        return Err(StatusError::modified(&row.group, &row.plural, old.name()));
+        revision if revision == current.revision => {}
+        _ => return Err(StatusError::modified(&row.group, &row.plural, old.name())),
     }
-    if !new.uid().is_empty() && new.uid() != old.uid() {
+    // For a patch this is a change of an immutable field, which validation finds.
+    if call.info.verb == "update" && !new.uid().is_empty() && new.uid() != old.uid() {
         return Err(StatusError::precondition_failed(&row.group, &row.plural, old.name(), "UID", new.uid(), old.uid()));
+    }
+    if call.info.verb == "update" {
+        dedup_owners(call, &mut new, "");
     }
     call.to_stored_version(&mut new);
     let gvk = new.gvk();
     let server = &call.server;
-    server.admission().mutate(&call.attributes(Operation::Update, old.name(), Some(&old), options), &mut new).await?;
-    schema::normalize(&gvk, call.stored_schema(), &mut new, FieldValidation::Ignore)?;
+    let attributes = call.attributes(Operation::Update, old.name(), Some(&old), options);
+    let mutated = server.admission().mutate(&attributes, &mut new).await?;
+    dedup_owners(call, &mut new, AFTER_ADMISSION);
+    if mutated || !call.reads_stored_form() {
+        schema::normalize(&gvk, call.stored_schema(), &mut new, FieldValidation::Ignore)?;
+    }
     metadata::keep_system_fields(&old, &mut new);
     let ctx = call.strategy_context(options.dry_run);
     let strategy = call.strategy();

@@ -21,6 +21,10 @@ impl Admission for EscalationCheck {
         "RBACEscalation"
     }
 
+    fn may_mutate(&self) -> bool {
+        false
+    }
+
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         attributes.row.group == GROUP
             && attributes.subresource.is_empty()
