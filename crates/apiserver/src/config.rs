@@ -7,7 +7,7 @@ use std::time::Duration;
 use kminik_store::Store;
 
 /// PEM-encoded certificate chain and private key.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CertificateAndKey {
     pub certificate_pem: String,
     pub key_pem: String,
@@ -20,6 +20,12 @@ pub struct FrontProxy {
     pub ca_pem: String,
     /// The certificate, signed by it, that this server shows to extension servers.
     pub client: CertificateAndKey,
+}
+
+impl std::fmt::Debug for CertificateAndKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertificateAndKey").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
+    }
 }
 
 /// An IPv4 network.

@@ -27,6 +27,7 @@ mod error;
 mod health;
 pub mod http;
 mod metrics;
+pub mod outbound;
 pub mod registry;
 mod schema;
 mod server;

@@ -22,6 +22,7 @@ use crate::http::serve;
 use crate::http::service::LocalService;
 use crate::metrics::Metrics;
 use crate::metrics::store::Metered;
+use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::registry::compose::{self, Composer, Fixed};
 use crate::registry::table::TableError;
@@ -59,6 +60,7 @@ pub struct Server {
     registry: Registry,
     auth: Auth,
     admission: AdmissionChain,
+    outbound: Arc<Outbound>,
     health: Health,
     metrics: Arc<Metrics>,
     openapi: Documents,
@@ -90,6 +92,10 @@ impl Server {
 
     pub fn admission(&self) -> &AdmissionChain {
         &self.admission
+    }
+
+    pub fn outbound(&self) -> &Arc<Outbound> {
+        &self.outbound
     }
 
     pub(crate) fn health(&self) -> &Health {
@@ -138,13 +144,15 @@ impl ApiServer {
         let store: Arc<dyn Store> = Arc::new(Metered::new(config.store.clone(), metrics.store()));
         let cache = Cache::start(store.clone(), stopping.clone()).await?;
         let auth = Auth::new(&config, cache.clone())?;
+        let outbound = Arc::new(Outbound::new(cache.clone()));
         let pools = Pools::new(config.service_cidr, config.node_ports);
         let composer =
             Composer::new(vec![Box::new(Fixed::new(builtin::rows(&pools))), Box::new(custom::Definitions::default())]);
         let registry = Registry::new(composer, store, cache)?;
         let server = Arc::new(Server {
-            admission: AdmissionChain::new(admission::default_plugins(&auth)),
+            admission: AdmissionChain::new(admission::default_plugins(&auth, registry.cache(), &outbound)),
             auth,
+            outbound,
             health: Health::default(),
             metrics,
             openapi: Documents::default(),

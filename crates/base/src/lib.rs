@@ -9,3 +9,4 @@ pub mod backoff;
 pub mod component;
 pub mod pki;
 pub mod telemetry;
+pub mod tls;

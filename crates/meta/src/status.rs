@@ -137,6 +137,8 @@ pub struct StatusError {
     pub details: Option<Box<Details>>,
     /// Token by which an expired list can be continued inconsistently; empty for none.
     pub list_continue: String,
+    /// Code and reason where another server has said no in words of its own, which stand before those of `reason`.
+    relayed: Option<Box<(u16, String)>>,
 }
 
 impl std::error::Error for StatusError {}
@@ -153,11 +155,11 @@ fn about(group: &str, kind: &str, name: &str) -> Details {
 
 impl StatusError {
     fn plain(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None, list_continue: String::new() }
+        Self { reason, message: message.into(), details: None, list_continue: String::new(), relayed: None }
     }
 
     fn detailed(reason: Reason, message: String, details: Details) -> Self {
-        Self { reason, message, details: Some(Box::new(details)), list_continue: String::new() }
+        Self { reason, message, details: Some(Box::new(details)), list_continue: String::new(), relayed: None }
     }
 
     /// The object does not exist.
@@ -326,6 +328,14 @@ impl StatusError {
         )
     }
 
+    /// What another server, asked for its consent, has answered; any code and reason (which may be empty).
+    pub fn relayed(code: u16, reason: &str, message: impl Into<String>, details: Option<Details>) -> Self {
+        let mut status = Self::plain(Reason::InternalError, message);
+        status.details = details.map(Box::new);
+        status.relayed = Some(Box::new((code, reason.to_owned())));
+        status
+    }
+
     /// The body is larger than the limit.
     pub fn too_large(message: impl fmt::Display) -> Self {
         Self::plain(Reason::RequestEntityTooLarge, format!("Request entity too large: {message}"))
@@ -367,7 +377,7 @@ impl StatusError {
 
     /// The HTTP status code.
     pub fn code(&self) -> u16 {
-        self.reason.code()
+        self.relayed.as_ref().map_or_else(|| self.reason.code(), |relayed| relayed.0)
     }
 
     /// Seconds for the Retry-After header.
@@ -381,8 +391,13 @@ impl StatusError {
             "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code(),
         });
-        if self.reason != Reason::Unknown {
-            status["reason"] = Value::from(self.reason.to_string());
+        let reason = match self.relayed.as_deref() {
+            Some((_, reason)) => reason.clone(),
+            None if self.reason == Reason::Unknown => String::new(),
+            None => self.reason.to_string(),
+        };
+        if !reason.is_empty() {
+            status["reason"] = Value::from(reason);
         }
         if let Some(details) = &self.details {
             status["details"] = serde_json::to_value(details).unwrap_or_else(|_| json!({}));

@@ -2,30 +2,53 @@
 //!
 //! Every write of every resource passes here; there is no other way into the store for a client.
 
-mod default_storage_class;
+mod default_class;
 mod default_toleration_seconds;
+mod limit_ranger;
+pub mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
+mod persistent_volume_claim_resize;
+mod pod_security;
+mod pod_topology_labels;
 mod priority;
+mod reinvocation;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
+mod webhook;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use kminik_meta::{Object, StatusError};
+use kminik_meta::{Gvk, Object, StatusError};
+use parking_lot::Mutex;
 
-use self::default_storage_class::DefaultStorageClass;
 use self::default_toleration_seconds::DefaultTolerationSeconds;
+use self::limit_ranger::LimitRanger;
 use self::namespace_lifecycle::NamespaceLifecycle;
 use self::node_restriction::NodeRestriction;
+use self::persistent_volume_claim_resize::PersistentVolumeClaimResize;
+use self::pod_security::PodSecurity;
+use self::pod_topology_labels::PodTopologyLabels;
+pub(crate) use self::pod_topology_labels::TOPOLOGY;
 use self::priority::Priority;
+pub use self::reinvocation::Reinvocation;
+use self::resource_quota::ResourceQuota;
+use self::runtime_class::RuntimeClass;
 use self::service_account::ServiceAccount;
 use self::storage_object_in_use_protection::StorageObjectInUseProtection;
 use self::taint_nodes_by_condition::TaintNodesByCondition;
+use self::webhook::{MutatingWebhooks, ValidatingWebhooks};
 use crate::auth::rbac::EscalationCheck;
 use crate::auth::{Auth, UserInfo};
+use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::registry::def::{ResourceDef, VersionDef};
+use crate::storage::cache::Cache;
+use crate::verbs::call::WriteOptions;
 
 /// What the request does to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +57,18 @@ pub enum Operation {
     Update,
     Delete,
     Connect,
+}
+
+impl Operation {
+    /// As rules and AdmissionReviews write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// A request as plugins see it. Objects are in the row's stored version.
@@ -53,8 +88,10 @@ pub struct Attributes<'a> {
     /// Before the change; on create `None`.
     pub old: Option<&'a Object>,
     pub dry_run: bool,
-    /// The CreateOptions, UpdateOptions or DeleteOptions of the request.
-    pub options: Option<&'a Object>,
+    pub(crate) options: &'a WriteOptions,
+    /// What the client is told besides the answer.
+    pub(crate) warnings: &'a Mutex<Vec<String>>,
+    pub(crate) reinvocation: Reinvocation,
 }
 
 impl Attributes<'_> {
@@ -64,6 +101,51 @@ impl Attributes<'_> {
             && self.subresource.is_empty()
             && self.row.group == group
             && self.row.plural == plural
+    }
+
+    /// Whether the request is for namespaces themselves.
+    pub fn is_namespace(&self) -> bool {
+        self.row.group.is_empty() && self.row.plural == "namespaces"
+    }
+
+    /// The namespace; a namespace counts as in itself. Empty for other cluster-scoped resources.
+    pub fn effective_namespace(&self) -> &str {
+        if self.is_namespace() { self.name } else { self.namespace }
+    }
+
+    /// The object of the effective namespace: from the cache, or the store where the cache is behind.
+    ///
+    /// # Errors
+    /// 404 if there is none.
+    pub async fn namespace_object(&self) -> Result<Arc<Object>, StatusError> {
+        let name = self.effective_namespace();
+        if let Some(namespace) = self.registry.cached_object("", "namespaces", "", name) {
+            return Ok(namespace);
+        }
+        let namespace = self.registry.object("", "namespaces", "", name).await?;
+        namespace.ok_or_else(|| StatusError::not_found("", "namespaces", name))
+    }
+
+    /// Group, version and kind of the request's object: the row's, or those of the subresource's own.
+    pub fn kind(&self) -> Gvk {
+        let own = || self.row.gvk(self.version);
+        self.row.kind_of(self.version, self.subresource).unwrap_or_else(own)
+    }
+
+    /// The CreateOptions, UpdateOptions or DeleteOptions of the request; connections have none.
+    pub fn options_object(&self) -> Option<Object> {
+        let kind = match self.operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return None,
+        };
+        Some(self.options.to_object(kind))
+    }
+
+    /// Tells the client something besides the answer.
+    pub fn warn(&self, warning: String) {
+        self.warnings.lock().push(warning);
     }
 
     /// The 403 with which a plugin refuses.
@@ -87,7 +169,8 @@ pub trait Admission: Send + Sync + 'static {
         true
     }
 
-    /// May change the object; runs before validation. On delete there is no object and this is not called.
+    /// May change the object; runs before validation. Of a connection, the object is its options. A plugin that asks to
+    /// be reinvoked ([`Attributes::reinvocation`]) has all of them called once more.
     ///
     /// # Errors
     /// The request is refused with this status.
@@ -95,7 +178,15 @@ pub trait Admission: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Looks at the final object (`None` on delete and connect); runs after validation.
+    /// In the place of [`Admission::mutate`] on delete, where there is no object.
+    ///
+    /// # Errors
+    /// The request is refused with this status.
+    async fn admit_delete(&self, _attributes: &Attributes<'_>) -> Result<(), StatusError> {
+        Ok(())
+    }
+
+    /// Looks at the final object (`None` on delete); runs after validation.
     ///
     /// # Errors
     /// The request is refused with this status.
@@ -115,7 +206,7 @@ impl AdmissionChain {
         AdmissionChain { plugins }
     }
 
-    /// Runs the mutating phase; tells whether a plugin may have changed the object.
+    /// Runs the mutating phase, a second time if a plugin asks for it; tells whether a plugin may have changed the object.
     ///
     /// # Errors
     /// The first refusal.
@@ -125,7 +216,23 @@ impl AdmissionChain {
             mutated |= plugin.may_mutate();
             plugin.mutate(attributes, object).await?;
         }
+        if attributes.reinvocation.begin_second() {
+            for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
+                plugin.mutate(attributes, object).await?;
+            }
+        }
         Ok(mutated)
+    }
+
+    /// Runs both phases of a deletion.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub async fn delete(&self, attributes: &Attributes<'_>) -> Result<(), StatusError> {
+        for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
+            plugin.admit_delete(attributes).await?;
+        }
+        self.validate(attributes, None).await
     }
 
     /// Runs the validating phase.
@@ -140,17 +247,26 @@ impl AdmissionChain {
     }
 }
 
-/// The plugins that are always on, in order.
-pub fn default_plugins(auth: &Auth) -> Vec<Box<dyn Admission>> {
+/// The plugins that are always on, in upstream's order: those that ask others come last.
+pub fn default_plugins(auth: &Auth, cache: &Cache, outbound: &Arc<Outbound>) -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(NamespaceLifecycle),
-        Box::new(NodeRestriction),
+        Box::new(LimitRanger::new(cache)),
         Box::new(ServiceAccount),
+        Box::new(NodeRestriction),
+        Box::new(TaintNodesByCondition),
+        Box::new(PodSecurity),
         Box::new(Priority),
         Box::new(DefaultTolerationSeconds),
-        Box::new(TaintNodesByCondition),
-        Box::new(DefaultStorageClass),
+        Box::new(default_class::STORAGE),
         Box::new(StorageObjectInUseProtection),
+        Box::new(PersistentVolumeClaimResize),
+        Box::new(RuntimeClass),
+        Box::new(default_class::INGRESS),
+        Box::new(PodTopologyLabels),
         Box::new(EscalationCheck { rbac: auth.rbac.clone(), authorizer: auth.authorizer.clone() }),
+        Box::new(MutatingWebhooks::new(cache, outbound.clone())),
+        Box::new(ValidatingWebhooks::new(cache, outbound.clone())),
+        Box::new(ResourceQuota::new(cache)),
     ]
 }

@@ -58,10 +58,13 @@ fn objection(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -
     let on_node = |pod: Option<&Object>| pod.is_some_and(|pod| pod.str(&["spec", "nodeName"]) == Some(node));
     match (attributes.row.group.as_ref(), attributes.row.plural.as_ref(), attributes.subresource) {
         ("", "pods", "") => match attributes.operation {
-            Operation::Create => object.and_then(|pod| objection_to_mirror(node, pod)),
+            Operation::Create => object.and_then(|pod| objection_to_mirror(node, attributes, pod)),
             Operation::Delete => (!on_node(attributes.old))
                 .then(|| format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
-            Operation::Update | Operation::Connect => Some(format!("unexpected operation by node {node:?}")),
+            Operation::Update | Operation::Connect => Some(format!(
+                "unexpected operation \"{}\", node {node:?} can only create and delete mirror pods",
+                attributes.operation.as_str()
+            )),
         },
         ("", "pods", "status") => {
             if !on_node(attributes.old) {
@@ -69,16 +72,26 @@ fn objection(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -
                     "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
                 ));
             }
-            let labels = |pod: Option<&Object>| pod.and_then(|pod| pod.get(&["metadata", "labels"])).cloned();
-            (labels(attributes.old) != labels(object))
-                .then(|| format!("node {node:?} cannot update labels through pod status"))
+            let differs = |path: &[&str]| {
+                let member = |pod: Option<&Object>| pod.and_then(|pod| pod.get(path)).cloned();
+                member(attributes.old) != member(object)
+            };
+            if differs(&["metadata", "labels"]) {
+                return Some(format!("node {node:?} cannot update labels through pod status"));
+            }
+            differs(&["status", "resourceClaimStatuses"])
+                .then(|| format!("node {node:?} cannot update resource claim statues"))
         }
         ("", "pods", "eviction") => {
             let pod = attributes.registry.cached_object("", "pods", attributes.namespace, attributes.name);
             (!on_node(pod.as_deref()))
-                .then(|| format!("node {node:?} can only evict pods with spec.nodeName set to itself"))
+                .then(|| format!("node {node} can only evict pods with spec.nodeName set to itself"))
         }
-        ("", "pods", subresource) => Some(format!("unexpected pod subresource {subresource:?}")),
+        ("", "pods", subresource) => {
+            Some(format!("unexpected pod subresource {subresource:?}, only 'status' and 'eviction' are allowed"))
+        }
+        ("", "persistentvolumeclaims", "status") => objection_to_claim_status(node, attributes.old, object),
+        ("", "persistentvolumeclaims", _) => Some("may only update PVC status".to_owned()),
         ("", "nodes", _) => objection_to_node(node, attributes, object),
         ("coordination.k8s.io", "leases", _) => {
             let named = object.map_or(attributes.name, Object::name);
@@ -95,7 +108,7 @@ fn objection(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -
     }
 }
 
-fn objection_to_mirror(node: &str, pod: &Object) -> Option<String> {
+fn objection_to_mirror(node: &str, attributes: &Attributes<'_>, pod: &Object) -> Option<String> {
     if pod.annotation(MIRROR).is_none() {
         return Some(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
     }
@@ -103,9 +116,23 @@ fn objection_to_mirror(node: &str, pod: &Object) -> Option<String> {
         return Some(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
     }
     let owners = pod.owner_references();
-    let own = |owner: &kminik_meta::OwnerRef| owner.kind == "Node" && owner.api_version == "v1" && owner.name == node;
-    if owners.len() != 1 || !owners.iter().all(own) {
+    let owner = match owners.as_slice() {
+        [owner] => owner,
+        [] => return Some(format!("node {node:?} can only create pods with an owner reference set to itself")),
+        _ => return Some(format!("node {node:?} can only create pods with a single owner reference set to itself")),
+    };
+    if owner.kind != "Node" || owner.api_version != "v1" || owner.name != node {
         return Some(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    if !owner.controller {
+        return Some(format!("node {node:?} can only create pods with a controller owner reference set to itself"));
+    }
+    if owner.block_owner_deletion {
+        return Some(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+    }
+    let known = attributes.registry.cached_object("", "nodes", "", node);
+    if let Some(known) = known.filter(|known| known.uid() != owner.uid) {
+        return Some(format!("node {node} UID mismatch: expected {} got {}", owner.uid, known.uid()));
     }
     let References { secrets, config_maps, claims, resource_claims, service_account } = References::of(pod);
     let uses = [
@@ -117,6 +144,28 @@ fn objection_to_mirror(node: &str, pod: &Object) -> Option<String> {
     ];
     let used = uses.iter().find(|(used, _)| *used)?.1;
     Some(format!("node {node:?} can not create pods that reference {used}"))
+}
+
+/// A kubelet reports how far the growth of a volume is; all else of a claim is not its own.
+fn objection_to_claim_status(node: &str, old: Option<&Object>, new: Option<&Object>) -> Option<String> {
+    const OWN: [&[&str]; 6] = [
+        &["metadata", "resourceVersion"],
+        &["metadata", "managedFields"],
+        &["status", "capacity"],
+        &["status", "conditions"],
+        &["status", "allocatedResources"],
+        &["status", "allocatedResourceStatuses"],
+    ];
+    let rest = |claim: Option<&Object>| {
+        claim.map(|claim| {
+            let mut claim = claim.clone();
+            OWN.iter().for_each(|path| drop(claim.remove(path)));
+            claim
+        })
+    };
+    (rest(old) != rest(new)).then(|| {
+        format!("node {node:?} is not allowed to update fields other than status.capacity and status.conditions")
+    })
 }
 
 fn objection_to_node(node: &str, attributes: &Attributes<'_>, object: Option<&Object>) -> Option<String> {

@@ -104,8 +104,14 @@ async fn bind(ctx: &ActionContext<'_>, reference: &Value) -> Result<Vec<(&'stati
             return Err(StatusError::bad_request(format!("cannot bind token for object of type {kind}")));
         }
     };
-    if node_of(ctx.user).is_some() && kind != "pod" {
-        return Err(StatusError::forbidden("", "serviceaccounts", ctx.name, "node requested token not bound to a pod"));
+    if node_of(ctx.user).is_some() {
+        let refused = |why: &str| Err(StatusError::forbidden("", "serviceaccounts", ctx.name, why));
+        if kind != "pod" {
+            return refused("node requested token not bound to a pod");
+        }
+        if text("uid").is_empty() {
+            return refused("node requested token with a pod binding without a uid");
+        }
     }
     let object = live(ctx, plural, namespace, text("name")).await?;
     let of = |object: &Object| BoundObject { name: object.name().to_owned(), uid: object.uid().to_owned() };

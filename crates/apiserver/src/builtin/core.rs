@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::token_request::TokenRequest;
-use crate::connect::{self, Attach, Exec, Log, NodeProxy, PodProxy, PortForward, ServiceProxy};
+use crate::connect::{Attach, Exec, Log, NodeProxy, PodProxy, PortForward, ServiceProxy};
 use crate::registry::def::{ResourceDef, Scope};
 use crate::strategies::namespaces::{Finalize, Namespaces};
 use crate::strategies::nodes::Nodes;
@@ -19,7 +19,6 @@ const EVENT_TTL: Duration = Duration::from_secs(3600);
 pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
     let mut bindings = ResourceDef::answering("", "v1", "bindings", "Binding", Arc::new(Bindings));
     bindings.scope = Scope::Namespaced;
-    let backend = connect::backend();
     vec![
         bindings,
         ResourceDef::new("", "v1", "configmaps", "ConfigMap").short(&["cm"]),
@@ -39,7 +38,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
             .short(&["no"])
             .strategy(Nodes)
             .with_status()
-            .with_connect("proxy", NodeProxy(backend.clone()))
+            .with_connect("proxy", NodeProxy)
             .selectable_as("spec.unschedulable", "spec.unschedulable", "false"),
         ResourceDef::new("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
             .short(&["pvc"])
@@ -61,11 +60,11 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
             .with_view("resize", Resize)
             .with_action("binding", Binding)
             .with_action("eviction", Eviction)
-            .with_connect("attach", Attach(backend.clone()))
-            .with_connect("exec", Exec(backend.clone()))
-            .with_connect("log", Log(backend.clone()))
-            .with_connect("portforward", PortForward(backend.clone()))
-            .with_connect("proxy", PodProxy(backend.clone()))
+            .with_connect("attach", Attach)
+            .with_connect("exec", Exec)
+            .with_connect("log", Log)
+            .with_connect("portforward", PortForward)
+            .with_connect("proxy", PodProxy)
             .selectable(&[
                 "spec.nodeName",
                 "spec.restartPolicy",
@@ -90,7 +89,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
             .in_all()
             .strategy(Services { pools: pools.clone() })
             .with_status()
-            .with_connect("proxy", ServiceProxy(backend))
+            .with_connect("proxy", ServiceProxy)
             .selectable(&["spec.clusterIP", "spec.type"])
             .policy(|policy| {
                 policy.create_on_update = true;

@@ -11,16 +11,13 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kminik_meta::StatusError;
 
-use super::backend::{Backend, DialError, Security};
-use crate::config::Config;
 use crate::http::body::{RequestBody, ResponseBody};
+use crate::outbound::{DialError, Outbound, Peer};
 
 /// Where a request goes.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) security: Security,
+    pub(super) peer: Peer,
     /// Path and query there, escaped.
     pub(super) path: String,
 }
@@ -37,19 +34,18 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 pub(super) fn dial_failed(error: &DialError) -> StatusError {
-    StatusError::internal(format!("error dialing backend: {}", kminik_base::component::chain(error)))
+    StatusError::internal(format!("error dialing backend: {error}"))
 }
 
 /// Sends the request on and gives the answer back as it comes. A client that asks to upgrade is connected through when
 /// the backend agrees; the pipes end with either side.
 pub(super) async fn send(
-    backend: &Backend,
-    config: &Config,
+    outbound: &Outbound,
     target: &Target,
     mut request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let uri: Uri = target.path.parse().map_err(|_| StatusError::bad_request("the path cannot be forwarded"))?;
-    let io = backend.dial(config, &target.host, target.port, target.security).await.map_err(|e| dial_failed(&e))?;
+    let io = outbound.dial(&target.peer).await.map_err(|e| dial_failed(&e))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| broken(&e))?;
     tokio::spawn(async move {
@@ -189,9 +185,7 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
 }
 
 fn host_header(target: &Target) -> HeaderValue {
-    let bare = target.host.trim_matches(['[', ']']);
-    let host = if bare.contains(':') { format!("[{bare}]:{}", target.port) } else { format!("{bare}:{}", target.port) };
-    HeaderValue::from_str(&host).unwrap_or(HeaderValue::from_static("localhost"))
+    HeaderValue::from_str(&target.peer.place.authority()).unwrap_or(HeaderValue::from_static("localhost"))
 }
 
 #[cfg(test)]

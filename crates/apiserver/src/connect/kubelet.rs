@@ -2,8 +2,9 @@
 
 use kminik_meta::{Object, StatusError};
 
-use super::backend::Security;
 use super::forward::Target;
+use crate::config::Config;
+use crate::outbound::{Peer, Place, Security, Trust, Verify};
 use crate::registry::Registry;
 
 /// In this order, as upstream's default for clusters of kubeadm.
@@ -29,8 +30,19 @@ impl Kubelet {
         Ok(Kubelet { host, port })
     }
 
-    pub(super) fn target(&self, path: String) -> Target {
-        Target { host: self.host.clone(), port: self.port, security: Security::Kubelet, path }
+    /// The kubelet as a peer that is verified, and to which this server shows its certificate.
+    pub(super) fn peer(&self, config: &Config) -> Peer {
+        Peer {
+            place: Place::Host { host: self.host.clone(), port: self.port },
+            security: Security::Tls(Trust {
+                verify: Verify::Bundle(config.kubelet_ca_pem.clone().into()),
+                identity: Some(config.kubelet_client.clone()),
+            }),
+        }
+    }
+
+    pub(super) fn target(&self, config: &Config, path: String) -> Target {
+        Target { peer: self.peer(config), path }
     }
 }
 

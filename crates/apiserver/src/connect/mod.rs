@@ -11,20 +11,11 @@
 //! **Invariant:** the client's credentials never leave this server.
 //! **Invariant:** a proxy never connects to this machine's loopback, link-local or unspecified addresses.
 
-mod backend;
 mod forward;
 mod html;
 mod kubelet;
 mod pods;
 mod proxy;
 
-use std::sync::Arc;
-
-pub(crate) use backend::Backend;
 pub(crate) use pods::{Attach, Exec, Log, PortForward};
 pub(crate) use proxy::{NodeProxy, PodProxy, ServiceProxy};
-
-/// The connections of the rows of one server, which share what they dial with.
-pub(crate) fn backend() -> Arc<Backend> {
-    Arc::new(Backend::default())
-}

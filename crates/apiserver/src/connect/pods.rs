@@ -11,7 +11,6 @@ use kminik_meta::{Object, StatusError};
 use kminik_streaming::oneway;
 use url::form_urlencoded;
 
-use super::Backend;
 use super::forward::{Target, send, text};
 use super::kubelet::Kubelet;
 use crate::auth::{self, Decision};
@@ -32,13 +31,13 @@ const STREAMS: [(&str, &str); 4] = [("stdin", "input"), ("stdout", "output"), ("
 const STREAM_METHODS: &[(&str, Verb)] = &[("GET", Verb::Get), ("POST", Verb::Create)];
 
 /// `pods/exec`.
-pub(crate) struct Exec(pub(crate) Arc<Backend>);
+pub(crate) struct Exec;
 /// `pods/attach`.
-pub(crate) struct Attach(pub(crate) Arc<Backend>);
+pub(crate) struct Attach;
 /// `pods/portforward`.
-pub(crate) struct PortForward(pub(crate) Arc<Backend>);
+pub(crate) struct PortForward;
 /// `pods/log`.
-pub(crate) struct Log(pub(crate) Arc<Backend>);
+pub(crate) struct Log;
 
 #[async_trait]
 impl Connect for Exec {
@@ -61,7 +60,7 @@ impl Connect for Exec {
         }
         let target = remote_command(&ctx, &query, "exec").await?;
         authorize_create(&ctx, request.method() == Method::GET).await?;
-        send(&self.0, ctx.server.config(), &target, request).await
+        send(ctx.server.outbound(), &target, request).await
     }
 }
 
@@ -82,7 +81,7 @@ impl Connect for Attach {
     ) -> Result<Response<ResponseBody>, StatusError> {
         let target = remote_command(&ctx, &query(&request), "attach").await?;
         authorize_create(&ctx, request.method() == Method::GET).await?;
-        send(&self.0, ctx.server.config(), &target, request).await
+        send(ctx.server.outbound(), &target, request).await
     }
 }
 
@@ -107,7 +106,7 @@ impl Connect for PortForward {
         let query = query(&request);
         let ports = encode(query.all("ports").map(|port| ("port", port)));
         let path = format!("/portForward/{}/{}?{ports}", ctx.namespace, ctx.name);
-        send(&self.0, ctx.server.config(), &kubelet.target(path), request).await
+        send(ctx.server.outbound(), &kubelet.target(ctx.server.config(), path), request).await
     }
 }
 
@@ -142,7 +141,7 @@ impl Connect for Log {
         }
         let options = encode(LOG_OPTIONS.iter().filter_map(|name| Some((*name, query.get(name)?))));
         let path = format!("/containerLogs/{}/{}/{container}?{options}", ctx.namespace, ctx.name);
-        let response = send(&self.0, ctx.server.config(), &kubelet.target(path), request).await?;
+        let response = send(ctx.server.outbound(), &kubelet.target(ctx.server.config(), path), request).await?;
         let status = response.status();
         if status.is_success() {
             let Some((switching, receiver)) = socket else { return Ok(response) };
@@ -221,7 +220,7 @@ async fn remote_command(ctx: &ActionContext<'_>, query: &Query, verb: &str) -> R
     let streams = STREAMS.iter().filter(|(ours, _)| query.flag(ours)).map(|(_, kubelets)| (*kubelets, "1"));
     let question = encode(streams.chain(query.all("command").map(|argument| ("command", argument))));
     let path = format!("/{verb}/{}/{}/{container}?{question}", ctx.namespace, ctx.name);
-    Ok(kubelet.target(path))
+    Ok(kubelet.target(ctx.server.config(), path))
 }
 
 /// The container that is meant, in upstream's words when it is none.

@@ -1,21 +1,18 @@
 //! `nodes/proxy`, `pods/proxy`, `services/proxy`: any HTTP request to what the name stands for.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use kminik_meta::{Object, StatusError};
-use rand::seq::IndexedRandom;
 use serde_json::Value;
 
-use super::Backend;
-use super::backend::Security;
 use super::forward::{Target, send};
 use super::html;
 use super::kubelet::Kubelet;
 use crate::http::body::{RequestBody, ResponseBody};
+use crate::outbound::{Peer, Place, Security, Trust, Verify};
 use crate::registry::action::{ActionContext, Connect};
 use crate::registry::def::Verb;
 
@@ -30,11 +27,11 @@ const METHODS: &[(&str, Verb)] = &[
 ];
 
 /// `nodes/proxy`.
-pub(crate) struct NodeProxy(pub(crate) Arc<Backend>);
+pub(crate) struct NodeProxy;
 /// `pods/proxy`.
-pub(crate) struct PodProxy(pub(crate) Arc<Backend>);
+pub(crate) struct PodProxy;
 /// `services/proxy`.
-pub(crate) struct ServiceProxy(pub(crate) Arc<Backend>);
+pub(crate) struct ServiceProxy;
 
 #[async_trait]
 impl Connect for NodeProxy {
@@ -55,12 +52,10 @@ impl Connect for NodeProxy {
         let kubelet = Kubelet::of_node(ctx.registry(), named.name).await?;
         let port = named.port_number("node")?;
         if port.is_none_or(|port| port == kubelet.port) {
-            let to = Endpoint { host: kubelet.host, port: kubelet.port, security: Security::Kubelet };
-            return forward(&self.0, &ctx, to, request).await;
+            return forward(&ctx, kubelet.peer(ctx.server.config()), request).await;
         }
         proxyable(&kubelet.host)?;
-        let to = Endpoint { host: kubelet.host, port: port.unwrap_or(kubelet.port), security: named.security() };
-        forward(&self.0, &ctx, to, request).await
+        forward(&ctx, named.peer(kubelet.host, port.unwrap_or(kubelet.port)), request).await
     }
 }
 
@@ -95,7 +90,7 @@ impl Connect for PodProxy {
         };
         let default = if named.scheme == "https" { 443 } else { 80 };
         let port = named.port_number("pod")?.or_else(first).unwrap_or(default);
-        forward(&self.0, &ctx, Endpoint { host, port, security: named.security() }, request).await
+        forward(&ctx, named.peer(host, port), request).await
     }
 }
 
@@ -118,9 +113,10 @@ impl Connect for ServiceProxy {
         let service = ctx.registry().object("", "services", ctx.namespace, named.name).await?;
         let service = service.ok_or_else(|| StatusError::not_found("", "services", named.name))?;
         let port = service_port(&service, &named)?;
-        let (host, number) = ready_endpoint(&ctx, &service, &port)?;
+        let endpoint = ctx.server.outbound().ready_endpoint(ctx.namespace, service.name(), &port);
+        let (host, number) = endpoint.map_err(|error| StatusError::service_unavailable(error.to_string()))?;
         proxyable(&host)?;
-        forward(&self.0, &ctx, Endpoint { host, port: number, security: named.security() }, request).await
+        forward(&ctx, named.peer(host, number), request).await
     }
 }
 
@@ -147,8 +143,13 @@ impl<'a> Named<'a> {
         Ok(named)
     }
 
-    fn security(&self) -> Security {
-        if self.scheme == "https" { Security::Unverified } else { Security::Plain }
+    /// The server at an address inside the cluster, whose certificate nobody verifies, as upstream does it.
+    fn peer(&self, host: String, port: u16) -> Peer {
+        let security = match self.scheme {
+            "https" => Security::Tls(Trust { verify: Verify::Nothing, identity: None }),
+            _ => Security::Plain,
+        };
+        Peer { place: Place::Host { host, port }, security }
     }
 
     fn port_number(&self, kind: &str) -> Result<Option<u16>, StatusError> {
@@ -183,34 +184,6 @@ fn service_port(service: &Object, named: &Named<'_>) -> Result<String, StatusErr
     found.map(name_of).ok_or_else(missing)
 }
 
-/// Some ready endpoint of a service, by its slices.
-fn ready_endpoint(ctx: &ActionContext<'_>, service: &Object, port: &str) -> Result<(String, u16), StatusError> {
-    const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-    let name = service.name();
-    let mut ready = Vec::new();
-    for entry in ctx.registry().cached("discovery.k8s.io", "endpointslices").entries.values() {
-        let (namespace, _) = entry.namespace_and_name();
-        if namespace != ctx.namespace || entry.labels().get(SERVICE_LABEL).is_none_or(|owner| owner != name) {
-            continue;
-        }
-        let slice = entry.object()?;
-        let number = slice.array(&["ports"]).iter().find_map(|row| {
-            let row_name = row.get("name").and_then(Value::as_str).unwrap_or_default();
-            (row_name == port).then(|| row.get("port").and_then(Value::as_u64)).flatten()
-        });
-        let Some(number) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
-        for endpoint in slice.array(&["endpoints"]) {
-            let is_ready = endpoint.get("conditions").and_then(|conditions| conditions.get("ready")?.as_bool());
-            let address = endpoint.get("addresses").and_then(|addresses| addresses.get(0)?.as_str());
-            if let (true, Some(address)) = (is_ready.unwrap_or(true), address) {
-                ready.push((address.to_owned(), number));
-            }
-        }
-    }
-    let nobody = || StatusError::service_unavailable(format!("no endpoints available for service {name:?}"));
-    ready.choose(&mut rand::rng()).cloned().ok_or_else(nobody)
-}
-
 /// Objects are written by users: an address that leads to this machine itself is not followed.
 fn proxyable(host: &str) -> Result<(), StatusError> {
     let Ok(address) = host.parse::<IpAddr>() else {
@@ -226,17 +199,9 @@ fn proxyable(host: &str) -> Result<(), StatusError> {
     Ok(())
 }
 
-/// Where a request goes, but for its path.
-struct Endpoint {
-    host: String,
-    port: u16,
-    security: Security,
-}
-
 async fn forward(
-    backend: &Backend,
     ctx: &ActionContext<'_>,
-    to: Endpoint,
+    peer: Peer,
     mut request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let uri = request.uri().clone();
@@ -260,12 +225,13 @@ async fn forward(
     if let Some(host) = outer_host {
         request.headers_mut().insert(HeaderName::from_static("x-forwarded-host"), host);
     }
-    let target = Target { host: to.host, port: to.port, security: to.security, path };
+    let (host, port) = (peer.place.host(), peer.place.port());
+    let target = Target { peer, path };
     // A page whose links are rewritten cannot be compressed.
     request.headers_mut().remove(http::header::ACCEPT_ENCODING);
-    let mut response = send(backend, ctx.server.config(), &target, request).await?;
+    let mut response = send(ctx.server.outbound(), &target, request).await?;
     if let Some(location) = response.headers().get(LOCATION).and_then(|value| value.to_str().ok())
-        && let Some(rewritten) = html::rewrite_url(location, &prefix, &target.host, target.port)
+        && let Some(rewritten) = html::rewrite_url(location, &prefix, &host, port)
         && let Ok(rewritten) = HeaderValue::from_str(&rewritten)
     {
         response.headers_mut().insert(LOCATION, rewritten);
@@ -274,7 +240,7 @@ async fn forward(
     if kind.split(';').next().is_some_and(|kind| kind.trim() == "text/html")
         && !response.headers().contains_key(http::header::CONTENT_ENCODING)
     {
-        return Ok(html::rewrite_response(response, prefix, target.host, target.port).await);
+        return Ok(html::rewrite_response(response, prefix, host, port).await);
     }
     Ok(response)
 }

@@ -201,6 +201,13 @@ pub struct ScalePaths {
     pub selector: Option<Text>,
 }
 
+impl ScalePaths {
+    /// The kind of every `scale` subresource.
+    pub fn gvk() -> Gvk {
+        Gvk::new("autoscaling", "v1", "Scale")
+    }
+}
+
 /// Differences that need no code.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -421,6 +428,48 @@ impl ResourceDef {
     /// Group, version and kind of one of the versions.
     pub fn gvk(&self, version: &VersionDef) -> Gvk {
         Gvk::new(self.group.clone(), version.name.clone(), self.kind.clone())
+    }
+
+    /// Group, version and kind of the objects that requests for a path below this row carry; `None` if there is no such
+    /// path.
+    pub fn kind_of(&self, version: &VersionDef, subresource: &str) -> Option<Gvk> {
+        if subresource.is_empty() {
+            return Some(self.gvk(version));
+        }
+        Some(match &self.subresource(subresource)?.kind {
+            SubresourceKind::View(_) => self.gvk(version),
+            SubresourceKind::Scale(_) => ScalePaths::gvk(),
+            SubresourceKind::Action(action) => {
+                let kind = action.kind();
+                Gvk::new(kind.group, kind.version, kind.kind)
+            }
+            SubresourceKind::Connect(connect) => Gvk::new("", "v1", connect.options_kind()),
+        })
+    }
+
+    /// Brings an object of the stored version into another one.
+    pub fn from_stored(&self, version: &VersionDef, object: &mut Object) {
+        if let Some(conversion) = version.conversion {
+            (conversion.from_stored)(object);
+        }
+        object.set_gvk(&self.gvk(version));
+    }
+
+    /// Brings an object of one of the versions into the stored one.
+    pub fn to_stored(&self, version: &VersionDef, object: &mut Object) {
+        if let Some(conversion) = version.conversion {
+            (conversion.to_stored)(object);
+        }
+        if let Storage::Stored { api_version, kind, .. } = &self.storage {
+            object.set(&["apiVersion"], api_version.as_ref());
+            object.set(&["kind"], kind.as_ref());
+        }
+    }
+
+    /// Whether requests for a path below this row carry the row's own objects.
+    pub fn carries_own(&self, subresource: &str) -> bool {
+        let own = |sub: &Subresource| matches!(sub.kind, SubresourceKind::View(_));
+        subresource.is_empty() || self.subresource(subresource).is_some_and(own)
     }
 
     pub fn namespaced(&self) -> bool {

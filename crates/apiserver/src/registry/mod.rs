@@ -123,6 +123,14 @@ impl Registry {
         snapshot.get(&key::object(prefix, namespace, name))?.object().ok()
     }
 
+    /// What the cache holds of a resource in one namespace, decoded; see [`Registry::cached`].
+    pub fn cached_in(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Object>> {
+        let Ok(row) = self.row(group, plural) else { return Vec::new() };
+        let Ok(prefix) = storage_prefix(&row) else { return Vec::new() };
+        let snapshot = self.cache.snapshot(prefix);
+        snapshot.range(&key::namespace(prefix, namespace), None).filter_map(|entry| entry.object().ok()).collect()
+    }
+
     /// Reads one object as the store has it now, in its stored version.
     ///
     /// # Errors

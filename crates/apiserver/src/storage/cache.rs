@@ -171,6 +171,15 @@ impl ResourceCache {
         self.state.read().last
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.state.read().entries.is_empty()
+    }
+
+    /// All objects as of the newest change.
+    pub fn entries(&self) -> OrdMap<Bytes, Arc<Entry>> {
+        self.state.read().entries.clone()
+    }
+
     /// Wakes whenever the resource changed; its value is the revision.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -1,7 +1,10 @@
 //! Subresources that are code: actions with an object as body, and raw connections.
 
 use http::{Request, Response, StatusCode};
+use kminik_meta::decode::FieldValidation;
+use kminik_meta::schema::{Leaf, Shape};
 use kminik_meta::{Gvk, Object, StatusError, defaults};
+use serde_json::Value;
 
 use super::call::{Call, WriteOptions};
 use super::{render, write};
@@ -35,20 +38,75 @@ pub(crate) async fn run(
     let operation = if kind.verb == Verb::Create { Operation::Create } else { Operation::Update };
     let attributes = call.attributes(operation, &call.info.name, None, &options);
     call.server.admission().mutate(&attributes, &mut object).await?;
+    schema::normalize(&gvk, body, &mut object, FieldValidation::Ignore)?;
     call.server.admission().validate(&attributes, Some(&object)).await?;
     let answer: Object = action.run(call.action_context(options.dry_run), object).await?;
     let code = if kind.verb == Verb::Create { StatusCode::CREATED } else { StatusCode::OK };
     render::value_response(call, code, &answer.into())
 }
 
-/// Admits the connection and hands the request over.
+/// Admits the connection and hands the request over. What admission makes of the connection's options is what counts.
 pub(crate) async fn connect(
     call: &Call,
     connect: &dyn Connect,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let options = WriteOptions::of(&call.query, &call.headers, connect.options_kind())?;
-    let attributes = call.attributes(Operation::Connect, &call.info.name, None, &options);
-    call.server.admission().validate(&attributes, None).await?;
+    // What answers with the row's own kind (a pod's log) is read, not connected to.
+    if connect.options_kind() != call.row.kind {
+        let gvk = Gvk::new("", "v1", connect.options_kind());
+        let mut object = connection_options(call, &gvk)?;
+        let before = object.clone();
+        let attributes = call.attributes(Operation::Connect, &call.info.name, None, &options);
+        call.server.admission().mutate(&attributes, &mut object).await?;
+        call.server.admission().validate(&attributes, Some(&object)).await?;
+        if object != before {
+            set_query(&mut request, &object)?;
+        }
+    }
     connect.connect(call.action_context(false), request).await
+}
+
+/// The options of a connection, which come in the query, as the object that they are in the API.
+fn connection_options(call: &Call, gvk: &Gvk) -> Result<Object, StatusError> {
+    let mut object = Object::new(gvk);
+    for field in schema::of(gvk)?.fields() {
+        let name = field.name.as_ref();
+        let mut values = call.query.all(name).map(str::to_owned);
+        let value = match &field.schema.get().shape {
+            Shape::List { .. } => {
+                let items: Vec<Value> = values.map(Value::from).collect();
+                (!items.is_empty()).then(|| Value::from(items))
+            }
+            Shape::Leaf { leaf: Leaf::Boolean, .. } => call.query.flag(name).then(|| Value::from(true)),
+            _ if name == "path" => Some(Value::from(call.info.rest.as_str())),
+            _ => values.next().map(Value::from),
+        };
+        if let Some(value) = value {
+            object.set(&[name], value);
+        }
+    }
+    Ok(object)
+}
+
+/// Writes the options back into the query.
+fn set_query(request: &mut Request<RequestBody>, options: &Object) -> Result<(), StatusError> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for (name, value) in options.map() {
+        match (name.as_str(), value) {
+            ("apiVersion" | "kind" | "path", _) => {}
+            (_, Value::Array(items)) => {
+                for item in items {
+                    query.append_pair(name, &text(item));
+                }
+            }
+            (_, value) => {
+                query.append_pair(name, &text(value));
+            }
+        }
+    }
+    let uri = format!("{}?{}", request.uri().path(), query.finish());
+    *request.uri_mut() = uri.parse().map_err(StatusError::internal)?;
+    Ok(())
 }

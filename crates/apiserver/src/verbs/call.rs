@@ -8,15 +8,16 @@ use kminik_meta::decode::{self, FieldValidation};
 use kminik_meta::patch::PatchType;
 use kminik_meta::schema::{Ref, Schema};
 use kminik_meta::{Gvk, Object, StatusError, defaults};
+use serde_json::Value;
 
 use crate::Server;
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Reinvocation};
 use crate::auth::{self, UserInfo};
 use crate::http::accept::{self, Accepted};
 use crate::http::chain::Warnings;
 use crate::http::info::{Query, RequestInfo};
 use crate::registry::action::ActionContext;
-use crate::registry::def::{Conversion, ResourceDef, Storage, VersionDef, api_version};
+use crate::registry::def::{Conversion, ResourceDef, ScalePaths, Storage, SubresourceKind, VersionDef, api_version};
 use crate::registry::storage_prefix;
 use crate::registry::strategy::{Strategy, StrategyContext};
 use crate::storage::entry::Entry;
@@ -100,21 +101,12 @@ impl Call {
     /// Brings an object of the stored version into the request's.
     pub(crate) fn to_request_version(&self, object: &mut Object) {
         self.normalize(object);
-        if let Some(conversion) = self.version.conversion {
-            (conversion.from_stored)(object);
-        }
-        object.set(&["apiVersion"], self.api_version());
-        object.set(&["kind"], self.row.kind.to_string());
+        self.row.from_stored(&self.version, object);
     }
 
     /// Brings an object of the request's version into the stored one.
     pub(crate) fn to_stored_version(&self, object: &mut Object) {
-        if let Some(conversion) = self.version.conversion {
-            (conversion.to_stored)(object);
-        }
-        let (version, kind) = self.stored_type();
-        object.set(&["apiVersion"], version);
-        object.set(&["kind"], kind);
+        self.row.to_stored(&self.version, object);
     }
 
     /// The versions under which the row's objects are seen: its own, and those of other rows that share its storage.
@@ -210,20 +202,28 @@ impl Call {
             subresource: &self.info.subresource,
             old,
             dry_run: options.dry_run,
-            options: options.object.as_ref(),
+            options,
+            warnings: &self.warnings,
+            reinvocation: Reinvocation::default(),
         }
     }
 
     /// The view that the path names, if it names one: the object itself through another door.
     pub(crate) fn view(&self) -> Option<&str> {
-        use crate::registry::def::SubresourceKind;
         let subresource = self.row.subresource(&self.info.subresource)?;
         matches!(subresource.kind, SubresourceKind::View(_)).then_some(subresource.name.as_ref())
     }
 
+    /// Where the object has its replicas, if the path is its scale.
+    pub(crate) fn scale_paths(&self) -> Option<&ScalePaths> {
+        match &self.row.subresource(&self.info.subresource)?.kind {
+            SubresourceKind::Scale(paths) => Some(paths),
+            _ => None,
+        }
+    }
+
     /// The strategy of the path: the row's, or its view's.
     pub(crate) fn strategy(&self) -> &dyn Strategy {
-        use crate::registry::def::SubresourceKind;
         match self.row.subresource(&self.info.subresource).map(|sub| &sub.kind) {
             Some(SubresourceKind::View(strategy)) => strategy.as_ref(),
             _ => self.row.strategy.as_ref(),
@@ -258,7 +258,11 @@ pub(crate) struct WriteOptions {
     pub(crate) applying: bool,
     /// `force` of server-side apply.
     pub(crate) force: bool,
-    /// The options object as sent (deletes), for admission.
+    /// `fieldManager` was asked for, and is no guess.
+    pub(crate) named_manager: bool,
+    /// `fieldValidation` was asked for.
+    pub(crate) asked_validation: bool,
+    /// The body of a delete, its options.
     pub(crate) object: Option<Object>,
 }
 
@@ -302,7 +306,25 @@ impl WriteOptions {
             applying,
             field_validation,
             force: query.flag("force"),
+            named_manager: named.is_some(),
+            asked_validation: !asked.is_empty(),
             object: None,
         })
+    }
+
+    /// The options as an object of this kind of meta.k8s.io, as admission shows them.
+    pub(crate) fn to_object(&self, kind: &str) -> Object {
+        let mut object = self.object.clone().unwrap_or_default();
+        object.set_gvk(&Gvk::new("meta.k8s.io", "v1", kind));
+        if self.dry_run {
+            object.set(&["dryRun"], vec![Value::from("All")]);
+        }
+        if self.named_manager {
+            object.set(&["fieldManager"], self.field_manager.as_str());
+        }
+        if self.asked_validation {
+            object.set(&["fieldValidation"], format!("{:?}", self.field_validation));
+        }
+        object
     }
 }

@@ -5,6 +5,7 @@ use kminik_meta::{Object, StatusError};
 
 use super::call::{Call, WriteOptions};
 use super::{render, write};
+use crate::admission::Operation;
 use crate::auth::{self, Decision};
 use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
@@ -20,8 +21,12 @@ pub(crate) async fn create(call: &Call, request: Request<RequestBody>) -> Result
     let options = WriteOptions::of(&call.query, &call.headers, "CreateOptions")?;
     let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
-    let object = write::decode(call, &options, &bytes, encoding)?;
+    let mut object = write::decode(call, &options, &bytes, encoding)?;
     if let Storage::Virtual(create) = &call.row.storage {
+        let name = object.name().to_owned();
+        let attributes = call.attributes(Operation::Create, &name, None, &options);
+        call.server.admission().mutate(&attributes, &mut object).await?;
+        call.server.admission().validate(&attributes, Some(&object)).await?;
         let answer = create.create(call.action_context(options.dry_run), object).await?;
         return render::object(call, StatusCode::CREATED, answer);
     }

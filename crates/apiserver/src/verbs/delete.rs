@@ -200,7 +200,7 @@ impl Attempt for Removal<'_> {
         self.delete.check_preconditions(&call.row, &object)?;
         let mut attributes = call.attributes(Operation::Delete, self.name, Some(&object), self.options);
         attributes.namespace = self.namespace;
-        call.server.admission().validate(&attributes, None).await?;
+        call.server.admission().delete(&attributes).await?;
         let next = next_state(&call.strategy_context(self.options.dry_run), self.delete, &object)?;
         self.gone = matches!(next, Change::Delete);
         if self.options.dry_run {

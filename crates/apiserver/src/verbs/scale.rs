@@ -2,7 +2,7 @@
 
 use http::{Request, Response, StatusCode};
 use kminik_meta::patch::PatchType;
-use kminik_meta::{FieldError, Gvk, Object, Path, StatusError, labels};
+use kminik_meta::{FieldError, Object, Path, StatusError, labels};
 use serde_json::{Value, json};
 
 use super::call::{Call, WriteOptions};
@@ -29,7 +29,7 @@ pub(crate) async fn change(
     let patching = call.info.verb == "patch";
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
     let options = WriteOptions::of(&call.query, &call.headers, kind)?;
-    let gvk = scale_kind();
+    let gvk = ScalePaths::gvk();
     let own = schema::of(&gvk)?;
     let content_type = accept::content_type(&call.headers).unwrap_or_default();
     let form = match (patching, PatchType::from_content_type(&content_type)) {
@@ -58,7 +58,7 @@ pub(crate) async fn change(
         wanted.set_resource_version(scale.resource_version());
         let replicas = scale.i64(&["spec", "replicas"]).unwrap_or_default();
         check(present, replicas)?;
-        wanted.set(&path_of(&paths.spec_replicas), replicas);
+        set_replicas(paths, &scale, &mut wanted);
         Ok(wanted)
     })
     .await?;
@@ -93,11 +93,11 @@ fn applied(
     body: &[u8],
 ) -> Result<Object, StatusError> {
     let (scale, _) = schema::decode_configuration(body)?;
-    if scale.gvk() != scale_kind() {
+    if scale.gvk() != ScalePaths::gvk() {
         return Err(StatusError::bad_request(format!(
             "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
             scale.api_version(),
-            scale_kind().api_version()
+            ScalePaths::gvk().api_version()
         )));
     }
     let mut configuration = Object::new(&call.gvk());
@@ -113,15 +113,12 @@ fn applied(
     schema::apply_configuration(call, options, present, &configuration)
 }
 
-fn scale_kind() -> Gvk {
-    Gvk::new("autoscaling", "v1", "Scale")
-}
-
 fn answer(call: &Call, paths: &ScalePaths, object: &Object) -> Result<Response<ResponseBody>, StatusError> {
     render::value_response(call, StatusCode::OK, &scale_of(paths, object)?.into())
 }
 
-fn scale_of(paths: &ScalePaths, object: &Object) -> Result<Object, StatusError> {
+/// The Scale of an object.
+pub(crate) fn scale_of(paths: &ScalePaths, object: &Object) -> Result<Object, StatusError> {
     let number = |path: &Text| object.i64(&path_of(path)).unwrap_or_default();
     let mut status = json!({"replicas": number(&paths.status_replicas)});
     if let Some(path) = &paths.selector {
@@ -132,7 +129,7 @@ fn scale_of(paths: &ScalePaths, object: &Object) -> Result<Object, StatusError> 
         };
         status["selector"] = text.into();
     }
-    let mut scale = Object::new(&scale_kind());
+    let mut scale = Object::new(&ScalePaths::gvk());
     for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.get(&["metadata", key]) {
             scale.set(&["metadata", key], value.clone());
@@ -141,6 +138,11 @@ fn scale_of(paths: &ScalePaths, object: &Object) -> Result<Object, StatusError> 
     scale.set(&["spec"], json!({"replicas": number(&paths.spec_replicas)}));
     scale.set(&["status"], status);
     Ok(scale)
+}
+
+/// Brings the number of a Scale into its object.
+pub(crate) fn set_replicas(paths: &ScalePaths, scale: &Object, object: &mut Object) {
+    object.set(&path_of(&paths.spec_replicas), scale.i64(&["spec", "replicas"]).unwrap_or_default());
 }
 
 fn path_of(path: &Text) -> Vec<&str> {

@@ -6,7 +6,7 @@ use rand::Rng;
 use serde_json::Value;
 
 use super::call::{Call, WriteOptions};
-use super::metadata;
+use super::{metadata, scale};
 use crate::admission::Operation;
 use crate::http::accept::Encoding;
 use crate::registry::Change;
@@ -215,9 +215,7 @@ pub(crate) async fn admit_update(
     }
     call.to_stored_version(&mut new);
     let gvk = new.gvk();
-    let server = &call.server;
-    let attributes = call.attributes(Operation::Update, old.name(), Some(&old), options);
-    let mutated = server.admission().mutate(&attributes, &mut new).await?;
+    let mutated = mutate_update(call, options, &old, &mut new).await?;
     dedup_owners(call, &mut new, AFTER_ADMISSION);
     if mutated || !call.reads_stored_form() {
         schema::normalize(&gvk, call.stored_schema(), &mut new, FieldValidation::Ignore)?;
@@ -244,10 +242,7 @@ pub(crate) async fn admit_update(
     call.warn(strategy.warnings(&ctx, Some(&old), &new));
     strategy.canonicalize(&ctx, &mut new);
     schema::manage_fields(call, options, Some(&old), &mut new)?;
-    server
-        .admission()
-        .validate(&call.attributes(Operation::Update, old.name(), Some(&old), options), Some(&new))
-        .await?;
+    validate_update(call, options, &old, &new).await?;
     apply::restore_times(&old, &mut new);
     let change = if new == *old {
         Change::Keep
@@ -257,6 +252,37 @@ pub(crate) async fn admit_update(
         Change::Put(new.clone())
     };
     Ok(Admitted { change, object: new, reservation })
+}
+
+/// The mutating phase of an update; tells whether it may have changed the object. Admission of a Scale sees Scales.
+async fn mutate_update(
+    call: &Call,
+    options: &WriteOptions,
+    old: &Object,
+    new: &mut Object,
+) -> Result<bool, StatusError> {
+    let admission = call.server.admission();
+    let Some(paths) = call.scale_paths() else {
+        return admission.mutate(&call.attributes(Operation::Update, old.name(), Some(old), options), new).await;
+    };
+    let (old_scale, mut scale) = (scale::scale_of(paths, old)?, scale::scale_of(paths, new)?);
+    let attributes = call.attributes(Operation::Update, old.name(), Some(&old_scale), options);
+    let mutated = admission.mutate(&attributes, &mut scale).await?;
+    scale::set_replicas(paths, &scale, new);
+    Ok(mutated)
+}
+
+/// The validating phase of an update.
+async fn validate_update(call: &Call, options: &WriteOptions, old: &Object, new: &Object) -> Result<(), StatusError> {
+    let admission = call.server.admission();
+    let Some(paths) = call.scale_paths() else {
+        return admission
+            .validate(&call.attributes(Operation::Update, old.name(), Some(old), options), Some(new))
+            .await;
+    };
+    let (old_scale, scale) = (scale::scale_of(paths, old)?, scale::scale_of(paths, new)?);
+    let attributes = call.attributes(Operation::Update, old.name(), Some(&old_scale), options);
+    admission.validate(&attributes, Some(&scale)).await
 }
 
 /// Whether the row's own strategy (not a view's) still holds a deleted object.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a module of every test, of which none uses all")]
 
+pub mod https;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, AUTHORIZATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
+use kminik_base::tls;
 use reqwest::{Client, Response, redirect};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::auth::{Challenge, Tokens};
 use super::{Credential, Timeouts};
@@ -85,14 +86,14 @@ pub(super) struct Request<'a> {
 impl Transport {
     pub(crate) fn new(timeouts: Timeouts, extra_roots_pem: Option<&str>) -> Result<Transport, ImageError> {
         let failed = |error: &dyn fmt::Display| ImageError::Client(error.to_string());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = tls::provider();
         let builder = || {
             rustls::ClientConfig::builder_with_provider(provider.clone())
                 .with_safe_default_protocol_versions()
                 .map_err(|error| failed(&error))
         };
         let verified = builder()?.with_root_certificates(roots(extra_roots_pem)?).with_no_client_auth();
-        let anything = Arc::new(Unverified(provider.clone()));
+        let anything = Arc::new(tls::AnyCertificate::new(provider.clone()));
         let unverified = builder()?.dangerous().with_custom_certificate_verifier(anything).with_no_client_auth();
         let client = |tls: rustls::ClientConfig| {
             Client::builder()
@@ -283,58 +284,15 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     attempt.follow()
 }
 
-/// The machine's roots, the built-in ones, and the user's.
+/// The public web's roots, and the user's.
 fn roots(extra_pem: Option<&str>) -> Result<rustls::RootCertStore, ImageError> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    // A machine without a store, or with a damaged certificate in it, still has the built-in ones.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut roots = tls::public_roots();
     for certificate in CertificateDer::pem_slice_iter(extra_pem.unwrap_or_default().as_bytes()) {
         let bad = |detail: String| ImageError::BadConfig { what: "extra certificates".to_owned(), detail };
         let certificate = certificate.map_err(|error| bad(error.to_string()))?;
         roots.add(certificate).map_err(|error| bad(error.to_string()))?;
     }
     Ok(roots)
-}
-
-/// Accepts any certificate: for hosts the user has called insecure. Signatures are still checked.
-#[derive(Debug)]
-struct Unverified(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

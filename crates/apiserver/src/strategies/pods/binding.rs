@@ -5,6 +5,7 @@ use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError, status, time
 use serde_json::json;
 
 use super::set_condition;
+use crate::admission::TOPOLOGY;
 use crate::registry::Change;
 use crate::registry::action::{Action, ActionContext, ActionKind, Create};
 use crate::registry::def::Verb;
@@ -59,6 +60,11 @@ async fn bind(ctx: &ActionContext<'_>, name: &str, binding: &Object) -> Result<O
         pod.set(&["spec", "nodeName"], node);
         for (key, value) in binding.annotations() {
             pod.set_annotation(key, value);
+        }
+        for key in TOPOLOGY {
+            if let Some(value) = binding.label(key) {
+                pod.set_label(key, value);
+            }
         }
         let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastTransitionTime": now });
         set_condition(&mut pod, scheduled);

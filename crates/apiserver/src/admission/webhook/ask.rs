@@ -1,0 +1,129 @@
+//! One webhook and one request: the question is put, the answer taken.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{Request, StatusCode};
+use kminik_meta::decode::FieldValidation;
+use kminik_meta::{Object, StatusError, patch};
+
+use super::super::Attributes;
+use super::super::matching::Sighting;
+use super::hooks::Hook;
+use super::review::{self, Answer};
+use crate::outbound::{Bounds, Outbound, refusal};
+use crate::schema;
+
+/// Longest answer: an object's limit once more for base64, and room for what stands around it.
+const ANSWER_LIMIT: usize = 2 * schema::BODY_LIMIT;
+const JSON: &str = "application/json";
+
+/// Why a webhook did not say yes.
+pub(super) enum Denied {
+    /// It could not be asked, or what it said makes no sense; its failure policy decides.
+    NoAnswer(String),
+    /// It said no, or the request is one that it cannot be asked about.
+    Refused(StatusError),
+}
+
+impl From<StatusError> for Denied {
+    fn from(status: StatusError) -> Self {
+        Denied::Refused(status)
+    }
+}
+
+pub(super) struct Question<'a> {
+    pub(super) outbound: &'a Outbound,
+    pub(super) hook: &'a Hook,
+    pub(super) attributes: &'a Attributes<'a>,
+    pub(super) sighting: &'a Sighting,
+}
+
+impl Question<'_> {
+    /// Asks whether the request may be.
+    pub(super) async fn validate(&self, object: Option<&Object>) -> Result<(), Denied> {
+        let seen = object.map(|object| self.seen(object));
+        self.ask(seen.as_deref(), false).await?.verdict.map_err(Denied::Refused)
+    }
+
+    /// Asks what the object should be; tells whether it was changed. `object` is in the stored version before and after.
+    pub(super) async fn mutate(&self, object: Option<&mut Object>) -> Result<bool, Denied> {
+        let seen = object.as_deref().map(|object| self.seen(object).into_owned());
+        let answer = self.ask(seen.as_ref(), true).await?;
+        answer.verdict?;
+        if review::is_empty_patch(&answer.patch) {
+            return Ok(false);
+        }
+        let (Some(object), Some(seen)) = (object, seen) else {
+            return Err(Denied::Refused(StatusError::internal(format!(
+                "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                self.hook.name
+            ))));
+        };
+        let patched = match patch::json(&seen, &answer.patch) {
+            Ok(patched) => patched.object,
+            Err(patch::PatchError::Decode(why)) => {
+                return Err(Denied::NoAnswer(format!("received undecodable patch in webhook response: {why}")));
+            }
+            Err(error) => return Err(Denied::Refused(StatusError::internal(error))),
+        };
+        self.take(object, &seen, patched)
+    }
+
+    /// Puts the patched object, in normal form with defaults, in the place of the other.
+    fn take(&self, object: &mut Object, seen: &Object, mut patched: Object) -> Result<bool, Denied> {
+        let kind = &self.sighting.kind;
+        let normal = match self.sighting.schema() {
+            Some(own) => schema::normalize(kind, own, &mut patched, FieldValidation::Ignore),
+            None => schema::normalize(kind, schema::of(kind)?, &mut patched, FieldValidation::Ignore),
+        };
+        normal.map_err(StatusError::internal)?;
+        patched.set_gvk(kind);
+        let changed = patched != *seen;
+        if changed {
+            self.sighting.to_stored(&mut patched);
+            *object = patched;
+        }
+        Ok(changed)
+    }
+
+    /// The object as the webhook knows it.
+    fn seen<'o>(&self, object: &'o Object) -> Cow<'o, Object> {
+        self.sighting.seen(object)
+    }
+
+    async fn ask(&self, object: Option<&Object>, mutating: bool) -> Result<Answer, Denied> {
+        let Question { hook, attributes, sighting, .. } = self;
+        if attributes.dry_run && !hook.harmless {
+            let why = format!("admission webhook {:?} does not support dry run", hook.name);
+            return Err(Denied::Refused(StatusError::bad_request(why)));
+        }
+        let unasked = |why: &dyn std::fmt::Display| Denied::NoAnswer(why.to_string());
+        let version = hook.review.ok_or_else(|| {
+            unasked(
+                &"could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)",
+            )
+        })?;
+        let target = hook.target.as_ref().map_err(|error| unasked(&format!("could not get REST client: {error}")))?;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let old = attributes.old.map(|old| self.seen(old));
+        let body = review::question(version, &uid, attributes, sighting, object, old.as_deref())?;
+        let request = Request::post(format!("{}?timeout={}s", target.url, hook.timeout.as_secs()))
+            .header(CONTENT_TYPE, JSON)
+            .header(ACCEPT, "application/json, */*")
+            .header(USER_AGENT, concat!("kube-apiserver-admission/", env!("CARGO_PKG_VERSION")))
+            .body(Bytes::from(body))
+            .map_err(|error| unasked(&format!("could not get REST client: {error}")))?;
+        let bounds = Bounds { timeout: hook.timeout, body: ANSWER_LIMIT };
+        let failed = |why: &dyn std::fmt::Display| Denied::NoAnswer(format!("failed to call webhook: {why}"));
+        let response = self.outbound.call(&target.peer, request, bounds).await.map_err(|error| failed(&error))?;
+        if !matches!(response.status(), StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED) {
+            return Err(failed(&refusal(response.status(), response.body())));
+        }
+        let answer = review::answer(version, &uid, &hook.name, mutating, response.body());
+        let answer = answer.map_err(|error| unasked(&error))?;
+        attributes.warnings.lock().extend(answer.warnings.iter().cloned());
+        Ok(answer)
+    }
+}

@@ -1,0 +1,145 @@
+//! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: other servers have a say in what is written.
+//!
+//! The configurations are read from the cache and compiled again whenever one has changed, so they hold from the moment
+//! the cache has seen them. Mutating webhooks are asked one after the other, in the order of their configurations' names;
+//! validating ones all at once.
+
+mod ask;
+mod hooks;
+mod review;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use kminik_meta::{Object, StatusError};
+
+use self::ask::{Denied, Question};
+use self::hooks::{Hook, Hooks};
+use super::matching::{self, Sighting};
+use super::{Admission, Attributes};
+use crate::outbound::Outbound;
+use crate::storage::cache::Cache;
+
+const MUTATING: &str = "MutatingAdmissionWebhook";
+const VALIDATING: &str = "ValidatingAdmissionWebhook";
+
+/// Asks the webhooks that may change the object.
+pub(super) struct MutatingWebhooks {
+    hooks: Hooks,
+    outbound: Arc<Outbound>,
+}
+
+/// Asks the webhooks that may only refuse.
+pub(super) struct ValidatingWebhooks {
+    hooks: Hooks,
+    outbound: Arc<Outbound>,
+}
+
+impl MutatingWebhooks {
+    pub(super) fn new(cache: &Cache, outbound: Arc<Outbound>) -> Self {
+        MutatingWebhooks { hooks: Hooks::new(cache, "mutatingwebhookconfigurations"), outbound }
+    }
+
+    async fn ask_all(&self, attributes: &Attributes<'_>, mut object: Option<&mut Object>) -> Result<(), StatusError> {
+        let hooks = self.hooks.current();
+        attributes.reinvocation.enter(MUTATING, object.as_deref());
+        for hook in hooks.iter() {
+            let Some(sighting) = hook.criteria.matches(attributes, object.as_deref()).await? else { continue };
+            if !attributes.reinvocation.is_due(MUTATING, &hook.id) {
+                continue;
+            }
+            let question = Question { outbound: &self.outbound, hook, attributes, sighting: &sighting };
+            let answer = question.mutate(object.as_deref_mut()).await;
+            if matches!(answer, Ok(true)) {
+                attributes.reinvocation.changed(MUTATING);
+            }
+            if hook.reinvoke {
+                attributes.reinvocation.asked(MUTATING, &hook.id);
+            }
+            settle(hook, answer.map(drop))?;
+        }
+        attributes.reinvocation.leave(MUTATING, object.as_deref());
+        Ok(())
+    }
+}
+
+impl ValidatingWebhooks {
+    pub(super) fn new(cache: &Cache, outbound: Arc<Outbound>) -> Self {
+        ValidatingWebhooks { hooks: Hooks::new(cache, "validatingwebhookconfigurations"), outbound }
+    }
+}
+
+#[async_trait]
+impl Admission for MutatingWebhooks {
+    fn name(&self) -> &'static str {
+        MUTATING
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        !self.hooks.current().is_empty() && !matching::is_exempt(attributes)
+    }
+
+    async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), StatusError> {
+        self.ask_all(attributes, Some(object)).await
+    }
+
+    async fn admit_delete(&self, attributes: &Attributes<'_>) -> Result<(), StatusError> {
+        self.ask_all(attributes, None).await
+    }
+}
+
+#[async_trait]
+impl Admission for ValidatingWebhooks {
+    fn name(&self) -> &'static str {
+        VALIDATING
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        !self.hooks.current().is_empty() && !matching::is_exempt(attributes)
+    }
+
+    fn may_mutate(&self) -> bool {
+        false
+    }
+
+    async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), StatusError> {
+        let hooks = self.hooks.current();
+        let mut relevant: Vec<(&Hook, Sighting)> = Vec::new();
+        for hook in hooks.iter() {
+            if let Some(sighting) = hook.criteria.matches(attributes, object).await? {
+                relevant.push((hook, sighting));
+            }
+        }
+        let mut answers: FuturesUnordered<_> = relevant
+            .iter()
+            .map(|(hook, sighting)| async move {
+                let question = Question { outbound: &self.outbound, hook, attributes, sighting };
+                settle(hook, question.validate(object).await)
+            })
+            .collect();
+        // All are heard; of several refusals the first counts.
+        let mut verdict = Ok(());
+        while let Some(answer) = answers.next().await {
+            verdict = verdict.and(answer);
+        }
+        verdict
+    }
+}
+
+/// What an answer means for the request: a webhook that cannot be asked may be ignored, if it says so.
+fn settle(hook: &Hook, answer: Result<(), Denied>) -> Result<(), StatusError> {
+    match answer {
+        Ok(()) => Ok(()),
+        Err(Denied::NoAnswer(why)) => {
+            let failure = format!("failed calling webhook {:?}: {why}", hook.name);
+            if hook.fails_open {
+                tracing::warn!(webhook = hook.name, error = failure, "webhook ignored");
+                return Ok(());
+            }
+            Err(StatusError::internal(failure))
+        }
+        Err(Denied::Refused(status)) => Err(status),
+    }
+}
