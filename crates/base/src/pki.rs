@@ -4,9 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
+
+pub use self::request::{KeyUse, Request};
+
+mod request;
 
 /// A certificate with its key.
 #[derive(Clone, Debug)]
@@ -62,6 +66,10 @@ pub enum PkiError {
     Parse(#[source] x509_parser::nom::Err<x509_parser::error::X509Error>),
     #[error("the signing request cannot be read")]
     Request(#[source] rcgen::Error),
+    #[error("PEM block type must be CERTIFICATE REQUEST")]
+    NoRequest,
+    #[error("the signing request is not signed by its own key")]
+    RequestSignature(#[source] x509_parser::error::X509Error),
 }
 
 /// A certificate authority.
@@ -122,14 +130,6 @@ impl Authority {
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         let cert = params.signed_by(&key, &self.issuer).map_err(PkiError::Generate)?;
         Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
-    }
-
-    /// Signs a request as it stands: the caller has decided that its subject and usages may be granted.
-    pub fn sign_request(&self, request_pem: &str, validity: Duration) -> Result<String, PkiError> {
-        let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(PkiError::Request)?;
-        set_validity(&mut request.params, validity);
-        request.params.serial_number = Some(serial());
-        Ok(request.signed_by(&self.issuer).map_err(PkiError::Generate)?.pem())
     }
 }
 
