@@ -1,10 +1,12 @@
 //! The seam: what every backend offers. The contract suite in `tests/` runs on each of them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::embedded::Export;
 use crate::watch::BatchReceiver;
 
 /// Store-wide revision, etcd's meaning; 0 is "before anything was written".
@@ -57,6 +59,14 @@ impl Op {
 pub struct Txn {
     pub compare: Vec<Compare>,
     pub ops: Vec<Op>,
+}
+
+impl Txn {
+    /// The first key that two ops write, if there is one.
+    pub(crate) fn duplicate_key(&self) -> Option<&Bytes> {
+        let mut seen = HashSet::with_capacity(self.ops.len());
+        self.ops.iter().map(Op::key).find(|key| !seen.insert(*key))
+    }
 }
 
 /// What became of a transaction. It is returned only after the outcome is durable.
@@ -162,6 +172,15 @@ pub enum StoreError {
     Io(#[source] std::io::Error),
     #[error("the store's file is damaged: {detail}")]
     Corrupt { detail: String },
+    /// An etcd endpoint that is no address, or whose certificates cannot be used.
+    #[error("the datastore endpoint {endpoint:?} cannot be used: {detail}")]
+    Endpoint { endpoint: String, detail: String },
+    /// No endpoint of the etcd cluster answers. A write that was under way may have had its effect.
+    #[error("the datastore cannot be reached: {detail}")]
+    Unreachable { detail: String },
+    /// The etcd cluster answers, but not as asked: no permission, no space, a fault.
+    #[error("the datastore refuses: {detail}")]
+    Refused { detail: String },
     #[error("the store is closed")]
     Closed,
 }
@@ -185,6 +204,9 @@ pub trait Store: Send + Sync + 'static {
     /// can be read is `revision`, the oldest a watch can start from is `revision + 1`. Going back is no effect,
     /// `Future` if it has not happened yet.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+    /// Everything as of one revision, as a file that [`restore`](crate::restore) reads. [`StoreError::Refused`] where the
+    /// backend has tools of its own for that.
+    async fn export(&self) -> Result<Export, StoreError>;
     /// Flushes and refuses further writes.
     async fn close(&self) -> Result<(), StoreError>;
 }

@@ -1,6 +1,6 @@
 //! The revisioned key-value store under the API server: transactions, ranges, watches, compaction, TTL.
 //!
-//! Owns: one redb file (embedded backend). Knows bytes only.
+//! Owns: one redb file (embedded backend), or connections to an etcd cluster. Knows bytes only.
 //!
 //! **Invariant:** no Kubernetes word appears here: keys and values are bytes.
 //! **Invariant:** a revision becomes visible (to reads, ranges, watches) only after it is on disk.
@@ -21,11 +21,13 @@
 
 mod api;
 mod embedded;
+mod etcd;
 mod watch;
 
 pub use api::{
     Compare, Event, EventKind, Op, Range, RangeResult, Record, Revision, Store, StoreError, Txn, TxnResult, WatchBatch,
     WatchOptions, Watcher,
 };
-pub use embedded::{EmbeddedStore, Options};
+pub use embedded::{EmbeddedStore, Export, Options, SnapshotError, SnapshotInfo, inspect, restore};
+pub use etcd::{EtcdOptions, EtcdStore};
 pub use watch::BatchReceiver;

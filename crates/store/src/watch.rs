@@ -127,6 +127,17 @@ impl BatchSender {
         self.live.is_closed()
     }
 
+    /// Resolves when the receiver has gone.
+    pub(crate) async fn closed(&self) {
+        self.live.closed().await;
+    }
+
+    /// Tells the receiver why nothing more comes.
+    pub(crate) fn fail(&self, error: StoreError) {
+        // The receiver may be gone, which ends the watch as well.
+        let _ = self.live.send(Delivery { cost: 0, batch: Err(error) });
+    }
+
     /// Queues a batch; false if the watch is over (receiver gone, or too slow: then it has been told).
     pub(crate) fn send(&self, batch: WatchBatch, cost: usize) -> bool {
         let queued = self.queued_bytes.fetch_add(cost, Ordering::AcqRel);

@@ -1,7 +1,7 @@
 //! The commit thread: takes what waits as one batch, decides it against the state that the batch before it left,
 //! writes it, and only then publishes and answers.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::disk::{Disk, Expiry, WriteBatch};
+use super::export::Export;
 use super::hub::Hub;
 use super::state::Snapshot;
 use crate::api::{Compare, Op, Revision, StoreError, Txn, TxnResult};
@@ -36,6 +37,9 @@ pub(crate) enum Request {
         revision: Revision,
         reply: Reply<()>,
     },
+    Export {
+        reply: Reply<Export>,
+    },
     Close {
         reply: Reply<()>,
     },
@@ -46,6 +50,7 @@ impl Request {
     fn refuse(self, error: &StoreError) {
         match self {
             Request::Txn { reply, .. } => drop(reply.send(Err(repeat(error)))),
+            Request::Export { reply } => drop(reply.send(Err(repeat(error)))),
             Request::Compact { reply, .. } | Request::Close { reply } => drop(reply.send(Err(repeat(error)))),
         }
     }
@@ -221,6 +226,10 @@ impl Committer {
                 }
                 answers.compactions.push(reply);
             }
+            Request::Export { reply } => {
+                // What is visible is on disk; what this batch decides is not in it yet, but may be in the expiries.
+                drop(reply.send(Ok(Export::new(self.hub.snapshot(), self.expiries.remaining()))));
+            }
             Request::Close { reply } => answers.close = Some(reply),
         }
     }
@@ -379,16 +388,10 @@ impl Expiries {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
-}
-
-/// The first key that two ops write, if there is one.
-pub(crate) fn duplicate_key(ops: &[Op]) -> Option<&Bytes> {
-    let mut seen = HashSet::with_capacity(ops.len());
-    ops.iter().map(Op::key).find(|key| !seen.insert(*key))
 }

@@ -86,7 +86,7 @@ impl Disk {
 
     /// Replaces the file by a new one that holds this state and nothing else. Needed where a write has failed for want of
     /// space: what such a failure left in the old file cannot be known.
-    pub(crate) fn replace(path: &Path, state: &Snapshot, log: &Log, expiries: Expiries) -> Result<Self, StoreError> {
+    pub(crate) fn replace(path: &Path, state: &Snapshot, log: &Log, expiries: &Expiries) -> Result<Self, StoreError> {
         let draft = Draft::new(path)?;
         let write = draft.db.begin_write().map_err(from_redb)?;
         let kept = log.since(log.compacted() + 1)?;
@@ -374,11 +374,11 @@ fn byte(input: &mut &[u8]) -> Result<u8, StoreError> {
     input.try_get_u8().map_err(|_| corrupt("a record is cut short".to_owned()))
 }
 
-fn corrupt(detail: String) -> StoreError {
+pub(crate) fn corrupt(detail: String) -> StoreError {
     StoreError::Corrupt { detail }
 }
 
-fn from_io(error: std::io::Error) -> StoreError {
+pub(crate) fn from_io(error: std::io::Error) -> StoreError {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::NoSpace(error),
         // redb says so of a file that is none of its own.

@@ -131,7 +131,7 @@ impl Hub {
     pub(crate) fn replace_file(&self, path: &Path, expiries: Expiries) -> Result<Disk, StoreError> {
         // Only the commit thread changes snapshot and log, and it is the one that calls.
         let state = self.state.lock();
-        Disk::replace(path, &state.snapshot, &state.log, expiries)
+        Disk::replace(path, &state.snapshot, &state.log, &expiries)
     }
 
     pub(crate) fn compacted(&self) -> Revision {

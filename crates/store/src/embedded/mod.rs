@@ -7,6 +7,7 @@
 
 mod commit;
 mod disk;
+mod export;
 mod hub;
 mod state;
 
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::commit::{Committer, Expiries, Reply, Request};
 use self::disk::Disk;
+pub use self::export::{Export, SnapshotError, SnapshotInfo, inspect, restore};
 use self::hub::Hub;
 use crate::api::{Op, Range, RangeResult, Record, Revision, Store, StoreError, Txn, TxnResult, WatchOptions, Watcher};
 
@@ -115,7 +117,7 @@ impl EmbeddedStore {
             }
             size += op.key().len() + value;
         }
-        match commit::duplicate_key(&txn.ops) {
+        match txn.duplicate_key() {
             Some(key) => Err(StoreError::DuplicateKey { key: key.clone() }),
             None => Ok(size),
         }
@@ -155,6 +157,10 @@ impl Store for EmbeddedStore {
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         self.ask(|reply| Request::Compact { revision, reply }).await
+    }
+
+    async fn export(&self) -> Result<Export, StoreError> {
+        self.ask(|reply| Request::Export { reply }).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
