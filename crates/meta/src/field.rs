@@ -135,6 +135,11 @@ impl FieldError {
         Self::new(ErrorType::Invalid, path, Some(value.into()), detail.into())
     }
 
+    /// The field as a whole is wrong, and its value too long to show.
+    pub fn invalid_as_a_whole(path: &Path, detail: impl Into<String>) -> Self {
+        Self::new(ErrorType::Invalid, path, None, detail.into())
+    }
+
     /// The value is of another JSON type than the schema asks for.
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(ErrorType::TypeInvalid, path, Some(value.into()), detail.into())

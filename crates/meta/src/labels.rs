@@ -262,12 +262,16 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-/// The object form of a selector given as a string, as `scale` subresources show it.
+/// A selector, in the object form or as a plain map, as the string that `scale` subresources show.
 ///
 /// # Errors
 /// When a requirement breaks a rule.
 pub fn to_string_form(selector: Option<&Value>) -> Result<String, SelectorError> {
-    LabelSelector::from_value(selector).map(|s| s.to_string())
+    let members = selector.and_then(Value::as_object);
+    // The members of the object form are an object and a list.
+    let plain = members.is_some_and(|members| members.values().any(Value::is_string));
+    let read = if plain { LabelSelector::from_map } else { LabelSelector::from_value };
+    read(selector).map(|selector| selector.to_string())
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@
 
 pub mod apply;
 pub mod columns;
+pub mod convert;
 pub mod decode;
 pub mod defaults;
 pub mod field;
@@ -39,6 +40,7 @@ pub mod schema;
 pub mod status;
 pub mod time;
 pub mod validate;
+pub mod warnings;
 
 pub use field::{ErrorList, ErrorType, FieldError, Path};
 pub use fields::FieldSelector;

@@ -1,5 +1,7 @@
 //! Checks of names, keys and label values. Each returns upstream's messages; none means that the value is fine.
 
+use std::net::IpAddr;
+
 /// Largest length of a DNS label, a label value and the name part of a qualified name.
 pub const LABEL_MAX: usize = 63;
 /// Largest length of a DNS subdomain.
@@ -269,6 +271,132 @@ pub fn percent(value: &str) -> Vec<String> {
     )]
 }
 
+/// An IP address in its one canonical form.
+pub fn ip_address(value: &str) -> Vec<String> {
+    let Ok(address) = value.parse::<IpAddr>() else {
+        let zeros = without_zeros(value).is_some_and(|text| text.parse::<IpAddr>().is_ok());
+        let message = if zeros {
+            "must not have leading 0s"
+        } else {
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+        };
+        return vec![message.into()];
+    };
+    if is_mapped(&address) {
+        return vec!["must not be an IPv4-mapped IPv6 address".into()];
+    }
+    canonical(value, &address.to_string())
+}
+
+/// A range of IP addresses in its one canonical form: no bits beyond its prefix.
+pub fn cidr(value: &str) -> Vec<String> {
+    let Some((address, prefix)) = parse_cidr(value) else {
+        let zeros = value.split_once('/').and_then(|(address, prefix)| {
+            let prefix = prefix.trim_start_matches('0');
+            let prefix = if prefix.is_empty() { "0" } else { prefix };
+            parse_cidr(&format!("{}/{prefix}", without_zeros(address).unwrap_or_else(|| address.to_owned())))
+        });
+        let message = match zeros {
+            Some(_) => "must not have leading 0s in IP or prefix length",
+            None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        };
+        return vec![message.into()];
+    };
+    if is_mapped(&address) {
+        return vec!["must not have an IPv4-mapped IPv6 address".into()];
+    }
+    if network(address, prefix) != address {
+        return vec!["must not have bits set beyond the prefix length".into()];
+    }
+    canonical(value, &format!("{address}/{prefix}"))
+}
+
+/// The address and the length of the prefix of a text such as `10.9.8.0/24`; the address may have bits beyond the prefix.
+pub fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
+    let (address, prefix) = value.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let plain = prefix.len() == 1 || !prefix.starts_with('0');
+    let length: u8 = Some(prefix).filter(|p| plain && p.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    (length <= most).then_some((address, length))
+}
+
+/// The first address of the range that has this address in it.
+pub fn network(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or_default();
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or_default();
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
+}
+
+fn is_mapped(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+/// An IPv4 address with leading zeros, without them.
+fn without_zeros(value: &str) -> Option<String> {
+    let octet = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u8>().ok()).flatten();
+    let octets: Option<Vec<u8>> = value.split('.').map(octet).collect();
+    octets.filter(|o| o.len() == 4).map(|o| o.iter().map(u8::to_string).collect::<Vec<_>>().join("."))
+}
+
+fn canonical(value: &str, wanted: &str) -> Vec<String> {
+    if value == wanted {
+        Vec::new()
+    } else {
+        vec![format!("must be in canonical form ({})", crate::field::quote(wanted))]
+    }
+}
+
+/// A domain and a path behind it, such as `acme.io/foo`: the messages, each with the part it is about.
+pub fn domain_prefixed_path(value: &str) -> Vec<(&str, String)> {
+    let parts = value.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty());
+    let Some((domain, path)) = parts else {
+        return vec![(value, "must be a domain-prefixed path (such as \"acme.io/foo\")".into())];
+    };
+    let mut errors: Vec<_> = dns1123_subdomain(domain).into_iter().map(|message| (domain, message)).collect();
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        errors.push((path, pattern_message("Invalid path", "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+", &[])));
+    }
+    errors
+}
+
+/// An identifier as in C.
+pub fn c_identifier(value: &str) -> Vec<String> {
+    let start = |c: char| c.is_ascii_alphabetic() || c == '_';
+    if value.starts_with(start) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Vec::new();
+    }
+    vec![pattern_message(
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'",
+        "[A-Za-z_][A-Za-z0-9_]*",
+        &["my_name", "MY_NAME", "MyName"],
+    )]
+}
+
+/// The reason of a condition.
+pub fn condition_reason(value: &str) -> Vec<String> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b',' | b':');
+    let edge = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let good = value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.bytes().all(inner)
+        && value.bytes().next_back().is_some_and(edge);
+    if good {
+        return Vec::new();
+    }
+    vec![pattern_message(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
 /// A name that is one segment of a URL path: RBAC roles and bindings, and custom resources of some kinds.
 pub fn path_segment(value: &str) -> Vec<String> {
     if value == "." || value == ".." {
@@ -318,5 +446,37 @@ mod tests {
         assert_eq!(port_name("80"), ["must contain at least one letter (a-z)"]);
         assert!(percent("5%").is_empty() && percent("%").len() == 1);
         assert_eq!(path_segment("a/b%"), ["may not contain '/'", "may not contain '%'"]);
+        assert!(condition_reason("MinimumReplicasAvailable").is_empty() && condition_reason("a b").len() == 1);
+        assert_eq!(condition_reason("").len() + condition_reason("A:").len(), 2);
+    }
+
+    #[test]
+    fn addresses_and_ranges() {
+        for good in ["10.9.8.7", "2001:db8::ffff", "::"] {
+            assert!(ip_address(good).is_empty(), "{good}");
+        }
+        for (bad, part) in [
+            ("10.9.8", "must be a valid IP address"),
+            ("010.9.8.7", "must not have leading 0s"),
+            ("2001:DB8::1", "must be in canonical form (\"2001:db8::1\")"),
+            ("::ffff:1.2.3.4", "must not be an IPv4-mapped"),
+        ] {
+            assert!(ip_address(bad)[0].starts_with(part), "{bad}: {:?}", ip_address(bad));
+        }
+        for good in ["10.9.8.0/24", "0.0.0.0/0", "2001:db8::/64", "10.0.0.1/32"] {
+            assert!(cidr(good).is_empty(), "{good}: {:?}", cidr(good));
+        }
+        for (bad, part) in [
+            ("10.9.8.0", "must be a valid CIDR"),
+            ("10.9.8.0/33", "must be a valid CIDR"),
+            ("10.9.8.0/+8", "must be a valid CIDR"),
+            ("10.9.8.0/024", "must not have leading 0s in IP"),
+            ("10.09.8.0/24", "must not have leading 0s in IP"),
+            ("10.9.8.1/24", "must not have bits set beyond"),
+        ] {
+            assert!(cidr(bad)[0].starts_with(part), "{bad}: {:?}", cidr(bad));
+        }
+        assert!(domain_prefixed_path("acme.io/foo").is_empty());
+        assert_eq!(domain_prefixed_path("acme.io").len() + domain_prefixed_path("A/b c").len(), 3);
     }
 }

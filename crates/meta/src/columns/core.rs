@@ -108,6 +108,20 @@ pub(super) const KINDS: &[KindColumns] = &[
             AGE,
         ],
     ),
+    (
+        "",
+        "ComponentStatus",
+        &[
+            NAME,
+            text("Status", "Whether the component does its job.", |o, _| match healthy(o) {
+                Some("True") => "Healthy".into(),
+                Some(_) => "Unhealthy".into(),
+                None => "Unknown".into(),
+            }),
+            text("Message", "What it says.", |o, _| health(o).map_or("", |c| member(c, "message")).into()),
+            text("Error", "Why it could not be asked.", |o, _| health(o).map_or("", |c| member(c, "error")).into()),
+        ],
+    ),
     ("", "Event", EVENT),
     ("events.k8s.io", "Event", EVENT),
 ];
@@ -134,6 +148,14 @@ const EVENT: &[Column] = &[
     })),
     wide(NAME),
 ];
+
+fn health(component: &Object) -> Option<&Value> {
+    component.array(&["conditions"]).iter().find(|condition| member(condition, "type") == "Healthy")
+}
+
+fn healthy(component: &Object) -> Option<&str> {
+    health(component).map(|condition| member(condition, "status"))
+}
 
 fn about(event: &Object) -> &Value {
     const NOTHING: &Value = &Value::Null;

@@ -1,4 +1,4 @@
-//! Columns of volumes, claims and storage classes.
+//! Columns of volumes, claims, devices and classes.
 
 use serde_json::Value;
 
@@ -137,6 +137,33 @@ pub(super) const KINDS: &[KindColumns] = &[
         ],
     ),
     (
+        "storage.k8s.io",
+        "CSIStorageCapacity",
+        &[
+            NAME,
+            text("StorageClassName", "Class the capacity is for.", |o, _| or(o, &["storageClassName"], "").into()),
+            text("Capacity", "What is left.", |o, _| or(o, &["capacity"], UNSET).into()),
+        ],
+    ),
+    ("resource.k8s.io", "DeviceClass", NAME_AND_AGE),
+    ("resource.k8s.io", "ResourceClaimTemplate", NAME_AND_AGE),
+    (
+        "resource.k8s.io",
+        "ResourceClaim",
+        &[NAME, text("State", "Whether devices are allocated and in use.", |o, _| claim_state(o).into()), AGE],
+    ),
+    (
+        "resource.k8s.io",
+        "ResourceSlice",
+        &[
+            NAME,
+            text("Node", "Node that has the devices.", |o, _| or(o, &["spec", "nodeName"], UNSET).into()),
+            text("Driver", "Driver that offers them.", |o, _| or(o, &["spec", "driver"], "").into()),
+            text("Pool", "Pool they belong to.", |o, _| or(o, &["spec", "pool", "name"], "").into()),
+            AGE,
+        ],
+    ),
+    (
         "networking.k8s.io",
         "NetworkPolicy",
         &[
@@ -166,6 +193,26 @@ pub(super) const KINDS: &[KindColumns] = &[
         ],
     ),
 ];
+
+const NAME_AND_AGE: &[Column] = &[NAME, AGE];
+
+fn claim_state(claim: &Object) -> String {
+    let mut states = Vec::new();
+    if claim.is_deleting() {
+        states.push("deleted");
+    }
+    if claim.get(&["status", "allocation"]).is_none() {
+        if !claim.is_deleting() {
+            states.push("pending");
+        }
+    } else {
+        states.push("allocated");
+        if !claim.array(&["status", "reservedFor"]).is_empty() {
+            states.push("reserved");
+        }
+    }
+    states.join(",")
+}
 
 fn phase(object: &Object) -> Value {
     if object.is_deleting() { "Terminating".into() } else { or(object, &["status", "phase"], "").into() }

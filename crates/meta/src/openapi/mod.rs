@@ -3,6 +3,7 @@
 //!
 //! Everything is derived from rows (a resource, its kind, its verbs) and the field table; custom resources bring their schema.
 
+mod custom;
 mod gnostic;
 mod paths;
 mod schemas;

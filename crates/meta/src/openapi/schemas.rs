@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::custom::published;
 use super::{Resource, Style};
 use crate::gvk::Gvk;
 use crate::schema::{self, Descriptions, Field, JSON_SCHEMA, Leaf, ListType, Ref, Schema, Shape};
@@ -242,19 +243,13 @@ impl Schemas {
 
     /// A custom resource's schema as it was given, with the members that every object has.
     fn custom(&mut self, gvk: &Gvk, schema: &Ref) -> Value {
-        let mut out = schema.source().filter(Value::is_object).unwrap_or_else(|| json!({"type": "object"}));
         let metadata = self.of_definition(&format!("{META}.ObjectMeta"));
-        let texts = [("apiVersion", "apiVersion"), ("kind", "kind")].map(|(member, field)| {
-            let text = self.texts.get("io.k8s.api.core.v1.Pod", field).unwrap_or_default();
-            (member, json!({"type": "string", "description": text}))
-        });
-        if let Some(map) = out.as_object_mut() {
-            let properties = crate::path::object_at(map, "properties");
-            for (member, property) in texts {
-                properties.insert(member.to_owned(), property);
-            }
-            properties.insert("metadata".into(), metadata);
-        }
+        let text = |member: &str| {
+            let text = self.texts.get("io.k8s.api.core.v1.Pod", member).unwrap_or_default();
+            json!({"type": "string", "description": text})
+        };
+        let own = [("apiVersion", text("apiVersion")), ("kind", text("kind")), ("metadata", metadata)];
+        let mut out = published(schema.source().unwrap_or_default(), self.style, &own);
         out["x-kubernetes-group-version-kind"] = json!([gvk_extension(gvk)]);
         out
     }

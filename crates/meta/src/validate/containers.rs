@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::node::Node;
+use super::resources::resources;
 use super::{non_negative, required};
 use crate::field::{ErrorList, FieldError};
-use crate::{IntOrString, Quantity, names};
+use crate::{IntOrString, names};
 
 /// What a container may refer to and what is taken.
 pub(super) struct Surroundings<'a> {
@@ -63,12 +64,38 @@ pub(super) fn container(node: &Node<'_>, role: Role, around: &mut Surroundings<'
             _ => probe(&part, member != "readinessProbe", errors),
         }
     }
+    if role == Role::Ephemeral {
+        ephemeral(node, around, errors);
+    }
     ports(&node.child("ports"), around, errors);
     environment(&node.child("env"), errors);
     env_from(&node.child("envFrom"), errors);
     mounts(&node.child("volumeMounts"), around, errors);
     resources(&node.child("resources"), errors);
     security(&node.child("securityContext"), errors);
+}
+
+/// What an ephemeral container cannot have, because its pod runs already.
+fn ephemeral(node: &Node<'_>, around: &Surroundings<'_>, errors: &mut ErrorList) {
+    const MESSAGE: &str = "cannot be set for an Ephemeral Container";
+    for member in ["ports", "resources", "resizePolicy"] {
+        let part = node.child(member);
+        if !part.is_empty() {
+            errors.push(FieldError::forbidden(&part.path, MESSAGE));
+        }
+    }
+    for mount in node.child("volumeMounts").items() {
+        for member in ["subPath", "subPathExpr"] {
+            let part = mount.child(member);
+            if !part.is_empty() {
+                errors.push(FieldError::forbidden(&part.path, MESSAGE));
+            }
+        }
+    }
+    let target = node.child("targetContainerName");
+    if !target.is_empty() && !around.names.contains(target.text()) {
+        errors.push(FieldError::not_found(&target.path, target.text()));
+    }
 }
 
 fn ports(list: &Node<'_>, around: &mut Surroundings<'_>, errors: &mut ErrorList) {
@@ -316,59 +343,6 @@ pub(super) fn local_path(node: &Node<'_>, errors: &mut ErrorList) {
 pub(super) fn no_backsteps(node: &Node<'_>, errors: &mut ErrorList) {
     if node.text().split('/').any(|part| part == "..") {
         errors.push(FieldError::invalid(&node.path, node.text(), "must not contain '..'"));
-    }
-}
-
-pub(super) fn resources(node: &Node<'_>, errors: &mut ErrorList) {
-    let (limits, requests) = (node.child("limits"), node.child("requests"));
-    for list in [&limits, &requests] {
-        for (name, amount) in list.entries() {
-            resource_name(name, &amount, errors);
-            amount_of(&amount, errors);
-        }
-    }
-    for (name, amount) in requests.entries() {
-        let (Some(Ok(request)), Some(Ok(limit))) =
-            (Quantity::from_value(amount.value), Quantity::from_value(limits.child(name).value))
-        else {
-            continue;
-        };
-        if request > limit {
-            let message = format!("must be less than or equal to {name} limit of {limit}");
-            errors.push(FieldError::invalid(&requests.path, request.to_string(), message));
-        } else if request != limit && (name.contains('/') || name.starts_with("hugepages-")) {
-            let message = format!("must be equal to {name} limit of {limit}");
-            errors.push(FieldError::invalid(&requests.path, request.to_string(), message));
-        }
-    }
-}
-
-fn resource_name(name: &str, node: &Node<'_>, errors: &mut ErrorList) {
-    let messages = names::qualified_name(name);
-    if !messages.is_empty() {
-        errors.invalid_each(&node.path, name, messages);
-        return;
-    }
-    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
-    if !name.contains('/') && !standard {
-        for message in
-            ["must be a standard resource type or fully qualified", "must be a standard resource for containers"]
-        {
-            errors.push(FieldError::invalid(&node.path, name, message));
-        }
-    }
-}
-
-/// An amount that may not be negative.
-pub(super) fn amount_of(node: &Node<'_>, errors: &mut ErrorList) {
-    if let Some(Ok(quantity)) = Quantity::from_value(node.value)
-        && quantity.sign() < 0
-    {
-        errors.push(FieldError::invalid(
-            &node.path,
-            Value::from(quantity.to_string()),
-            "must be greater than or equal to 0",
-        ));
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::containers::amount_of;
 use super::node::Node;
 use super::{IMMUTABLE, Kind, required};
 use crate::field::{ErrorList, FieldError, Path};
@@ -15,13 +14,15 @@ const FROZEN: &str = "field is immutable when `immutable` is set";
 pub(super) const KINDS: &[Kind] = &[
     Kind::new("", "ConfigMap", config_map).change(|new, old, errors| frozen(new, old, &["data", "binaryData"], errors)),
     Kind::new("", "Secret", secret).change(secret_change),
-    Kind::new("", "Namespace", |_, _| {}).named(names::dns1123_label),
+    Kind::new("", "Namespace", |namespace, errors| {
+        let list = namespace.at(&["spec", "finalizers"]);
+        list.items().for_each(|finalizer| super::meta::finalizer(&finalizer, errors));
+    })
+    .named(names::dns1123_label),
     Kind::new("", "Node", node).change(node_change),
     Kind::new("", "ServiceAccount", |_, _| {}),
     Kind::new("", "Endpoints", endpoints),
     Kind::new("", "Event", event),
-    Kind::new("", "ResourceQuota", |o, errors| amounts(&o.at(&["spec", "hard"]), errors)),
-    Kind::new("", "LimitRange", limit_range),
     Kind::new("", "Binding", |o, errors| {
         let target = o.child("target");
         if !matches!(target.child("kind").text(), "" | "Node") {
@@ -31,13 +32,6 @@ pub(super) const KINDS: &[Kind] = &[
         required(&target.child("name"), errors);
     }),
 ];
-
-fn amounts(map: &Node<'_>, errors: &mut ErrorList) {
-    for (name, amount) in map.entries() {
-        errors.invalid_each(&amount.path, name, names::qualified_name(name));
-        amount_of(&amount, errors);
-    }
-}
 
 /// Checks keys; gives the sum of the values' bytes.
 fn keys(map: &Node<'_>, base64: bool, errors: &mut ErrorList) -> usize {
@@ -138,14 +132,7 @@ fn node(node: &Node<'_>, errors: &mut ErrorList) {
     }
     let ranges = node.at(&["spec", "podCIDRs"]);
     for range in ranges.items() {
-        let parsed = range
-            .text()
-            .split_once('/')
-            .and_then(|(ip, bits)| Some((ip.parse::<std::net::IpAddr>().ok()?, bits.parse::<u8>().ok()?)));
-        if parsed.is_none_or(|(ip, bits)| bits > if ip.is_ipv4() { 32 } else { 128 }) {
-            let message = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            errors.push(FieldError::invalid(&range.path, range.text(), message));
-        }
+        super::services::network(&range, errors);
     }
 }
 
@@ -153,7 +140,8 @@ fn node_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     for member in ["podCIDRs", "providerID"] {
         let (now, before) = (new.at(&["spec", member]), old.at(&["spec", member]));
         if !before.is_empty() && now.value != before.value {
-            let message = "node updates may not change ".to_owned() + member + " except from \"\" to valid";
+            let named = if member == "podCIDRs" { "podCIDR" } else { member };
+            let message = format!("node updates may not change {named} except from \"\" to valid");
             errors.push(FieldError::forbidden(&now.path, message));
         }
     }
@@ -166,7 +154,7 @@ fn endpoints(endpoints: &Node<'_>, errors: &mut ErrorList) {
         }
         for list in ["addresses", "notReadyAddresses"] {
             for address in subset.child(list).items() {
-                super::services::address(&address.child("ip"), errors);
+                super::services::reachable_address(&address.child("ip"), errors);
             }
         }
         let many = subset.child("ports").value.as_array().is_some_and(|p| p.len() > 1);
@@ -190,43 +178,26 @@ fn event(event: &Node<'_>, errors: &mut ErrorList) {
     if !fits {
         errors.push(FieldError::invalid(&about.path, about.text(), "does not match event.namespace"));
     }
-}
-
-fn limit_range(range: &Node<'_>, errors: &mut ErrorList) {
-    let mut seen = BTreeSet::new();
-    for limit in range.at(&["spec", "limits"]).items() {
-        let kind = limit.child("type");
-        if !seen.insert(kind.text()) {
-            errors.push(FieldError::duplicate(&kind.path, ""));
+    if !event.child("eventTime").is_set() {
+        return;
+    }
+    // Who gives a time also says who acted, and how.
+    const LONGEST: usize = 128;
+    const LONGEST_NOTE: usize = 1024;
+    let reporter = event.child("reportingComponent");
+    if required(&reporter, errors) {
+        errors.invalid_each(&reporter.path, reporter.text(), names::qualified_name(reporter.text()));
+    }
+    for member in ["reportingInstance", "action", "reason"] {
+        let node = event.child(member);
+        if required(&node, errors) && node.text().len() > LONGEST {
+            let message = format!("can have at most {LONGEST} characters");
+            errors.push(FieldError::invalid(&node.path, "", message));
         }
-        let quantity = |list: &str, name: &str| {
-            crate::Quantity::from_value(limit.child(list).child(name).value).and_then(Result::ok)
-        };
-        for list in ["max", "min", "default", "defaultRequest"] {
-            amounts(&limit.child(list), errors);
-        }
-        let pairs = [
-            ("min", "max"),
-            ("min", "defaultRequest"),
-            ("defaultRequest", "max"),
-            ("defaultRequest", "default"),
-            ("default", "max"),
-        ];
-        for (low, high) in pairs {
-            for (name, node) in limit.child(low).entries() {
-                if let (Some(small), Some(large)) = (quantity(low, name), quantity(high, name))
-                    && small > large
-                {
-                    let title = |list: &str| match list {
-                        "defaultRequest" => "default request",
-                        "default" => "default",
-                        "max" => "max",
-                        _ => "min",
-                    };
-                    let message = format!("{} value {small} is greater than {} value {large}", title(low), title(high));
-                    errors.push(FieldError::invalid(&node.path, small.to_string(), message));
-                }
-            }
-        }
+    }
+    let message = event.child("message");
+    if message.text().len() > LONGEST_NOTE {
+        let why = format!("can have at most {LONGEST_NOTE} characters");
+        errors.push(FieldError::invalid(&message.path, "", why));
     }
 }

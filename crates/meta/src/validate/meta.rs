@@ -122,6 +122,18 @@ fn owners(list: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// A finalizer of a built-in kind: one that everybody knows, or one with a domain.
+pub(super) fn finalizer(node: &Node<'_>, errors: &mut ErrorList) {
+    let known = matches!(node.text(), ORPHAN | FOREGROUND | "kubernetes");
+    let messages = names::qualified_name(node.text());
+    if !messages.is_empty() {
+        errors.invalid_each(&node.path, node.text(), messages);
+    } else if !node.text().contains('/') && !known {
+        let message = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(&node.path, node.text(), message));
+    }
+}
+
 fn finalizers(list: &Node<'_>, errors: &mut ErrorList) {
     let mut known = Vec::new();
     for finalizer in list.items() {

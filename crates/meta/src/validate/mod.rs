@@ -3,22 +3,37 @@
 //! A kind is a row: how it is named, what is checked when it is created (and, of the new object, when it is updated), and what may
 //! not change. Values of enumerations are checked by the field table for every kind.
 
+mod aggregation;
+mod autoscaling;
+mod batch;
+mod certificates;
 mod containers;
 mod core;
+mod cron;
+mod csi;
 mod custom;
 pub mod definitions;
+mod device_slices;
+mod devices;
+mod flow_control;
 pub(crate) mod formats;
+mod job_status;
 mod meta;
 mod network;
+mod networking;
 mod node;
 mod others;
 mod pods;
+mod policies;
+mod quotas;
+mod resources;
 mod services;
 mod storage;
 mod volumes;
+mod webhooks;
 mod workloads;
 
-use self::node::Node;
+pub(crate) use self::node::Node;
 use crate::field::{ErrorList, FieldError};
 use crate::gvk::Gvk;
 use crate::schema::{Schema, Shape};
@@ -38,14 +53,20 @@ struct Kind {
     group: &'static str,
     kind: &'static str,
     name: NameCheck,
+    /// Whether finalizers without a domain must be ones that everybody knows.
+    known_finalizers: bool,
     /// Checks of the object by itself.
     object: Check,
+    /// Checks of a new object only: what an old one may keep.
+    created: Check,
     /// Checks of a change: new, old.
     change: ChangeCheck,
     /// Checks of the object that depend on what it was, if it was: new, old.
     whole: WholeCheck,
-    /// Checks of a change through the `status` door.
-    status: fn(&Object, &mut ErrorList),
+    /// Checks of the object when it comes through the `status` door.
+    whole_status: fn(&Object, &mut ErrorList),
+    /// Checks of a change of the status: new, old.
+    status: ChangeCheck,
 }
 
 impl Kind {
@@ -54,10 +75,13 @@ impl Kind {
             group,
             kind,
             name: names::dns1123_subdomain,
+            known_finalizers: true,
             object,
+            created: |_, _| {},
             change: |_, _, _| {},
             whole: |_, _, _| {},
-            status: |_, _| {},
+            whole_status: |_, _| {},
+            status: |_, _, _| {},
         }
     }
 
@@ -65,12 +89,24 @@ impl Kind {
         Self { name, ..self }
     }
 
+    const fn any_finalizers(self) -> Self {
+        Self { known_finalizers: false, ..self }
+    }
+
+    const fn created(self, created: Check) -> Self {
+        Self { created, ..self }
+    }
+
     const fn change(self, change: ChangeCheck) -> Self {
         Self { change, ..self }
     }
 
-    const fn whole(self, whole: WholeCheck, status: fn(&Object, &mut ErrorList)) -> Self {
-        Self { whole, status, ..self }
+    const fn whole(self, whole: WholeCheck, whole_status: fn(&Object, &mut ErrorList)) -> Self {
+        Self { whole, whole_status, ..self }
+    }
+
+    const fn status(self, status: ChangeCheck) -> Self {
+        Self { status, ..self }
     }
 }
 
@@ -80,8 +116,19 @@ fn find(gvk: &Gvk) -> Option<&'static Kind> {
         pods::KINDS,
         services::KINDS,
         storage::KINDS,
+        csi::KINDS,
         workloads::KINDS,
+        batch::KINDS,
+        autoscaling::KINDS,
+        quotas::KINDS,
         network::KINDS,
+        networking::KINDS,
+        webhooks::KINDS,
+        policies::KINDS,
+        aggregation::KINDS,
+        flow_control::KINDS,
+        devices::KINDS,
+        certificates::KINDS,
         others::KINDS,
         definitions::KINDS,
     ];
@@ -97,16 +144,34 @@ pub fn name_check(gvk: &Gvk) -> NameCheck {
 pub fn create(gvk: &Gvk, schema: &Schema, object: &Object) -> ErrorList {
     let mut errors = object_meta(object, name_check(gvk));
     check(gvk, schema, object, None, &mut errors);
+    if let Some(row) = find(gvk) {
+        (row.created)(&Node::root(object), &mut errors);
+        finalizers(row, object, &mut errors);
+    }
     errors
+}
+
+/// The finalizers of most kinds with rules of their own; those of all others may be anything.
+fn finalizers(row: &Kind, object: &Object, errors: &mut ErrorList) {
+    let list = Node::root(object).at(&["metadata", "finalizers"]);
+    list.items().filter(|_| row.known_finalizers).for_each(|finalizer| meta::finalizer(&finalizer, errors));
 }
 
 /// Checks a change of an object through its main door.
 pub fn update(gvk: &Gvk, schema: &Schema, new: &Object, old: &Object) -> ErrorList {
     let mut errors = object_meta_update(new, old);
+    errors.append(transition(gvk, new, old));
+    check(gvk, schema, new, Some(old), &mut errors);
+    errors
+}
+
+/// Checks what may not change, and nothing else: with [`specification`], for the same doors.
+pub fn transition(gvk: &Gvk, new: &Object, old: &Object) -> ErrorList {
+    let mut errors = ErrorList::new();
     if let Some(row) = find(gvk) {
         (row.change)(&Node::root(new), &Node::root(old), &mut errors);
+        finalizers(row, new, &mut errors);
     }
-    check(gvk, schema, new, Some(old), &mut errors);
     errors
 }
 
@@ -123,7 +188,8 @@ pub fn update_status(gvk: &Gvk, schema: &Schema, new: &Object, old: &Object) -> 
     let mut errors = object_meta_update(new, old);
     custom::check_status(schema, new, old, &mut errors);
     if let Some(row) = find(gvk) {
-        (row.status)(new, &mut errors);
+        (row.whole_status)(new, &mut errors);
+        (row.status)(&Node::root(new), &Node::root(old), &mut errors);
     }
     errors
 }
@@ -200,6 +266,41 @@ fn required(node: &Node<'_>, errors: &mut ErrorList) -> bool {
     true
 }
 
+/// Conditions as `metav1.Condition` has them.
+fn conditions(list: &Node<'_>, errors: &mut ErrorList) {
+    const MAX_MESSAGE: usize = 32 * 1024;
+    const MAX_REASON: usize = 1024;
+    let mut seen = Vec::new();
+    for condition in list.items() {
+        let kind = condition.child("type");
+        if seen.contains(&kind.text()) {
+            errors.push(FieldError::duplicate(&kind.path, kind.text()));
+        }
+        seen.push(kind.text());
+        errors.invalid_each(&kind.path, kind.text(), names::qualified_name(kind.text()));
+        let status = condition.child("status");
+        if !matches!(status.text(), "True" | "False" | "Unknown") {
+            errors.push(FieldError::not_supported(&status.path, status.text(), &["False", "True", "Unknown"]));
+        }
+        non_negative(&condition.child("observedGeneration"), errors);
+        let since = condition.child("lastTransitionTime");
+        if !since.is_set() {
+            errors.push(FieldError::required(&since.path, "must be set"));
+        }
+        let (reason, message) = (condition.child("reason"), condition.child("message"));
+        if reason.is_empty() {
+            errors.push(FieldError::required(&reason.path, ""));
+        } else if reason.text().len() > MAX_REASON {
+            errors.push(FieldError::too_long(&reason.path, MAX_REASON));
+        } else {
+            errors.invalid_each(&reason.path, reason.text(), names::condition_reason(reason.text()));
+        }
+        if message.text().len() > MAX_MESSAGE {
+            errors.push(FieldError::too_long(&message.path, MAX_MESSAGE));
+        }
+    }
+}
+
 /// Label selectors in the object form.
 fn label_selector(selector: &Node<'_>, errors: &mut ErrorList) {
     labels(&selector.child("matchLabels"), errors);
@@ -237,4 +338,8 @@ fn labels(map: &Node<'_>, errors: &mut ErrorList) {
 }
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_batch;

@@ -24,11 +24,8 @@ pub(super) const KINDS: &[Kind] = &[
         }
         immutable(&policy, &old.child("preemptionPolicy"), errors);
     }),
-    Kind::new("node.k8s.io", "RuntimeClass", |class, errors| {
-        let handler = class.child("handler");
-        errors.invalid_each(&handler.path, handler.text(), names::dns1123_label(handler.text()));
-    })
-    .change(|new, old, errors| immutable(&new.child("handler"), &old.child("handler"), errors)),
+    Kind::new("node.k8s.io", "RuntimeClass", runtime_class)
+        .change(|new, old, errors| immutable(&new.child("handler"), &old.child("handler"), errors)),
 ];
 
 fn rules(role: &Node<'_>, namespaced: bool, errors: &mut ErrorList) {
@@ -140,5 +137,24 @@ fn priority_class(class: &Node<'_>, errors: &mut ErrorList) {
     if !system && value.integer().is_some_and(|v| v > HIGHEST) {
         let message = format!("maximum allowed value of a user defined priority is {HIGHEST}");
         errors.push(FieldError::forbidden(&value.path, message));
+    }
+}
+
+fn runtime_class(class: &Node<'_>, errors: &mut ErrorList) {
+    let (handler, overhead) = (class.child("handler"), class.child("overhead"));
+    errors.invalid_each(&handler.path, handler.text(), names::dns1123_label(handler.text()));
+    // Upstream checks the overhead as limits of a container, and says so.
+    let limits = overhead.child("podFixed").renamed(&overhead.path.child("limits"));
+    super::resources::amounts(&limits, errors);
+    let scheduling = class.child("scheduling");
+    super::labels(&scheduling.child("nodeSelector"), errors);
+    let tolerations = scheduling.child("tolerations");
+    super::pods::tolerations(&tolerations, errors);
+    let mut seen = Vec::new();
+    for toleration in tolerations.items() {
+        if seen.contains(&toleration.value) {
+            errors.push(FieldError::duplicate(&toleration.path, toleration.value.clone()));
+        }
+        seen.push(toleration.value);
     }
 }

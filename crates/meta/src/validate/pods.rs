@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::containers::{Role, Surroundings, container, range, resources, security};
+use super::containers::{Role, Surroundings, container, range, security};
 use super::node::Node;
+use super::resources::resources;
 use super::volumes::volumes;
 use super::{Kind, label_selector, labels, meta, non_negative, required};
 use crate::field::{ErrorList, FieldError};
@@ -81,6 +82,13 @@ pub(super) fn pod_spec(spec: &Node<'_>, errors: &mut ErrorList) {
             errors.invalid_each(&node.path, node.text(), check(node.text()));
         }
     }
+    let name = spec.child("nodeName");
+    if !name.is_empty() && !spec.child("schedulingGates").is_empty() {
+        let message = "cannot be set until all schedulingGates have been cleared";
+        errors.push(FieldError::forbidden(&name.path, message));
+    }
+    gates(spec, errors);
+    dns(spec, errors);
     labels(&spec.child("nodeSelector"), errors);
     security(&spec.child("securityContext"), errors);
     tolerations(&spec.child("tolerations"), errors);
@@ -95,7 +103,64 @@ pub(super) fn pod_spec(spec: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn tolerations(list: &Node<'_>, errors: &mut ErrorList) {
+fn gates(spec: &Node<'_>, errors: &mut ErrorList) {
+    for gate in spec.child("readinessGates").items() {
+        let kind = gate.child("conditionType");
+        errors.invalid_each(&kind.path, kind.text(), names::qualified_name(kind.text()));
+    }
+    let mut seen = BTreeSet::new();
+    for gate in spec.child("schedulingGates").items() {
+        let name = gate.child("name");
+        errors.invalid_each(&gate.path, name.text(), names::qualified_name(name.text()));
+        if !seen.insert(name.text()) {
+            errors.push(FieldError::duplicate(&gate.path, name.text()));
+        }
+    }
+}
+
+fn dns(spec: &Node<'_>, errors: &mut ErrorList) {
+    const SERVERS_MAX: usize = 3;
+    const SEARCHES_MAX: usize = 32;
+    const SEARCH_TEXT_MAX: usize = 2048;
+    let config = spec.child("dnsConfig");
+    let (servers, searches) = (config.child("nameservers"), config.child("searches"));
+    if spec.child("dnsPolicy").text() == "None" && servers.is_empty() {
+        if config.is_set() {
+            let message = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            errors.push(FieldError::required(&servers.path, message));
+        } else {
+            let message = "must provide `dnsConfig` when `dnsPolicy` is None";
+            errors.push(FieldError::required(&config.path, message));
+        }
+    }
+    if servers.items().count() > SERVERS_MAX {
+        let message = format!("must not have more than {SERVERS_MAX} nameservers");
+        errors.push(FieldError::invalid(&servers.path, servers.value.clone(), message));
+    }
+    servers.items().for_each(|server| super::services::address(&server, errors));
+    let texts: Vec<&str> = searches.items().map(|search| search.text()).collect();
+    if texts.len() > SEARCHES_MAX {
+        let message = format!("must not have more than {SEARCHES_MAX} search paths");
+        errors.push(FieldError::invalid(&searches.path, searches.value.clone(), message));
+    }
+    if texts.join(" ").len() > SEARCH_TEXT_MAX {
+        let message =
+            format!("must not have more than {SEARCH_TEXT_MAX} characters (including spaces) in the search list");
+        errors.push(FieldError::invalid(&searches.path, searches.value.clone(), message));
+    }
+    for search in searches.items().filter(|search| search.text() != ".") {
+        let name = search.text().strip_suffix('.').unwrap_or(search.text()).replace('_', "-");
+        errors.invalid_each(&search.path, search.text(), names::dns1123_subdomain(&name));
+    }
+    for option in config.child("options").items() {
+        let name = option.child("name");
+        if name.is_empty() {
+            errors.push(FieldError::required(&option.path, "must not be empty"));
+        }
+    }
+}
+
+pub(super) fn tolerations(list: &Node<'_>, errors: &mut ErrorList) {
     for toleration in list.items() {
         let (key, operator) = (toleration.child("key"), toleration.child("operator"));
         let (value, effect) = (toleration.child("value"), toleration.child("effect"));
@@ -146,14 +211,7 @@ fn spread(list: &Node<'_>, errors: &mut ErrorList) {
 fn affinity(affinity: &Node<'_>, errors: &mut ErrorList) {
     let node = affinity.child("nodeAffinity");
     let wanted = node.child("requiredDuringSchedulingIgnoredDuringExecution");
-    if wanted.is_set() {
-        let terms = wanted.child("nodeSelectorTerms");
-        if terms.is_empty() {
-            let message = "must have at least one node selector term";
-            errors.push(FieldError::required(&terms.path, message));
-        }
-        terms.items().for_each(|term| node_term(&term, errors));
-    }
+    node_selector(&wanted, errors);
     for preferred in node.child("preferredDuringSchedulingIgnoredDuringExecution").items() {
         weight(&preferred, errors);
         node_term(&preferred.child("preference"), errors);
@@ -173,6 +231,18 @@ fn weight(preferred: &Node<'_>, errors: &mut ErrorList) {
     if !(1..=100).contains(&weight.integer().unwrap_or_default()) {
         errors.push(FieldError::invalid(&weight.path, weight.value.clone(), "must be in the range 1-100"));
     }
+}
+
+/// Terms of which one must hold for a node; nothing to say of an absent selector.
+pub(super) fn node_selector(selector: &Node<'_>, errors: &mut ErrorList) {
+    if !selector.is_set() {
+        return;
+    }
+    let terms = selector.child("nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.push(FieldError::required(&terms.path, "must have at least one node selector term"));
+    }
+    terms.items().for_each(|term| node_term(&term, errors));
 }
 
 pub(super) fn node_term(term: &Node<'_>, errors: &mut ErrorList) {
@@ -237,11 +307,51 @@ fn pod_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     if gates.items().any(|gate| !old.child("schedulingGates").items().any(|known| known.value == gate.value)) {
         errors.push(FieldError::forbidden(&gates.path, "only deletion is allowed, but found new scheduling gate"));
     }
+    if gated {
+        selector_grows(&new.child("nodeSelector"), &old.child("nodeSelector"), errors);
+        affinity_grows(&new, &old, errors);
+    }
     if frozen(&new, &old, gated) != frozen(&old, &old, gated) {
         errors.push(FieldError::forbidden(
             &new.path,
             "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
         ));
+    }
+}
+
+const ONLY_ADDITIONS: &str = "only additions are allowed (no mutations or deletions)";
+
+/// A pod that is not scheduled yet may be told more of the nodes it may run on, never less.
+fn selector_grows(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    if old.entries().any(|(key, value)| new.child(key).value != value.value) {
+        errors.push(FieldError::invalid(&new.path, new.value.clone(), ONLY_ADDITIONS));
+    }
+}
+
+fn affinity_grows(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    const TERMS: [&str; 4] =
+        ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"];
+    let (now, before) = (new.at(&TERMS), old.at(&TERMS));
+    if before.is_empty() {
+        return;
+    }
+    let (terms, old_terms): (Vec<_>, Vec<_>) = (now.items().collect(), before.items().collect());
+    if terms.len() != old_terms.len() {
+        let message = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(FieldError::invalid(&now.path, now.value.clone(), message));
+        return;
+    }
+    for (term, old_term) in terms.iter().zip(&old_terms) {
+        let kept = ["matchExpressions", "matchFields"].iter().all(|list| {
+            let list_of = |term: &Node<'_>| term.child(list).value.as_array().cloned().unwrap_or_default();
+            let (now, before) = (list_of(term), list_of(old_term));
+            // A term without requirements selects nothing; one more would make it select something.
+            before.len() <= now.len() && before.iter().zip(&now).all(|(before, now)| before == now)
+        });
+        let was_empty = old_term.child("matchExpressions").is_empty() && old_term.child("matchFields").is_empty();
+        if !kept || (was_empty && term.value != old_term.value) {
+            errors.push(FieldError::invalid(&term.path, term.value.clone(), ONLY_ADDITIONS));
+        }
     }
 }
 
@@ -272,7 +382,10 @@ fn frozen(spec: &Node<'_>, old: &Node<'_>, gated: bool) -> Value {
     }
     if gated {
         map.remove("nodeSelector");
-        map.remove("affinity");
+        crate::path::remove(map, &["affinity", "nodeAffinity"]);
+        if map.get("affinity").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty) {
+            map.remove("affinity");
+        }
     }
     if old.child("terminationGracePeriodSeconds").integer().is_some_and(|s| s < 0)
         && spec.child("terminationGracePeriodSeconds").integer() == Some(1)

@@ -1,9 +1,9 @@
-//! Checks of volumes, claims and storage classes.
+//! Checks of volumes and claims.
 
 use serde_json::Value;
 
-use super::containers::amount_of;
 use super::node::Node;
+use super::resources::amount_of;
 use super::{Kind, immutable, label_selector, required};
 use crate::field::{ErrorList, FieldError};
 use crate::{Quantity, names};
@@ -12,19 +12,6 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::new("", "PersistentVolume", volume).change(volume_change),
     Kind::new("", "PersistentVolumeClaim", |claim, errors| claim_spec(&claim.child("spec"), errors))
         .change(claim_change),
-    Kind::new("storage.k8s.io", "StorageClass", |class, errors| {
-        required(&class.child("provisioner"), errors);
-        required(&class.child("volumeBindingMode"), errors);
-    })
-    .change(class_change),
-    Kind::new("storage.k8s.io", "VolumeAttributesClass", |class, errors| {
-        required(&class.child("driverName"), errors);
-    })
-    .change(|new, old, errors| {
-        for member in ["driverName", "parameters"] {
-            immutable(&new.child(member), &old.child(member), errors);
-        }
-    }),
 ];
 
 /// Members of a volume's specification that are no source.
@@ -46,12 +33,31 @@ fn sources(spec: &Value) -> serde_json::Map<String, Value> {
 }
 
 fn volume(volume: &Node<'_>, errors: &mut ErrorList) {
-    let spec = volume.child("spec");
-    access_modes(&spec.child("accessModes"), "", errors);
+    volume_spec(&volume.child("spec"), false, errors);
+}
+
+/// A volume's specification; inside an attachment some of it must not be said.
+pub(super) fn volume_spec(spec: &Node<'_>, inline: bool, errors: &mut ErrorList) {
     let capacity = spec.child("capacity");
-    if capacity.is_empty() {
+    if inline {
+        const INLINE: &str = "in the context of inline volumes";
+        for node in [spec.child("claimRef"), capacity.clone(), spec.child("storageClassName")] {
+            if !node.is_empty() {
+                errors.push(FieldError::forbidden(&node.path, format!("may not be specified {INLINE}")));
+            }
+        }
+        let csi = spec.child("csi");
+        if !csi.is_set() {
+            errors.push(FieldError::required(&csi.path, format!("has to be specified {INLINE}")));
+        }
+        let policy = spec.child("persistentVolumeReclaimPolicy");
+        if !policy.is_empty() && policy.text() != "Retain" {
+            errors.push(FieldError::forbidden(&policy.path, format!("may only be Retain {INLINE}")));
+        }
+    } else if capacity.is_empty() {
         errors.push(FieldError::required(&capacity.path, ""));
     }
+    access_modes(&spec.child("accessModes"), "", errors);
     let only_storage = capacity.entries().count() == 1 && capacity.child("storage").is_set();
     if !capacity.is_empty() && !only_storage {
         errors.push(FieldError::not_supported(&capacity.path, capacity.value.clone(), &["storage"]));
@@ -175,14 +181,4 @@ fn claim_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
         let path = spec.path.children(&["resources", "requests", "storage"]);
         errors.push(FieldError::forbidden(&path, "field can not be less than status.capacity"));
     }
-}
-
-fn class_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
-    for member in ["parameters", "provisioner", "reclaimPolicy"] {
-        if new.child(member).value != old.child(member).value {
-            let message = format!("updates to {member} are forbidden.");
-            errors.push(FieldError::forbidden(&new.path.child(member), message));
-        }
-    }
-    immutable(&new.child("volumeBindingMode"), &old.child("volumeBindingMode"), errors);
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::containers::{FILE_FIELDS, amount_of, field_ref, local_path, no_backsteps, range, resource_field_ref};
+use super::containers::{FILE_FIELDS, field_ref, local_path, no_backsteps, range, resource_field_ref};
 use super::node::Node;
 use super::required;
+use super::resources::amount_of;
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 

@@ -1,29 +1,27 @@
-//! Checks of apps, batch, autoscaling and policy.
+//! Checks of apps, policy and replication controllers.
 
 use serde_json::{Value, json};
 
 use super::node::Node;
 use super::pods::pod_template;
-use super::{Kind, immutable, label_selector, non_negative, required};
+use super::{Kind, conditions, immutable, label_selector, non_negative};
 use crate::field::{ErrorList, FieldError};
 use crate::labels::LabelSelector;
 use crate::{IntOrString, names};
 
-/// A CronJob appends eleven characters to its name for each job.
-const CRON_NAME_MAX: usize = 52;
-
 pub(super) const KINDS: &[Kind] = &[
-    Kind::new("", "ReplicationController", replication_controller),
-    Kind::new("apps", "Deployment", deployment).change(selector_stays),
-    Kind::new("apps", "ReplicaSet", replica_set).change(selector_stays),
-    Kind::new("apps", "StatefulSet", stateful_set).change(stateful_set_change),
-    Kind::new("apps", "DaemonSet", daemon_set).change(selector_stays),
+    Kind::new("", "ReplicationController", replication_controller).status(replicas),
+    Kind::new("apps", "Deployment", deployment).change(selector_stays).status(deployment_status),
+    Kind::new("apps", "ReplicaSet", replica_set).change(selector_stays).status(replicas),
+    Kind::new("apps", "StatefulSet", stateful_set).change(stateful_set_change).status(stateful_set_status),
+    Kind::new("apps", "DaemonSet", daemon_set).change(selector_stays).status(daemon_set_status),
     Kind::new("apps", "ControllerRevision", |o, errors| non_negative(&o.child("revision"), errors))
         .change(|new, old, errors| immutable(&new.child("data"), &old.child("data"), errors)),
-    Kind::new("batch", "Job", |job, errors| job_spec(&job.child("spec"), true, errors)).change(job_change),
-    Kind::new("batch", "CronJob", cron_job),
-    Kind::new("autoscaling", "HorizontalPodAutoscaler", autoscaler),
-    Kind::new("policy", "PodDisruptionBudget", budget),
+    Kind::new("policy", "PodDisruptionBudget", budget).status(|new, _, errors| {
+        let status = new.child("status");
+        conditions(&status.child("conditions"), errors);
+        counts(&status, &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"], errors);
+    }),
 ];
 
 fn selector_stays(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
@@ -46,14 +44,24 @@ fn selector_and_template(spec: &Node<'_>, kind: &str, errors: &mut ErrorList) {
     }
     pod_template(&template, errors);
     always_restarts(&template, errors);
+    // Deployments share ReplicaSets' words.
+    let owner = match kind {
+        "statefulset" => "StatefulSet",
+        "daemonset" => "DaemonSet",
+        _ => "ReplicaSet",
+    };
+    no_deadline(&template, owner, errors);
+}
+
+fn no_deadline(template: &Node<'_>, kind: &str, errors: &mut ErrorList) {
     let deadline = template.at(&["spec", "activeDeadlineSeconds"]);
     if deadline.is_set() {
-        let message = "activeDeadlineSeconds in ReplicaSet is not Supported";
+        let message = format!("activeDeadlineSeconds in {kind} is not Supported");
         errors.push(FieldError::forbidden(&deadline.path, message));
     }
 }
 
-fn template_matches(selector: &LabelSelector, template: &Node<'_>, errors: &mut ErrorList) {
+pub(super) fn template_matches(selector: &LabelSelector, template: &Node<'_>, errors: &mut ErrorList) {
     let own = template.at(&["metadata", "labels"]);
     if !selector.matches_labels(Some(own.value)) {
         let message = "`selector` does not match template `labels`";
@@ -68,8 +76,96 @@ fn always_restarts(template: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn counts(spec: &Node<'_>, members: &[&str], errors: &mut ErrorList) {
+pub(super) fn counts(spec: &Node<'_>, members: &[&str], errors: &mut ErrorList) {
     members.iter().for_each(|member| non_negative(&spec.child(member), errors));
+}
+
+/// Numbers of a status that are parts of another: (the part, the whole, the whole as the message names it).
+fn parts(status: &Node<'_>, rules: &[(&str, &str, &str)], errors: &mut ErrorList) {
+    let count = |member: &str| status.child(member).integer().unwrap_or_default();
+    for (part, whole, named) in rules {
+        if count(part) > count(whole) {
+            let message = format!("cannot be greater than {named}");
+            errors.push(FieldError::invalid(&status.path.child(part), count(part), message));
+        }
+    }
+}
+
+fn replicas(new: &Node<'_>, _old: &Node<'_>, errors: &mut ErrorList) {
+    const COUNTS: &[&str] =
+        &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
+    const PARTS: &[(&str, &str, &str)] = &[
+        ("fullyLabeledReplicas", "replicas", "status.replicas"),
+        ("readyReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "readyReplicas", "readyReplicas"),
+    ];
+    let status = new.child("status");
+    counts(&status, COUNTS, errors);
+    parts(&status, PARTS, errors);
+}
+
+/// The count of colliding names only rises.
+fn collisions(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    let (now, before) = (new.at(&["status", "collisionCount"]), old.at(&["status", "collisionCount"]));
+    non_negative(&now, errors);
+    if before.integer().is_some_and(|before| now.integer().is_none_or(|now| now < before)) {
+        let message = "cannot be decremented";
+        errors.push(FieldError::invalid(&now.path, now.integer().unwrap_or_default(), message));
+    }
+}
+
+fn deployment_status(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    const COUNTS: &[&str] = &[
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+    ];
+    const PARTS: &[(&str, &str, &str)] = &[
+        ("updatedReplicas", "replicas", "status.replicas"),
+        ("readyReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "readyReplicas", "readyReplicas"),
+    ];
+    let status = new.child("status");
+    counts(&status, COUNTS, errors);
+    parts(&status, PARTS, errors);
+    collisions(new, old, errors);
+}
+
+fn stateful_set_status(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    const COUNTS: &[&str] =
+        &["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas", "observedGeneration"];
+    const PARTS: &[(&str, &str, &str)] = &[
+        ("readyReplicas", "replicas", "status.replicas"),
+        ("currentReplicas", "replicas", "status.replicas"),
+        ("updatedReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "readyReplicas", "status.readyReplicas"),
+    ];
+    let status = new.child("status");
+    counts(&status, COUNTS, errors);
+    parts(&status, PARTS, errors);
+    collisions(new, old, errors);
+}
+
+fn daemon_set_status(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    const COUNTS: &[&str] = &[
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+    ];
+    counts(&new.child("status"), COUNTS, errors);
+    collisions(new, old, errors);
 }
 
 fn replication_controller(controller: &Node<'_>, errors: &mut ErrorList) {
@@ -88,6 +184,7 @@ fn replication_controller(controller: &Node<'_>, errors: &mut ErrorList) {
     }
     pod_template(&template, errors);
     always_restarts(&template, errors);
+    no_deadline(&template, "ReplicationController", errors);
 }
 
 fn replica_set(set: &Node<'_>, errors: &mut ErrorList) {
@@ -232,108 +329,6 @@ fn stateful_set_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
             &new.path.child("spec"),
             "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
         ));
-    }
-}
-
-fn job_spec(spec: &Node<'_>, generated: bool, errors: &mut ErrorList) {
-    counts(
-        spec,
-        &[
-            "parallelism",
-            "completions",
-            "activeDeadlineSeconds",
-            "backoffLimit",
-            "ttlSecondsAfterFinished",
-            "backoffLimitPerIndex",
-            "maxFailedIndexes",
-        ],
-        errors,
-    );
-    let selector = spec.child("selector");
-    if generated && !selector.is_set() {
-        errors.push(FieldError::required(&selector.path, ""));
-    }
-    label_selector(&selector, errors);
-    let template = spec.child("template");
-    if selector.is_set()
-        && let Ok(parsed) = LabelSelector::from_value(Some(selector.value))
-    {
-        template_matches(&parsed, &template, errors);
-    }
-    pod_template(&template, errors);
-    let policy = template.at(&["spec", "restartPolicy"]);
-    match policy.text() {
-        "OnFailure" | "Never" => {}
-        "Always" => errors.push(FieldError::required(&policy.path, "valid values: \"OnFailure\", \"Never\"")),
-        other => errors.push(FieldError::not_supported(&policy.path, other, &["OnFailure", "Never"])),
-    }
-    if spec.child("completionMode").text() == "Indexed" && !spec.child("completions").is_set() {
-        let path = spec.path.child("completions");
-        errors.push(FieldError::required(&path, "when completion mode is Indexed"));
-    }
-}
-
-fn job_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
-    let (new, old) = (new.child("spec"), old.child("spec"));
-    let suspended = old.child("suspend").is_true();
-    let elastic = new.child("completionMode").text() == "Indexed"
-        && new.child("completions").value == new.child("parallelism").value;
-    let fixed = ["completions", "selector", "template", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"];
-    for member in fixed {
-        // A suspended job's template and an elastic indexed job's completions may still change.
-        if (member == "template" && suspended) || (member == "completions" && elastic) {
-            continue;
-        }
-        immutable(&new.child(member), &old.child(member), errors);
-    }
-}
-
-fn cron_job(cron: &Node<'_>, errors: &mut ErrorList) {
-    let name = cron.at(&["metadata", "name"]);
-    if name.text().len() > CRON_NAME_MAX {
-        let message = format!("must be no more than {CRON_NAME_MAX} characters");
-        errors.push(FieldError::invalid(&name.path, name.text(), message));
-    }
-    let spec = cron.child("spec");
-    let schedule = spec.child("schedule");
-    if required(&schedule, errors) {
-        if schedule.text().contains("TZ") {
-            let message = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-            errors.push(FieldError::invalid(&schedule.path, schedule.text(), message));
-        } else if !schedule.text().starts_with('@') && schedule.text().split_whitespace().count() != 5 {
-            let found = schedule.text().split_whitespace().count();
-            let message = format!("expected exactly 5 fields, found {found}: {}", list_of_words(schedule.text()));
-            errors.push(FieldError::invalid(&schedule.path, schedule.text(), message));
-        }
-    }
-    required(&spec.child("concurrencyPolicy"), errors);
-    counts(&spec, &["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"], errors);
-    job_spec(&spec.at(&["jobTemplate", "spec"]), false, errors);
-}
-
-fn list_of_words(text: &str) -> String {
-    format!("[{}]", text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-fn autoscaler(hpa: &Node<'_>, errors: &mut ErrorList) {
-    let spec = hpa.child("spec");
-    let (min, max) = (spec.child("minReplicas"), spec.child("maxReplicas"));
-    if min.integer().is_some_and(|n| n < 1) {
-        errors.push(FieldError::invalid(&min.path, min.value.clone(), "must be greater than or equal to 1"));
-    }
-    let most = max.integer().unwrap_or_default();
-    if most < 1 {
-        errors.push(FieldError::invalid(&max.path, most, "must be greater than 0"));
-    }
-    if min.integer().is_some_and(|least| most < least) {
-        errors.push(FieldError::invalid(&max.path, most, "must be greater than or equal to `minReplicas`"));
-    }
-    let target = spec.child("scaleTargetRef");
-    for member in ["kind", "name"] {
-        let node = target.child(member);
-        if required(&node, errors) {
-            errors.invalid_each(&node.path, node.text(), names::path_segment(node.text()));
-        }
     }
 }
 

@@ -25,7 +25,9 @@ pub use structural::violations;
 pub const APPROVED: &str = "api-approved.kubernetes.io";
 
 pub(super) const KINDS: &[super::Kind] =
-    &[super::Kind::new("apiextensions.k8s.io", "CustomResourceDefinition", |_, _| {}).whole(check, check_status)];
+    &[super::Kind::new("apiextensions.k8s.io", "CustomResourceDefinition", |_, _| {})
+        .whole(check, check_status)
+        .any_finalizers()];
 
 /// Rules that an old definition may be excused from.
 struct Options {
@@ -293,6 +295,23 @@ fn check_approval(new: &Object, old: Option<&Object>, errors: &mut ErrorList) {
 /// Formats of strings in the schemas of a definition that nothing checks.
 pub fn unknown_formats(definition: &Object) -> Vec<String> {
     definition.array(&["spec", "versions"]).iter().filter_map(schema_of).flat_map(schema::unknown_formats).collect()
+}
+
+/// The schemas of a definition with the places that errors name them by: once beside the versions where all have the same.
+pub fn schemas(definition: &Object) -> Vec<(Path, &Value)> {
+    let versions = definition.array(&["spec", "versions"]);
+    let found = versions.iter().enumerate().filter_map(|(index, version)| Some((index, schema_of(version)?)));
+    let found: Vec<(usize, &Value)> = found.collect();
+    match found.as_slice() {
+        [(_, first), rest @ ..] if found.len() == versions.len() && rest.iter().all(|(_, other)| other == first) => {
+            vec![(Path::new("spec").children(&["validation", "openAPIV3Schema"]), *first)]
+        }
+        _ => {
+            let place =
+                |index| Path::new("spec").child("versions").index(index).children(&["schema", "openAPIV3Schema"]);
+            found.into_iter().map(|(index, schema)| (place(index), schema)).collect()
+        }
+    }
 }
 
 /// The schema of a version, if it has one.

@@ -168,7 +168,7 @@ fn check_selectable(
             errors.push(FieldError::required(&path, ""));
             continue;
         }
-        let (names, node) = match field_path(text, schema, false) {
+        let (names, node) = match field_path(text, schema) {
             Ok(found) => found,
             Err(why) => {
                 errors.push(FieldError::invalid(&path, text, format!("is an invalid path: {why}")));
@@ -194,12 +194,8 @@ fn check_selectable(
     }
 }
 
-/// Follows a path (`.spec.a`, with `brackets` also `['b']`) through a schema: the names on the way, and the node it leads to.
-pub(super) fn field_path<'a>(
-    text: &str,
-    schema: &'a Value,
-    brackets: bool,
-) -> Result<(Vec<String>, &'a Value), String> {
+/// Follows a path (`.spec.a`) through a schema: the names on the way, and the node it leads to.
+fn field_path<'a>(text: &str, schema: &'a Value) -> Result<(Vec<String>, &'a Value), String> {
     let (mut names, mut node, mut rest) = (Vec::new(), schema, text);
     while !rest.is_empty() {
         let name = if let Some(after) = rest.strip_prefix('.') {
@@ -210,16 +206,8 @@ pub(super) fn field_path<'a>(
             }
             rest = behind;
             name.to_owned()
-        } else if let Some(after) = rest.strip_prefix('[') {
-            if !brackets {
-                return Err("array notation is not allowed".into());
-            }
-            let quoted = after.strip_prefix('\'').and_then(|inner| inner.split_once("']"));
-            let Some((name, behind)) = quoted else {
-                return Err(format!("expected single quoted string but got {after}"));
-            };
-            rest = behind;
-            name.replace("\\'", "'")
+        } else if rest.starts_with('[') {
+            return Err("array notation is not allowed".into());
         } else {
             return Err(format!("expected [ or . but got: {rest}"));
         };

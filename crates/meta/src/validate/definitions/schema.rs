@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Options, defaults, parts, structural};
+use super::{Options, defaults, structural};
 use crate::field::{ErrorList, FieldError, Path};
 use crate::validate::formats;
 
@@ -236,7 +236,6 @@ impl Walk<'_> {
         }
         self.types(node, path);
         self.lists(node, path);
-        self.rules(node, path);
     }
 
     fn members(&mut self, node: &Value, path: &Path, inside: Inside) {
@@ -345,47 +344,6 @@ impl Walk<'_> {
             }
             if keys.iter().take(index).any(|earlier| earlier == key) {
                 self.errors.push(FieldError::invalid(&keys_path, all(), "must not contain duplicate entries"));
-            }
-        }
-    }
-
-    /// What rules in CEL say beside their expressions.
-    fn rules(&mut self, node: &Value, path: &Path) {
-        const REASONS: [&str; 4] =
-            ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
-        let rules = node.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten();
-        for (index, rule) in rules.enumerate() {
-            let path = path.child("x-kubernetes-validations").index(index);
-            let said = |member: &str| text(rule, member);
-            let lines = |member: &str| said(member).trim().contains(['\n', '\r']);
-            let blank = |member: &str| !said(member).is_empty() && said(member).trim().is_empty();
-            let mut wrong = |error: FieldError| self.errors.push(error);
-            if said("rule").trim().is_empty() {
-                wrong(FieldError::required(&path.child("rule"), "rule is not specified"));
-            } else if blank("message") {
-                wrong(FieldError::invalid(&path.child("message"), said("message"), "must be non-empty if specified"));
-            } else if lines("message") {
-                wrong(FieldError::invalid(&path.child("message"), said("message"), "must not contain line breaks"));
-            } else if lines("rule") && said("message").trim().is_empty() {
-                let detail = "message must be specified if rule contains line breaks";
-                wrong(FieldError::required(&path.child("message"), detail));
-            }
-            if blank("messageExpression") {
-                let detail = "messageExpression must be non-empty if specified";
-                wrong(FieldError::required(&path.child("messageExpression"), detail));
-            }
-            if rule.get("reason").is_some_and(|_| !REASONS.contains(&said("reason"))) {
-                wrong(FieldError::not_supported(&path.child("reason"), said("reason"), &REASONS));
-            }
-            let place = path.child("fieldPath");
-            if blank("fieldPath") {
-                wrong(FieldError::invalid(&place, said("fieldPath"), "must be non-empty if specified"));
-            }
-            if said("fieldPath").contains(['\n', '\r']) {
-                wrong(FieldError::invalid(&place, said("fieldPath"), "must not contain line breaks"));
-            }
-            if !said("fieldPath").is_empty() && parts::field_path(said("fieldPath"), node, true).is_err() {
-                wrong(FieldError::invalid(&place, said("fieldPath"), "must be a valid path"));
             }
         }
     }
