@@ -16,10 +16,47 @@ use crate::outbound::{DialError, Outbound, Peer};
 
 /// Where a request goes.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
-    pub(super) peer: Peer,
+pub(crate) struct Target {
+    pub(crate) peer: Peer,
     /// Path and query there, escaped.
-    pub(super) path: String,
+    pub(crate) path: String,
+    /// Headers that are set once the client's own claims are out.
+    pub(crate) claims: HeaderMap,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForwardError {
+    #[error("the path cannot be forwarded")]
+    Path,
+    #[error(transparent)]
+    Dial(DialError),
+    #[error("{0}")]
+    Broken(String),
+    #[error("the backend upgraded a request that did not ask for it")]
+    Unasked,
+}
+
+impl From<ForwardError> for StatusError {
+    /// In the words of streams to kubelets.
+    fn from(error: ForwardError) -> Self {
+        match error {
+            ForwardError::Path => StatusError::bad_request(error.to_string()),
+            ForwardError::Dial(error) => StatusError::internal(format!("error dialing backend: {error}")),
+            ForwardError::Broken(_) => StatusError::internal(format!("error trying to reach the backend: {error}")),
+            ForwardError::Unasked => StatusError::internal(error),
+        }
+    }
+}
+
+impl ForwardError {
+    /// In the words of proxies to pods, services and nodes.
+    pub(super) fn of_proxy(self) -> StatusError {
+        match self {
+            ForwardError::Path => self.into(),
+            other => StatusError::service_unavailable(format!("error trying to reach service: {other}")),
+        }
+    }
 }
 
 /// Headers that concern one connection only.
@@ -33,19 +70,18 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
-pub(super) fn dial_failed(error: &DialError) -> StatusError {
-    StatusError::internal(format!("error dialing backend: {error}"))
-}
-
 /// Sends the request on and gives the answer back as it comes. A client that asks to upgrade is connected through when
 /// the backend agrees; the pipes end with either side.
-pub(super) async fn send(
+///
+/// # Errors
+/// When there is no answer.
+pub(crate) async fn send(
     outbound: &Outbound,
     target: &Target,
     mut request: Request<RequestBody>,
-) -> Result<Response<ResponseBody>, StatusError> {
-    let uri: Uri = target.path.parse().map_err(|_| StatusError::bad_request("the path cannot be forwarded"))?;
-    let io = outbound.dial(&target.peer).await.map_err(|e| dial_failed(&e))?;
+) -> Result<Response<ResponseBody>, ForwardError> {
+    let uri: Uri = target.path.parse().map_err(|_| ForwardError::Path)?;
+    let io = outbound.dial(&target.peer).await.map_err(ForwardError::Dial)?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|e| broken(&e))?;
     tokio::spawn(async move {
@@ -57,6 +93,7 @@ pub(super) async fn send(
     let upgrade = wants_upgrade(request.headers());
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     clean(request.headers_mut());
+    request.headers_mut().extend(target.claims.clone());
     let host = host_header(target);
     request.headers_mut().insert(HOST, host);
     if let Some(protocol) = upgrade {
@@ -71,7 +108,7 @@ pub(super) async fn send(
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else {
-            return Err(StatusError::internal("the backend upgraded a request that did not ask for it"));
+            return Err(ForwardError::Unasked);
         };
         let server = hyper::upgrade::on(&mut response);
         tokio::spawn(async move {
@@ -128,8 +165,8 @@ pub(super) async fn text(body: ResponseBody, limit: usize) -> String {
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
-fn broken(error: &hyper::Error) -> StatusError {
-    StatusError::internal(format!("error trying to reach the backend: {}", kminik_base::component::chain(error)))
+fn broken(error: &hyper::Error) -> ForwardError {
+    ForwardError::Broken(kminik_base::component::chain(error))
 }
 
 fn wants_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {

@@ -1,5 +1,6 @@
 //! Where a node's kubelet is, by the node's status.
 
+use http::HeaderMap;
 use kminik_meta::{Object, StatusError};
 
 use super::forward::Target;
@@ -42,7 +43,7 @@ impl Kubelet {
     }
 
     pub(super) fn target(&self, config: &Config, path: String) -> Target {
-        Target { peer: self.peer(config), path }
+        Target { peer: self.peer(config), path, claims: HeaderMap::new() }
     }
 }
 

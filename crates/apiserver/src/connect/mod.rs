@@ -11,7 +11,7 @@
 //! **Invariant:** the client's credentials never leave this server.
 //! **Invariant:** a proxy never connects to this machine's loopback, link-local or unspecified addresses.
 
-mod forward;
+pub(crate) mod forward;
 mod html;
 mod kubelet;
 mod pods;

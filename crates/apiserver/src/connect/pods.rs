@@ -60,7 +60,7 @@ impl Connect for Exec {
         }
         let target = remote_command(&ctx, &query, "exec").await?;
         authorize_create(&ctx, request.method() == Method::GET).await?;
-        send(ctx.server.outbound(), &target, request).await
+        Ok(send(ctx.server.outbound(), &target, request).await?)
     }
 }
 
@@ -81,7 +81,7 @@ impl Connect for Attach {
     ) -> Result<Response<ResponseBody>, StatusError> {
         let target = remote_command(&ctx, &query(&request), "attach").await?;
         authorize_create(&ctx, request.method() == Method::GET).await?;
-        send(ctx.server.outbound(), &target, request).await
+        Ok(send(ctx.server.outbound(), &target, request).await?)
     }
 }
 
@@ -106,7 +106,7 @@ impl Connect for PortForward {
         let query = query(&request);
         let ports = encode(query.all("ports").map(|port| ("port", port)));
         let path = format!("/portForward/{}/{}?{ports}", ctx.namespace, ctx.name);
-        send(ctx.server.outbound(), &kubelet.target(ctx.server.config(), path), request).await
+        Ok(send(ctx.server.outbound(), &kubelet.target(ctx.server.config(), path), request).await?)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Request, Response, StatusCode};
 use kminik_meta::{Object, StatusError};
 use serde_json::Value;
 
-use super::forward::{Target, send};
+use super::forward::{ForwardError, Target, send};
 use super::html;
 use super::kubelet::Kubelet;
 use crate::http::body::{RequestBody, ResponseBody};
@@ -226,10 +226,10 @@ async fn forward(
         request.headers_mut().insert(HeaderName::from_static("x-forwarded-host"), host);
     }
     let (host, port) = (peer.place.host(), peer.place.port());
-    let target = Target { peer, path };
+    let target = Target { peer, path, claims: HeaderMap::new() };
     // A page whose links are rewritten cannot be compressed.
     request.headers_mut().remove(http::header::ACCEPT_ENCODING);
-    let mut response = send(ctx.server.outbound(), &target, request).await?;
+    let mut response = send(ctx.server.outbound(), &target, request).await.map_err(ForwardError::of_proxy)?;
     if let Some(location) = response.headers().get(LOCATION).and_then(|value| value.to_str().ok())
         && let Some(rewritten) = html::rewrite_url(location, &prefix, &host, port)
         && let Ok(rewritten) = HeaderValue::from_str(&rewritten)

@@ -30,6 +30,11 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether there is nowhere to go, rather than nobody there.
+    pub fn nowhere(&self) -> bool {
+        matches!(self, DialError::NoService(_) | DialError::NoPort { .. } | DialError::NoEndpoint(_))
+    }
+
     pub(super) fn connect(address: &str, error: &io::Error) -> Self {
         let reason = match error.kind() {
             io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
