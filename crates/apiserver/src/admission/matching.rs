@@ -200,7 +200,7 @@ impl Criteria {
 fn equivalents(attributes: &Attributes<'_>) -> Vec<(Arc<ResourceDef>, VersionDef)> {
     let prefix_of = |row: &ResourceDef| match &row.storage {
         Storage::Stored { prefix, .. } => Some(prefix.clone()),
-        Storage::Virtual(_) => None,
+        Storage::Virtual(_) | Storage::Computed(_) => None,
     };
     let Some(prefix) = prefix_of(attributes.row) else { return Vec::new() };
     let table = attributes.registry.table();

@@ -2,8 +2,10 @@
 //!
 //! Every write of every resource passes here; there is no other way into the store for a client.
 
+mod certificates;
 mod default_class;
 mod default_toleration_seconds;
+pub(crate) mod expressions;
 mod limit_ranger;
 pub mod matching;
 mod namespace_lifecycle;
@@ -11,6 +13,7 @@ mod node_restriction;
 mod persistent_volume_claim_resize;
 mod pod_security;
 mod pod_topology_labels;
+pub(crate) mod policy;
 mod priority;
 mod reinvocation;
 mod resource_quota;
@@ -26,6 +29,7 @@ use async_trait::async_trait;
 use kminik_meta::{Gvk, Object, StatusError};
 use parking_lot::Mutex;
 
+use self::certificates::{SignerRights, SubjectRestriction};
 use self::default_toleration_seconds::DefaultTolerationSeconds;
 use self::limit_ranger::LimitRanger;
 use self::namespace_lifecycle::NamespaceLifecycle;
@@ -34,6 +38,7 @@ use self::persistent_volume_claim_resize::PersistentVolumeClaimResize;
 use self::pod_security::PodSecurity;
 use self::pod_topology_labels::PodTopologyLabels;
 pub(crate) use self::pod_topology_labels::TOPOLOGY;
+use self::policy::ValidatingPolicies;
 use self::priority::Priority;
 pub use self::reinvocation::Reinvocation;
 use self::resource_quota::ResourceQuota;
@@ -42,6 +47,7 @@ use self::service_account::ServiceAccount;
 use self::storage_object_in_use_protection::StorageObjectInUseProtection;
 use self::taint_nodes_by_condition::TaintNodesByCondition;
 use self::webhook::{MutatingWebhooks, ValidatingWebhooks};
+use crate::audit::Audit;
 use crate::auth::rbac::EscalationCheck;
 use crate::auth::{Auth, UserInfo};
 use crate::outbound::Outbound;
@@ -88,6 +94,8 @@ pub struct Attributes<'a> {
     /// Before the change; on create `None`.
     pub old: Option<&'a Object>,
     pub dry_run: bool,
+    /// Takes annotations of what a plugin decided.
+    pub audit: &'a Audit,
     pub(crate) options: &'a WriteOptions,
     /// What the client is told besides the answer.
     pub(crate) warnings: &'a Mutex<Vec<String>>,
@@ -262,11 +270,15 @@ pub fn default_plugins(auth: &Auth, cache: &Cache, outbound: &Arc<Outbound>) -> 
         Box::new(StorageObjectInUseProtection),
         Box::new(PersistentVolumeClaimResize),
         Box::new(RuntimeClass),
+        Box::new(SignerRights::approval(auth.authorizer.clone())),
+        Box::new(SignerRights::signing(auth.authorizer.clone())),
+        Box::new(SubjectRestriction),
         Box::new(default_class::INGRESS),
         Box::new(PodTopologyLabels),
         Box::new(EscalationCheck { rbac: auth.rbac.clone(), authorizer: auth.authorizer.clone() }),
-        Box::new(MutatingWebhooks::new(cache, outbound.clone())),
-        Box::new(ValidatingWebhooks::new(cache, outbound.clone())),
+        Box::new(MutatingWebhooks::new(cache, outbound.clone(), auth.authorizer.clone())),
+        Box::new(ValidatingPolicies::new(cache, auth.authorizer.clone())),
+        Box::new(ValidatingWebhooks::new(cache, outbound.clone(), auth.authorizer.clone())),
         Box::new(ResourceQuota::new(cache)),
     ]
 }

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use kminik_meta::Object;
 use serde_json::Value;
 
+use super::super::expressions::{Conditions, environment};
 use super::super::matching::Criteria;
 use super::review::ReviewVersion;
 use crate::outbound::{Target, TargetError};
@@ -21,6 +22,7 @@ pub(super) struct Hook {
     pub(super) id: String,
     pub(super) target: Result<Target, TargetError>,
     pub(super) criteria: Criteria,
+    pub(super) conditions: Conditions,
     /// `failurePolicy: Ignore`.
     pub(super) fails_open: bool,
     pub(super) timeout: Duration,
@@ -42,6 +44,7 @@ impl Hook {
             id: format!("{configuration}/{}/{at}", text("name")),
             target: Target::of_client_config(webhook.get("clientConfig").unwrap_or(&Value::Null)),
             criteria: Criteria::of_webhook(webhook),
+            conditions: Conditions::of(webhook.get("matchConditions"), &environment(false, true)),
             fails_open: text("failurePolicy") == "Ignore",
             timeout: Duration::from_secs(seconds),
             harmless: matches!(text("sideEffects"), "None" | "NoneOnDryRun"),

@@ -17,8 +17,10 @@ use kminik_meta::{Object, StatusError};
 
 use self::ask::{Denied, Question};
 use self::hooks::{Hook, Hooks};
+use super::expressions::{Subject, Verdict};
 use super::matching::{self, Sighting};
 use super::{Admission, Attributes};
+use crate::auth::Authorizer;
 use crate::outbound::Outbound;
 use crate::storage::cache::Cache;
 
@@ -29,17 +31,19 @@ const VALIDATING: &str = "ValidatingAdmissionWebhook";
 pub(super) struct MutatingWebhooks {
     hooks: Hooks,
     outbound: Arc<Outbound>,
+    authorizer: Arc<dyn Authorizer>,
 }
 
 /// Asks the webhooks that may only refuse.
 pub(super) struct ValidatingWebhooks {
     hooks: Hooks,
     outbound: Arc<Outbound>,
+    authorizer: Arc<dyn Authorizer>,
 }
 
 impl MutatingWebhooks {
-    pub(super) fn new(cache: &Cache, outbound: Arc<Outbound>) -> Self {
-        MutatingWebhooks { hooks: Hooks::new(cache, "mutatingwebhookconfigurations"), outbound }
+    pub(super) fn new(cache: &Cache, outbound: Arc<Outbound>, authorizer: Arc<dyn Authorizer>) -> Self {
+        MutatingWebhooks { hooks: Hooks::new(cache, "mutatingwebhookconfigurations"), outbound, authorizer }
     }
 
     async fn ask_all(&self, attributes: &Attributes<'_>, mut object: Option<&mut Object>) -> Result<(), StatusError> {
@@ -47,7 +51,9 @@ impl MutatingWebhooks {
         attributes.reinvocation.enter(MUTATING, object.as_deref());
         for hook in hooks.iter() {
             let Some(sighting) = hook.criteria.matches(attributes, object.as_deref()).await? else { continue };
-            if !attributes.reinvocation.is_due(MUTATING, &hook.id) {
+            if !attributes.reinvocation.is_due(MUTATING, &hook.id)
+                || !conditions_hold(hook, attributes, &sighting, object.as_deref(), &self.authorizer).await?
+            {
                 continue;
             }
             let question = Question { outbound: &self.outbound, hook, attributes, sighting: &sighting };
@@ -66,8 +72,8 @@ impl MutatingWebhooks {
 }
 
 impl ValidatingWebhooks {
-    pub(super) fn new(cache: &Cache, outbound: Arc<Outbound>) -> Self {
-        ValidatingWebhooks { hooks: Hooks::new(cache, "validatingwebhookconfigurations"), outbound }
+    pub(super) fn new(cache: &Cache, outbound: Arc<Outbound>, authorizer: Arc<dyn Authorizer>) -> Self {
+        ValidatingWebhooks { hooks: Hooks::new(cache, "validatingwebhookconfigurations"), outbound, authorizer }
     }
 }
 
@@ -108,7 +114,9 @@ impl Admission for ValidatingWebhooks {
         let hooks = self.hooks.current();
         let mut relevant: Vec<(&Hook, Sighting)> = Vec::new();
         for hook in hooks.iter() {
-            if let Some(sighting) = hook.criteria.matches(attributes, object).await? {
+            if let Some(sighting) = hook.criteria.matches(attributes, object).await?
+                && conditions_hold(hook, attributes, &sighting, object, &self.authorizer).await?
+            {
                 relevant.push((hook, sighting));
             }
         }
@@ -125,6 +133,29 @@ impl Admission for ValidatingWebhooks {
             verdict = verdict.and(answer);
         }
         verdict
+    }
+}
+
+/// Whether the webhook's match conditions hold of the request.
+///
+/// # Errors
+/// 403 if they fail and the webhook does not say that failures are to be ignored.
+async fn conditions_hold(
+    hook: &Hook,
+    attributes: &Attributes<'_>,
+    sighting: &Sighting,
+    object: Option<&Object>,
+    authorizer: &Arc<dyn Authorizer>,
+) -> Result<bool, StatusError> {
+    if hook.conditions.is_empty() {
+        return Ok(true);
+    }
+    let subject = Subject::new(attributes, sighting, object, authorizer.clone()).await?;
+    match hook.conditions.verdict(&subject.activation(None)) {
+        Verdict::Match => Ok(true),
+        Verdict::Skip => Ok(false),
+        Verdict::Failed(_) if hook.fails_open => Ok(false),
+        Verdict::Failed(why) => Err(attributes.forbidden(why)),
     }
 }
 
