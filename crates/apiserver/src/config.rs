@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use kminik_store::Store;
 
+use crate::audit::AuditConfig;
+
 /// PEM-encoded certificate chain and private key.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CertificateAndKey {
@@ -43,6 +45,9 @@ impl Default for Cidr {
     }
 }
 
+/// The names of the control plane's parts, and whether each does its job now.
+pub type Components = Arc<dyn Fn() -> Vec<(&'static str, bool)> + Send + Sync>;
+
 /// Configuration of an [`crate::ApiServer`]. Files are read by the caller.
 #[derive(Clone)]
 pub struct Config {
@@ -69,10 +74,14 @@ pub struct Config {
     pub kubelet_ca_pem: String,
     /// Without it nobody's headers are believed, and extension servers see no certificate. Default none.
     pub front_proxy: Option<FrontProxy>,
-    /// Non-watching requests served at once; more get 429.
+    /// Seats that API priority and fairness shares out; a request takes one or more.
     pub max_in_flight: usize,
+    /// What is written into the audit log; `None` is nothing.
+    pub audit: Option<AuditConfig>,
     /// A non-watching request may take so long.
     pub request_timeout: Duration,
+    /// What ComponentStatuses tell of besides the store; none by default.
+    pub components: Components,
     /// So long everything is still served after the server was told to stop, with `/readyz` failing.
     pub shutdown_delay: Duration,
 }
@@ -101,7 +110,9 @@ impl Config {
             kubelet_client,
             front_proxy: None,
             max_in_flight: 600,
+            audit: None,
             request_timeout: Duration::from_secs(60),
+            components: Arc::new(Vec::new),
             shutdown_delay: Duration::ZERO,
         }
     }

@@ -16,13 +16,16 @@ pub(crate) fn from_store(error: StoreError) -> StatusError {
             StatusError::too_large(format!("the object is {size} bytes, the limit is {limit}"))
         }
         StoreError::Closed => StatusError::service_unavailable("the server is shutting down"),
+        error @ StoreError::Unreachable { .. } => StatusError::service_unavailable(error.to_string()),
         StoreError::SlowWatcher { .. }
         | StoreError::NewerFormat { .. }
         | StoreError::DuplicateKey { .. }
         | StoreError::InUse
         | StoreError::NoSpace(_)
         | StoreError::Io(_)
-        | StoreError::Corrupt { .. } => {
+        | StoreError::Corrupt { .. }
+        | StoreError::Endpoint { .. }
+        | StoreError::Refused { .. } => {
             let mut text = error.to_string();
             let mut source = error.source();
             while let Some(inner) = source {

@@ -5,11 +5,12 @@
 //! [`registry::strategy::Strategy`]. Objects are stored as canonical JSON without their revision; get, list and watch send
 //! shared slices of these bytes and do not decode them.
 //!
-//! Order of a request: in-flight limit, authenticate, impersonate, authorise, pin the row, verb. Order of a write: decode
-//! (field validation, pruning, defaults), mutating admission, metadata, prepare, reserve, validate, warn, canonicalise,
-//! validating admission, store, render.
+//! Order of a request: authenticate, audit, impersonate, wait for a turn (priority and fairness), authorise, pin the row (or
+//! pass on what another server serves, [`aggregation`]), verb. Order of a write: decode (field validation, pruning, defaults),
+//! mutating admission, metadata, prepare, reserve, validate, warn, canonicalise, validating admission, store, render.
 //!
-//! It owns the keys below `/registry/` of its store, and the listeners it is given; no files.
+//! It owns the keys below `/registry/` and `/claims/` of its store, the listeners it is given, and the audit log if there
+//! is one; no other files.
 //!
 //! **Invariant:** nothing here asks whether a resource is built in or custom.
 //! **Invariant:** every write of an object by a client passes [`admission::AdmissionChain`].
@@ -17,6 +18,8 @@
 //! **Invariant:** controllers and other parts of kminik reach objects as clients, through [`ApiServer::service`].
 
 pub mod admission;
+pub mod aggregation;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 mod builtin;
@@ -24,6 +27,7 @@ pub mod config;
 mod connect;
 mod custom;
 mod error;
+mod flowcontrol;
 mod health;
 pub mod http;
 mod metrics;

@@ -6,16 +6,18 @@ use std::time::Duration;
 use kminik_meta::StatusError;
 use kminik_store::{Revision, Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::{self, AdmissionChain};
+use crate::aggregation::{self, ApiServiceSource};
+use crate::audit::Auditor;
 use crate::auth::token::KeyError;
 use crate::auth::{self, Auth, Authenticator, Authorizer, UserInfo};
 use crate::bootstrap;
 use crate::builtin;
 use crate::config::Config;
 use crate::custom;
+use crate::flowcontrol::FlowControl;
 use crate::health::Health;
 use crate::http::openapi::Documents;
 use crate::http::serve;
@@ -50,6 +52,8 @@ pub enum StartError {
     ServingPem(#[source] rustls_pki_types::pem::Error),
     #[error("client certificates cannot be verified")]
     ClientVerifier(#[source] rustls::server::VerifierBuilderError),
+    #[error("the audit log cannot be written")]
+    AuditLog(#[source] std::io::Error),
     #[error("the serving certificate cannot be used")]
     Tls(#[source] rustls::Error),
 }
@@ -64,7 +68,8 @@ pub struct Server {
     health: Health,
     metrics: Arc<Metrics>,
     openapi: Documents,
-    in_flight: Semaphore,
+    flow: Arc<FlowControl>,
+    auditor: Option<Arc<Auditor>>,
     stopping: CancellationToken,
     watches: Watches,
 }
@@ -110,9 +115,14 @@ impl Server {
         &self.openapi
     }
 
-    /// A slot for each request that is neither a watch nor a connection.
-    pub(crate) fn in_flight(&self) -> &Semaphore {
-        &self.in_flight
+    /// Whose turn it is.
+    pub(crate) fn flow(&self) -> &Arc<FlowControl> {
+        &self.flow
+    }
+
+    /// `None` where nothing is audited.
+    pub(crate) fn auditor(&self) -> Option<&Arc<Auditor>> {
+        self.auditor.as_ref()
     }
 
     pub(crate) fn watches(&self) -> &Watches {
@@ -146,9 +156,18 @@ impl ApiServer {
         let auth = Auth::new(&config, cache.clone())?;
         let outbound = Arc::new(Outbound::new(cache.clone()));
         let pools = Pools::new(config.service_cidr, config.node_ports);
-        let composer =
-            Composer::new(vec![Box::new(Fixed::new(builtin::rows(&pools))), Box::new(custom::Definitions::default())]);
+        let identity = config.front_proxy.as_ref().map(|proxy| proxy.client.clone());
+        let registrations = ApiServiceSource::new(identity);
+        let composer = Composer::new(vec![
+            Box::new(Fixed::new(builtin::rows(&pools))),
+            Box::new(custom::Definitions::default()),
+            Box::new(registrations),
+        ]);
         let registry = Registry::new(composer, store, cache)?;
+        let auditor = match config.audit.clone() {
+            Some(audit) => Some(Arc::new(Auditor::new(audit).map_err(StartError::AuditLog)?)),
+            None => None,
+        };
         let server = Arc::new(Server {
             admission: AdmissionChain::new(admission::default_plugins(&auth, registry.cache(), &outbound)),
             auth,
@@ -156,7 +175,8 @@ impl ApiServer {
             health: Health::default(),
             metrics,
             openapi: Documents::default(),
-            in_flight: Semaphore::new(config.max_in_flight),
+            flow: Arc::new(FlowControl::new(config.max_in_flight, config.request_timeout)),
+            auditor,
             stopping: stopping.clone(),
             watches: Watches::default(),
             registry,
@@ -164,10 +184,12 @@ impl ApiServer {
         });
         tokio::spawn(compact(server.clone(), stopping.clone()));
         tokio::spawn(compose::follow(server.clone(), stopping.clone()));
+        tokio::spawn(aggregation::availability::follow(server.clone(), stopping.clone()));
         tokio::spawn(custom::keep(server.clone(), stopping.clone()));
         auth::bootstrap(server.clone(), stopping.clone()).await?;
-        let client = LocalService::new(server.clone(), bootstrap::user());
-        bootstrap::run(client, server.config()).await?;
+        bootstrap::run(server.clone(), stopping.clone()).await?;
+        tokio::spawn(server.flow.clone().follow(Arc::downgrade(&server), stopping.clone()));
+        aggregation::local::register(server.clone(), stopping.clone()).await?;
         server.health.set_bootstrapped();
         Ok(ApiServer { server, tls, _stop: stopping.drop_guard() })
     }

@@ -14,7 +14,11 @@ pub(super) fn rows() -> Vec<ResourceDef> {
         ResourceDef::new("apps", "v1", "controllerrevisions", "ControllerRevision"),
         workload("daemonsets", "DaemonSet", "ds"),
         workload("deployments", "Deployment", "deploy").with_scale(),
-        workload("replicasets", "ReplicaSet", "rs").with_scale().selectable(&["status.replicas"]),
+        workload("replicasets", "ReplicaSet", "rs").with_scale().selectable_as(
+            "status.replicas",
+            "status.replicas",
+            "0",
+        ),
         workload("statefulsets", "StatefulSet", "sts").with_scale(),
     ]
 }

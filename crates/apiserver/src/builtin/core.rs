@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::auth::token_request::TokenRequest;
 use crate::connect::{Attach, Exec, Log, NodeProxy, PodProxy, PortForward, ServiceProxy};
-use crate::registry::def::{ResourceDef, Scope};
+use crate::registry::def::{Propagation, ResourceDef, Scope, Verb};
+use crate::strategies::components::ComponentStatuses;
 use crate::strategies::namespaces::{Finalize, Namespaces};
 use crate::strategies::nodes::Nodes;
 use crate::strategies::pods::{Binding, Bindings, EphemeralContainers, Eviction, PodStatus, Pods, Resize};
@@ -21,14 +22,22 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
     bindings.scope = Scope::Namespaced;
     vec![
         bindings,
+        ResourceDef::new("", "v1", "componentstatuses", "ComponentStatus")
+            .cluster()
+            .short(&["cs"])
+            .computed(&[Verb::Get, Verb::List], ComponentStatuses)
+            .deprecated("v1 ComponentStatus is deprecated in v1.19+"),
         ResourceDef::new("", "v1", "configmaps", "ConfigMap").short(&["cm"]),
         ResourceDef::new("", "v1", "endpoints", "Endpoints")
             .short(&["ep"])
+            .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
             .policy(|policy| policy.create_on_update = true),
         events(),
+        ResourceDef::new("", "v1", "limitranges", "LimitRange").short(&["limits"]),
         ResourceDef::new("", "v1", "namespaces", "Namespace")
             .cluster()
             .short(&["ns"])
+            .without(Verb::DeleteCollection)
             .strategy(Namespaces)
             .with_status()
             .with_action("finalize", Finalize)
@@ -79,6 +88,24 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
                 policy.generation = true;
                 policy.returns_deleted = true;
             }),
+        ResourceDef::new("", "v1", "podtemplates", "PodTemplate").policy(|policy| {
+            policy.generation = true;
+            policy.returns_deleted = true;
+        }),
+        ResourceDef::new("", "v1", "replicationcontrollers", "ReplicationController")
+            .short(&["rc"])
+            .in_all()
+            .with_status()
+            .with_scale()
+            .selectable_as("status.replicas", "status.replicas", "0")
+            .policy(|policy| {
+                policy.generation = true;
+                policy.propagation = Propagation::Orphan;
+            }),
+        ResourceDef::new("", "v1", "resourcequotas", "ResourceQuota")
+            .short(&["quota"])
+            .with_status()
+            .policy(|policy| policy.returns_deleted = true),
         ResourceDef::new("", "v1", "secrets", "Secret").strategy(Secrets).selectable(&["type"]),
         ResourceDef::new("", "v1", "serviceaccounts", "ServiceAccount")
             .short(&["sa"])

@@ -4,6 +4,7 @@ use kminik_meta::Object;
 
 use super::core;
 use crate::registry::def::{Conversion, ResourceDef};
+use crate::strategies::events::Events;
 
 /// Names of root members: in events.k8s.io, in the core group.
 const RENAMED: [(&str, &str); 7] = [
@@ -20,6 +21,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
     let mut row = ResourceDef::new("events.k8s.io", "v1", "events", "Event")
         .short(&["ev"])
         .view_of(&core::events(), Conversion { to_stored, from_stored })
+        .strategy(Events)
         .selectable(&["reason", "type"])
         .policy(|policy| policy.create_on_update = true);
     for (label, path) in [

@@ -1,14 +1,24 @@
 //! The rows that are always there: one file an API group.
 
+mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 mod apps;
 mod authentication;
 mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
 mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod flowcontrol;
+mod networking;
+mod node;
+mod policy;
 mod rbac;
+mod resource;
 mod scheduling;
 mod storage;
 
@@ -21,16 +31,26 @@ use crate::strategies::services::Pools;
 pub(crate) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
     [
         core::rows(pools),
+        apiregistration::rows(),
+        apps::rows(),
         events::rows(),
         authentication::rows(),
         authorization::rows(),
-        apiextensions::rows(),
-        apps::rows(),
-        coordination::rows(),
-        discovery::rows(),
+        autoscaling::rows(),
+        batch::rows(),
+        certificates::rows(),
+        networking::rows(),
+        policy::rows(),
         rbac::rows(),
-        scheduling::rows(),
         storage::rows(),
+        admissionregistration::rows(),
+        apiextensions::rows(),
+        scheduling::rows(),
+        coordination::rows(),
+        node::rows(),
+        discovery::rows(),
+        resource::rows(),
+        flowcontrol::rows(),
     ]
     .into_iter()
     .flatten()

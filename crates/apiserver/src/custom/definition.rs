@@ -15,7 +15,7 @@ use crate::registry::def::{
     api_version,
 };
 use crate::registry::table::version_priority;
-use crate::strategies::custom::{CustomObjects, CustomStatus, SchemaRules};
+use crate::strategies::custom::{CustomObjects, CustomStatus};
 
 /// What of a definition makes its row: everything but the schemas, which stay in the definition's bytes.
 #[derive(Debug, Deserialize)]
@@ -163,11 +163,11 @@ impl Outline {
                 status_replicas: scale.status_replicas_path.into(),
                 selector: scale.label_selector_path.filter(|path| !path.is_empty()).map(Into::into),
             });
-        let rules = Arc::new(SchemaRules::new(bytes.clone(), stored.map_or("", |version| &version.name)));
-        let strategy = Arc::new(CustomObjects { scale: scale.clone(), rules: rules.clone() });
+        let schema = stored.map_or_else(kminik_meta::schema::any_object, |version| version.schema.clone());
+        let strategy = Arc::new(CustomObjects::new(scale.clone(), schema));
         let mut subresources = Vec::new();
         if spec.versions.iter().any(|version| version.subresources.status.is_some()) {
-            let kind = SubresourceKind::View(Arc::new(CustomStatus { rules }));
+            let kind = SubresourceKind::View(Arc::new(CustomStatus(strategy.clone())));
             subresources.push(Subresource { name: "status".into(), kind });
         }
         if let Some(scale) = scale {

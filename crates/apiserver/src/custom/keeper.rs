@@ -1,13 +1,15 @@
 //! What the server itself writes to definitions: accepted names, conditions, and the end of a deleted one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use kminik_meta::{Object, Path, StatusError, validate};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,7 @@ use crate::bootstrap;
 use crate::registry::def::ResourceDef;
 use crate::registry::strategy::StrategyContext;
 use crate::registry::{Change, Written, storage_prefix};
+use crate::storage::entry::Entry;
 use crate::verbs::delete::{self, DeleteOptions};
 
 /// Before what failed is tried again.
@@ -29,10 +32,10 @@ pub(crate) async fn keep(server: Arc<Server>, stop: CancellationToken) {
     let Ok(row) = server.registry().row(GROUP, PLURAL) else { return };
     let Ok(prefix) = storage_prefix(&row).map(str::to_owned) else { return };
     let mut changed = server.registry().cache().resource(&prefix).subscribe();
-    let mut judged = HashMap::new();
+    let mut kept = Kept::new();
     loop {
         changed.borrow_and_update();
-        let mut pass = pass(&server, &mut judged).await;
+        let mut pass = pass(&server, &mut kept).await;
         // An object that was held is gone: its definition may be let go.
         let mut held: FuturesUnordered<_> = pass.held.iter_mut().map(|changed| changed.changed().boxed()).collect();
         tokio::select! {
@@ -57,27 +60,49 @@ struct Pass {
     held: Vec<watch::Receiver<u64>>,
 }
 
-/// What the schemas of a definition were found to be, at which generation.
-type Judged = HashMap<String, (i64, Option<Condition>)>;
+/// What is kept of a definition between looks: all but its schemas, which are large and say only whether they are structural.
+struct Known {
+    revision: u64,
+    definition: Object,
+    shape: Option<Condition>,
+}
+
+impl Known {
+    fn of(entry: &Entry) -> Option<Self> {
+        let mut definition = entry.decode().ok()?;
+        let shape = structure(&definition);
+        if let Some(Value::Array(versions)) = definition.get_mut(&["spec", "versions"]) {
+            versions.iter_mut().filter_map(Value::as_object_mut).for_each(|version| {
+                version.remove("schema");
+            });
+        }
+        Some(Known { revision: entry.revision, definition, shape })
+    }
+}
+
+/// The definitions by their keys.
+type Kept = BTreeMap<Bytes, Known>;
 
 /// Looks at all definitions once.
-async fn pass(server: &Arc<Server>, judged: &mut Judged) -> Pass {
-    let definitions: Vec<Arc<Object>> =
-        server.registry().cached(GROUP, PLURAL).entries.values().filter_map(|entry| entry.object().ok()).collect();
-    judged.retain(|uid, _| definitions.iter().any(|definition| definition.uid() == uid));
+async fn pass(server: &Arc<Server>, kept: &mut Kept) -> Pass {
+    let snapshot = server.registry().cached(GROUP, PLURAL);
+    kept.retain(|key, known| snapshot.get(key).is_some_and(|entry| entry.revision == known.revision));
+    for (key, entry) in snapshot.entries.iter().filter(|(key, _)| !kept.contains_key(*key)).collect::<Vec<_>>() {
+        kept.extend(Known::of(entry).map(|known| (key.clone(), known)));
+    }
     let mut pass = Pass::default();
-    for definition in &definitions {
+    for Known { definition, shape, .. } in kept.values() {
         let group = definition.str(&["spec", "group"]);
         let mut taken = Taken::default();
-        let others = definitions.iter().filter(|other| other.name() != definition.name());
+        let others = kept.values().map(|known| &known.definition).filter(|other| other.name() != definition.name());
         others.filter(|other| other.str(&["spec", "group"]) == group).for_each(|other| taken.add(other));
-        let kept = if definition.is_deleting() {
+        let outcome = if definition.is_deleting() {
             clean_up(server, definition).await.map(|held| pass.held.extend(held))
         } else {
-            status(server, definition, &taken, &structure(definition, judged)).await
+            status(server, definition, &taken, shape).await
         };
         // One that is gone needs nothing more.
-        if let Err(error) = kept
+        if let Err(error) = outcome
             && error.code() != 404
         {
             tracing::warn!(error = &error as &dyn std::error::Error, name = definition.name(), "definition not kept");
@@ -88,11 +113,7 @@ async fn pass(server: &Arc<Server>, judged: &mut Judged) -> Pass {
 }
 
 /// The condition of a definition whose schemas are not structural.
-fn structure(definition: &Object, judged: &mut Judged) -> Option<Condition> {
-    let known = judged.get(definition.uid()).filter(|(generation, _)| *generation == definition.generation());
-    if let Some((_, condition)) = known {
-        return condition.clone();
-    }
+fn structure(definition: &Object) -> Option<Condition> {
     let mut violations = kminik_meta::ErrorList::new();
     for (index, version) in definition.array(&["spec", "versions"]).iter().enumerate() {
         let path = Path::new("spec").child("versions").index(index).children(&["schema", "openAPIV3Schema"]);
@@ -100,10 +121,8 @@ fn structure(definition: &Object, judged: &mut Judged) -> Option<Condition> {
             violations.append(validate::definitions::violations(&path, schema));
         }
     }
-    let condition = (!violations.is_empty())
-        .then(|| Condition::new("NonStructuralSchema", "True", "Violations", violations.to_string()));
-    judged.insert(definition.uid().to_owned(), (definition.generation(), condition.clone()));
-    condition
+    (!violations.is_empty())
+        .then(|| Condition::new("NonStructuralSchema", "True", "Violations", violations.to_string()))
 }
 
 /// Writes names and conditions where they are not as they should be.

@@ -1,10 +1,11 @@
-//! The chain every request passes: identify, limit, authenticate, impersonate, authorise, route.
+//! The chain every request passes: identify, authenticate, audit, impersonate, wait for its turn, authorise, route.
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use jiff::Timestamp;
 use kminik_meta::StatusError;
 use parking_lot::Mutex;
@@ -14,13 +15,20 @@ use super::body::{RequestBody, ResponseBody};
 use super::info::{Query, RequestInfo};
 use super::{compress, plain, respond};
 use crate::Server;
+use crate::aggregation;
+use crate::audit::{Audit, Completion, Stage};
 use crate::auth::{self, Attributes, Decision, PeerCertificates, UserInfo};
+use crate::flowcontrol::{self, Flow};
 use crate::metrics;
 use crate::verbs;
 use crate::verbs::call::Call;
 
 /// Names a request in logs; a client may give its own.
-static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+const AUDIT_ID: &str = "audit-id";
+/// A longer one is the client's own affair.
+const AUDIT_ID_LIMIT: usize = 64;
+const FLOW_SCHEMA_UID: &str = "x-kubernetes-pf-flowschema-uid";
+const PRIORITY_LEVEL_UID: &str = "x-kubernetes-pf-prioritylevel-uid";
 
 /// What a client is told besides the answer, or besides the error.
 pub(crate) type Warnings = Arc<Mutex<Vec<String>>>;
@@ -29,9 +37,50 @@ pub(crate) type Warnings = Arc<Mutex<Vec<String>>>;
 #[derive(Clone, Debug)]
 pub(crate) enum Peer {
     /// By what it sends; the handshake gave these certificates.
-    Remote(PeerCertificates),
+    Remote(PeerCertificates, std::net::IpAddr),
     /// A part of this process.
     Known(UserInfo),
+}
+
+/// What becomes known of a request on its way, for those who write about it and for the answer's headers.
+struct Exchange {
+    /// By which the client and the audit log know the request.
+    id: String,
+    received: Timestamp,
+    /// Dropped, and by that written, when the request has ended.
+    completion: Completion,
+    flow: Flow,
+    warnings: Warnings,
+}
+
+impl Exchange {
+    fn of(request: &Request<RequestBody>) -> Self {
+        // A client may name its request, so that several servers write of it under one name.
+        let given = request.headers().get(AUDIT_ID).and_then(|id| id.to_str().ok());
+        let given = given.filter(|id| !id.is_empty() && id.len() <= AUDIT_ID_LIMIT);
+        Exchange {
+            id: given.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned),
+            received: Timestamp::now(),
+            completion: Completion::default(),
+            flow: Flow::default(),
+            warnings: Warnings::default(),
+        }
+    }
+
+    fn audit(&self) -> &Audit {
+        &self.completion.0
+    }
+
+    /// Tells the client by which names its request is known.
+    fn set_headers(&self, headers: &mut HeaderMap) {
+        let Flow { schema_uid, level_uid } = &self.flow;
+        let id = HeaderValue::from_str(&self.id).ok();
+        for (name, value) in [(AUDIT_ID, &id), (FLOW_SCHEMA_UID, schema_uid), (PRIORITY_LEVEL_UID, level_uid)] {
+            if let Some(value) = value {
+                headers.insert(HeaderName::from_static(name), value.clone());
+            }
+        }
+    }
 }
 
 /// Answers a request. Never fails: a failure is an answer, too.
@@ -49,34 +98,46 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let head = request.method() == Method::HEAD;
     let error_form = accept::negotiate_error(request.headers(), &query);
-    let audit_id = request.headers().get(&AUDIT_ID).cloned().or_else(new_audit_id);
     let started = std::time::Instant::now();
     let measured = {
         let content_type = accept::content_type(request.headers());
         let facts = metrics::Request { method: request.method(), query: &query, content_type: content_type.as_deref() };
         server.metrics().begin(&info, &facts, known(&server, &info))
     };
-    let warnings = Warnings::default();
-    let mut response = match limited(&server, peer, info.clone(), query, request, &warnings).await {
-        Ok(response) => response,
-        Err(error) => respond::error(&error, error_form),
+    let mut exchange = Exchange::of(&request);
+    let long_running = info.long_running();
+    let mut response = match limited(&server, peer, info, query, request, &mut exchange).await {
+        Ok(response) => {
+            exchange.audit().responded(response.status().as_u16(), None);
+            response
+        }
+        Err(error) => {
+            exchange.audit().responded(error.code(), Some(&error));
+            respond::error(&error, error_form)
+        }
     };
-    respond::add_warnings(&mut response, &warnings.lock());
+    respond::add_warnings(&mut response, &exchange.warnings.lock());
     let mut response = measured.end(response, started.elapsed());
     if !response.headers().contains_key(CACHE_CONTROL) {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
-    if let Some(id) = audit_id {
-        response.headers_mut().entry(&AUDIT_ID).or_insert(id);
+    exchange.set_headers(response.headers_mut());
+    if long_running {
+        exchange.audit().reached(Stage::ResponseStarted);
+    }
+    if let (true, ResponseBody::Stream(stream)) = (exchange.audit().is_on(), response.body_mut()) {
+        // The request ends with its last byte.
+        let stream = std::mem::replace(stream, futures::stream::empty().boxed());
+        let completion = exchange.completion;
+        *response.body_mut() = ResponseBody::stream(stream.map(move |piece| {
+            let _ = &completion;
+            piece
+        }));
     }
     if head {
         *response.body_mut() = ResponseBody::empty();
     }
     response
-}
-
-fn new_audit_id() -> Option<HeaderValue> {
-    HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok()
 }
 
 fn known(server: &Server, info: &RequestInfo) -> bool {
@@ -93,10 +154,10 @@ async fn limited(
     info: RequestInfo,
     query: Query,
     request: Request<RequestBody>,
-    warnings: &Warnings,
+    exchange: &mut Exchange,
 ) -> Result<Response<ResponseBody>, StatusError> {
     if info.long_running() || matches!(peer, Peer::Known(_)) {
-        return authorised(server, peer, info, query, request, warnings).await;
+        return authorised(server, peer, info, query, request, exchange).await;
     }
     // The client may want it sooner, never later.
     let most = server.config().request_timeout;
@@ -104,10 +165,7 @@ async fn limited(
         .duration("timeout")
         .map_err(|error| StatusError::bad_request(format!("invalid timeout specified in the request URL - {error}")))?;
     let timeout = asked.filter(|asked| !asked.is_zero()).map_or(most, |asked| asked.min(most));
-    let Ok(_slot) = server.in_flight().try_acquire() else {
-        return Err(StatusError::too_many_requests("Too many requests, please try again later.", 1));
-    };
-    let answered = authorised(server, peer, info, query, request, warnings);
+    let answered = authorised(server, peer, info, query, request, exchange);
     match tokio::time::timeout(timeout, answered).await {
         Ok(answer) => answer,
         Err(_) => Err(StatusError::timeout("request did not complete within the allotted timeout", 0)),
@@ -120,32 +178,56 @@ async fn authorised(
     mut info: RequestInfo,
     query: Query,
     request: Request<RequestBody>,
-    warnings: &Warnings,
+    exchange: &mut Exchange,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let (parts, body) = request.into_parts();
-    let user = match peer {
-        Peer::Known(user) => user,
-        Peer::Remote(certificates) => {
-            server.authenticator().authenticate(&parts, &certificates).await?.ok_or_else(StatusError::unauthorized)?
+    let (address, known) = match peer {
+        Peer::Known(user) => (Some(std::net::Ipv4Addr::LOCALHOST.into()), Ok(Some(user))),
+        Peer::Remote(certificates, address) => {
+            (Some(address), server.authenticator().authenticate(&parts, &certificates).await)
         }
     };
-    let user = match auth::impersonate(&parts.headers, &user, server.authorizer()).await? {
-        Some(impersonated) => impersonated,
-        None => user,
+    let (user, refusal) = match known {
+        Ok(Some(user)) => (user, None),
+        Ok(None) => (UserInfo::default(), Some(StatusError::unauthorized())),
+        Err(error) => (UserInfo::default(), Some(error)),
     };
-    let attributes = attributes(&info, &query, user);
-    match server.authorizer().authorize(&attributes).await {
+    let mut attributes = attributes(&info, &query, user);
+    if let Some(auditor) = server.auditor() {
+        let audit = auditor.begin(&exchange.id, exchange.received, address, &parts, &attributes)?;
+        exchange.completion = Completion(audit);
+    }
+    if let Some(refusal) = refusal {
+        return Err(refusal);
+    }
+    if let Some(impersonated) = auth::impersonate(&parts.headers, &attributes.user, server.authorizer()).await? {
+        exchange.audit().impersonated(&impersonated);
+        attributes.user = impersonated;
+    }
+    // What lasts is not counted once it has begun: watches until they have, the others not at all.
+    let _turn = if info.verb == "watch" || !info.long_running() {
+        let estimate = |widest, meters: &_| flowcontrol::work(server.registry(), &info, &query, widest, meters);
+        server.flow().admit(&info, &attributes.user, &mut exchange.flow, estimate).await?
+    } else {
+        None
+    };
+    let decision = server.authorizer().authorize(&attributes).await;
+    exchange.audit().authorized(&decision);
+    match decision {
         Decision::Allow { .. } => {}
         Decision::NoOpinion { reason } | Decision::Deny { reason } => {
             return Err(auth::forbidden(&attributes, &reason));
         }
     }
     let user = attributes.user;
+    let table = server.registry().table();
+    if let Some(remote) = table.remote_of(&info.path) {
+        return Ok(aggregation::proxy::serve(server, remote, &user, Request::from_parts(parts, body)).await);
+    }
     if !info.is_resource {
         return plain::serve(server, &info, &parts).await;
     }
     let request = Request::from_parts(parts, body);
-    let table = server.registry().table();
     let Some((row, version)) = table.resolve(&info.group, &info.version, &info.resource) else {
         return Err(StatusError::resource_not_found());
     };
@@ -157,7 +239,7 @@ async fn authorised(
     let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
     let protobuf = version.schema.is_named();
     let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, &query, protobuf)? };
-    warnings.lock().extend(version.deprecation.iter().map(ToString::to_string));
+    exchange.warnings.lock().extend(version.deprecation.iter().map(ToString::to_string));
     let compressible = matches!(info.verb.as_str(), "get" | "list") && !connects;
     let call = Call {
         server: server.clone(),
@@ -168,10 +250,14 @@ async fn authorised(
         user,
         accepted,
         now: Timestamp::now(),
-        warnings: warnings.clone(),
+        warnings: exchange.warnings.clone(),
+        audit: exchange.audit().clone(),
         row,
     };
     let response = verbs::run(call, request).await?;
+    if let (true, ResponseBody::Chunks { chunks, .. }) = (exchange.audit().wants_response(), response.body()) {
+        exchange.audit().response_object(chunks.iter().map(|chunk| &chunk[..]));
+    }
     Ok(if compressible { compress::gzip(&headers, response) } else { response })
 }
 

@@ -239,6 +239,11 @@ fn aggregated(table: &ResourceTable, form: AggregatedForm, core: bool, headers: 
 }
 
 fn aggregated_group_version(served: &GroupVersion) -> Value {
+    if let Some(remote) = &served.remote {
+        let known = remote.documents.get();
+        let freshness = if known.fresh { "Current" } else { "Stale" };
+        return json!({"version": served.version, "resources": *known.resources, "freshness": freshness});
+    }
     let mut resources = Vec::new();
     for row in &served.resources {
         let Some(version) = row.version(&served.version) else { continue };

@@ -18,6 +18,7 @@ use super::body::ResponseBody;
 use super::info::Query;
 use super::{discovery, respond};
 use crate::Server;
+use crate::aggregation::merge;
 use crate::registry::def::{SubresourceKind, api_version};
 use crate::registry::table::{GroupVersion, ResourceTable};
 use crate::version::GIT_VERSION;
@@ -94,10 +95,14 @@ pub(crate) fn serve(
 fn index(table: &ResourceTable) -> Map<String, serde_json::Value> {
     let served = table.groups().iter().flat_map(|(_, versions)| versions);
     served
-        .map(|served| {
+        .filter_map(|served| {
             let path = path_of(served);
-            let url = format!("/openapi/v3/{path}?hash={}", hash_of(served));
-            (path, json!({"serverRelativeURL": url}))
+            let hash = match &served.remote {
+                None => hash_of(served),
+                Some(remote) => Some(remote.documents.get().openapi_v3.clone()).filter(|hash| !hash.is_empty())?,
+            };
+            let url = format!("/openapi/v3/{path}?hash={hash}");
+            Some((path, json!({"serverRelativeURL": url})))
         })
         .collect()
 }
@@ -111,6 +116,10 @@ fn path_of(served: &GroupVersion) -> String {
 fn hash_of(served: &GroupVersion) -> String {
     let mut digest = Sha512::new();
     digest.update(GIT_VERSION);
+    if let Some(remote) = &served.remote {
+        digest.update(&remote.name);
+        digest.update(remote.documents.get().openapi_v2.as_ref().map(|(hash, _)| hash.as_str()).unwrap_or_default());
+    }
     for row in &served.resources {
         digest.update(format!("\n{} {} {} {:?} {:?}", row.plural, row.kind, row.edition, row.scope, row.verbs));
         for sub in &row.subresources {
@@ -163,9 +172,16 @@ fn version_2(
     let (key, media_type) = if protobuf { (V2_AS_PROTOBUF, V2_PROTOBUF_ANSWER) } else { (V2, JSON) };
     let rows: Vec<String> = table.groups().iter().flat_map(|(_, versions)| versions).map(hash_of).collect();
     let (bytes, hash) = server.openapi().get(key, &rows.concat(), || {
-        let names: Vec<Names<'_>> = table.groups().iter().flat_map(|(_, versions)| versions).map(Names::of).collect();
+        let own = table.groups().iter().flat_map(|(_, versions)| versions).filter(|served| served.remote.is_none());
+        let names: Vec<Names<'_>> = own.map(Names::of).collect();
         let groups: Vec<Group<'_>> = names.iter().map(Names::group).collect();
-        let document = openapi::v2(&groups, GIT_VERSION);
+        let mut document = openapi::v2(&groups, GIT_VERSION);
+        for remote in table.remotes() {
+            if let Some((_, other)) = &remote.documents.get().openapi_v2 {
+                let prefix = format!("/apis/{}/{}", remote.group, remote.version);
+                merge::openapi_v2(&mut document, other, &prefix);
+            }
+        }
         if protobuf {
             Ok(openapi::encode_v2(&document))
         } else {

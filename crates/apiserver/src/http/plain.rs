@@ -13,6 +13,7 @@ use super::info::{Query, RequestInfo};
 use super::{compress, discovery, openapi, respond};
 use crate::Server;
 use crate::auth::issuer;
+use crate::error::from_store;
 
 /// Answers a path that is no resource.
 pub(crate) async fn serve(
@@ -31,11 +32,11 @@ pub(crate) async fn serve(
             let query = Query::parse(request.uri.query().unwrap_or_default());
             Ok(server.health().answer(&parts, &query, server.registry().store().as_ref()).await)
         }
-        ["metrics"] => Ok(respond::bytes(
-            StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            server.metrics().exposition(server.registry()).into(),
-        )),
+        ["metrics"] => Ok(respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", {
+            let mut text = server.metrics().exposition(server.registry());
+            server.flow().exposition(&mut text);
+            text.into()
+        })),
         [".well-known", "openid-configuration"] => {
             let (address, port) = (server.config().advertise_address, server.config().advertise_port);
             let address = std::net::SocketAddr::new(address, port);
@@ -45,6 +46,18 @@ pub(crate) async fn serve(
         ["openid", "v1", "jwks"] => {
             let keys = issuer::jwks(server.auth()).to_string();
             Ok(published(respond::bytes(StatusCode::OK, issuer::KEYS_MEDIA_TYPE, keys.into())))
+        }
+        ["debug", "api_priority_and_fairness", name] => {
+            let query = Query::parse(request.uri.query().unwrap_or_default());
+            let details = query.get("includeRequestDetails").is_some();
+            let table = server.flow().dump(name, details).ok_or_else(StatusError::resource_not_found)?;
+            Ok(respond::text(StatusCode::OK, table))
+        }
+        // kminik's own: everything there is, secrets included, for those who may read every path.
+        ["kminik", "snapshot"] => {
+            let export = server.registry().store().export().await.map_err(from_store)?;
+            let body = ResponseBody::stream(futures::stream::iter(export.map(Ok)));
+            Ok(respond::with_body(StatusCode::OK, "application/octet-stream", body))
         }
         ["openapi", ..] => {
             let query = Query::parse(request.uri.query().unwrap_or_default());

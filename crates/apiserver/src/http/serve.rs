@@ -1,6 +1,7 @@
 //! Listeners and connections: TLS, HTTP/1.1 and HTTP/2, a bounded drain at the end.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,8 +137,8 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                tasks.spawn(connection(server.clone(), tls.clone(), stream, stop.clone()));
+            Ok((stream, address)) => {
+                tasks.spawn(connection(server.clone(), tls.clone(), stream, address.ip(), stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
@@ -147,7 +148,7 @@ async fn accept(
     }
 }
 
-async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, stop: CancellationToken) {
+async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, address: IpAddr, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = &error as &dyn std::error::Error, "no delay cannot be set");
     }
@@ -160,7 +161,8 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, stop:
         Err(_) => return,
     };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
-    let peer = Peer::Remote(tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default()));
+    let certificates = tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default());
+    let peer = Peer::Remote(certificates, address.to_canonical());
     let stream = Stalling::new(stream, PATIENCE);
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());

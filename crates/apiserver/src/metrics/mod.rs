@@ -308,7 +308,7 @@ fn write_objects(out: &mut String, registry: &Registry) {
                 let count = registry.cache().snapshot(prefix).entries.len();
                 Some((row.qualified(), row.group.to_string(), row.plural.to_string(), count))
             }
-            Storage::Virtual(_) => None,
+            Storage::Virtual(_) | Storage::Computed(_) => None,
         })
         .collect();
     counts.sort();

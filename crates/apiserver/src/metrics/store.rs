@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use kminik_store::{
-    Op, Range, RangeResult, Record, Revision, Store, StoreError, Txn, TxnResult, WatchOptions, Watcher,
+    Export, Op, Range, RangeResult, Record, Revision, Store, StoreError, Txn, TxnResult, WatchOptions, Watcher,
 };
 use parking_lot::Mutex;
 
@@ -122,6 +122,10 @@ impl Store for Metered {
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
         self.inner.compact(revision).await
+    }
+
+    async fn export(&self) -> Result<Export, StoreError> {
+        self.inner.export().await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -45,6 +45,16 @@ pub trait Create: Send + Sync + 'static {
     async fn create(&self, ctx: ActionContext<'_>, object: Object) -> Result<Object, StatusError>;
 }
 
+/// A resource whose objects are made at each read.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// All of them, of the context's namespace if it has one.
+    ///
+    /// # Errors
+    /// When they cannot be known.
+    async fn objects(&self, ctx: ActionContext<'_>) -> Result<Vec<Object>, StatusError>;
+}
+
 /// What an action is given and answers with.
 #[derive(Clone, Copy, Debug)]
 pub struct ActionKind {

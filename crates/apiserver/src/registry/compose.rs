@@ -7,6 +7,7 @@
 //!                 changes of the objects that sources read, from the cache
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -17,11 +18,16 @@ use super::Registry;
 use super::def::ResourceDef;
 use super::table::{ResourceTable, TableError};
 use crate::Server;
+use crate::aggregation::{Priority, Remote};
 use crate::storage::cache::Cache;
 
 /// What a table is made of.
 #[derive(Default)]
 pub struct Parts {
+    /// Group versions that other servers serve; rows of them are hidden.
+    pub remotes: Vec<Arc<Remote>>,
+    /// Where group versions (group, version) stand in discovery, if an object says it.
+    pub priorities: HashMap<(String, String), Priority>,
     /// The rows in the order of discovery. A later row of a name that is taken makes the table contradict itself, so a source looks
     /// at what is there before it adds.
     pub rows: Vec<Arc<ResourceDef>>,
@@ -77,7 +83,7 @@ impl Composer {
         for source in &self.sources {
             source.contribute(cache, &mut parts);
         }
-        ResourceTable::new(parts.rows)
+        Ok(ResourceTable::new(parts.rows)?.arranged(parts.remotes, &parts.priorities))
     }
 }
 

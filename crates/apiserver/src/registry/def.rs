@@ -14,7 +14,7 @@ use kminik_meta::{Gvk, Object};
 
 use tokio_util::sync::CancellationToken;
 
-use super::action::{Action, Connect, Create};
+use super::action::{Action, Connect, Create, Source};
 use super::strategy::Strategy;
 
 /// Static text for built-in rows, owned text for rows that come from custom resource definitions.
@@ -160,6 +160,8 @@ pub enum Storage {
     },
     /// Nowhere: a create is answered by code (reviews).
     Virtual(Arc<dyn Create>),
+    /// Nowhere: reads are answered by code.
+    Computed(Arc<dyn Source>),
 }
 
 /// A path below an object.
@@ -219,6 +221,8 @@ pub struct Policy {
     pub propagation: Propagation,
     /// The main resource ignores changes of `status`, creates drop it; `/status` ignores all but it and metadata.
     pub status_reset: bool,
+    /// Said to who deletes without saying what becomes of dependents.
+    pub silent_delete: Option<&'static str>,
     /// `metadata.generation` counts changes outside metadata and status.
     pub generation: bool,
     /// DELETE answers with the object it removed instead of a Status.
@@ -239,6 +243,7 @@ impl Default for Policy {
             create_on_update: false,
             unconditional_update: true,
             propagation: Propagation::Background,
+            silent_delete: None,
             status_reset: true,
             generation: false,
             returns_deleted: false,
@@ -309,8 +314,21 @@ impl ResourceDef {
         row
     }
 
+    /// Nothing is stored; what is read is made when it is asked for.
+    pub fn computed(mut self, verbs: &[Verb], source: impl Source) -> Self {
+        self.verbs = verbs.to_vec();
+        self.storage = Storage::Computed(Arc::new(source));
+        self
+    }
+
     pub fn cluster(mut self) -> Self {
         self.scope = Scope::Cluster;
+        self
+    }
+
+    /// Does not offer this verb.
+    pub fn without(mut self, verb: Verb) -> Self {
+        self.verbs.retain(|offered| *offered != verb);
         self
     }
 
@@ -320,12 +338,11 @@ impl ResourceDef {
     }
 
     /// Member of `kubectl get all`.
-    pub fn in_all(mut self) -> Self {
-        self.categories.push("all".into());
-        self
+    pub fn in_all(self) -> Self {
+        self.in_category("all")
     }
 
-    /// Member of a category of its own, as `kubectl get <category>` asks for it.
+    /// Member of what `kubectl get <category>` lists.
     pub fn in_category(mut self, category: &'static str) -> Self {
         self.categories.push(category.into());
         self
@@ -388,6 +405,14 @@ impl ResourceDef {
         for version in &mut self.versions {
             let field = SelectableField { label: label.into(), path: path.into(), default: default.into() };
             version.selectable_fields.push(field);
+        }
+        self
+    }
+
+    /// Every use of its only version is answered with this warning.
+    pub fn deprecated(mut self, warning: &'static str) -> Self {
+        for version in &mut self.versions {
+            version.deprecation = Some(warning.into());
         }
         self
     }

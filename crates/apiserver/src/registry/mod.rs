@@ -11,12 +11,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use kminik_meta::{Object, StatusError};
+use jiff::Timestamp;
+use kminik_meta::{Object, StatusError, time};
 use kminik_store::{Compare, Op, Store, Txn, TxnResult};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use self::compose::Composer;
 use self::def::{ResourceDef, Storage};
+use self::strategy::Companion;
 use self::table::{ResourceTable, TableError};
 use crate::error::from_store;
 use crate::storage::cache::{Cache, Snapshot};
@@ -32,8 +35,16 @@ pub struct Registry {
     /// One table is composed at a time, so that a later one never is of an earlier state.
     composing: Mutex<()>,
     table: ArcSwap<ResourceTable>,
+    swapped: watch::Sender<()>,
     store: Arc<dyn Store>,
     cache: Arc<Cache>,
+}
+
+/// What became of a new object.
+pub enum Inserted {
+    Stored(Entry),
+    /// Another object has what this one claims. The cache has seen that object: what is asked for again will differ.
+    Claimed,
 }
 
 /// What an optimistic write did.
@@ -71,7 +82,7 @@ impl Registry {
     /// When rows contradict each other.
     pub fn new(composer: Composer, store: Arc<dyn Store>, cache: Arc<Cache>) -> Result<Self, TableError> {
         let table = ArcSwap::from_pointee(composer.compose(&cache)?);
-        Ok(Registry { composer, composing: Mutex::new(()), table, store, cache })
+        Ok(Registry { composer, composing: Mutex::new(()), table, swapped: watch::Sender::new(()), store, cache })
     }
 
     /// The present table. A request takes it once.
@@ -87,6 +98,12 @@ impl Registry {
                 row.retired.cancel();
             }
         }
+        self.swapped.send_replace(());
+    }
+
+    /// Wakes whenever the table was replaced.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.swapped.subscribe()
     }
 
     fn composer(&self) -> &Composer {
@@ -166,14 +183,44 @@ impl Registry {
     ///
     /// # Errors
     /// 409 if the name is taken.
-    pub async fn insert(&self, row: &ResourceDef, object: &Object) -> Result<Entry, StatusError> {
+    pub async fn insert(&self, row: &ResourceDef, object: &Object) -> Result<Inserted, StatusError> {
         let key = key::object(storage_prefix(row)?, object.namespace(), object.name());
         let value = codec::encode(object)?;
-        let txn = Txn { compare: vec![Compare::Absent(key.clone())], ops: vec![put(row, key.clone(), value.clone())] };
+        let mut txn =
+            Txn { compare: vec![Compare::Absent(key.clone())], ops: vec![put(row, key.clone(), value.clone())] };
+        claim(&mut txn, row, &key, None, Some(object))?;
+        self.accompany(row.strategy.companions(None, Some(object)), &mut txn)?;
         match self.store.txn(txn).await.map_err(from_store)? {
-            TxnResult::Committed { revision } => Ok(Entry::at(key, value, revision)),
-            TxnResult::Conflict { .. } => Err(StatusError::already_exists(&row.group, &row.plural, object.name())),
+            TxnResult::Committed { revision } => Ok(Inserted::Stored(Entry::at(key, value, revision))),
+            TxnResult::Conflict { revision, current } => match current.first() {
+                Some(None) => {
+                    self.cache.reach(revision).await?;
+                    Ok(Inserted::Claimed)
+                }
+                _ => Err(StatusError::already_exists(&row.group, &row.plural, object.name())),
+            },
         }
+    }
+
+    /// Adds the companions to the transaction.
+    fn accompany(&self, companions: Vec<Companion>, txn: &mut Txn) -> Result<(), StatusError> {
+        for companion in companions {
+            match companion {
+                Companion::Made { group, plural, mut object } => {
+                    let row = self.row(group, plural)?;
+                    object.set_meta("uid", &uuid::Uuid::new_v4().to_string());
+                    object.set_meta("creationTimestamp", &time::format(Timestamp::now()));
+                    let key = key::object(storage_prefix(&row)?, "", object.name());
+                    txn.compare.push(Compare::Absent(key.clone()));
+                    txn.ops.push(put(&row, key, codec::encode(&object)?));
+                }
+                Companion::Removed { group, plural, name } => {
+                    let row = self.row(group, plural)?;
+                    txn.ops.push(Op::Delete { key: key::object(storage_prefix(&row)?, "", &name) });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Changes one object under optimistic concurrency.
@@ -232,24 +279,33 @@ impl Registry {
     /// Writes the change if the object still is as `current` has it.
     async fn write(&self, row: &ResourceDef, current: Arc<Entry>, change: Change) -> Result<Outcome, StatusError> {
         let key = current.key.clone();
-        let (op, value) = match change {
+        let (op, value, new) = match change {
             Change::Keep => return Ok(Outcome::Written(Written::Unchanged(current))),
-            Change::Delete => (Op::Delete { key: key.clone() }, None),
+            Change::Delete => (Op::Delete { key: key.clone() }, None, None),
             Change::Put(object) => {
                 let value = codec::encode(&object)?;
                 if value == current.value {
                     return Ok(Outcome::Written(Written::Unchanged(current)));
                 }
-                (put(row, key.clone(), value.clone()), Some(value))
+                (put(row, key.clone(), value.clone()), Some(value), Some(object))
             }
         };
-        let txn = Txn { compare: vec![Compare::ModRevision(key.clone(), current.revision)], ops: vec![op] };
+        let mut txn = Txn { compare: vec![Compare::ModRevision(key.clone(), current.revision)], ops: vec![op] };
+        claim(&mut txn, row, &key, Some(&current), new.as_ref())?;
+        self.accompany(row.strategy.companions(Some(&*current.object()?), new.as_ref()), &mut txn)?;
         Ok(match self.store.txn(txn).await.map_err(from_store)? {
             TxnResult::Committed { revision } => Outcome::Written(match value {
                 Some(value) => Written::Stored(Arc::new(Entry::at(key, value, revision))),
                 None => Written::Deleted(Arc::new(Entry::at(key, current.value.clone(), revision))),
             }),
-            TxnResult::Conflict { current, .. } => Outcome::Overtaken(current.into_iter().next().flatten()),
+            TxnResult::Conflict { revision, current: found } => {
+                let found = found.into_iter().next().flatten();
+                if found.as_ref().is_some_and(|found| found.mod_revision == current.revision) {
+                    // The object is as it was, so what belongs to it was taken by another: the cache must have seen that.
+                    self.cache.reach(revision).await?;
+                }
+                Outcome::Overtaken(found)
+            }
         })
     }
 }
@@ -268,14 +324,39 @@ enum Outcome {
 pub fn storage_prefix(row: &ResourceDef) -> Result<&str, StatusError> {
     match &row.storage {
         Storage::Stored { prefix, .. } => Ok(prefix),
-        Storage::Virtual(_) => Err(StatusError::method_not_allowed()),
+        Storage::Virtual(_) | Storage::Computed(_) => Err(StatusError::method_not_allowed()),
     }
+}
+
+/// Adds to the transaction what the object takes from now on and what it gives back.
+fn claim(
+    txn: &mut Txn,
+    row: &ResourceDef,
+    key: &Bytes,
+    old: Option<&Entry>,
+    new: Option<&Object>,
+) -> Result<(), StatusError> {
+    let taken = new.map(|new| row.strategy.claims(new)).unwrap_or_default();
+    let held = match old {
+        Some(old) => row.strategy.claims(&*old.object()?),
+        None => Vec::new(),
+    };
+    let prefix = storage_prefix(row)?;
+    for name in taken.iter().filter(|name| !held.contains(name)) {
+        let name = key::claim(prefix, name);
+        txn.compare.push(Compare::Absent(name.clone()));
+        txn.ops.push(Op::Put { key: name, value: key.clone(), ttl: None });
+    }
+    for name in held.iter().filter(|name| !taken.contains(name)) {
+        txn.ops.push(Op::Delete { key: key::claim(prefix, name) });
+    }
+    Ok(())
 }
 
 fn put(row: &ResourceDef, key: Bytes, value: Bytes) -> Op {
     let ttl = match &row.storage {
         Storage::Stored { ttl, .. } => *ttl,
-        Storage::Virtual(_) => None,
+        Storage::Virtual(_) | Storage::Computed(_) => None,
     };
     Op::Put { key, value, ttl }
 }

@@ -35,6 +35,14 @@ pub trait Reservation: Send {
     fn commit(self: Box<Self>, revision: u64);
 }
 
+/// Another object that is written in the same transaction as the one it belongs to.
+pub enum Companion {
+    /// Comes into being; a write that finds one of its name fails with 409.
+    Made { group: &'static str, plural: &'static str, object: Object },
+    /// Goes, if it is there. Both kinds are of cluster-scoped resources.
+    Removed { group: &'static str, plural: &'static str, name: String },
+}
+
 /// How a deletion treats the object itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grace {
@@ -69,19 +77,28 @@ pub trait Strategy: Send + Sync + Any {
         Ok(None)
     }
 
-    /// Checks beyond the schema and metadata. Must not mutate.
-    fn validate(&self, _ctx: &StrategyContext<'_>, _object: &Object) -> ErrorList {
-        ErrorList::new()
+    /// What only one object of the row may have at a time (`addresses/10.96.0.1`). The store itself sees to it, in the
+    /// transaction that writes the object, so that no two servers can give the same to two objects.
+    fn claims(&self, _object: &Object) -> Vec<String> {
+        Vec::new()
     }
 
-    /// Checks of a new object; [`validate`](Strategy::validate) runs on it too. Must not mutate.
-    fn validate_create(&self, _ctx: &StrategyContext<'_>, _object: &Object) -> ErrorList {
+    /// Checks beyond the schema and metadata. Must not mutate.
+    fn validate(&self, _ctx: &StrategyContext<'_>, _object: &Object) -> ErrorList {
         ErrorList::new()
     }
 
     /// Checks of a change; [`validate`](Strategy::validate) runs on `new` too. Must not mutate.
     fn validate_update(&self, _ctx: &StrategyContext<'_>, _old: &Object, _new: &Object) -> ErrorList {
         ErrorList::new()
+    }
+
+    /// All checks beyond the schema and metadata; adds to the errors that these found. Must not mutate.
+    fn check(&self, ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
+        errors.append(self.validate(ctx, new));
+        if let Some(old) = old {
+            errors.append(self.validate_update(ctx, old, new));
+        }
     }
 
     /// Texts for `Warning` headers. `old` is `None` on create.
@@ -91,6 +108,12 @@ pub trait Strategy: Send + Sync + Any {
 
     /// Brings a valid object into its one stored form. May mutate.
     fn canonicalize(&self, _ctx: &StrategyContext<'_>, _object: &mut Object) {}
+
+    /// What is written together with the object whenever it is stored or removed, by whatever door: at most one object of
+    /// a resource. `old` is `None` for a new object, `new` for one that goes.
+    fn companions(&self, _old: Option<&Object>, _new: Option<&Object>) -> Vec<Companion> {
+        Vec::new()
+    }
 
     /// How long a deletion waits for somebody else. `requested` is gracePeriodSeconds of the client.
     fn grace(&self, _ctx: &StrategyContext<'_>, _object: &Object, _requested: Option<i64>) -> Grace {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::def::{ResourceDef, Storage, VersionDef};
+use crate::aggregation::{self, Priority, Remote};
 
 /// Two rows claim one name, or a row contradicts itself.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,8 @@ pub struct GroupVersion {
     pub group: String,
     pub version: String,
     pub resources: Vec<Arc<ResourceDef>>,
+    /// Who serves it, if it is not this server; then `resources` is empty.
+    pub remote: Option<Arc<Remote>>,
 }
 
 /// All rows, indexed.
@@ -31,6 +34,7 @@ pub struct ResourceTable {
     groups: Vec<(String, Vec<GroupVersion>)>,
     /// Field selectors etc. of stored objects are computed by the row that owns the prefix.
     by_prefix: HashMap<String, Arc<ResourceDef>>,
+    remotes: Vec<Arc<Remote>>,
 }
 
 impl ResourceTable {
@@ -71,13 +75,71 @@ impl ResourceTable {
                         group: group.clone(),
                         version: version.clone(),
                         resources: resources.clone(),
+                        remote: None,
                     })
                     .collect();
                 served.sort_by_key(|served| Reverse(version_priority(&served.version)));
                 (group, served)
             })
             .collect();
-        Ok(ResourceTable { rows, by_name, groups, by_prefix })
+        Ok(ResourceTable { rows, by_name, groups, by_prefix, remotes: Vec::new() })
+    }
+
+    /// Adds what other servers serve, and puts groups and versions in their order: by priority, then by name or maturity.
+    pub fn arranged(mut self, remotes: Vec<Arc<Remote>>, priorities: &HashMap<(String, String), Priority>) -> Self {
+        for remote in &remotes {
+            let served = GroupVersion {
+                group: remote.group.clone(),
+                version: remote.version.clone(),
+                resources: Vec::new(),
+                remote: Some(remote.clone()),
+            };
+            match self.groups.iter_mut().find(|(group, _)| *group == remote.group) {
+                None => self.groups.push((remote.group.clone(), vec![served])),
+                Some((_, versions)) => match versions.iter_mut().find(|own| own.version == remote.version) {
+                    Some(own) => *own = served,
+                    None => versions.push(served),
+                },
+            }
+        }
+        let priority = |group: &str, version: &str| {
+            let said = priorities.get(&(group.to_owned(), version.to_owned()));
+            said.copied().unwrap_or_else(|| aggregation::priorities::default(group, version))
+        };
+        for (group, versions) in &mut self.groups {
+            versions.sort_by_key(|served| {
+                Reverse((priority(group, &served.version).version, version_priority(&served.version)))
+            });
+        }
+        self.groups.sort_by_cached_key(|(group, versions)| {
+            let highest = versions.iter().map(|served| priority(group, &served.version).group).max();
+            (Reverse(highest), group.clone())
+        });
+        self.remotes = remotes;
+        self
+    }
+
+    /// All group versions that other servers serve.
+    pub fn remotes(&self) -> &[Arc<Remote>] {
+        &self.remotes
+    }
+
+    /// The server behind a path (`/apis/GROUP/VERSION…` or its OpenAPI document), if it is not this one.
+    pub fn remote_of(&self, path: &str) -> Option<&Arc<Remote>> {
+        if self.remotes.is_empty() {
+            return None;
+        }
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
+        let mut root = parts.next()?;
+        if root == "openapi" && parts.next() == Some("v3") {
+            root = parts.next()?;
+        }
+        let (group, version) = match root {
+            "apis" => (parts.next()?, parts.next()?),
+            "api" => ("", parts.next()?),
+            _ => return None,
+        };
+        self.group_version(group, version)?.remote.as_ref()
     }
 
     pub fn rows(&self) -> &[Arc<ResourceDef>] {

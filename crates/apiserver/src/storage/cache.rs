@@ -31,6 +31,8 @@ const KEPT_FRAMES: usize = 4;
 const FEED_BYTES: usize = 256 << 20;
 /// A read waits so long for the cache to reach the revision it needs.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
+/// If the cache is not there by then, the store is asked to tell how far it is.
+const PROGRESS_AFTER: Duration = Duration::from_millis(10);
 /// Pause before a feed that broke is opened again.
 const REFEED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -183,6 +185,11 @@ impl ResourceCache {
     /// Wakes whenever the resource changed; its value is the revision.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// How many are told of each change.
+    pub fn watchers(&self) -> usize {
+        self.changed.receiver_count()
     }
 
     /// A cursor to the first change after `revision`; `None` if the log no longer reaches back so far.
@@ -340,10 +347,18 @@ impl Cache {
         }
         let mut progress = self.revision.subscribe();
         let reached = progress.wait_for(|current| *current >= revision);
-        if matches!(tokio::time::timeout(FRESH_TIMEOUT, reached).await, Ok(Ok(_))) {
-            return Ok(());
+        let reached = async {
+            let mut reached = std::pin::pin!(reached);
+            if let Ok(reached) = tokio::time::timeout(PROGRESS_AFTER, reached.as_mut()).await {
+                return reached.is_ok();
+            }
+            // Nothing of ours may have happened since, only something else that raised the store's revision.
+            self.store.progress().await.is_ok() && reached.await.is_ok()
+        };
+        match tokio::time::timeout(FRESH_TIMEOUT, reached).await {
+            Ok(true) => Ok(()),
+            _ => Err(too_large_revision(revision, self.revision())),
         }
-        Err(too_large_revision(revision, self.revision()))
     }
 
     async fn load(&self) -> Result<Watcher, StoreError> {

@@ -22,6 +22,11 @@ pub fn object(prefix: &str, ns: &str, name: &str) -> Bytes {
     Bytes::from(key)
 }
 
+/// Key of what only one object of a resource may have. Outside [`ROOT`]: it is no object.
+pub fn claim(prefix: &str, claim: &str) -> Bytes {
+    Bytes::from(format!("/claims/{prefix}/{claim}"))
+}
+
 /// First key behind all that begin with `prefix`.
 pub fn end_of(prefix: &[u8]) -> Bytes {
     let mut end = prefix.to_vec();

@@ -2,55 +2,65 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use kminik_cel::rules::Rules;
-use kminik_meta::schema::Definition;
+use kminik_meta::field::ErrorType;
+use kminik_meta::schema::Ref;
 use kminik_meta::{ErrorList, FieldError, Object, Path, json_type, names};
 use serde_json::Value;
 
 use crate::registry::def::{ScalePaths, Text};
-use crate::registry::strategy::{self, Strategy, StrategyContext, copy_member};
+use crate::registry::strategy::{Strategy, StrategyContext, copy_member, keep_all_but_status};
 
+/// Errors behind which rules are not evaluated.
+const BLOCKING: [ErrorType; 5] =
+    [ErrorType::NotSupported, ErrorType::Required, ErrorType::TooLong, ErrorType::TooMany, ErrorType::TypeInvalid];
 /// Finalizers that need no domain.
 const PLAIN_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
 
 /// Objects of a custom resource.
 pub(crate) struct CustomObjects {
-    /// Where Scale finds its fields, if the resource has it.
-    pub(crate) scale: Option<ScalePaths>,
-    pub(crate) rules: Arc<SchemaRules>,
+    scale: Option<ScalePaths>,
+    schema: Ref,
+    /// The rules of the schema, compiled when an object is first written.
+    rules: OnceLock<Rules>,
 }
 
-/// Their status.
-pub(crate) struct CustomStatus {
-    pub(crate) rules: Arc<SchemaRules>,
-}
-
-/// The `x-kubernetes-validations` of the stored version, compiled when an object is first written.
-pub(crate) struct SchemaRules {
-    definition: Definition,
-    compiled: OnceLock<Rules>,
-}
-
-impl SchemaRules {
-    /// Those of a version of a definition in JSON.
-    pub(crate) fn new(definition: Bytes, version: &str) -> Self {
-        SchemaRules { definition: Definition::new(definition, version), compiled: OnceLock::new() }
+impl CustomObjects {
+    /// `scale`: where Scale finds its fields, if the resource has it; `schema`: the type of stored objects.
+    pub(crate) fn new(scale: Option<ScalePaths>, schema: Ref) -> Self {
+        CustomObjects { scale, schema, rules: OnceLock::new() }
     }
 
-    fn errors(&self, old: Option<&Object>, new: &Object) -> ErrorList {
-        let compile = || self.definition.source().map(|schema| Rules::compile(&schema)).unwrap_or_default();
-        self.compiled.get_or_init(compile).validate(new.map(), old.map(Object::map), &Path::root()).errors
+    /// Evaluates the schema's rules, unless errors were found that would make them fail for no reason of their own.
+    fn check_rules(&self, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
+        let compile = || self.schema.source().map(|source| Rules::compile(&source)).unwrap_or_default();
+        let rules = self.rules.get_or_init(compile);
+        if rules.is_empty() {
+            return;
+        }
+        if errors.iter().any(|error| BLOCKING.contains(&error.kind)) {
+            let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                          complete validation";
+            errors.push(FieldError::invalid(&Path::root(), Value::Null, detail));
+            return;
+        }
+        errors.append(rules.validate(new.map(), old.map(Object::map), &Path::root()).errors);
     }
 }
+
+/// `/status` of a custom resource.
+pub(crate) struct CustomStatus(pub(crate) Arc<CustomObjects>);
 
 impl Strategy for CustomStatus {
-    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
-        strategy::Status.prepare_update(ctx, old, new);
+    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+        keep_all_but_status(old, new);
     }
 
-    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
-        self.rules.errors(Some(old), new)
+    fn check(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
+        if let Some(scale) = &self.0.scale {
+            replicas(new, &scale.status_replicas, errors);
+        }
+        self.0.check_rules(old, new, errors);
     }
 }
 
@@ -80,12 +90,9 @@ impl Strategy for CustomObjects {
         errors
     }
 
-    fn validate_create(&self, _ctx: &StrategyContext<'_>, object: &Object) -> ErrorList {
-        self.rules.errors(None, object)
-    }
-
-    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
-        self.rules.errors(Some(old), new)
+    fn check(&self, ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
+        errors.append(self.validate(ctx, new));
+        self.check_rules(old, new, errors);
     }
 
     fn warnings(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object) -> Vec<String> {

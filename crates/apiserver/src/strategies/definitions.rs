@@ -1,8 +1,8 @@
 //! CustomResourceDefinitions: versions that were ever stored stay named, and a deleted one waits for its objects.
 
 use jiff::Timestamp;
-use kminik_cel::rules::lint;
-use kminik_meta::{ErrorList, Object, Path, validate};
+use kminik_cel::rules;
+use kminik_meta::{ErrorList, Object, validate};
 use serde_json::Value;
 
 use crate::custom::{CLEANUP, Condition, set_condition};
@@ -26,21 +26,17 @@ impl Strategy for Definitions {
         note_stored_version(new);
     }
 
-    fn validate(&self, _ctx: &StrategyContext<'_>, object: &Object) -> ErrorList {
-        let mut errors = ErrorList::new();
-        let versions = object.array(&["spec", "versions"]);
-        for (index, version) in versions.iter().enumerate() {
-            let Some(schema) = version.pointer("/schema/openAPIV3Schema") else { continue };
-            // As the other errors of schemas: those of an only version are said of the definition.
-            let path = match versions {
-                [_] => Path::new("spec").child("validation"),
-                _ => Path::new("spec").child("versions").index(index).child("schema"),
-            };
-            let found = lint(schema, &path.child("openAPIV3Schema"), true);
+    fn check(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
+        // Rules that were accepted once are not measured again.
+        let known = |schema: &Value| {
+            old.is_some_and(|old| validate::definitions::schemas(old).iter().any(|(_, s)| *s == schema))
+        };
+        for (path, schema) in validate::definitions::schemas(new).into_iter().filter(|(_, schema)| !known(schema)) {
+            let valid = validate::definitions::violations(&path, schema).is_empty();
+            let found = rules::lint(schema, &path, valid);
             errors.append(found.schema);
             errors.append(found.expressions);
         }
-        errors
     }
 
     fn warnings(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object) -> Vec<String> {

@@ -1,10 +1,21 @@
 //! Strategies of the resources that differ from the default; one file a resource.
 
+pub(crate) mod api_services;
+pub(crate) mod certificates;
+pub(crate) mod components;
 pub(crate) mod custom;
 pub(crate) mod definitions;
+pub(crate) mod devices;
+pub(crate) mod events;
+pub(crate) mod expressions;
+pub(crate) mod flow_control;
+pub(crate) mod jobs;
 pub(crate) mod namespaces;
+pub(crate) mod networking;
+pub(crate) mod node_labels;
 pub(crate) mod nodes;
 pub(crate) mod pods;
+pub(crate) mod priority_classes;
 pub(crate) mod secrets;
 pub(crate) mod services;
 pub(crate) mod volumes;

@@ -1,4 +1,5 @@
-//! Persistent volumes and claims: their phase begins as Pending, and a volume tells since when it has its own.
+//! Persistent volumes and claims: their phase begins as Pending, and a volume tells since when it has its own. Drivers count
+//! the changes that nodes must follow.
 
 use kminik_meta::Object;
 use serde_json::json;
@@ -33,5 +34,20 @@ pub(crate) struct Claims;
 impl Strategy for Claims {
     fn prepare_create(&self, _ctx: &StrategyContext<'_>, claim: &mut Object) {
         claim.set(&["status"], json!({ "phase": "Pending" }));
+    }
+}
+
+/// CSI drivers.
+pub(crate) struct Drivers;
+
+/// What kubelets look at again when it changes.
+const FOLLOWED: [&str; 3] = ["tokenRequests", "requiresRepublish", "seLinuxMount"];
+
+impl Strategy for Drivers {
+    fn prepare_create(&self, _ctx: &StrategyContext<'_>, _driver: &mut Object) {}
+
+    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+        let changed = FOLLOWED.iter().any(|member| old.get(&["spec", member]) != new.get(&["spec", member]));
+        new.set_generation(old.generation() + i64::from(changed));
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::Server;
 use crate::admission::{Attributes, Operation, Reinvocation};
+use crate::audit::Audit;
 use crate::auth::{self, UserInfo};
 use crate::http::accept::{self, Accepted};
 use crate::http::chain::Warnings;
@@ -34,6 +35,7 @@ pub(crate) struct Call {
     pub(crate) accepted: Accepted,
     pub(crate) now: Timestamp,
     pub(crate) warnings: Warnings,
+    pub(crate) audit: Audit,
 }
 
 impl Call {
@@ -46,7 +48,7 @@ impl Call {
     pub(crate) fn stored_type(&self) -> (String, String) {
         match &self.row.storage {
             Storage::Stored { api_version, kind, .. } => (api_version.to_string(), kind.to_string()),
-            Storage::Virtual(_) => (self.api_version(), self.row.kind.to_string()),
+            Storage::Virtual(_) | Storage::Computed(_) => (self.api_version(), self.row.kind.to_string()),
         }
     }
 
@@ -54,7 +56,7 @@ impl Call {
     pub(crate) fn stored_schema(&self) -> &Schema {
         match &self.row.storage {
             Storage::Stored { schema, .. } => schema,
-            Storage::Virtual(_) => &self.version.schema,
+            Storage::Virtual(_) | Storage::Computed(_) => &self.version.schema,
         }
     }
 
@@ -80,7 +82,7 @@ impl Call {
     fn normal_since(&self) -> u64 {
         match &self.row.storage {
             Storage::Stored { normal_since, .. } => *normal_since,
-            Storage::Virtual(_) => 0,
+            Storage::Virtual(_) | Storage::Computed(_) => 0,
         }
     }
 
@@ -202,6 +204,7 @@ impl Call {
             subresource: &self.info.subresource,
             old,
             dry_run: options.dry_run,
+            audit: &self.audit,
             options,
             warnings: &self.warnings,
             reinvocation: Reinvocation::default(),

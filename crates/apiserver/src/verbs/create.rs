@@ -9,12 +9,15 @@ use crate::admission::Operation;
 use crate::auth::{self, Decision};
 use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
+use crate::registry::Inserted;
 use crate::registry::def::Storage;
 use crate::schema;
 use crate::storage::entry::Entry;
 
 /// Tries for a generated name that is free.
 const GENERATE_ATTEMPTS: usize = 8;
+/// Tries for addresses and ports that no other server gives away at the same moment.
+const CLAIM_ATTEMPTS: usize = 32;
 
 /// Answers a POST.
 pub(crate) async fn create(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
@@ -85,11 +88,17 @@ async fn create_object(call: &Call, options: &WriteOptions, object: Object) -> R
             return Ok(Created::DryRun(complete));
         }
         match registry.insert(&call.row, &complete).await {
-            Ok(entry) => {
+            Ok(Inserted::Stored(entry)) => {
                 if let Some(reservation) = reservation {
                     reservation.commit(entry.revision);
                 }
                 return Ok(Created::Stored(entry));
+            }
+            Ok(Inserted::Claimed) => {
+                if attempt >= CLAIM_ATTEMPTS {
+                    let (group, plural) = (&call.row.group, &call.row.plural);
+                    return Err(StatusError::modified(group, plural, complete.name()));
+                }
             }
             Err(error) if error.code() == 409 && generated => {
                 if attempt >= GENERATE_ATTEMPTS {

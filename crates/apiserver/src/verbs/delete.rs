@@ -160,8 +160,12 @@ async fn read_options(
         let object = schema::decode_options(&bytes, accept::body_encoding(&call.headers)?)?;
         options.dry_run = !object.array(&["dryRun"]).is_empty();
         options.object = Some(object);
+        call.audit.request_patch(|| options.object.as_ref().map(Object::to_value));
     }
     let delete = DeleteOptions::of(&call.query, options.object.as_ref())?;
+    if delete.propagation.is_none() {
+        call.warn(call.row.policy.silent_delete.map(str::to_owned));
+    }
     Ok((options, delete))
 }
 

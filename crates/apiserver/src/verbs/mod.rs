@@ -2,6 +2,7 @@
 
 pub(crate) mod action;
 pub(crate) mod call;
+pub(crate) mod computed;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
@@ -22,7 +23,7 @@ use kminik_meta::StatusError;
 
 use self::call::Call;
 use crate::http::body::{RequestBody, ResponseBody};
-use crate::registry::def::{SubresourceKind, Verb};
+use crate::registry::def::{Storage, SubresourceKind, Verb};
 
 /// Runs an authorised request of a resource.
 ///
@@ -34,6 +35,13 @@ pub(crate) async fn run(call: Call, request: Request<RequestBody>) -> Result<Res
         return subresource(call, request).await;
     }
     let one = !call.info.name.is_empty();
+    if let Storage::Computed(source) = &call.row.storage {
+        return match call.info.verb.as_str() {
+            "get" => computed::get(&call, source.as_ref()).await,
+            "list" => computed::list(&call, source.as_ref()).await,
+            _ => Err(StatusError::method_not_allowed()),
+        };
+    }
     match call.info.verb.as_str() {
         "get" if has(Verb::Get) => get::get(&call).await,
         "list" if has(Verb::List) => list::list(&call).await,

@@ -21,6 +21,8 @@ pub(crate) async fn patch(call: &Call, request: Request<RequestBody>) -> Result<
         return Err(StatusError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type)));
     };
     let body = schema::read_body(request.into_body()).await?;
+    // An applied configuration may be YAML, of which JSON is a part.
+    call.audit.request_patch(|| serde_yaml::from_slice(&body).ok());
     if kind == PatchType::Apply {
         return apply(call, &options, &body).await;
     }

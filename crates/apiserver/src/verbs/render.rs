@@ -73,6 +73,15 @@ pub(crate) fn list(
             Ok(object)
         })
         .collect::<Result<Vec<_>, StatusError>>()?;
+    self::objects(call, metadata, objects)
+}
+
+/// A list of objects in the request's version.
+pub(crate) fn objects(
+    call: &Call,
+    metadata: Map<String, Value>,
+    objects: Vec<Object>,
+) -> Result<Response<ResponseBody>, StatusError> {
     let value = match call.accepted.view {
         View::Table(stable) => table::table(call, stable, objects, metadata, true),
         View::Metadata(stable) => {

@@ -1,7 +1,7 @@
 //! The part of the pipeline that create, update, patch and apply share: from the client's object to what is stored.
 
 use kminik_meta::decode::FieldValidation;
-use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError, apply, defaults, time, validate};
+use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError, apply, defaults, time, validate, warnings};
 use rand::Rng;
 use serde_json::Value;
 
@@ -32,6 +32,7 @@ pub(crate) fn decode(
     let decoded = schema::decode(bytes, encoding, &call.gvk(), &call.version.schema, options.field_validation)?;
     call.warn(decoded.warnings);
     let mut object = decoded.object;
+    call.audit.request_object(|| Some(object.to_value()));
     check_identity(call, &mut object)?;
     defaults::apply(&mut object, &call.version.schema);
     Ok(object)
@@ -162,11 +163,11 @@ pub(crate) async fn admit_create(
     let reservation = strategy.reserve(&ctx, None, object)?;
     let mut errors = metadata::validate_scope(&call.row, object);
     errors.append(validate::create(&gvk, call.stored_schema(), object));
-    errors.append(strategy.validate(&ctx, object));
-    errors.append(strategy.validate_create(&ctx, object));
+    strategy.check(&ctx, None, object, &mut errors);
     if !errors.is_empty() {
         return Err(StatusError::invalid(&call.row.group, &call.row.kind, object.name(), &errors));
     }
+    call.warn(warnings::of(&gvk, object, None));
     call.warn(strategy.warnings(&ctx, None, object));
     strategy.canonicalize(&ctx, object);
     schema::manage_fields(call, options, None, object)?;
@@ -234,10 +235,12 @@ pub(crate) async fn admit_update(
             errors
         }
     };
-    errors.append(strategy.validate(&ctx, &new));
-    errors.append(strategy.validate_update(&ctx, &old, &new));
+    strategy.check(&ctx, Some(&old), &new, &mut errors);
     if !errors.is_empty() {
         return Err(StatusError::invalid(&row.group, &row.kind, old.name(), &errors));
+    }
+    if call.view().is_none() {
+        call.warn(warnings::of(&gvk, &new, Some(&old)));
     }
     call.warn(strategy.warnings(&ctx, Some(&old), &new));
     strategy.canonicalize(&ctx, &mut new);

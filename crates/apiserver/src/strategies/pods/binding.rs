@@ -66,7 +66,12 @@ async fn bind(ctx: &ActionContext<'_>, name: &str, binding: &Object) -> Result<O
                 pod.set_label(key, value);
             }
         }
-        let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastTransitionTime": now });
+        let scheduled = json!({
+            "type": "PodScheduled",
+            "observedGeneration": pod.generation(),
+            "status": "True",
+            "lastTransitionTime": now,
+        });
         set_condition(&mut pod, scheduled);
         Ok(if ctx.dry_run { Change::Keep } else { Change::Put(pod) })
     };

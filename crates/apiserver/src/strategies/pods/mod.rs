@@ -5,6 +5,8 @@ mod eviction;
 mod qos;
 mod resize;
 
+use std::collections::BTreeMap;
+
 use kminik_meta::{ErrorList, FieldError, Object, Path, time};
 use serde_json::{Value, json};
 
@@ -31,11 +33,13 @@ impl Strategy for Pods {
                 "status": "False",
                 "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
+                "observedGeneration": pod.generation(),
                 "lastTransitionTime": time::format(ctx.now),
             });
             pod.set(&["status", "conditions"], json!([condition]));
         }
         same_account(pod);
+        merge_label_keys(pod);
     }
 
     fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
@@ -57,6 +61,48 @@ impl Strategy for Pods {
             seconds => Grace::Seconds(seconds),
         }
     }
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` become requirements of the selectors beside them, with the pod's own values.
+fn merge_label_keys(pod: &mut Object) {
+    const OPERATORS: [(&str, &str); 2] = [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")];
+    let labels: BTreeMap<String, String> =
+        pod.labels().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let merge = |term: &mut Value| {
+        let keys = |member: &str| term.get(member).and_then(Value::as_array).cloned().unwrap_or_default();
+        let requirements: Vec<Value> = OPERATORS
+            .iter()
+            .flat_map(|(member, operator)| keys(member).into_iter().map(move |key| (key, operator)))
+            .filter_map(|(key, operator)| {
+                let value = labels.get(key.as_str()?)?;
+                Some(json!({"key": key, "operator": operator, "values": [value]}))
+            })
+            .collect();
+        let Some(selector) = term.get_mut("labelSelector").and_then(Value::as_object_mut) else { return };
+        if requirements.is_empty() {
+            return;
+        }
+        if let Value::Array(expressions) = selector.entry("matchExpressions").or_insert_with(|| json!([])) {
+            expressions.extend(requirements);
+        }
+    };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        for (list, inner) in [
+            ("requiredDuringSchedulingIgnoredDuringExecution", None),
+            ("preferredDuringSchedulingIgnoredDuringExecution", Some("podAffinityTerm")),
+        ] {
+            let terms = pod.get_mut(&["spec", "affinity", kind, list]).and_then(Value::as_array_mut);
+            for term in terms.into_iter().flatten() {
+                let term = match inner {
+                    None => Some(term),
+                    Some(inner) => term.get_mut(inner),
+                };
+                term.into_iter().for_each(merge);
+            }
+        }
+    }
+    let constraints = pod.get_mut(&["spec", "topologySpreadConstraints"]).and_then(Value::as_array_mut);
+    constraints.into_iter().flatten().for_each(merge);
 }
 
 /// The old name of the field follows the new one.
@@ -108,6 +154,10 @@ impl Strategy for EphemeralContainers {
 
     fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
         let mut errors = ErrorList::new();
+        if is_static(new) {
+            let detail = "static pods do not support ephemeral containers";
+            errors.push(FieldError::forbidden(&Path::root(), detail));
+        }
         let path = Path::new("spec").child("ephemeralContainers");
         let name = |container: &Value| container.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let new_containers = new.array(&["spec", "ephemeralContainers"]);
@@ -120,13 +170,18 @@ impl Strategy for EphemeralContainers {
                 }
                 Some(index) if new_containers.get(index) != Some(container) => {
                     let detail = format!("existing ephemeral containers {name_of_old:?} may not be changed");
-                    errors.push(FieldError::forbidden(&path.index(index), detail));
+                    errors.push(FieldError::forbidden(&path, detail));
                 }
                 Some(_) => {}
             }
         }
         errors
     }
+}
+
+/// Whether a pod is the image of one that a kubelet runs by itself.
+fn is_static(pod: &Object) -> bool {
+    pod.annotation("kubernetes.io/config.mirror").is_some()
 }
 
 /// Counts a change of the spec.

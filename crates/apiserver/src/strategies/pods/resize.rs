@@ -30,6 +30,15 @@ impl Strategy for Resize {
     fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
         let mut errors = ErrorList::new();
         let spec = Path::new("spec");
+        for (present, what) in [
+            (whole_resources(old), "pods with pod-level resources"),
+            (super::is_static(old), "static pods"),
+            (old.str(&["spec", "os", "name"]) == Some("windows"), "windows pods"),
+        ] {
+            if present {
+                return FieldError::forbidden(&spec, format!("{what} cannot be resized")).into();
+            }
+        }
         if qos::class_of(old) != qos::class_of(new) {
             let detail = "Pod QOS Class may not change as a result of resizing";
             errors.push(FieldError::invalid(&spec, qos::class_of(new).as_str(), detail));
@@ -38,6 +47,12 @@ impl Strategy for Resize {
             let (before, after) = (old.array(&["spec", list]), new.array(&["spec", list]));
             for (index, (before, after)) in before.iter().zip(after).enumerate() {
                 let path = spec.child(list).index(index);
+                for kind in ["limits", "requests"] {
+                    if removes(before, after, kind) {
+                        let detail = format!("resource {kind} cannot be removed");
+                        errors.push(FieldError::forbidden(&path.children(&["resources", kind]), detail));
+                    }
+                }
                 if other_resources(before) != other_resources(after) {
                     let detail = "only cpu and memory resources are mutable";
                     errors.push(FieldError::forbidden(&path.child("resources"), detail));
@@ -51,6 +66,18 @@ impl Strategy for Resize {
         }
         errors
     }
+}
+
+fn whole_resources(pod: &Object) -> bool {
+    ["limits", "requests"]
+        .iter()
+        .any(|kind| pod.get(&["spec", "resources", kind]).and_then(Value::as_object).is_some_and(|map| !map.is_empty()))
+}
+
+/// Whether a container had an amount of cpu or memory and has none any more.
+fn removes(before: &Value, after: &Value, kind: &str) -> bool {
+    let amount = |container: &Value, name: &str| container.get("resources")?.get(kind)?.get(name).cloned();
+    ["cpu", "memory"].iter().any(|name| amount(before, name).is_some() && amount(after, name).is_none())
 }
 
 /// A container's resources without those that can be resized.

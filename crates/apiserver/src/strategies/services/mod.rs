@@ -1,5 +1,7 @@
-//! Services: cluster IPs and node ports are given and kept, and what one type has the other types lose.
+//! Services: cluster IPs and node ports are given and kept, and what one type has the other types lose. Each cluster IP in
+//! use has an IPAddress object, made and removed with the service.
 
+pub(crate) mod addresses;
 mod pools;
 mod spec;
 
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 pub(crate) use self::pools::Pools;
 use self::pools::{PoolError, Reserved};
 use self::spec::{Type, cluster_ip, is_headless, needs_health_check_port, needs_node_ports, node_port, port_key, text};
-use crate::registry::strategy::{Reservation, Strategy, StrategyContext, copy_member};
+use crate::registry::strategy::{Companion, Reservation, Strategy, StrategyContext, copy_member};
 
 pub(crate) struct Services {
     pub(crate) pools: Arc<Pools>,
@@ -54,6 +56,20 @@ impl Strategy for Services {
             return Err(StatusError::invalid("", "Service", new.name(), &errors));
         }
         Ok((!reserved.is_empty()).then(|| Box::new(reserved) as Box<dyn Reservation>))
+    }
+
+    fn companions(&self, old: Option<&Object>, new: Option<&Object>) -> Vec<Companion> {
+        addresses::companions(old, new)
+    }
+
+    /// Addresses are held by their IPAddress objects.
+    fn claims(&self, service: &Object) -> Vec<String> {
+        let mut claims: Vec<String> =
+            spec::node_ports(service).into_iter().map(|port| format!("ports/{port}")).collect();
+        claims.sort();
+        // One port may serve several protocols.
+        claims.dedup();
+        claims
     }
 
     fn validate(&self, _ctx: &StrategyContext<'_>, service: &Object) -> ErrorList {

@@ -1,7 +1,8 @@
 //! Where cluster IPs and node ports come from.
 //!
-//! What is in use is read off the services in the cache; what was given out since is held beside it until the cache has
-//! seen the service that it was given to. So nothing can leak, and no record of what is in use can differ from what is.
+//! What is in use is read off the services and IP addresses in the cache; what was given out since is held beside it until
+//! the cache has seen the service that it was given to. So nothing can leak, and no record of what is in use can differ
+//! from what is. The ranges are those of the ServiceCIDRs that are ready.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -10,15 +11,18 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rand::Rng;
 
-use super::spec;
+use super::{addresses, spec};
 use crate::config::Cidr;
 use crate::registry::Registry;
 use crate::registry::strategy::Reservation;
+use crate::storage::cache::Snapshot;
+use crate::storage::key;
 
 const SERVICES: &str = "core/services";
 
-/// The address range and the port range, both with what was given out lately.
+/// The address ranges and the port range, both with what was given out lately.
 pub(crate) struct Pools {
+    /// Where addresses come from while there is no ServiceCIDR.
     cidr: Cidr,
     ports: (u16, u16),
     state: Mutex<State>,
@@ -30,6 +34,9 @@ struct State {
     built_from: u64,
     in_use: Taken,
     held: Held,
+    /// The newest change of a ServiceCIDR that `ranges` knows.
+    ranges_from: u64,
+    ranges: Vec<Cidr>,
 }
 
 #[derive(Default)]
@@ -86,28 +93,32 @@ impl Pools {
             }
             state.built_from = newest;
         }
+        let newest = cache.resource(addresses::RANGES).last_changed();
+        if state.ranges_from != newest || state.ranges.is_empty() {
+            state.ranges = addresses::ranges(&cache.snapshot(addresses::RANGES), self.cidr);
+            state.ranges_from = newest;
+        }
         let arrived = |at: &Option<u64>| at.is_some_and(|at| at <= seen);
         state.held.addresses.retain(|_, at| !arrived(at));
         state.held.ports.retain(|_, at| !arrived(at));
+        let ranges = state.ranges.clone();
         drop(state);
-        Reserved { pools: self.clone(), addresses: Vec::new(), ports: Vec::new() }
+        let known = Some(cache.snapshot(addresses::ADDRESSES));
+        Reserved { pools: self.clone(), ranges, known, addresses: Vec::new(), ports: Vec::new() }
     }
+}
 
-    fn hosts(&self) -> u32 {
-        match self.cidr.prefix {
-            0 => u32::MAX,
-            prefix => (1u32 << (32 - prefix.min(32))).saturating_sub(2),
-        }
+/// Addresses of a range that can be given out: its first and its last are none.
+fn hosts(range: Cidr) -> u32 {
+    match range.prefix {
+        0 => u32::MAX,
+        prefix => (1u32 << (32 - prefix.min(32))).saturating_sub(2),
     }
+}
 
-    fn range(&self) -> String {
-        format!("{}/{}", self.cidr.address, self.cidr.prefix)
-    }
-
-    fn contains(&self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(u32::from(self.cidr.address));
-        offset >= 1 && offset <= self.hosts()
-    }
+fn contains(range: Cidr, address: Ipv4Addr) -> bool {
+    let offset = u32::from(address).wrapping_sub(u32::from(range.address));
+    offset >= 1 && offset <= hosts(range)
 }
 
 impl State {
@@ -123,6 +134,9 @@ impl State {
 /// What was taken for one service; given back when dropped before the service is stored.
 pub(crate) struct Reserved {
     pools: Arc<Pools>,
+    ranges: Vec<Cidr>,
+    /// The IP addresses there are, whoever made them.
+    known: Option<Snapshot>,
     addresses: Vec<Ipv4Addr>,
     ports: Vec<u16>,
 }
@@ -134,11 +148,13 @@ impl Reserved {
 
     /// Takes this address.
     pub(crate) fn address(&mut self, address: Ipv4Addr) -> Result<(), PoolError> {
-        if !self.pools.contains(address) {
-            return Err(PoolError::AddressOutside { address, range: self.pools.range() });
+        if !self.ranges.iter().any(|range| contains(*range, address)) {
+            let ranges: Vec<String> =
+                self.ranges.iter().map(|range| format!("{}/{}", range.address, range.prefix)).collect();
+            return Err(PoolError::AddressOutside { address, range: ranges.join(",") });
         }
         let mut state = self.pools.state.lock();
-        if state.has_address(address) {
+        if state.has_address(address) || self.knows(address) {
             return Err(PoolError::AddressTaken { address });
         }
         state.held.addresses.insert(address, None);
@@ -146,16 +162,23 @@ impl Reserved {
         Ok(())
     }
 
-    /// Takes any free address: from the upper part of the range while there is one, so that the lower part stays for
+    fn knows(&self, address: Ipv4Addr) -> bool {
+        let key = key::object(addresses::ADDRESSES, "", &address.to_string());
+        self.known.as_ref().is_some_and(|known| known.get(&key).is_some())
+    }
+
+    /// Takes any free address: from the upper part of a range while there is one, so that the lower part stays for
     /// addresses that people choose.
     pub(crate) fn any_address(&mut self) -> Result<Ipv4Addr, PoolError> {
-        let hosts = self.pools.hosts();
-        let reserved = (hosts / 16).clamp(16, 256).min(hosts);
         let mut state = self.pools.state.lock();
-        let at = |offset: u32| Ipv4Addr::from(u32::from(self.pools.cidr.address).wrapping_add(offset));
-        let free = |offset: &u32| !state.has_address(at(*offset));
-        let found = pick(reserved + 1, hosts, free).or_else(|| pick(1, reserved, free));
-        let address = at(found.ok_or(PoolError::NoAddress)?);
+        let found = self.ranges.iter().find_map(|range| {
+            let hosts = hosts(*range);
+            let reserved = (hosts / 16).clamp(16, 256).min(hosts);
+            let at = |offset: u32| Ipv4Addr::from(u32::from(range.address).wrapping_add(offset));
+            let free = |offset: &u32| !state.has_address(at(*offset)) && !self.knows(at(*offset));
+            pick(reserved + 1, hosts, free).or_else(|| pick(1, reserved, free)).map(at)
+        });
+        let address = found.ok_or(PoolError::NoAddress)?;
         state.held.addresses.insert(address, None);
         self.addresses.push(address);
         Ok(address)
@@ -240,7 +263,8 @@ mod tests {
     }
 
     fn begin(pools: &Arc<Pools>) -> Reserved {
-        Reserved { pools: pools.clone(), addresses: Vec::new(), ports: Vec::new() }
+        let ranges = vec![pools.cidr];
+        Reserved { pools: pools.clone(), ranges, known: None, addresses: Vec::new(), ports: Vec::new() }
     }
 
     #[test]

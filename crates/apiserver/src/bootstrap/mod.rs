@@ -1,5 +1,11 @@
-//! What every cluster has from the beginning: system namespaces, system priority classes, the Service by which pods reach
-//! this server, and what joining machines and extension servers must know of it. Written as any client would write it, through the whole chain.
+//! What every cluster has from the beginning: system namespaces, system priority classes, flow control's objects, the
+//! services' addresses, the Service by which pods reach this server, and what joining machines and extension servers must
+//! know of it. Written as any client would write it, through the whole chain.
+
+pub(crate) mod flow_control;
+mod service_addresses;
+
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -8,8 +14,10 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kminik_meta::StatusError;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::Server;
 use crate::auth::{MASTERS, UserInfo, request_header};
 use crate::config::{Cidr, Config};
 use crate::http::service::LocalService;
@@ -35,11 +43,17 @@ pub(crate) fn user() -> UserInfo {
     UserInfo::new(USER, &[MASTERS])
 }
 
-/// Writes what is missing, and where the server is reached if that has changed.
+/// Writes what is missing, and where the server is reached if that has changed; keeps flow control's objects until
+/// cancelled.
 ///
 /// # Errors
 /// When an object is refused.
-pub(crate) async fn run(client: LocalService, config: &Config) -> Result<(), StatusError> {
+pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<(), StatusError> {
+    let client = LocalService::new(server.clone(), user());
+    let config = server.config();
+    flow_control::run(client.clone(), server.clone(), stop.clone()).await?;
+    service_addresses::range(&client, config.service_cidr).await?;
+    tokio::spawn(service_addresses::follow(client.clone(), server.clone(), stop));
     for name in NAMESPACES {
         let namespace = json!({
             "apiVersion": "v1", "kind": "Namespace",
@@ -152,8 +166,12 @@ async fn ensure(client: &LocalService, collection: &str, wanted: &Value, refresh
         return Ok(());
     }
     let (code, answer) = send(client, Method::POST, collection, Some(wanted)).await?;
-    // Another server of this cluster may have been faster.
-    if code == StatusCode::CONFLICT { Ok(()) } else { accepted(code, &answer) }
+    if code.is_success() {
+        return Ok(());
+    }
+    // Another server of this cluster may have been faster, and has the name or what belongs to it.
+    let (found, _) = send(client, Method::GET, &path, None).await?;
+    if found == StatusCode::OK { Ok(()) } else { accepted(code, &answer) }
 }
 
 fn accepted(code: StatusCode, answer: &Value) -> Result<(), StatusError> {

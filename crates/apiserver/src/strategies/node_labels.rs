@@ -1,0 +1,47 @@
+//! Kinds that select nodes by labels warn of the labels' old names.
+
+use kminik_meta::{Object, Path, field::quote};
+use serde_json::Value;
+
+use crate::registry::strategy::{Strategy, StrategyContext};
+
+/// Old names, since when they are old, new names.
+const DEPRECATED: [(&str, &str, &str); 5] = [
+    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
+];
+
+fn warning(path: &Path, label: &str) -> Option<String> {
+    let (_, since, new) = DEPRECATED.iter().find(|(old, _, _)| *old == label)?;
+    Some(format!("{path}: deprecated since {since}; use {} instead", quote(new)))
+}
+
+/// Runtime classes.
+pub(crate) struct RuntimeClasses;
+
+impl Strategy for RuntimeClasses {
+    fn warnings(&self, _ctx: &StrategyContext<'_>, _old: Option<&Object>, class: &Object) -> Vec<String> {
+        let path = Path::new("scheduling").child("nodeSelector");
+        let selector = class.get(&["scheduling", "nodeSelector"]).and_then(Value::as_object);
+        selector.into_iter().flatten().filter_map(|(label, _)| warning(&path.key(label), label)).collect()
+    }
+}
+
+/// Storage classes.
+pub(crate) struct StorageClasses;
+
+impl Strategy for StorageClasses {
+    fn warnings(&self, _ctx: &StrategyContext<'_>, _old: Option<&Object>, class: &Object) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (i, term) in class.array(&["allowedTopologies"]).iter().enumerate() {
+            for (j, expression) in term["matchLabelExpressions"].as_array().into_iter().flatten().enumerate() {
+                let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions").index(j).child("key");
+                warnings.extend(warning(&path, expression["key"].as_str().unwrap_or_default()));
+            }
+        }
+        warnings
+    }
+}
