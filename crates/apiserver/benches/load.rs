@@ -3,7 +3,7 @@
 //! answered. Prints creates and updates a second with 16 in flight, memory an object, the time of a list (over TLS, and of the
 //! server alone), and how fast changes reach watchers. A number by itself means little: compare with one of the same machine.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common/mod.rs"]
 mod common;
 
 use std::sync::Arc;

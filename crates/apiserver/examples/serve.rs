@@ -1,7 +1,7 @@
 //! An API server alone, on a free port of the loopback with a store in a temporary directory: prints the path of a
 //! kubeconfig and serves until it is interrupted. For trying clients by hand and for load.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common/mod.rs"]
 mod common;
 
 #[tokio::main]

@@ -1,11 +1,7 @@
 //! PodSecurity: every check of every level by what a client is told, warnings, templates, and what a namespace's labels
 //! do when they change.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::{Answer, Client, TestServer};
+use crate::common::{Answer, Client, TestServer};
 use serde_json::{Value, json};
 
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a module of every test, of which none uses all")]
 
 pub mod https;
+pub mod written;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kminik_apiserver::{ApiServer, CertificateAndKey, Config, FrontProxy};
 use kminik_base::pki::{Authority, Identity, Subject, Usage};
-use kminik_store::{EmbeddedStore, Options};
+use kminik_store::{EmbeddedStore, Options, Store};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
@@ -53,9 +54,18 @@ impl TestServer {
         Self::start_with(directory, |_| {}).await
     }
 
-    /// With a configuration of its own.
-    pub async fn start_with(directory: tempfile::TempDir, configure: impl FnOnce(&mut Config)) -> Self {
+    /// With a configuration that differs.
+    pub async fn start_with(directory: tempfile::TempDir, adjust: impl FnOnce(&mut Config) + Send) -> Self {
         let store = EmbeddedStore::open(&directory.path().join("store.redb"), Options::default()).unwrap();
+        Self::start_on(Arc::new(store), directory, adjust).await
+    }
+
+    /// Over any store, with a configuration that differs.
+    pub async fn start_on(
+        store: Arc<dyn Store>,
+        directory: tempfile::TempDir,
+        adjust: impl FnOnce(&mut Config) + Send,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let authority = Authority::generate("kminik-ca", DAY).unwrap();
@@ -69,16 +79,17 @@ impl TestServer {
         let front_proxies = Authority::generate("front-proxy-ca", DAY).unwrap();
         let proxy_client = front_proxies.issue(&Subject::new("front-proxy-client", None), &Usage::Client, DAY).unwrap();
         let mut config = Config::new(
-            Arc::new(store),
+            store,
             pair(serving),
             authority.cert_pem().to_owned(),
             sa_key,
             pair(kubelet_client),
-            address.ip(),
+            // What is announced to clients in the cluster cannot be loopback.
+            std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
         );
         config.front_proxy =
             Some(FrontProxy { ca_pem: front_proxies.cert_pem().to_owned(), client: pair(proxy_client) });
-        configure(&mut config);
+        adjust(&mut config);
         let api = Arc::new(ApiServer::new(config).await.unwrap());
         let stop = CancellationToken::new();
         let serving = tokio::spawn({

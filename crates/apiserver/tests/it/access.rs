@@ -1,12 +1,8 @@
 //! Identities and rights over HTTPS.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{Answer, Client, TestServer};
+use crate::common::{Answer, Client, TestServer};
 use kminik_base::pki::{Identity, Subject, Usage};
 use serde_json::{Value, json};
 

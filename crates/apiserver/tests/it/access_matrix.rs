@@ -1,12 +1,8 @@
 //! Who may do what: each row is asked as a review and done as a request, and both must say the same.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{Client, TestServer};
+use crate::common::{Client, TestServer};
 use serde_json::{Value, json};
 
 const ALLOWED: bool = true;

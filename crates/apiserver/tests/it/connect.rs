@@ -3,18 +3,14 @@
 //! `KMINIK_TEST_KUBECTL` names the kubectls, separated by colons; without it the one of the PATH is used. Before
 //! version 1.30 they speak SPDY, since then WebSocket, so one of each side shows both.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::common::{Client, TestServer};
 use bytes::Bytes;
-use common::{Client, TestServer};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;

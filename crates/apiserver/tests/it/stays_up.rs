@@ -1,13 +1,9 @@
 //! What keeps the server up: limits, time-outs, a stop in order; and what tells how it is.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
 use std::time::Duration;
 
+use crate::common::TestServer;
 use bytes::Bytes;
-use common::TestServer;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use kminik_apiserver::auth::UserInfo;
@@ -46,7 +42,7 @@ async fn metrics_have_upstreams_names() {
     client.get(MAPS).await;
     let apply = [("content-type", "application/apply-patch+yaml")];
     client.send("PATCH", &format!("{MAPS}/x?fieldManager=m"), &apply, map.to_string()).await;
-    let watch = common::Events::open(server.client().await, &format!("{MAPS}?watch=1&resourceVersion=0")).await;
+    let watch = crate::common::Events::open(server.client().await, &format!("{MAPS}?watch=1&resourceVersion=0")).await;
     let metrics = String::from_utf8(client.get("/metrics").await.body.to_vec()).unwrap();
     let labels = |verb: &str, dry_run: &str, scope: &str| {
         format!(
@@ -78,9 +74,11 @@ async fn readiness_fails_before_anything_ends() {
     let delay = Duration::from_secs(2);
     let server = TestServer::start_with(tempfile::tempdir().unwrap(), |config| config.shutdown_delay = delay).await;
     let (mut client, late) = (server.client().await, server.connect(Some(&server.admin)).await);
-    let mut events =
-        common::Events::open(server.client().await, &format!("{MAPS}?watch=1&resourceVersion=0&labelSelector=no"))
-            .await;
+    let mut events = crate::common::Events::open(
+        server.client().await,
+        &format!("{MAPS}?watch=1&resourceVersion=0&labelSelector=no"),
+    )
+    .await;
     let stopped = server.stop();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let ready = client.get("/readyz").await;

@@ -1,11 +1,7 @@
 //! In which form answers come: encodings, views, lines for people, errors, discovery.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
+use crate::common::{Answer, Client, TestServer};
 use bytes::Bytes;
-use common::{Answer, Client, TestServer};
 use http_body_util::BodyExt;
 use kminik_meta::{Gvk, protobuf, schema};
 use serde_json::{Value, json};

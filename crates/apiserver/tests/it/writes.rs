@@ -1,10 +1,6 @@
 //! Writes in upstream's words: field validation, patches, ownership, options, rights.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
-
-use common::{Answer, Client, TestServer};
+use crate::common::{Answer, Client, TestServer};
 use kminik_base::pki::{Subject, Usage};
 use serde_json::{Value, json};
 
@@ -253,24 +249,27 @@ async fn owners_of_fields_are_known_across_versions() {
     let server = TestServer::start().await;
     let mut client = server.client().await;
     let event = json!({
-        "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
-        "involvedObject": {"kind": "Pod", "namespace": "default", "name": "p"}, "reason": "Started", "message": "m", "type": "Normal",
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e", "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.com/c", "reportingInstance": "i",
+        "action": "Start", "regarding": {"kind": "Pod", "namespace": "default", "name": "p"}, "reason": "Started",
+        "note": "m", "type": "Normal",
     });
     let (old, new) = ("/api/v1/namespaces/default/events", "/apis/events.k8s.io/v1/namespaces/default/events");
-    assert_eq!(client.post(&format!("{old}?fieldManager=maker"), &event).await.code, 201);
-    let configuration = "{apiVersion: events.k8s.io/v1, kind: Event, metadata: {name: e}, note: n}";
-    let conflict = send(&mut client, "PATCH", &format!("{new}/e?fieldManager=m"), APPLY, configuration).await;
+    let made = client.post(&format!("{new}?fieldManager=maker"), &event).await;
+    assert_eq!(made.code, 201, "{}", made.json());
+    let configuration = "{apiVersion: v1, kind: Event, metadata: {name: e}, message: n}";
+    let conflict = send(&mut client, "PATCH", &format!("{old}/e?fieldManager=m"), APPLY, configuration).await;
     // The field has another name in the version in which its owner wrote it.
-    assert_eq!((conflict.code, conflict.json()["details"]["causes"][0]["field"].as_str()), (409, Some(".message")));
-    let forced = send(&mut client, "PATCH", &format!("{new}/e?fieldManager=m&force=true"), APPLY, configuration).await;
-    assert_eq!((forced.code, &forced.json()["note"]), (200, &json!("n")), "{}", forced.json());
+    assert_eq!((conflict.code, conflict.json()["details"]["causes"][0]["field"].as_str()), (409, Some(".note")));
+    let forced = send(&mut client, "PATCH", &format!("{old}/e?fieldManager=m&force=true"), APPLY, configuration).await;
+    assert_eq!((forced.code, &forced.json()["message"]), (200, &json!("n")), "{}", forced.json());
     let entry = |event: &Value, manager: &str| {
         let entries = event["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
         entries.into_iter().find(|entry| entry["manager"] == manager).unwrap_or_default()
     };
     let applied = entry(&forced.json(), "m");
-    assert_eq!((&applied["apiVersion"], &applied["fieldsV1"]), (&json!("events.k8s.io/v1"), &json!({"f:note": {}})));
-    assert!(entry(&forced.json(), "maker")["fieldsV1"]["f:message"].is_null());
+    assert_eq!((&applied["apiVersion"], &applied["fieldsV1"]), (&json!("v1"), &json!({"f:message": {}})));
+    assert!(entry(&forced.json(), "maker")["fieldsV1"]["f:note"].is_null());
     let taken = client.patch(&format!("{old}/e?fieldManager=taker"), "merge", &json!({"message": "t"})).await.json();
     assert_eq!(entry(&taken, "m"), Value::Null, "it owns nothing any more: {taken}");
     let taker = entry(&taken, "taker");

@@ -1,14 +1,10 @@
 //! Who somebody is, by what they show: tokens of machines that join, tokens bound to objects, a front proxy's headers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{Answer, Client, TestServer};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use common::{Answer, Client, TestServer};
 use kminik_base::pki::{Identity, Subject, Usage};
 use serde_json::{Value, json};
 

@@ -1,12 +1,8 @@
 //! CustomResourceDefinitions over HTTPS: how they become resources, what they refuse, and how they end.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{Answer, Client, Events, TestServer};
+use crate::common::{Answer, Client, Events, TestServer};
 use serde_json::{Value, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -283,8 +279,7 @@ async fn rules_are_checked_when_defined_and_hold_when_written() {
         let spec = json!({"min": {"type": "integer"}, "max": {"type": "integer"},
             "fixed": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]}});
         let mut version = version("v1", true, spec);
-        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] =
-            json!([{"rule": rule, "messageExpression": "'min exceeds ' + string(self.max)"}]);
+        version["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] = json!([{"rule": rule, "messageExpression": "self.max < 5 ? 'min exceeds a small max' : 'min exceeds max'"}]);
         json!([version])
     };
     let refusal = message(&client.post(DEFINITIONS, &definition(ruled("self.min <= self.most"))).await, 422);
@@ -294,10 +289,45 @@ async fn rules_are_checked_when_defined_and_hold_when_written() {
     assert!(refusal.contains(why), "{refusal}");
     define(&mut client, ruled("self.min <= self.max")).await;
     let refusal = message(&client.post(TABS, &tab("a", json!({"min": 3, "max": 2}))).await, 422);
-    assert_eq!(refusal, "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: min exceeds 2");
+    assert_eq!(refusal, "CronTab.stable.example.com \"a\" is invalid: spec: Invalid value: min exceeds a small max");
     expect(&client.post(TABS, &tab("a", json!({"min": 1, "max": 2, "fixed": "x"}))).await, 201);
     let path = format!("{TABS}/a");
     let refusal = message(&client.patch(&path, "merge", &json!({"spec": {"fixed": "y"}})).await, 422);
     assert_eq!(refusal, "CronTab.stable.example.com \"a\" is invalid: spec.fixed: Invalid value: \"y\": is immutable");
     expect(&client.patch(&path, "merge", &json!({"spec": {"max": 5}})).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_hold_for_objects_and_their_changes() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let bad = json!({"size": {"type": "integer", "x-kubernetes-validations": [{"rule": "self.x > 1"}]}});
+    let refusal = message(&client.post(DEFINITIONS, &definition(json!([version("v1", true, bad)]))).await, 422);
+    assert!(refusal.contains("x-kubernetes-validations[0].rule: Invalid value"), "{refusal}");
+    assert!(refusal.contains("compilation failed"), "{refusal}");
+    let mut only = version(
+        "v1",
+        true,
+        json!({
+        "size": {"type": "integer", "x-kubernetes-validations": [
+            {"rule": "self <= 10", "message": "too big"},
+            {"rule": "self >= oldSelf", "messageExpression": "oldSelf < 10 ? 'from less than ten' : 'from more'"}]},
+        "name": {"type": "string"}}),
+    );
+    only["subresources"] = json!({"status": {}});
+    define(&mut client, json!([only])).await;
+    assert_eq!(
+        message(&client.post(TABS, &tab("a", json!({"size": 11}))).await, 422),
+        "CronTab.stable.example.com \"a\" is invalid: spec.size: Invalid value: 11: too big"
+    );
+    let wrong = message(&client.post(TABS, &tab("a", json!({"size": "x"}))).await, 422);
+    assert!(wrong.contains("some validation rules were not checked because the object was invalid"), "{wrong}");
+    expect(&client.post(TABS, &tab("a", json!({"size": 5}))).await, 201);
+    let smaller = json!({"spec": {"size": 4}});
+    assert!(
+        message(&client.patch(&format!("{TABS}/a"), "merge", &smaller).await, 422)
+            .contains("spec.size: Invalid value: 4: from less than ten")
+    );
+    expect(&client.patch(&format!("{TABS}/a"), "merge", &json!({"spec": {"size": 6}})).await, 200);
+    expect(&client.patch(&format!("{TABS}/a/status"), "merge", &json!({"status": {"x": 1}})).await, 200);
 }

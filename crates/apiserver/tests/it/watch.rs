@@ -1,10 +1,8 @@
 //! Watches, over HTTPS.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Events, TestServer};
+use crate::common::{Events, TestServer};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

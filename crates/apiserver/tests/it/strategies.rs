@@ -1,10 +1,6 @@
 //! What only some resources do, over HTTPS: pods, services, namespaces, volumes, and the admission around them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::{Answer, Client, TestServer};
+use crate::common::{Answer, Client, TestServer};
 use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";

@@ -1,8 +1,6 @@
 //! The verbs, over HTTPS, as any client sees them.
 
-mod common;
-
-use common::TestServer;
+use crate::common::TestServer;
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

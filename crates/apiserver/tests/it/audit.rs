@@ -1,0 +1,183 @@
+//! The audit log at the HTTP boundary: which events, with what in them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::TestServer;
+use kminik_apiserver::audit::{AuditConfig, LogOptions, Policy};
+use kminik_store::{EmbeddedStore, Options};
+use serde_json::{Value, json};
+
+const POLICY: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitManagedFields: true
+rules:
+- {level: None, users: ["system:apiserver"]}
+- {level: None, nonResourceURLs: ["/readyz*"]}
+- {level: RequestResponse, namespaces: ["full"], resources: [{group: "", resources: ["configmaps"]}], omitStages: [RequestReceived]}
+- {level: Request, namespaces: ["half"], omitStages: [RequestReceived]}
+- {level: Metadata, resources: [{group: "", resources: ["secrets", "pods"]}]}
+- {level: Metadata, nonResourceURLs: ["/version"]}
+"#;
+
+async fn start() -> (TestServer, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&directory.path().join("store.redb"), Options::default()).unwrap();
+    let path = directory.path().join("audit.log");
+    let log = LogOptions::new(path.clone());
+    let server = TestServer::start_on(Arc::new(store), directory, |config| {
+        config.audit = Some(AuditConfig { policy: Policy::parse(POLICY).unwrap(), log });
+    })
+    .await;
+    (server, path)
+}
+
+fn events(path: &Path, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|event| wanted(event)).collect()
+}
+
+/// Waits until the log has so many events of this kind: the last one of a request is written when its answer has gone.
+async fn eventually(path: &Path, count: usize, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    for _ in 0..200 {
+        let found = events(path, &wanted);
+        if found.len() >= count {
+            assert_eq!(found.len(), count, "{found:?}");
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not {count} events: {:?}", events(path, |_| true));
+}
+
+fn configmap(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}})
+}
+
+async fn namespaces(server: &TestServer) {
+    let mut client = server.client().await;
+    for name in ["full", "half"] {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        assert_eq!(client.post("/api/v1/namespaces", &namespace).await.code, 201);
+    }
+}
+
+#[tokio::test]
+async fn each_level_has_what_upstream_writes() {
+    let (server, log) = start().await;
+    namespaces(&server).await;
+    let mut client = server.client().await;
+    let headers = [
+        ("content-type", "application/json"),
+        ("user-agent", "t/1"),
+        ("audit-id", "mine"),
+        ("x-forwarded-for", "1.2.3.4"),
+    ];
+    let path = "/api/v1/namespaces/full/configmaps";
+    let answer = client.send("POST", &format!("{path}?dryRun="), &headers, configmap("x").to_string()).await;
+    assert_eq!((answer.code, answer.headers["audit-id"].to_str().unwrap()), (201, "mine"));
+    let [event] = &eventually(&log, 1, |event| event["auditID"] == "mine").await[..] else { panic!("one stage") };
+    let stamps = ["requestReceivedTimestamp", "stageTimestamp"];
+    for stamp in stamps {
+        let text = event[stamp].as_str().unwrap();
+        assert_eq!((text.len(), text.ends_with('Z')), ("2026-01-01T00:00:00.000000Z".len(), true), "{text}");
+    }
+    let mut rest = event.clone();
+    let response = rest["responseObject"].take();
+    for stamp in stamps {
+        rest.as_object_mut().unwrap().remove(stamp);
+    }
+    assert_eq!(response["metadata"]["name"], "x");
+    assert!(response["metadata"]["uid"].is_string() && response["metadata"]["managedFields"].is_null());
+    let expected = json!({
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "RequestResponse", "auditID": "mine",
+        "stage": "ResponseComplete", "requestURI": format!("{path}?dryRun="), "verb": "create",
+        "user": {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]},
+        "sourceIPs": ["1.2.3.4", "127.0.0.1"], "userAgent": "t/1",
+        "objectRef": {"resource": "configmaps", "namespace": "full", "name": "x", "apiVersion": "v1"},
+        "responseStatus": {"metadata": {}, "code": 201},
+        "requestObject": {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "x"}, "data": {"a": "b"}},
+        "responseObject": null,
+        "annotations": {"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": ""},
+    });
+    let mut user = rest["user"].clone();
+    user.as_object_mut().unwrap().retain(|key, _| matches!(key.as_str(), "username" | "groups"));
+    rest["user"] = user;
+    assert_eq!(rest, expected);
+
+    let path = "/api/v1/namespaces/half/configmaps";
+    client.post(path, &configmap("y")).await;
+    client.patch(&format!("{path}/y"), "merge", &json!({"data": {"c": "d"}})).await;
+    let half = eventually(&log, 2, |event| event["level"] == "Request").await;
+    assert_eq!(half[0]["requestObject"]["data"], json!({"a": "b"}));
+    assert_eq!((&half[1]["verb"], &half[1]["requestObject"]), (&json!("patch"), &json!({"data": {"c": "d"}})));
+    assert!(half.iter().all(|event| event.get("responseObject").is_none()));
+
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"p": "hidden"}});
+    client.post("/api/v1/namespaces/default/secrets", &secret).await;
+    let metadata =
+        eventually(&log, 2, |event| event["objectRef"]["resource"] == "secrets" && event["verb"] == "create").await;
+    assert_eq!((&metadata[0]["stage"], &metadata[1]["stage"]), (&json!("RequestReceived"), &json!("ResponseComplete")));
+    assert!(metadata[0].get("responseStatus").is_none() && metadata[0].get("annotations").is_none());
+    assert_eq!(metadata[1]["objectRef"]["name"], "s", "the name that the URL does not have");
+    assert!(!std::fs::read_to_string(&log).unwrap().contains("hidden"));
+    client.get("/readyz").await;
+    client.get("/version").await;
+    let version = eventually(&log, 2, |event| event["requestURI"] == "/version").await;
+    assert!(version[1].get("objectRef").is_none());
+    assert_eq!(events(&log, |event| event["requestURI"] == "/readyz").len(), 0);
+}
+
+#[tokio::test]
+async fn refusals_watches_and_impersonation_are_written_down() {
+    let (server, log) = start().await;
+    let mut client = server.client().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let headers = [("impersonate-user", "jane"), ("impersonate-group", "dev")];
+    assert_eq!(client.send("GET", &format!("{pods}/p"), &headers, "").await.code, 403);
+    let refused = &eventually(&log, 2, |event| event["objectRef"]["name"] == "p").await[1];
+    assert_eq!(refused["user"]["username"], "kubernetes-admin");
+    assert_eq!(refused["impersonatedUser"]["username"], "jane");
+    assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
+    let status = &refused["responseStatus"];
+    assert_eq!(
+        (&status["code"], &status["reason"], &status["status"]),
+        (&json!(403), &json!("Forbidden"), &json!("Failure"))
+    );
+    assert!(status["message"].as_str().unwrap().contains("User \"jane\" cannot get resource \"pods\""));
+
+    let missing = client.get(&format!("{pods}/absent")).await;
+    assert_eq!(missing.code, 404);
+    let event = &eventually(&log, 2, |event| event["objectRef"]["name"] == "absent").await[1];
+    assert_eq!(event["responseStatus"]["reason"], "NotFound");
+
+    let mut nobody = server.client_as(None).await;
+    assert_eq!(nobody.get("/api/v1/secrets").await.code, 401);
+    let event =
+        &eventually(&log, 2, |event| event["responseStatus"]["code"] == 401 || event["user"] == json!({})).await[1];
+    assert_eq!(event["responseStatus"]["code"], 401);
+
+    let watcher = server.client().await;
+    let watch = crate::common::Events::open(watcher, &format!("{pods}?watch=1")).await;
+    let stages = |events: Vec<Value>| -> Vec<String> {
+        events.iter().map(|event| event["stage"].as_str().unwrap().to_owned()).collect()
+    };
+    let begun = eventually(&log, 2, |event| event["verb"] == "watch").await;
+    assert_eq!(stages(begun), ["RequestReceived", "ResponseStarted"]);
+    drop(watch);
+    server.close().await;
+}
+
+#[tokio::test]
+async fn a_watch_ends_in_the_log_when_it_ends() {
+    let (server, log) = start().await;
+    let mut client = server.client().await;
+    client.get("/api/v1/namespaces/default/pods?watch=1&timeoutSeconds=1").await;
+    let events = eventually(&log, 3, |event| event["verb"] == "watch").await;
+    assert_eq!(events[2]["stage"], "ResponseComplete");
+    assert_eq!(events[2]["responseStatus"]["code"], 200);
+    assert!(events[2]["stageTimestamp"].as_str() > events[1]["stageTimestamp"].as_str());
+}
