@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kminik_base::pki::Authority;
 use kminik_client::Informers;
 
 /// Configuration of all controllers.
@@ -12,6 +13,8 @@ pub struct ControllersConfig {
     pub client_for: Arc<dyn Fn(&str) -> kube::Client + Send + Sync>,
     /// The shared informers; upstream reads as `system:kube-controller-manager`.
     pub informers: Informers,
+    /// Signs certificates on request; without it nothing is signed.
+    pub authority: Option<Arc<Authority>>,
     /// PEM of the certificates by which pods verify the API server (`kube-root-ca.crt`).
     pub root_ca: String,
     /// The first two octets' network of pods: each node gets a /24 of this /16. Default `10.244.0.0`.
@@ -30,6 +33,7 @@ impl ControllersConfig {
         Self {
             client_for,
             informers,
+            authority: None,
             root_ca,
             pod_network: std::net::Ipv4Addr::new(10, 244, 0, 0),
             node_grace: Duration::from_secs(50),

@@ -15,74 +15,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kminik_client::{Change, Next, ObjectKey, Selection, Subscription, WorkQueue};
 use kube::api::{DeleteParams, DynamicObject, GetParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::discovery::ApiResource;
-use kube::core::{DynamicResourceScope, PartialObjectMeta, Request};
+use kube::core::{PartialObjectMeta, Request};
 use parking_lot::Mutex;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::discovery::{Served, deletable};
 use crate::error::Error;
+use crate::slim::Slim;
 use graph::{FOREGROUND, Graph, Member, ORPHAN};
 
 const WORKERS: usize = 8;
 /// Resources whose objects are many, own nothing and are owned by nothing.
 const IGNORED: &[&str] = &["events", "events.events.k8s.io"];
-
-/// An object's metadata without what only readers want; most of the memory of a large cluster's graph is this.
-#[derive(Clone, Debug, Default)]
-struct Slim {
-    metadata: ObjectMeta,
-}
-
-impl<'de> Deserialize<'de> for Slim {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let PartialObjectMeta::<DynamicObject> { metadata, .. } = PartialObjectMeta::deserialize(deserializer)?;
-        Ok(Self {
-            metadata: ObjectMeta {
-                annotations: None,
-                labels: None,
-                managed_fields: None,
-                creation_timestamp: None,
-                generate_name: None,
-                ..metadata
-            },
-        })
-    }
-}
-
-impl kube::Resource for Slim {
-    type DynamicType = ApiResource;
-    type Scope = DynamicResourceScope;
-
-    fn metadata_api() -> bool {
-        true
-    }
-
-    fn kind(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.kind.as_str().into()
-    }
-
-    fn group(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.group.as_str().into()
-    }
-
-    fn version(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.version.as_str().into()
-    }
-
-    fn plural(resource: &ApiResource) -> std::borrow::Cow<'_, str> {
-        resource.plural.as_str().into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
 
 struct Controller {
     context: Context,

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod certificates;
 mod leadership;
 mod provisioner;
+mod quotas;
+mod service_cidrs;
 mod support;
 mod tokens;
 mod volumes;

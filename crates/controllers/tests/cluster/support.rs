@@ -73,7 +73,8 @@ impl Cluster {
         let supervisor = Supervisor::new(Duration::from_secs(5));
         let scheduler = SchedulerConfig::new(client_for("system:kube-scheduler"), informers.clone());
         supervisor.start(Arc::new(Scheduler::new(scheduler)));
-        let config = ControllersConfig::new(Arc::new(client_for), informers.clone(), ca);
+        let mut config = ControllersConfig::new(Arc::new(client_for), informers.clone(), ca);
+        config.authority = Some(Arc::new(authority));
         for component in kminik_controllers::components(config) {
             supervisor.start(component);
         }

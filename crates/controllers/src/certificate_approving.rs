@@ -1,0 +1,106 @@
+//! A kubelet's request for a client certificate is approved if its user may create `certificatesigningrequests/selfnodeclient`
+//! (for itself) or `certificatesigningrequests/nodeclient` (for any node). All other requests wait for a person.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use kminik_base::pki::Request;
+use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
+use kube::Api;
+use kube::api::{Patch, PostParams};
+use serde_json::json;
+
+use crate::certificates::{KUBELET_CLIENT_SIGNER, add_condition, condition, issued, kubelet_client};
+use crate::context::Context;
+use crate::error::Error;
+
+struct Controller {
+    context: Context,
+    requests: Informer<CertificateSigningRequest>,
+}
+
+pub(crate) async fn run(context: Context) -> Result<(), Error> {
+    let controller = Arc::new(Controller { requests: context.informers.get(), context: context.clone() });
+    let queue = WorkQueue::new();
+    let _subscription = controller.requests.enqueue(&queue);
+    let synced = [controller.requests.wait_synced().boxed()];
+    let worker = controller.clone();
+    context.work(queue, 1, synced, move |key| reconcile(worker.clone(), key)).await
+}
+
+async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {
+    let Some(request) = controller.requests.get(&key) else { return Ok(Next::Done) };
+    let decided = ["Approved", "Denied"].iter().any(|kind| condition(&request, kind).is_some());
+    if decided || issued(&request).is_some() || request.spec.signer_name != KUBELET_CLIENT_SIGNER {
+        return Ok(Next::Done);
+    }
+    let Ok(asked) = Request::parse(&request.spec.request.0) else { return Ok(Next::Done) };
+    if kubelet_client(&asked, request.spec.usages.as_deref().unwrap_or_default()).is_err() {
+        return Ok(Next::Done);
+    }
+    let own = request.spec.username.as_deref() == Some(&asked.common_name);
+    let rights = [
+        (own, "selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."),
+        (true, "nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."),
+    ];
+    for (applies, subresource, message) in rights {
+        if applies && controller.may(&key, &request, subresource).await? {
+            return controller.approve(&key, &request, message).await;
+        }
+    }
+    Ok(Next::Done)
+}
+
+impl Controller {
+    /// Whether who asks has the right.
+    async fn may(
+        &self,
+        key: &ObjectKey,
+        request: &CertificateSigningRequest,
+        subresource: &str,
+    ) -> Result<bool, Error> {
+        let spec = &request.spec;
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: spec.username.clone(),
+                uid: spec.uid.clone(),
+                groups: spec.groups.clone(),
+                extra: spec.extra.clone(),
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some("certificates.k8s.io".into()),
+                    resource: Some("certificatesigningrequests".into()),
+                    subresource: Some(subresource.to_string()),
+                    verb: Some("create".into()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await.map_err(|source| Error::Request {
+            verb: "create",
+            kind: "SubjectAccessReview".into(),
+            key: key.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    async fn approve(
+        &self,
+        key: &ObjectKey,
+        request: &CertificateSigningRequest,
+        message: &str,
+    ) -> Result<Next, Error> {
+        let mut status = request.status.clone().unwrap_or_default();
+        add_condition(&mut status, "Approved", "AutoApproved", message.to_string());
+        // The whole list is written, so it must be the one that was read.
+        let metadata = json!({"uid": request.metadata.uid, "resourceVersion": request.metadata.resource_version});
+        let patch = json!({"metadata": metadata, "status": {"conditions": status.conditions}});
+        self.context.patch(key, &self.requests, key, Some("approval"), &Patch::Merge(patch)).await?;
+        Ok(Next::Done)
+    }
+}
