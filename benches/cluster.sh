@@ -43,13 +43,16 @@ pids=$(for f in /proc/[0-9]*; do
     grep -qs "/kminik/$PROFILE" "$f/cgroup" && echo "${f#/proc/}"
     tr '\0' ' ' <"$f/cmdline" 2>/dev/null | grep -q "agent -p $PROFILE" && echo "${f#/proc/}"
 done | sort -u)
-total=0
+# Rss counts a page of the binary once for each process that maps it, Pss divides it among them: their sum is what is in memory.
+field() { awk -v name="$2:" '$1 == name {print $2}' "/proc/$1/smaps_rollup" 2>/dev/null || echo 0; }
+total=0 shared=0
 for pid in $pids; do
-    rss=$(awk '/^VmRSS/ {print $2}' "/proc/$pid/status" 2>/dev/null || echo 0)
-    total=$((total + ${rss:-0}))
-    printf '  %6s kB  %s\n' "${rss:-0}" "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-60)"
+    rss=$(field "$pid" Rss) pss=$(field "$pid" Pss)
+    total=$((total + ${rss:-0})) shared=$((shared + ${pss:-0}))
+    printf '  Rss %6s kB  Pss %6s kB  %s\n' "${rss:-0}" "${pss:-0}" \
+        "$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c1-60)"
 done
-echo "resident, all processes: $((total / 1024)) MB"
+echo "resident, all processes: $((shared / 1024)) MB (Pss); $((total / 1024)) MB with shared pages counted in each (Rss)"
 
 ticks() { for pid in $pids; do awk '{print $14 + $15}' "/proc/$pid/stat" 2>/dev/null; done | awk '{s += $1} END {print s}'; }
 before=$(ticks)

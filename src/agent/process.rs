@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ pub(super) const NOTES: &str = "agent.notes";
 /// Bounds on a stop: asked, then killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Starts the agent unless it runs. Returns at once; what it does then is in `agent.log`.
-pub fn spawn(home: &Home, profile: &Profile) -> Outcome<()> {
+/// Starts the agent unless it runs, from `binary` or else this process' own. Returns at once; what it does then is in `agent.log`.
+pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome<()> {
     let dir = home.profile(&profile.name);
     if holder(&dir).is_some() {
         return Ok(());
@@ -37,7 +37,10 @@ pub fn spawn(home: &Home, profile: &Profile) -> Outcome<()> {
         .or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
     home.give(&log_path)?;
     let errors = log.try_clone().or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
-    let exe = std::env::current_exe().or_fail(&MK_INTERNAL, "cannot find the running binary")?;
+    let exe = match binary {
+        Some(binary) => binary,
+        None => std::env::current_exe().or_fail(&MK_INTERNAL, "cannot find the running binary")?,
+    };
     Command::new(exe)
         .args(["agent", "-p", &profile.name])
         .env(crate::env::HOME, home.root())

@@ -147,6 +147,10 @@ pub trait Driver: Send + Sync {
     async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput>;
     /// What PID 1 wrote, newest last.
     async fn console(&self, name: &str) -> Outcome<Vec<u8>>;
+    /// A file of the machine with the binary that its node runs: a process of the host that runs it too shares its memory.
+    fn binary(&self, _name: &str) -> Option<PathBuf> {
+        None
+    }
     /// Names of all machines this driver has made, also those without a profile.
     async fn machines(&self) -> Outcome<Vec<String>>;
 }

@@ -1,6 +1,6 @@
 //! The built-in image as pods see it: a directory of the node's data, never pulled, never packed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,20 +18,13 @@ pub struct WithBuiltIn {
     image: Image,
 }
 
-/// The image's directory below `dir`, made if this binary has none there yet; older ones are removed.
-pub fn ensure(dir: &Path) -> std::io::Result<(LayerId, std::path::PathBuf)> {
-    let identity = node_image::identity(&[]).map_err(std::io::Error::other)?;
-    let root = dir.join(&identity);
-    if !root.exists() {
-        if let Ok(entries) = std::fs::read_dir(dir) {
-            for old in entries.filter_map(Result::ok) {
-                std::fs::remove_dir_all(old.path())?;
-            }
-        }
-        let temporary = dir.join("new");
-        node_image::assemble(&temporary, false)?;
-        std::fs::rename(&temporary, &root)?;
-    }
+/// The image's directory below `dir`, made if this binary has none there yet.
+pub fn ensure(dir: &Path) -> std::io::Result<(LayerId, PathBuf)> {
+    let identity = match node_image::identity_of_linked(dir) {
+        Some(identity) => identity,
+        None => node_image::identity(&[]).map_err(std::io::Error::other)?,
+    };
+    let root = node_image::ensure(dir, &identity, None)?;
     // A name in the form of a digest; the directory is adopted as it is, nothing is checked against it.
     Ok((LayerId(format!("sha256:{}", hex::encode(Sha256::digest(&identity)))), root))
 }

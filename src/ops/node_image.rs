@@ -1,15 +1,16 @@
 //! The built-in node image, assembled from the running binary: nothing is downloaded.
 //!
 //! ```text
-//! /bin/kminik   a copy of this binary (never a link: the user's file may be replaced while the node runs)
+//! /bin/kminik   a copy of this binary (never a link to it: the user's file may be replaced while the node runs)
 //! /etc/{passwd,group,os-release,nsswitch.conf,ssl/certs/ca-certificates.crt}
 //! /{proc,sys,dev,run,tmp,var,root}   mount points
 //! ```
 
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
@@ -34,10 +35,18 @@ pub fn files() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Digest of the running binary, hex.
-pub fn digest() -> Outcome<String> {
+/// Digest of the running binary, hex; read once.
+pub fn digest() -> Outcome<&'static str> {
+    static DIGEST: OnceLock<String> = OnceLock::new();
+    match DIGEST.get() {
+        Some(known) => Ok(known),
+        None => read_digest().map(|digest| DIGEST.get_or_init(|| digest).as_str()),
+    }
+}
+
+fn read_digest() -> Outcome<String> {
     let mut file = fs::File::open("/proc/self/exe").or_fail(&MK_INTERNAL, "cannot read the running binary")?;
-    // Once at each start, over all of the binary: ring's code for it is the fastest there is.
+    // Over all of the binary: ring's code for it is the fastest there is.
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     let mut buffer = vec![0_u8; 1 << 20];
     loop {
@@ -57,8 +66,9 @@ pub fn identity(layers: &[String]) -> Outcome<String> {
     Ok(hex::encode(hasher.finalize())[..16].to_owned())
 }
 
-/// Writes the image's directories and files below `root`; with a userland of its own there, only the binary.
-pub fn assemble(root: &Path, has_userland: bool) -> std::io::Result<()> {
+/// Writes the image's directories and files below `root`; with a userland of its own there, only the binary. That is linked
+/// from `copy`, a copy of the running binary, where it lies on the same disk: processes that run either then share memory.
+pub fn assemble(root: &Path, has_userland: bool, copy: Option<&Path>) -> io::Result<()> {
     let directories = if has_userland { &["bin"] } else { DIRECTORIES };
     for dir in directories {
         fs::create_dir_all(root.join(dir))?;
@@ -67,6 +77,34 @@ pub fn assemble(root: &Path, has_userland: bool) -> std::io::Result<()> {
         fs::write(root.join(path), content)?;
     }
     let binary = root.join(BINARY.trim_start_matches('/'));
+    if copy.is_some_and(|copy| fs::hard_link(copy, &binary).is_ok()) {
+        return Ok(());
+    }
     fs::copy("/proc/self/exe", &binary)?;
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755))
+}
+
+/// The built-in image in `<dir>/<identity>`, made if it is not there; older ones are removed. `copy` as for [`assemble`].
+pub fn ensure(dir: &Path, identity: &str, copy: Option<&Path>) -> io::Result<PathBuf> {
+    let root = dir.join(identity);
+    if root.exists() {
+        return Ok(root);
+    }
+    for old in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
+        fs::remove_dir_all(old.path())?;
+    }
+    let temporary = dir.join("new");
+    assemble(&temporary, false, copy)?;
+    fs::rename(&temporary, &root)?;
+    Ok(root)
+}
+
+/// The identity of the image below `dir` whose binary is, as a link, the running one: known without reading it.
+pub fn identity_of_linked(dir: &Path) -> Option<String> {
+    let file = |path: &Path| fs::metadata(path).ok().map(|m| (m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
+    let running = file(Path::new("/proc/self/exe"))?;
+    fs::read_dir(dir).ok()?.filter_map(Result::ok).find_map(|entry| {
+        let linked = file(&entry.path().join(BINARY.trim_start_matches('/')))? == running;
+        if linked { entry.file_name().into_string().ok() } else { None }
+    })
 }

@@ -20,7 +20,7 @@ use rustix::process::Pid;
 use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Userland};
 use crate::agent::exit_watch;
 use crate::home::Home;
-use crate::node::config::DATA_DIR;
+use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
 use crate::profile::Profile;
 use crate::reason::{
@@ -158,10 +158,12 @@ impl Driver for Native {
         write_files(&data, files)?;
         // A record that is there is of a node that ended without `stop`: it is made anew.
         self.take_back(&profile.name).await?;
+        let root = rootfs::ensure(&dir, userland)?;
+        rootfs::share(&root, &data.join(NODE_IMAGES))?;
         let spec = NodeSpec {
             name: profile.name.clone(),
             state_dir: state_dir(&profile.name),
-            rootfs: vec![rootfs::ensure(&dir, userland)?],
+            rootfs: vec![root],
             data_dir: data,
             hostname: profile.name.clone(),
             cpus: (profile.cpus > 0).then_some(profile.cpus),
@@ -181,6 +183,10 @@ impl Driver for Native {
         let node =
             node.ok_or_else(|| Failure::new(&GUEST_START, format!("the node \"{}\" was not made", profile.name)))?;
         node.start().map_err(|e| node_failure(&GUEST_START, "cannot start the node", &e))
+    }
+
+    fn binary(&self, name: &str) -> Option<PathBuf> {
+        rootfs::find(&self.dir(name)).map(|root| rootfs::binary(&root))
     }
 
     async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()> {

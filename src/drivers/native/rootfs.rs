@@ -32,10 +32,30 @@ pub fn ensure(machine: &Path, userland: &Userland) -> Outcome<PathBuf> {
                 .or_fail(&DRV_CREATE, "cannot unpack the base image")?;
         }
     }
-    node_image::assemble(&temporary, !digests.is_empty()).map_err(|e| {
+    node_image::assemble(&temporary, !digests.is_empty(), None).map_err(|e| {
         let reason = if e.raw_os_error() == Some(libc::ENOSPC) { &RSRC_INSUFFICIENT_STORAGE } else { &DRV_CREATE };
         Failure::because(reason, format_args!("cannot make the node's root filesystem in {}", temporary.display()), &e)
     })?;
     fs::rename(&temporary, &root).or_fail(&DRV_CREATE, "cannot make the node's root filesystem")?;
     Ok(root)
+}
+
+/// The root filesystem that is there, if any.
+pub fn find(machine: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(machine).ok()?.filter_map(Result::ok);
+    let mut roots = entries.map(|e| e.path()).filter(|path| path.extension().is_none());
+    roots.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)))
+}
+
+/// Gives the node the image of its pods as a link to the binary of `root`; a node that has none makes its own.
+pub fn share(root: &Path, images: &Path) -> Outcome<()> {
+    let identity = node_image::identity(&[])?;
+    node_image::ensure(images, &identity, Some(&binary(root)))
+        .map(drop)
+        .or_fail(&DRV_CREATE, "cannot make the image of the cluster's own pods")
+}
+
+/// The binary in a root filesystem.
+pub fn binary(root: &Path) -> PathBuf {
+    root.join(node_image::BINARY.trim_start_matches('/'))
 }
