@@ -36,6 +36,8 @@ pub enum Command {
     Kubectl(commands::kubectl::Args),
     /// Work with the images in the cluster
     Image(commands::image::Args),
+    /// Save all objects of a cluster into a file, and bring them back
+    Snapshot(commands::snapshot::Args),
     /// Show what the node and its parts have logged
     Logs(commands::logs::Args),
     /// Print the node's address

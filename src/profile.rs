@@ -12,6 +12,7 @@ use kminik_oci::HostLoopback;
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
+use crate::node::config::AuditLog;
 use crate::reason::{
     Failure, GUEST_NOT_FOUND, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY,
     MK_PROFILE_NEWER, OrFail, Outcome,
@@ -41,6 +42,14 @@ pub struct Registries {
     pub insecure: Vec<String>,
 }
 
+/// The etcd cluster that keeps the objects; its certificates are files of the profile's `pki` directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Datastore {
+    /// `http(s)://host:port` of each member.
+    pub endpoints: Vec<String>,
+}
+
 /// The user's cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +65,12 @@ pub struct Profile {
     /// Userland of the node; `None` is the built-in image.
     pub base_image: Option<String>,
     pub registries: Registries,
+    /// `None` keeps the objects in the node's own store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Datastore>,
+    /// `None` writes no audit log; the policy is a file of the profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_log: Option<AuditLog>,
     /// Network of the nodes on the host, e.g. `192.168.49.0/24`.
     pub subnet: String,
     /// The host's end of it.

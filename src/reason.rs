@@ -30,6 +30,9 @@ reasons! {
     MK_PROFILE_BUSY = 11, "Another kminik command works on this cluster: wait until it has ended.";
     MK_PROFILE_BROKEN = 18, "Run 'kminik delete' for this profile, then 'kminik start'.";
     MK_PROFILE_NEWER = 18, "Use the newer kminik, or delete the cluster and start again.";
+    MK_BAD_DATASTORE = 14, "Name each member of the etcd cluster as http://HOST:PORT or https://HOST:PORT, and its certificates with --datastore-cafile, --datastore-certfile and --datastore-keyfile.";
+    MK_BAD_EXTRA_CONFIG = 14, "";
+    MK_BAD_SNAPSHOT = 14, "Name a file that 'kminik snapshot save' has written; 'kminik snapshot info FILE' checks one.";
     RSRC_INSUFFICIENT_CORES = 29, "Ask for fewer cpus with --cpus.";
     RSRC_INSUFFICIENT_REQ_MEMORY = 23, "Ask for more memory with --memory.";
     RSRC_INSUFFICIENT_SYS_MEMORY = 23, "Ask for less memory with --memory.";
@@ -49,6 +52,9 @@ reasons! {
     DRV_NEEDS_ROOT = 57, "Run it with sudo: home and kubeconfig stay yours.";
     DRV_CREATE = 50, "";
     GUEST_DRIVER_MISMATCH = 81, "";
+    GUEST_DATASTORE_MISMATCH = 81, "";
+    GUEST_RUNNING = 84, "Stop the cluster first: kminik stop";
+    GUEST_SNAPSHOT = 80, "";
     GUEST_START = 80, "Run 'kminik logs' to see what the node says.";
     GUEST_STOP_TIMEOUT = 82, "";
     GUEST_DELETION = 80, "";

@@ -8,6 +8,7 @@ pub mod ip;
 pub mod kubectl;
 pub mod logs;
 pub mod profile;
+pub mod snapshot;
 pub mod ssh;
 pub mod start;
 pub mod status;
@@ -82,6 +83,7 @@ fn run(command: Command, context: &Context) -> (Printer, Outcome<ExitCode>) {
             Command::Ip(args) => ip::run(args, context, &printer).await,
             Command::Ssh(args) => ssh::run(args, context).await,
             Command::Profile(args) => profile::run(args, context, &printer).await,
+            Command::Snapshot(args) => snapshot::run(args, context, &printer).await,
             Command::Version(args) => version::run(&args, &printer),
             Command::Completion(args) => completion::run(&args, &printer),
             Command::Internal(_) => Err(Failure::new(&MK_INTERNAL, "an internal command reached the user's")),

@@ -1,5 +1,6 @@
 //! `kminik start`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +33,21 @@ pub struct Args {
     /// Registry (host[:port] or CIDR) that may be spoken to without TLS verification
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_registry: Vec<String>,
+    /// Keep the objects in this etcd cluster: http(s)://HOST:PORT of each member
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    datastore_endpoint: Vec<String>,
+    /// File with the CA that signed the etcd members' certificates
+    #[arg(long, value_name = "FILE")]
+    datastore_cafile: Option<PathBuf>,
+    /// File with the certificate to show to etcd
+    #[arg(long, value_name = "FILE")]
+    datastore_certfile: Option<PathBuf>,
+    /// File with that certificate's key
+    #[arg(long, value_name = "FILE")]
+    datastore_keyfile: Option<PathBuf>,
+    /// Setting of a component: apiserver.audit-policy-file=FILE, apiserver.audit-log-path=PATH and its maxsize, maxbackup, maxage
+    #[arg(long, value_name = "COMPONENT.KEY=VALUE")]
+    extra_config: Vec<String>,
     /// Version of Kubernetes: stable, latest, or the one served
     #[arg(long, value_name = "VERSION", default_value = "stable")]
     kubernetes_version: String,
@@ -96,6 +112,13 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             repository: args.image_repository,
             insecure: args.insecure_registry,
         },
+        datastore: start::datastore::Request {
+            endpoints: args.datastore_endpoint,
+            ca_file: args.datastore_cafile,
+            cert_file: args.datastore_certfile,
+            key_file: args.datastore_keyfile,
+        },
+        extra_config: start::extra_config::ExtraConfig::parse(&args.extra_config)?,
         kubernetes_version: args.kubernetes_version,
         cpus: args.cpus.as_deref().map(units::cpus).transpose()?,
         memory_mib: args.memory.as_deref().map(units::memory_mib).transpose()?,

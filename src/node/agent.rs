@@ -22,7 +22,7 @@ use kube::runtime::wait::await_condition;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::config::NodeConfig;
+use super::config::{NODE_IMAGES, NodeConfig};
 use super::control::ControlPlane;
 use super::identity::Identities;
 use super::network::LatePodNetwork;
@@ -67,7 +67,7 @@ pub async fn start(
     };
     let making = threads.spawn(LibcontainerRuntime::new(runtime_config));
     let runtime = making.await.map_err(|error| NodeError::Images(error.to_string()))??;
-    let (layer, root) = image::ensure(&data.join("node-image")).map_err(NodeError::Image)?;
+    let (layer, root) = image::ensure(&Path::new("/var").join(NODE_IMAGES)).map_err(NodeError::Image)?;
     runtime.adopt_layer(&layer, &root)?;
     let store = ImageStore::open(&data.join("images"), config.images.clone())
         .map_err(|error| NodeError::Images(chain(&error)))?;

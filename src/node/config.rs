@@ -8,8 +8,19 @@ use serde::{Deserialize, Serialize};
 
 /// Seen from inside the node.
 pub const DATA_DIR: &str = "/var/lib/kminik";
+/// Where the images of the cluster's own pods are, below the node's /var.
+pub const NODE_IMAGES: &str = "lib/kminik/node-image";
 /// Relative to the data directory.
 pub const CONFIG_FILE: &str = "node.json";
+
+/// The audit policy, relative to the data directory.
+pub const AUDIT_POLICY: &str = "audit-policy.yaml";
+/// A snapshot that the node's store is made from before it opens; relative to the data directory.
+pub const RESTORE_FILE: &str = "store/restore.snapshot";
+/// Certificates for an etcd cluster, in the directory of keys.
+pub const DATASTORE_CA: &str = "datastore-ca.crt";
+pub const DATASTORE_CERT: &str = "datastore-client.crt";
+pub const DATASTORE_KEY: &str = "datastore-client.key";
 
 /// The node's configuration; absent fields have their defaults, unknown ones are an older or newer command line's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +38,13 @@ pub struct NodeConfig {
     pub cluster_dns: Ipv4Addr,
     pub cluster_domain: String,
     pub api_port: u16,
+    /// Members of the etcd cluster that keeps the objects; none is the node's own store. Its certificates lie beside the
+    /// node's keys ([`DATASTORE_CA`], [`DATASTORE_CERT`], [`DATASTORE_KEY`]), those that it needs.
+    #[serde(default)]
+    pub datastore_endpoints: Vec<String>,
+    /// `None` writes no audit log; the policy lies in [`AUDIT_POLICY`].
+    #[serde(default)]
+    pub audit_log: Option<AuditLog>,
     /// Limits of the machine, 0 is none.
     pub cpus: u32,
     pub memory_bytes: u64,
@@ -34,6 +52,27 @@ pub struct NodeConfig {
     pub images: ResolverConfig,
     /// Addons to apply, by name.
     pub addons: Vec<String>,
+}
+
+/// The API server's audit log, bounded as upstream's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditLog {
+    /// In the node; `-` is the node's standard output.
+    pub path: String,
+    /// Of one file.
+    pub max_size_mb: u32,
+    /// Older files that are kept; 0 is all.
+    pub max_backups: u32,
+    /// Days for which they are kept; 0 is for ever.
+    pub max_age_days: u32,
+}
+
+impl Default for AuditLog {
+    fn default() -> Self {
+        let path = "/var/log/kubernetes/audit/audit.log".to_owned();
+        AuditLog { path, max_size_mb: 100, max_backups: 3, max_age_days: 0 }
+    }
 }
 
 impl NodeConfig {

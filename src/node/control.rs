@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use kminik_apiserver::audit::{AuditConfig, LogOptions, Policy};
 use kminik_apiserver::auth::UserInfo;
 use kminik_apiserver::{ApiServer, CertificateAndKey, Cidr, Config, FrontProxy};
 use kminik_base::component::{Supervisor, chain};
@@ -11,7 +13,7 @@ use kminik_base::pki::Identity;
 use kminik_client::Informers;
 use kminik_controllers::ControllersConfig;
 use kminik_scheduler::{Scheduler, SchedulerConfig};
-use kminik_store::{EmbeddedStore, Options, Store};
+use kminik_store::{EmbeddedStore, EtcdOptions, EtcdStore, Options, SnapshotError, Store};
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
@@ -20,32 +22,110 @@ use tokio_util::sync::CancellationToken;
 
 use super::NodeError;
 use super::addons::AddonManager;
-use super::config::NodeConfig;
+use super::config::{AUDIT_POLICY, AuditLog, DATASTORE_CA, DATASTORE_CERT, DATASTORE_KEY, NodeConfig, RESTORE_FILE};
 use super::identity::Identities;
 use crate::addons::Values;
 
 /// A running control plane.
 pub struct ControlPlane {
     api: Arc<ApiServer>,
-    store: Arc<EmbeddedStore>,
+    store: Backend,
     serving: JoinHandle<()>,
     stop: CancellationToken,
 }
 
-/// Opens the store and serves; returns when connections are accepted.
+/// Where the objects are kept.
+enum Backend {
+    Embedded(Arc<EmbeddedStore>),
+    Etcd(Arc<EtcdStore>),
+}
+
+impl Backend {
+    /// Must be called within the runtime that uses it.
+    fn open(data: &Path, config: &NodeConfig) -> Result<Self, NodeError> {
+        if config.datastore_endpoints.is_empty() {
+            let path = data.join("store/store.redb");
+            restore(&data.join(RESTORE_FILE), &path)?;
+            let store = EmbeddedStore::open(&path, Options::default())?;
+            return Ok(Backend::Embedded(Arc::new(store)));
+        }
+        let read = |name: &str| {
+            let path = data.join("pki").join(name);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(NodeError::File { path, source }),
+            }
+        };
+        let options = EtcdOptions {
+            endpoints: config.datastore_endpoints.clone(),
+            ca_pem: read(DATASTORE_CA)?,
+            client_pem: read(DATASTORE_CERT)?.zip(read(DATASTORE_KEY)?),
+        };
+        Ok(Backend::Etcd(Arc::new(EtcdStore::new(&options)?)))
+    }
+
+    fn shared(&self) -> Arc<dyn Store> {
+        match self {
+            Backend::Embedded(store) => store.clone(),
+            Backend::Etcd(store) => store.clone(),
+        }
+    }
+
+    /// Resolves when the store's disk has failed; a cluster that cannot be reached is waited for.
+    async fn ended(&self) {
+        match self {
+            Backend::Embedded(store) => store.ended().await,
+            Backend::Etcd(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// The policy that lies in the node's data, and the log.
+fn audit(data: &Path, log: &AuditLog) -> Result<AuditConfig, NodeError> {
+    let path = data.join(AUDIT_POLICY);
+    let text = std::fs::read_to_string(&path).map_err(|source| NodeError::File { path, source })?;
+    let policy = Policy::parse(&text).map_err(NodeError::AuditPolicy)?;
+    let log = LogOptions {
+        max_size_bytes: u64::from(log.max_size_mb.max(1)) << 20,
+        max_backups: log.max_backups as usize,
+        max_age: Duration::from_secs(u64::from(log.max_age_days) * 86_400),
+        ..LogOptions::new(log.path.clone().into())
+    };
+    Ok(AuditConfig { policy, log })
+}
+
+/// Makes the store anew from a snapshot that waits for that; the snapshot is gone afterwards.
+fn restore(snapshot: &Path, store: &Path) -> Result<(), NodeError> {
+    let file = match std::fs::File::open(snapshot) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(NodeError::Restore(SnapshotError::Io(error))),
+    };
+    let info = kminik_store::restore(file, store).map_err(NodeError::Restore)?;
+    std::fs::remove_file(snapshot).map_err(|error| NodeError::Restore(SnapshotError::Io(error)))?;
+    tracing::info!(revision = info.revision, records = info.records, "the store was made from a snapshot");
+    Ok(())
+}
+
+/// Opens the store and serves; returns when connections are accepted. ComponentStatuses tell of what `supervisor` will run.
 pub async fn start(
     data: &Path,
     config: &NodeConfig,
     identities: &Identities,
     runtime: &Runtime,
+    supervisor: &Arc<Supervisor>,
 ) -> Result<ControlPlane, NodeError> {
-    let store = Arc::new(EmbeddedStore::open(&data.join("store/store.redb"), Options::default())?);
+    let store = {
+        let _context = runtime.enter();
+        Backend::open(data, config)?
+    };
     let pair = |identity: &Identity| CertificateAndKey {
         certificate_pem: identity.cert_pem.clone(),
         key_pem: identity.key_pem.clone(),
     };
     let mut api = Config::new(
-        store.clone(),
+        store.shared(),
         pair(&identities.api),
         identities.ca_pem.clone(),
         identities.account_key_pem.clone(),
@@ -58,6 +138,15 @@ pub async fn start(
     });
     api.advertise_port = config.api_port;
     api.service_cidr = cidr(&config.service_cidr)?;
+    let supervisor = supervisor.clone();
+    api.components = Arc::new(move || {
+        let readiness = supervisor.readiness();
+        let mut controllers =
+            readiness.iter().filter(|(name, _)| name.ends_with("-controller")).map(|(_, ready)| *ready);
+        let scheduler = readiness.get("scheduler").copied().unwrap_or_default();
+        vec![("controller-manager", controllers.all(|ready| ready)), ("scheduler", scheduler)]
+    });
+    api.audit = config.audit_log.as_ref().map(|log| audit(data, log)).transpose()?;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.api_port));
     let stop = CancellationToken::new();
     let (handle, serve_stop) = (runtime.handle().clone(), stop.clone());
@@ -95,7 +184,8 @@ impl ControlPlane {
             Client::new(api.service(UserInfo::new(user, groups)), "default")
         };
         let manager = Informers::new(self.client("system:kube-controller-manager", &[]), self.stop.child_token());
-        let controllers = ControllersConfig::new(Arc::new(client_for), manager.clone(), identities.ca_pem.clone());
+        let mut controllers = ControllersConfig::new(Arc::new(client_for), manager.clone(), identities.ca_pem.clone());
+        controllers.authority = Some(identities.authority.clone());
         for component in kminik_controllers::components(controllers) {
             supervisor.start_on(runtime, component);
         }
@@ -124,7 +214,7 @@ impl ControlPlane {
         if tokio::time::timeout(super::STOP, self.serving).await.is_err() {
             tracing::warn!("the API server did not drain in time");
         }
-        if let Err(error) = self.store.close().await {
+        if let Err(error) = self.store.shared().close().await {
             tracing::error!(error = %chain(&error), "the store did not close");
         }
     }

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kminik_base::atomic_file::{self, FileError, PUBLIC, SECRET};
@@ -16,6 +17,8 @@ const VALIDITY: Duration = Duration::from_secs(365 * 86_400);
 /// What the node's processes authenticate with.
 pub struct Identities {
     pub ca_pem: String,
+    /// Signs what the cluster's users ask for by CertificateSigningRequest.
+    pub authority: Arc<Authority>,
     /// PKCS#8 PEM of the key that signs service-account tokens.
     pub account_key_pem: String,
     /// HTTPS of the API.
@@ -113,7 +116,16 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
     let front_proxy_client =
         issue_by(&front_proxies, "front-proxy-client", Subject::new("front-proxy-client", None), Usage::Client)?;
     let account_key_pem = read("sa.key")?;
-    Ok(Identities { account_key_pem, ca_pem, api, kubelet, kubelet_client, front_proxy_ca_pem, front_proxy_client })
+    Ok(Identities {
+        account_key_pem,
+        ca_pem,
+        authority: Arc::new(authority),
+        api,
+        kubelet,
+        kubelet_client,
+        front_proxy_ca_pem,
+        front_proxy_client,
+    })
 }
 
 /// The API's own service address: the first host of the services' network.

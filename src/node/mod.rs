@@ -2,7 +2,7 @@
 //! parts a node runs, in which order, on which threads.
 //!
 //! ```text
-//! runtime "api"      store (own thread) ─► API server, HTTPS
+//! runtime "api"      store (own thread, or etcd) ─► API server, HTTPS
 //! runtime "node"     container runtime, pod network, kubelet + its HTTPS, service proxy, routes
 //! runtime "control"  controllers, scheduler, addons
 //! ```
@@ -20,6 +20,7 @@ mod network;
 pub mod shell;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kminik_base::component::{Supervisor, chain};
@@ -51,6 +52,16 @@ pub enum NodeError {
     Identity(#[from] identity::IdentityError),
     #[error("cannot open the store")]
     Store(#[from] kminik_store::StoreError),
+    #[error("the audit policy cannot be used")]
+    AuditPolicy(#[source] kminik_apiserver::audit::PolicyError),
+    #[error("cannot read {}", path.display())]
+    File {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot restore the snapshot")]
+    Restore(#[source] kminik_store::SnapshotError),
     /// PID 1 starts the process again, which opens and mends the file.
     #[error("the store's disk has failed")]
     StoreEnded,
@@ -98,8 +109,8 @@ fn run(data: &Path) -> Result<(), NodeError> {
         .map_err(|source| NodeError::Threads { name: "main", source })?;
     main.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
-        let plane = control::start(data, &config, &identities, &api).await?;
-        let controllers = Supervisor::new(STOP);
+        let controllers = Arc::new(Supervisor::new(STOP));
+        let plane = control::start(data, &config, &identities, &api, &controllers).await?;
         plane.start_controllers(&config, &identities, &controllers, control.handle());
         let agents = Supervisor::new(STOP);
         agent::start(data, &config, &identities, &plane, &agents, node.handle()).await?;

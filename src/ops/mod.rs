@@ -5,6 +5,7 @@ pub mod delete;
 pub mod image;
 pub mod node_image;
 pub mod pki;
+pub mod snapshot;
 pub mod start;
 pub mod status;
 pub mod stop;

@@ -12,6 +12,7 @@
 
 mod architecture;
 mod command_line;
+mod datastore;
 mod docker;
 mod images;
 mod lifecycle;
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
     let tables: &[(&str, &[Test])] = &[
         ("architecture", architecture::TESTS),
         ("command_line", command_line::TESTS),
+        ("datastore", datastore::TESTS),
         ("docker", docker::TESTS),
         ("images", images::TESTS),
         ("lifecycle", lifecycle::TESTS),

@@ -6,9 +6,12 @@
 //! ```
 
 mod base_image;
+pub mod datastore;
+pub mod extra_config;
 mod plan;
 mod wait;
 
+use std::path::Path;
 use std::time::Duration;
 
 use kminik_oci::ResolverConfig;
@@ -18,8 +21,8 @@ use crate::agent;
 use crate::drivers::{self, MachineState, NodeFile, Userland};
 use crate::home::Home;
 use crate::kubeconfig;
-use crate::node::config::{CONFIG_FILE, NodeConfig};
-use crate::ops::{client, delete, pki};
+use crate::node::config::{CONFIG_FILE, NodeConfig, RESTORE_FILE};
+use crate::ops::{client, delete, pki, snapshot};
 use crate::printer::{
     ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY,
 };
@@ -37,6 +40,8 @@ pub struct Request {
     pub driver: Option<String>,
     pub base_image: Option<String>,
     pub registries: Registries,
+    pub datastore: datastore::Request,
+    pub extra_config: extra_config::ExtraConfig,
     pub kubernetes_version: String,
     /// 0 is no limit; `None` is the default, or what the cluster has.
     pub cpus: Option<u32>,
@@ -110,9 +115,11 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         return Ok(());
     }
     profile.save(home)?;
+    datastore::keep_files(&request.datastore, home, profile)?;
+    request.extra_config.keep_files(home, profile)?;
     let client = run_machine(request, plan, home, &userland, printer).await?;
     pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
-    agent::spawn(home, profile)?;
+    agent::spawn(home, profile, plan.driver.binary(&profile.name))?;
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
     wait::components(&client, request.wait, request.wait_timeout).await?;
     printer.step(ADDONS, "Enabling Addons", &format!("Enabled addons: {}", crate::addons::default_names().join(", ")));
@@ -165,7 +172,8 @@ async fn run_machine(
     printer: &Printer,
 ) -> Outcome<kube::Client> {
     let (profile, driver) = (&plan.profile, plan.driver.as_ref());
-    let files = node_files(home, profile)?;
+    let mut files = node_files(home, profile)?;
+    files.extend(snapshot::waiting(home, &profile.name)?);
     let client = client::connect(home, profile).await?;
     let mut again = !plan.is_new;
     loop {
@@ -173,6 +181,8 @@ async fn run_machine(
         announce(profile, state, printer);
         if state != MachineState::Running {
             driver.create(profile, userland, &files).await?;
+            snapshot::handed_over(home, &profile.name)?;
+            files.retain(|file| file.path != Path::new(RESTORE_FILE));
             plan.turn.lock().take();
             driver.start(profile).await?;
         }
@@ -214,6 +224,8 @@ fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
 /// The node's configuration and keys.
 fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
     let mut files = pki::ensure(home, profile)?;
+    files.extend(datastore::node_files(home, profile)?);
+    files.extend(extra_config::node_files(home, profile)?);
     let config = NodeConfig {
         profile: profile.name.clone(),
         node_name: profile.name.to_ascii_lowercase(),
@@ -224,6 +236,8 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         cluster_dns: std::net::Ipv4Addr::new(10, 96, 0, 10),
         cluster_domain: "cluster.local".into(),
         api_port: 8443,
+        audit_log: profile.audit_log.clone(),
+        datastore_endpoints: profile.datastore.as_ref().map(|store| store.endpoints.clone()).unwrap_or_default(),
         cpus: profile.cpus,
         memory_bytes: profile.memory_mib << 20,
         images: ResolverConfig {

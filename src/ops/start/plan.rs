@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kminik_oci::mirrors::Resolver;
 use parking_lot::Mutex;
 
-use super::{Request, base_image};
+use super::{Request, base_image, datastore};
 use crate::drivers::{self, Driver, free_space};
 use crate::env;
 use crate::home::Home;
@@ -35,6 +35,7 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
     check_version(request, printer)?;
     check_registries(request)?;
     check_storage(request, home, printer)?;
+    datastore::check(&request.datastore)?;
     let mut plan = match existing {
         Some(profile) => update(request, profile, home, printer).await?,
         None => create(request, home, printer).await?,
@@ -84,7 +85,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         .collect();
     let turn = NetworkTurn::take();
     let place = driver.place(&request.profile, &taken).await?;
-    let profile = Profile {
+    let mut profile = Profile {
         format: Profile::FORMAT,
         name: request.profile.clone(),
         driver: row.name.to_owned(),
@@ -93,6 +94,8 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         memory_mib: request.memory_mib.unwrap_or_else(default_memory_mib),
         base_image: request.base_image.clone(),
         registries: request.registries.clone(),
+        datastore: request.datastore.wanted(),
+        audit_log: None,
         subnet: place.subnet,
         gateway: place.gateway,
         node_address: place.node_address,
@@ -102,6 +105,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         loopback: BTreeMap::new(),
         created: jiff::Timestamp::now().as_second(),
     };
+    request.extra_config.update(&mut profile);
     Ok(Plan { profile, driver, is_new: true, turn: Mutex::new(turn) })
 }
 
@@ -131,6 +135,8 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
     if request.base_image.is_some() && request.base_image != profile.base_image {
         printer.warning("The base image of an existing cluster cannot be changed: delete it first");
     }
+    datastore::update(&request.datastore, &mut profile)?;
+    request.extra_config.update(&mut profile);
     profile.cpus = request.cpus.unwrap_or(profile.cpus);
     profile.memory_mib = request.memory_mib.unwrap_or(profile.memory_mib);
     profile.embed_certs |= request.embed_certs;
