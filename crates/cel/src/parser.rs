@@ -17,27 +17,6 @@ const NESTING: usize = 4;
 /// Nodes that macros may expand to.
 const MAX_NODES: usize = 100_000;
 
-/// Words that are no identifiers.
-const RESERVED: &[&str] = &[
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 const OPERAND: &str =
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
@@ -324,7 +303,7 @@ impl Parser {
 
     fn name(&mut self, offset: usize, name: Arc<str>) -> Parsed {
         self.at += 1;
-        if RESERVED.contains(&&*name) {
+        if kminik_meta::names::CEL_RESERVED.contains(&&*name) {
             self.issue(offset, format!("reserved identifier: {name}"));
         }
         let open = self.offset();

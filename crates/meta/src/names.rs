@@ -367,6 +367,31 @@ pub fn domain_prefixed_path(value: &str) -> Vec<(&str, String)> {
     errors
 }
 
+/// Words that look like identifiers and are none in CEL.
+pub const CEL_RESERVED: [&str; 21] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
 /// An identifier as in C.
 pub fn c_identifier(value: &str) -> Vec<String> {
     let start = |c: char| c.is_ascii_alphabetic() || c == '_';

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use futures::future::{try_join, try_join_all};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use kminik_meta::StatusError;
@@ -54,20 +55,26 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
     flow_control::run(client.clone(), server.clone(), stop.clone()).await?;
     service_addresses::range(&client, config.service_cidr).await?;
     tokio::spawn(service_addresses::follow(client.clone(), server.clone(), stop));
-    for name in NAMESPACES {
-        let namespace = json!({
+    // What does not need one another is written side by side, so that it shares the store's commits: a cluster's start waits.
+    let namespaces = NAMESPACES.map(|name| {
+        json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-        });
-        ensure(&client, "/api/v1/namespaces", &namespace, false).await?;
-    }
-    for (name, value, description) in PRIORITY_CLASSES {
-        let class = json!({
+        })
+    });
+    let classes = PRIORITY_CLASSES.map(|(name, value, description)| {
+        json!({
             "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
             "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
-        });
-        ensure(&client, "/apis/scheduling.k8s.io/v1/priorityclasses", &class, false).await?;
-    }
+        })
+    });
+    try_join(
+        try_join_all(namespaces.iter().map(|object| ensure(&client, "/api/v1/namespaces", object, false))),
+        try_join_all(
+            classes.iter().map(|object| ensure(&client, "/apis/scheduling.k8s.io/v1/priorityclasses", object, false)),
+        ),
+    )
+    .await?;
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -77,7 +84,6 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port}],
         },
     });
-    ensure(&client, "/api/v1/namespaces/default/services", &service, false).await?;
     let address = config.advertise_address.to_string();
     let port = json!({"name": "https", "port": config.advertise_port, "protocol": "TCP"});
     let endpoints = json!({
@@ -88,7 +94,6 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
         },
         "subsets": [{"addresses": [{"ip": address}], "ports": [port]}],
     });
-    ensure(&client, "/api/v1/namespaces/default/endpoints", &endpoints, true).await?;
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
@@ -98,9 +103,16 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [port],
     });
-    ensure(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, true).await?;
-    ensure(&client, "/api/v1/namespaces/kube-public/configmaps", &cluster_info(config), true).await?;
-    ensure(&client, "/api/v1/namespaces/kube-system/configmaps", &extension_authentication(config), true).await
+    let (info, authentication) = (cluster_info(config), extension_authentication(config));
+    try_join_all([
+        ensure(&client, "/api/v1/namespaces/default/services", &service, false),
+        ensure(&client, "/api/v1/namespaces/default/endpoints", &endpoints, true),
+        ensure(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, true),
+        ensure(&client, "/api/v1/namespaces/kube-public/configmaps", &info, true),
+        ensure(&client, "/api/v1/namespaces/kube-system/configmaps", &authentication, true),
+    ])
+    .await
+    .map(drop)
 }
 
 /// What a machine that holds a bootstrap token must know of the cluster: a kubeconfig without a user. A controller signs it

@@ -15,31 +15,6 @@ const MAX_AUDIT_ANNOTATIONS: usize = 20;
 /// In bytes.
 const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-/// Words that CEL keeps for itself.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 fn policy(policy: &Node<'_>, errors: &mut ErrorList) {
     let spec = policy.child("spec");
     let kind = spec.child("paramKind");
@@ -156,7 +131,7 @@ fn expression(node: &Node<'_>, errors: &mut ErrorList) {
 fn is_identifier(text: &str) -> bool {
     let shaped = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    shaped && !RESERVED.contains(&text)
+    shaped && !names::CEL_RESERVED.contains(&text)
 }
 
 fn validation(validation: &Node<'_>, errors: &mut ErrorList) {
