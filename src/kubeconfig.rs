@@ -151,6 +151,14 @@ pub fn state(path: &Path, name: &str, server: &str) -> State {
     }
 }
 
+/// Whether the file can be edited, as far as its content goes; none at all can.
+///
+/// # Errors
+/// `HOST_KUBECONFIG_UPDATE` for what cannot be read or parsed.
+pub fn check(path: &Path) -> Outcome<()> {
+    load(path).map(drop)
+}
+
 fn load(path: &Path) -> Outcome<Mapping> {
     let broken = |detail: String| {
         Failure::new(

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use kminik_base::atomic_file;
 use kminik_oci::HostLoopback;
@@ -231,24 +232,63 @@ fn patient(file: &File, patience: std::time::Duration) -> Result<(), std::fs::Tr
     }
 }
 
+/// What clusters of all homes share on this host.
+const SHARED: &str = "/run/kminik";
+const TURN: &str = "network.lock";
+
 /// The turn to choose a network: held from the choice until the network is there to be seen by the next who chooses.
-/// Shared by all homes of this host; released when dropped.
+/// Shared by all homes of this host; released when dropped, and no file stays.
 #[derive(Debug)]
 pub struct NetworkTurn {
+    path: PathBuf,
     _file: File,
 }
 
 impl NetworkTurn {
     /// Waits some seconds for others; who never gets it (a directory that cannot be written) goes on without.
     pub fn take() -> Option<Self> {
-        let shared = std::path::Path::new("/run/kminik");
-        let path = match std::fs::create_dir_all(shared) {
-            Ok(()) => shared.join("network.lock"),
-            Err(_) => return None,
-        };
-        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
-        patient(&file, PATIENCE * 6).ok()?;
-        Some(Self { _file: file })
+        let shared = Path::new(SHARED);
+        let path = shared.join(TURN);
+        let since = std::time::Instant::now();
+        while since.elapsed() < PATIENCE * 6 {
+            std::fs::create_dir_all(shared).ok()?;
+            let Ok(file) = File::options().create(true).truncate(false).write(true).open(&path) else {
+                // The holder before us removed the directory between the two calls, or it is not ours to write.
+                if shared.exists() {
+                    return None;
+                }
+                continue;
+            };
+            patient(&file, PATIENCE * 6).ok()?;
+            // The holder before us has removed the file that we waited for; then another may hold a new one.
+            let held = file.metadata().ok()?.ino();
+            if std::fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == held) {
+                return Some(Self { path, _file: file });
+            }
+        }
+        None
+    }
+}
+
+impl NetworkTurn {
+    /// Takes away what a holder that was killed has left.
+    pub fn sweep() {
+        let path = Path::new(SHARED).join(TURN);
+        if let Ok(file) = File::options().write(true).open(&path)
+            && file.try_lock().is_ok()
+        {
+            drop(Self { path, _file: file });
+        }
+    }
+}
+
+impl Drop for NetworkTurn {
+    fn drop(&mut self) {
+        // Who comes next makes them anew; the directory stays while something is in it.
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(shared) = self.path.parent() {
+            let _ = std::fs::remove_dir(shared);
+        }
     }
 }
 

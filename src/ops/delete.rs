@@ -7,7 +7,7 @@ use crate::drivers;
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::printer::{CRUSHED, DELETE, Printer, SHRUG};
-use crate::profile::{Lock, Profile};
+use crate::profile::{Lock, NetworkTurn, Profile};
 use crate::reason::{Failure, HOST_PURGE, MK_USAGE, OrFail, Outcome};
 
 pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Printer) -> Outcome<()> {
@@ -23,6 +23,7 @@ pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Prin
     for name in &names {
         one(home, name, printer).await?;
     }
+    NetworkTurn::sweep();
     if all {
         printer.step(DELETE, "Deleting", "Successfully deleted all profiles");
     }
@@ -78,10 +79,15 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
             driver.delete(name).await?;
         }
     }
-    kubeconfig::remove(home, &kubeconfig::path(home), name)?;
-    remove_tree(&home.profile(name))?;
+    forget(home, name)?;
     printer.step(CRUSHED, "Deleted", &format!("Removed all traces of the \"{name}\" cluster."));
     Ok(())
+}
+
+/// Removes the profile, then its entry in the kubeconfig: a file that cannot be edited keeps nothing else alive.
+pub fn forget(home: &Home, name: &str) -> Outcome<()> {
+    remove_tree(&home.profile(name))?;
+    kubeconfig::remove(home, &kubeconfig::path(home), name).map(drop)
 }
 
 /// Removes a directory with all in it; nothing there is success.

@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
@@ -14,6 +16,8 @@ use crate::context::Context;
 use crate::error::Error;
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
+/// As upstream's `deletionGracePeriod`.
+const GRACE: Duration = Duration::from_secs(10);
 const READY: &str = "Ready";
 const TERMINATING: &str = "Terminating";
 const STILL_USED: &str =
@@ -69,6 +73,12 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
             context.recorder.warning(&*range, "ServiceCIDRTerminating", STILL_USED);
         }
     } else if held {
+        // An address that was taken a moment ago may be on its way to here, and allocators may not know yet that the range goes.
+        let since = range.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
+        let elapsed = since.and_then(|since| Duration::try_from(since).ok()).unwrap_or_default();
+        if let Some(rest) = GRACE.checked_sub(elapsed).filter(|rest| !rest.is_zero()) {
+            return Ok(Next::After(rest));
+        }
         finalizers.retain(|name| name != FINALIZER);
         match context.update(&key, ranges, range.as_ref(), &updated).await {
             Err(error) if !error.is_not_found() => return Err(error),

@@ -75,7 +75,12 @@ impl Native {
         NodeContainer::delete(&state_dir(name), name)
             .await
             .map_err(|e| node_failure(&GUEST_DELETION, "cannot take back what was made for the node", &e))?;
-        hostnet::detach_profile(name, Path::new(hostnet::STATE_DIR)).await.map_err(|e| network_failure(&e))
+        hostnet::detach_profile(name, Path::new(hostnet::STATE_DIR)).await.map_err(|e| network_failure(&e))?;
+        // They stay while something is in them: another cluster's records.
+        for directory in [Some(Path::new(STATE_DIR)), Path::new(STATE_DIR).parent()].into_iter().flatten() {
+            let _ = std::fs::remove_dir(directory);
+        }
+        Ok(())
     }
 }
 
@@ -155,10 +160,14 @@ impl Driver for Native {
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
             .or_fail(&DRV_CREATE, "cannot protect the node's data")?;
         let data = dir.join("data");
+        let is_new = !data.exists();
         write_files(&data, files)?;
         // A record that is there is of a node that ended without `stop`: it is made anew.
         self.take_back(&profile.name).await?;
         let root = rootfs::ensure(&dir, userland)?;
+        if is_new {
+            rootfs::fill(&root.join("var"), &data).or_fail(&DRV_CREATE, "cannot copy the base image's /var")?;
+        }
         rootfs::share(&root, &data.join(NODE_IMAGES))?;
         let spec = NodeSpec {
             name: profile.name.clone(),

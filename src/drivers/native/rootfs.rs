@@ -3,6 +3,8 @@
 //! It is named by what is in it, so a start with the same binary and image finds it, and one with another makes its own.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use crate::drivers::Userland;
@@ -38,6 +40,46 @@ pub fn ensure(machine: &Path, userland: &Userland) -> Outcome<PathBuf> {
     })?;
     fs::rename(&temporary, &root).or_fail(&DRV_CREATE, "cannot make the node's root filesystem")?;
     Ok(root)
+}
+
+/// Copies what the image has in its /var into the node's own, as an engine fills a new volume; what is there already stays.
+pub fn fill(from: &Path, to: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        outcome => outcome?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let (kind, there) = (entry.file_type()?, fs::symlink_metadata(&target).ok());
+        if kind.is_dir() {
+            if there.is_none() {
+                fs::create_dir(&target)?;
+                own(&source, &target)?;
+            }
+            // A link of the image's is not walked through.
+            if fs::symlink_metadata(&target)?.is_dir() {
+                fill(&source, &target)?;
+            }
+        } else if there.is_some() {
+            continue;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+            own(&source, &target)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target)?;
+            own(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives `target` the owner and mode of `source`.
+fn own(source: &Path, target: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(source)?;
+    lchown(target, Some(metadata.uid()), Some(metadata.gid()))?;
+    // A change of owner clears bits of the mode.
+    if metadata.is_symlink() { Ok(()) } else { fs::set_permissions(target, metadata.permissions()) }
 }
 
 /// The root filesystem that is there, if any.

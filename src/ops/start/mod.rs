@@ -99,8 +99,7 @@ async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
     agent::stop(&home.profile(name)).await;
     let outcome = async {
         plan.driver.delete(name).await?;
-        kubeconfig::remove(home, &kubeconfig::path(home), name)?;
-        delete::remove_tree(&home.profile(name))
+        delete::forget(home, name)
     };
     if let Err(failure) = outcome.await {
         printer.warning(&format!("{failure}; 'kminik delete -p {name}' removes what is left"));

@@ -10,6 +10,7 @@ use super::{Request, base_image, datastore};
 use crate::drivers::{self, Driver, free_space};
 use crate::env;
 use crate::home::Home;
+use crate::kubeconfig;
 use crate::ops::units;
 use crate::printer::{Printer, SPARKLE};
 use crate::profile::{NetworkTurn, Profile};
@@ -36,6 +37,7 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
     check_registries(request)?;
     check_storage(request, home, printer)?;
     datastore::check(&request.datastore)?;
+    kubeconfig::check(&kubeconfig::path(home))?;
     let mut plan = match existing {
         Some(profile) => update(request, profile, home, printer).await?,
         None => create(request, home, printer).await?,

@@ -54,7 +54,9 @@ impl Cluster {
         let kubelet = authority.issue(&Subject::new("kubelet-client", None), &Usage::Client, DAY).unwrap();
         let (key, _) = kminik_base::pki::generate_key().unwrap();
         let ca = authority.cert_pem().to_owned();
-        let config = Config::new(Arc::new(store), pair(serving), ca.clone(), key, pair(kubelet), address);
+        // What is announced to clients in the cluster cannot be loopback.
+        let announced = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        let config = Config::new(Arc::new(store), pair(serving), ca.clone(), key, pair(kubelet), announced);
         let api = Arc::new(ApiServer::new(config).await.unwrap());
         let stop = CancellationToken::new();
         let client_for = {
