@@ -144,8 +144,17 @@ impl Registry {
     pub fn cached_in(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Object>> {
         let Ok(row) = self.row(group, plural) else { return Vec::new() };
         let Ok(prefix) = storage_prefix(&row) else { return Vec::new() };
-        let snapshot = self.cache.snapshot(prefix);
-        snapshot.range(&key::namespace(prefix, namespace), None).filter_map(|entry| entry.object().ok()).collect()
+        decoded(&self.cache.snapshot(prefix), &key::namespace(prefix, namespace))
+    }
+
+    /// As [`Registry::cached_in`], with everything that was written before the call.
+    ///
+    /// # Errors
+    /// When the store fails, or the cache does not get so far in time.
+    pub async fn fresh_in(&self, group: &str, plural: &str, namespace: &str) -> Result<Vec<Arc<Object>>, StatusError> {
+        let row = self.row(group, plural)?;
+        let prefix = storage_prefix(&row)?;
+        Ok(decoded(&self.cache.fresh(prefix).await?, &key::namespace(prefix, namespace)))
     }
 
     /// Reads one object as the store has it now, in its stored version.
@@ -315,6 +324,10 @@ enum Outcome {
     Written(Written),
     /// Someone else was faster; this is what they left.
     Overtaken(Option<kminik_store::Record>),
+}
+
+fn decoded(snapshot: &Snapshot, prefix: &str) -> Vec<Arc<Object>> {
+    snapshot.range(prefix, None).filter_map(|entry| entry.object().ok()).collect()
 }
 
 /// Key prefix of a stored row.

@@ -7,6 +7,7 @@ mod checks;
 mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use kminik_meta::{Object, StatusError};
@@ -74,7 +75,7 @@ impl Admission for PodSecurity {
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), StatusError> {
         let (Some(about), Some(object)) = (about(attributes), object) else { return Ok(()) };
         match about {
-            About::Namespace => validate_namespace(attributes, object),
+            About::Namespace => validate_namespace(attributes, object).await,
             About::Pod => {
                 let (policy, _) = Policy::of(&*attributes.namespace_object().await?);
                 let significant = attributes.old.is_none_or(|old| is_significant(object, old));
@@ -118,7 +119,7 @@ fn evaluate(
 }
 
 /// Labels must be readable, unless they were not before; a stricter level warns of the pods that it will not let in.
-fn validate_namespace(attributes: &Attributes<'_>, namespace: &Object) -> Result<(), StatusError> {
+async fn validate_namespace(attributes: &Attributes<'_>, namespace: &Object) -> Result<(), StatusError> {
     let (policy, errors) = Policy::of(namespace);
     let old = attributes.old.map(Policy::of);
     let known = old.as_ref().is_some_and(|(_, old)| *old == errors);
@@ -130,14 +131,14 @@ fn validate_namespace(attributes: &Attributes<'_>, namespace: &Object) -> Result
     if new == old || new.is_privileged() || (new.version == old.version && new.level <= old.level) {
         return Ok(());
     }
-    for warning in warnings_of_pods(attributes, namespace.name(), new) {
+    let pods = attributes.registry.fresh_in("", "pods", namespace.name()).await?;
+    for warning in warnings_of_pods(pods, namespace.name(), new) {
         attributes.warn(warning);
     }
     Ok(())
 }
 
-fn warnings_of_pods(attributes: &Attributes<'_>, namespace: &str, enforce: LevelVersion) -> Vec<String> {
-    let pods = attributes.registry.cached_in("", "pods", namespace);
+fn warnings_of_pods(pods: Vec<Arc<Object>>, namespace: &str, enforce: LevelVersion) -> Vec<String> {
     // One of each controller's pods first, then the others.
     let (mut first, mut others, mut controllers) = (Vec::new(), Vec::new(), BTreeSet::new());
     for pod in pods {
