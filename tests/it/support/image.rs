@@ -114,6 +114,8 @@ pub fn debian() -> ImageTar {
     let site = sites.lines().find(|site| !site.contains("security")).expect("apt has a source of Debian");
     let path = root.path().to_str().unwrap();
     run(&mut command("debootstrap", &["--variant=minbase", "bookworm", path, site]), None).ok();
+    // Where it ends before it has cleaned up; else there is nothing to take away.
+    run(&mut command("umount", &["-l", &format!("{path}/proc")]), None);
     let mut layer = Layer::default();
     let archive = layer.archive();
     archive.follow_symlinks(false);
