@@ -36,6 +36,12 @@ pub enum Command {
     Kubectl(commands::kubectl::Args),
     /// Work with the images in the cluster
     Image(commands::image::Args),
+    /// Show, try and change the places that images are fetched from
+    Mirror(commands::mirror::Args),
+    /// Pack images into one file, and take them in where there is no network
+    Bundle(commands::bundle::Args),
+    /// Work with this machine's cache of images
+    Cache(commands::cache::Args),
     /// Save all objects of a cluster into a file, and bring them back
     Snapshot(commands::snapshot::Args),
     /// Show what the node and its parts have logged

@@ -13,10 +13,15 @@ pub const KUBECONFIG: &str = "KUBECONFIG";
 /// Set to `1` or `0` to force or forbid emoji and colour.
 pub const IN_STYLE: &str = "KMINIK_IN_STYLE";
 
-/// Handed to the node: what it logs, and where its pulls go.
-const FOR_NODE: &[&str] = &[kminik_base::telemetry::FILTER_VARIABLE, "NO_PROXY", "no_proxy"];
+/// Docker's: the directory of its configuration, `~/.docker` if unset.
+const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+
+/// Handed to the node: what it logs.
+const FOR_NODE: &[&str] = &[kminik_base::telemetry::FILTER_VARIABLE];
 /// Handed to the node too: the proxies its pulls go through.
-const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+const PROXIES: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
+/// And who is reached without them; of the two the first that is set counts.
+const DIRECT: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// `NAME=value` of those variables of this process that the node gets too. A proxy on this machine's loopback is named as
 /// the node reaches it.
@@ -28,7 +33,17 @@ pub fn for_node(loopback: &HostLoopback) -> Vec<String> {
         loopback.translate(&mut url);
         Some((name, url.to_string()))
     });
-    plain.chain(proxies).map(|(name, value)| format!("{name}={value}")).collect()
+    let mut all: Vec<String> = plain.chain(proxies).map(|(name, value)| format!("{name}={value}")).collect();
+    // What the host serves for the node at its gateway is not a proxy's business.
+    let direct = DIRECT.iter().find_map(|name| get(name)).map(|value| format!("{value},")).unwrap_or_default();
+    all.push(format!("NO_PROXY={direct}{}", loopback.address));
+    all
+}
+
+/// Docker's configuration of the calling user.
+pub fn docker_config() -> PathBuf {
+    let dir = get(DOCKER_CONFIG).map_or_else(|| user().home.join(".docker"), PathBuf::from);
+    dir.join("config.json")
 }
 
 /// Ports of loopback on which this process' proxies listen.

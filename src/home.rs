@@ -5,9 +5,10 @@
 //!                           pki/           authority, admin certificate (0600)
 //!                           agent.lock  agent.sock  agent.log
 //!           machines/<name>/               a native machine: data/ is its /var, state/ what was made for it
-
-//!           cache/images/                  base images by digest
+//!           cache/images/                  images by digest, for all clusters of the host
+//!           certs/                         authorities to trust, PEM files
 //!           mirrors.toml                   the user's own mirrors
+//!           presets.toml                   mirrors by country, in place of the built-in list
 //! ```
 
 use std::fs;
@@ -60,6 +61,14 @@ impl Home {
 
     pub fn mirrors_file(&self) -> PathBuf {
         self.root.join("mirrors.toml")
+    }
+
+    pub fn presets_file(&self) -> PathBuf {
+        self.root.join("presets.toml")
+    }
+
+    pub fn certs(&self) -> PathBuf {
+        self.root.join("certs")
     }
 
     /// Makes a directory of the home (and its parents), private to the user.

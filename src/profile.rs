@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use kminik_base::atomic_file;
 use kminik_oci::HostLoopback;
+use kminik_oci::mirrors::CacheAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::home::Home;
@@ -26,6 +27,12 @@ const FORMAT: u32 = 1;
 const LIMIT_BYTES: u64 = 1 << 20;
 /// Of the gateway, for the host's loopback ports: above what servers use, below what the kernel gives to clients.
 const FIRST_LOOPBACK_PORT: u16 = 25_000;
+/// How many of them nodes may reach from the beginning, so that a mirror can be added while they run.
+const LOOPBACK_PORTS: u16 = 16;
+/// Of the gateway, for the host's cache of images.
+const CACHE_PORT: u16 = FIRST_LOOPBACK_PORT - 1;
+/// In the profile's directory: authorities that registries of this cluster may be signed by.
+pub const REGISTRY_CA: &str = "registry-ca.crt";
 /// How long a lock that another process holds is tried.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -85,6 +92,9 @@ pub struct Profile {
     /// Ports of the host's loopback that the node needs (mirrors, proxies) → port of the gateway where the agent serves them.
     #[serde(default)]
     pub loopback: BTreeMap<u16, u16>,
+    /// By which nodes prove to the host's cache of images that they are of this cluster; empty in profiles of older versions.
+    #[serde(default)]
+    pub cache_token: String,
     /// Seconds since the epoch.
     pub created: i64,
 }
@@ -169,6 +179,21 @@ impl Profile {
     /// Where the node finds the host's loopback.
     pub fn host_loopback(&self) -> HostLoopback {
         HostLoopback { address: self.gateway, ports: self.loopback.clone() }
+    }
+
+    /// Ports of the gateway that nodes need to reach, beside DNS.
+    pub fn gateway_ports(&self) -> Vec<u16> {
+        let spare = CACHE_PORT..FIRST_LOOPBACK_PORT + LOOPBACK_PORTS;
+        let mut ports: Vec<u16> = spare.chain(self.loopback.values().copied()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Where the agent serves the host's cache of images to the nodes.
+    pub fn cache(&self) -> Option<CacheAddress> {
+        let address = (self.gateway, CACHE_PORT).into();
+        (!self.cache_token.is_empty()).then(|| CacheAddress { address, token: self.cache_token.clone() })
     }
 
     /// `https://host:port` as clients on the host use it.

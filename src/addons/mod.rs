@@ -54,6 +54,19 @@ pub fn render(addon: &Addon, values: &Values) -> String {
         .replace("{{clusterDomain}}", &values.cluster_domain)
 }
 
+/// Images that the manifests name, but for the built-in one.
+pub fn images() -> Vec<String> {
+    let lines = TABLE.iter().flat_map(|addon| addon.manifests.lines());
+    let named = lines.filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("image:"));
+    let mut images: Vec<String> = named
+        .map(|name| name.trim().trim_matches(['"', '\'']).to_owned())
+        .filter(|name| !name.contains("{{"))
+        .collect();
+    images.sort();
+    images.dedup();
+    images
+}
+
 pub fn default_names() -> Vec<&'static str> {
     TABLE.iter().filter(|a| a.default).map(|a| a.name).collect()
 }

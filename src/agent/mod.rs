@@ -1,4 +1,4 @@
-//! The host's process of a cluster: loopback ports, DNS for the node, restart of a native node.
+//! The host's process of a cluster: loopback ports, DNS and the image cache for the node, restart of a native node.
 
 mod notes;
 mod ports;
@@ -6,4 +6,4 @@ mod process;
 mod relay;
 mod run;
 
-pub use process::{exit_watch, main, notes, spawn, stop};
+pub use process::{exit_watch, main, notes, reload, spawn, stop};

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::run;
@@ -71,6 +73,17 @@ pub async fn stop(dir: &Path) {
     let _ = std::fs::remove_file(dir.join(NOTES));
 }
 
+/// Has the agent of the profile in this directory read its profile again; nothing running is success.
+pub fn reload(dir: &Path) {
+    let Some(pid) = holder(dir) else { return };
+    if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+        && holder(dir) == Some(pid)
+    {
+        // It may have ended by itself.
+        let _ = pidfd_send_signal(&process, Signal::HUP);
+    }
+}
+
 /// A handle of a process that is readable once it has exited.
 pub fn exit_watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
     let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
@@ -92,22 +105,33 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
     kminik_base::telemetry::to_stderr();
     // A session of its own: the terminal's Ctrl-C and hang-up are not meant for it. Started by hand it may lead one already.
     let _ = rustix::process::setsid();
-    let profile = Profile::load(&home, name)?;
-    let Some(_lock) = take(&home.profile(name))? else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .or_fail(&MK_INTERNAL, "cannot start the agent")?;
     runtime.block_on(async {
+        // Before the lock shows who may be sent them.
+        let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for signals");
+        let (mut terminate, mut hangup) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+        let Some(_lock) = take(&home.profile(name))? else { return Ok(()) };
+        let profile = Profile::load(&home, name)?;
         let stop = CancellationToken::new();
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .or_fail(&MK_INTERNAL, "cannot listen for signals")?;
         let child = stop.clone();
         tokio::spawn(async move {
             terminate.recv().await;
             child.cancel();
         });
-        run::run(home, profile, stop).await
+        let (loopback, reloaded) = watch::channel(profile.host_loopback());
+        let (files, name) = (home.clone(), name.to_owned());
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                match Profile::load(&files, &name) {
+                    Ok(profile) => drop(loopback.send_replace(profile.host_loopback())),
+                    Err(failure) => tracing::warn!(%failure, "the profile cannot be read again"),
+                }
+            }
+        });
+        run::run(home, profile, reloaded, stop).await
     })
 }
 

@@ -1,5 +1,6 @@
 //! What the agent does while its cluster runs.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use kminik_base::backoff::Backoff;
 use kminik_base::component::chain;
 use kminik_client::{Informers, Recorder};
 use kminik_dns::{DnsServer, Forwarder, ForwarderConfig};
-use kminik_oci::HostLoopback;
+use kminik_oci::{HostLoopback, ImageStore, ResolverConfig};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +35,12 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 ///
 /// # Errors
 /// If the profile's driver or credentials cannot be used.
-pub async fn run(home: Home, profile: Profile, stop: CancellationToken) -> Outcome<()> {
+pub async fn run(
+    home: Home,
+    profile: Profile,
+    loopback: watch::Receiver<HostLoopback>,
+    stop: CancellationToken,
+) -> Outcome<()> {
     let notes = Arc::new(Notes::new(home.clone(), home.profile(&profile.name).join(NOTES)));
     let client = client::connect(&home, &profile).await?;
     let recorder = Recorder::new(client.clone(), "kminik-agent", "", stop.clone());
@@ -40,11 +48,11 @@ pub async fn run(home: Home, profile: Profile, stop: CancellationToken) -> Outco
     // Docker publishes the API's port itself.
     let published = profile.api_host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback());
     let ports = Ports::new(profile.node_address, (!published).then_some(API_PORT), notes.clone(), recorder);
-    let loopback = profile.host_loopback();
     tokio::select! {
         () = ports.follow(&services) => {}
         () = forward_dns(profile.gateway, &notes, stop.clone()) => {}
-        () = serve_loopback(&loopback, &notes) => {}
+        () = serve_loopback(loopback, &notes) => {}
+        () = serve_cache(&home, &profile, &notes) => {}
         outcome = keep_node(&home, &profile) => outcome?,
         () = stop.cancelled() => {}
     }
@@ -63,13 +71,45 @@ async fn forward_dns(gateway: Ipv4Addr, notes: &Notes, stop: CancellationToken) 
 }
 
 /// Serves ports of the host's loopback on the nodes' gateway: mirrors and proxies that listen nowhere else. Never returns.
-async fn serve_loopback(host: &HostLoopback, notes: &Notes) {
-    let relays = host.ports.iter().map(|(&port, &served)| async move {
-        let (listen, target) = ([(host.address, served).into()], (Ipv4Addr::LOCALHOST, port).into());
-        let what = format!("the node cannot reach port {port} of this machine's loopback");
-        insist(notes, &what, || Relay::start(Protocol::Tcp, &listen, target)).await
-    });
-    let _relays = futures::future::join_all(relays).await;
+async fn serve_loopback(mut host: watch::Receiver<HostLoopback>, notes: &Notes) {
+    let mut open: BTreeMap<u16, Relay> = BTreeMap::new();
+    loop {
+        let wanted = host.borrow_and_update().clone();
+        open.retain(|port, _| wanted.ports.contains_key(port));
+        let new: Vec<(u16, u16)> =
+            wanted.ports.iter().filter(|(port, _)| !open.contains_key(port)).map(|(a, b)| (*a, *b)).collect();
+        let address = wanted.address;
+        let relays = new.into_iter().map(|(port, served)| async move {
+            let (listen, target) = ([(address, served).into()], (Ipv4Addr::LOCALHOST, port).into());
+            let what = format!("the node cannot reach port {port} of this machine's loopback");
+            (port, insist(notes, &what, || Relay::start(Protocol::Tcp, &listen, target)).await)
+        });
+        tokio::select! {
+            opened = futures::future::join_all(relays) => open.extend(opened),
+            // What could not be opened yet is tried anew.
+            changed = host.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return std::future::pending().await,
+            },
+        }
+        if host.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Serves the host's cache of images on the nodes' gateway. Never returns.
+async fn serve_cache(home: &Home, profile: &Profile, notes: &Notes) {
+    let Some(address) = profile.cache() else { return std::future::pending().await };
+    let what = "the node cannot use this machine's cache of images";
+    let (store, listener) = insist(notes, what, async || {
+        let dir = home.image_cache();
+        home.make_dir(&dir).map_err(std::io::Error::other)?;
+        let store = ImageStore::open(&dir, ResolverConfig::default()).map_err(std::io::Error::other)?;
+        Ok::<_, std::io::Error>((store, TcpListener::bind(address.address).await?))
+    })
+    .await;
+    kminik_oci::serve_cache(store, listener, &address.token).await;
     std::future::pending().await
 }
 

@@ -1,10 +1,10 @@
-//! `kminik image`: the images in the node, through the node's own endpoints behind the API's port.
+//! `kminik image`: the images in the cluster's nodes, through their own endpoints behind the API's port.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
-use crate::ops::image::{self, Images};
+use crate::ops::image::{self, Images, Origin};
 use crate::printer::{Printer, table};
 use crate::reason::{MK_INTERNAL, OrFail, Outcome};
 
@@ -22,13 +22,31 @@ enum Verb {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Load an archive (docker save or OCI layout, - is stdin)
+    /// Load images: archives (docker save or OCI layout, - is stdin), or images of a local engine or a registry
     Load {
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
+        #[arg(required = true, value_name = "IMAGE|ARCHIVE|-")]
+        what: Vec<String>,
+        /// From the local Docker engine
+        #[arg(long)]
+        daemon: bool,
+        /// From a registry, through the cluster's mirrors
+        #[arg(long)]
+        remote: bool,
+        /// From a registry, also what this machine's cache has
+        #[arg(long)]
+        pull: bool,
+        /// Replace an image of the same name that is there
+        #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+              default_value_t = true, default_missing_value = "true")]
+        overwrite: bool,
     },
     /// Pull images through the cluster's mirrors
     Pull {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Push images to the registries of their names, with the logins of this machine
+    Push {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
@@ -43,8 +61,14 @@ enum Verb {
     /// Write an image to a docker-save archive (- is stdout)
     Save {
         image: String,
-        #[arg(default_value = "-")]
+        #[arg(default_value = "-", value_name = "ARCHIVE|-", conflicts_with_all = ["daemon", "remote"])]
         file: PathBuf,
+        /// Give it to the local Docker engine instead
+        #[arg(long)]
+        daemon: bool,
+        /// Push it to the registry of its name instead
+        #[arg(long)]
+        remote: bool,
     },
 }
 
@@ -58,20 +82,31 @@ enum Format {
 }
 
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
-    let images = Images::connect(&context.home, &context.profile)?;
+    let images = Images::connect(&context.home, &context.profile).await?;
     match args.verb {
         Verb::Ls { format } => list(&images, format, printer).await?,
-        Verb::Load { files } => {
-            for file in &files {
-                for name in images.load(file).await? {
+        Verb::Load { what, daemon, remote, pull, overwrite } => {
+            let origin = Origin { daemon, remote, pull };
+            for one in &what {
+                if !overwrite && images.has(one).await? {
+                    printer.info(crate::printer::CHECK, &format!("{one} is there already"));
+                    continue;
+                }
+                for name in images.load(one, origin, printer).await? {
                     printer.info(crate::printer::CHECK, &format!("Loaded {name}"));
                 }
             }
         }
         Verb::Pull { images: names } => {
             for name in &names {
-                images.pull(name).await?;
+                images.pull(name, printer).await?;
                 printer.info(crate::printer::CHECK, &format!("Pulled {name}"));
+            }
+        }
+        Verb::Push { images: names } => {
+            for name in &names {
+                images.push(name, printer).await?;
+                printer.info(crate::printer::CHECK, &format!("Pushed {name}"));
             }
         }
         Verb::Rm { images: names } => {
@@ -80,7 +115,17 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             }
         }
         Verb::Tag { source, target } => images.tag(&source, &target).await?,
-        Verb::Save { image, file } => images.save(&image, &file).await?,
+        Verb::Save { image, daemon, remote, file } => {
+            if daemon {
+                images.save_to_daemon(&image).await?;
+            }
+            if remote {
+                images.push(&image, printer).await?;
+            }
+            if !daemon && !remote {
+                images.save(&image, &file).await?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

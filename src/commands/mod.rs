@@ -1,5 +1,7 @@
 //! One file a command: its arguments and the call of an operation in `ops`.
 
+pub mod bundle;
+pub mod cache;
 pub mod completion;
 pub mod delete;
 pub mod image;
@@ -7,6 +9,7 @@ pub mod internal;
 pub mod ip;
 pub mod kubectl;
 pub mod logs;
+pub mod mirror;
 pub mod profile;
 pub mod snapshot;
 pub mod ssh;
@@ -79,6 +82,9 @@ fn run(command: Command, context: &Context) -> (Printer, Outcome<ExitCode>) {
             Command::Status(args) => status::run(args, context, &printer).await,
             Command::Kubectl(args) => kubectl::run(args, context).await,
             Command::Image(args) => image::run(args, context, &printer).await,
+            Command::Mirror(args) => mirror::run(args, context, &printer).await,
+            Command::Bundle(args) => bundle::run(args, context, &printer).await,
+            Command::Cache(args) => cache::run(args, context, &printer).await,
             Command::Logs(args) => logs::run(args, context, &printer).await,
             Command::Ip(args) => ip::run(args, context, &printer).await,
             Command::Ssh(args) => ssh::run(args, context).await,

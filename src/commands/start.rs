@@ -33,6 +33,9 @@ pub struct Args {
     /// Registry (host[:port] or CIDR) that may be spoken to without TLS verification
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_registry: Vec<String>,
+    /// File with authorities (PEM) that registries may be signed by, beside those of this machine and ~/.kminik/certs
+    #[arg(long, value_name = "FILE")]
+    ca_cert: Vec<PathBuf>,
     /// Keep the objects in this etcd cluster: http(s)://HOST:PORT of each member
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     datastore_endpoint: Vec<String>,
@@ -112,6 +115,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             repository: args.image_repository,
             insecure: args.insecure_registry,
         },
+        ca_certs: args.ca_cert,
         datastore: start::datastore::Request {
             endpoints: args.datastore_endpoint,
             ca_file: args.datastore_cafile,

@@ -14,7 +14,7 @@ use kminik_kubelet::server::{KubeletServer, ServerConfig};
 use kminik_kubelet::{Kubelet, KubeletConfig};
 use kminik_net::proxy::{ServiceProxy, ServiceProxyConfig};
 use kminik_net::routes::NodeRoutes;
-use kminik_oci::ImageStore;
+use kminik_oci::{ImageStore, ResolverConfig};
 use kminik_runtime::{LibcontainerRuntime, Runtime, RuntimeConfig};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -22,7 +22,7 @@ use kube::runtime::wait::await_condition;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::config::{NODE_IMAGES, NodeConfig};
+use super::config::{CONFIG_FILE, DATA_DIR, NODE_IMAGES, NodeConfig};
 use super::control::ControlPlane;
 use super::identity::Identities;
 use super::network::LatePodNetwork;
@@ -82,6 +82,7 @@ pub async fn start(
         key_pem: identities.kubelet.key_pem.clone(),
         client_ca_pem: identities.ca_pem.clone(),
         log_dir: "/var/log".into(),
+        keep_image_config: Some(Arc::new(keep_image_config)),
     };
     supervisor.start_on(threads, KubeletServer::new(server, kubelet.clone(), store));
     supervisor.start_on(threads, kubelet);
@@ -98,6 +99,15 @@ pub async fn start(
     supervisor.start_on(threads, Arc::new(ServiceProxy::new(proxy_config, proxy.clone())));
     supervisor.start_on(threads, Arc::new(NodeRoutes::new(config.node_name.clone(), proxy)));
     Ok(())
+}
+
+/// Writes where pulls go into the node's configuration, for its next start.
+fn keep_image_config(images: &ResolverConfig) -> std::io::Result<()> {
+    let mut config = NodeConfig::load(Path::new(DATA_DIR))?;
+    config.images = images.clone();
+    let bytes = serde_json::to_vec_pretty(&config)?;
+    let path = Path::new(DATA_DIR).join(CONFIG_FILE);
+    atomic_file::write(&path, &bytes, atomic_file::SECRET).map_err(std::io::Error::other)
 }
 
 fn kubelet_config(config: &NodeConfig, client: kube::Client) -> KubeletConfig {

@@ -1,19 +1,29 @@
-//! The images of a cluster: calls of the node's endpoints (`/kminik/v1/images…`) through `nodes/<name>/proxy`.
+//! The images of a cluster: calls of its nodes' endpoints (`/kminik/v1/images…`) through `nodes/<name>/proxy`. What changes
+//! images changes them on every node.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use futures::StreamExt;
-use reqwest::{Body, Client, Method, Response};
+use bollard::Docker;
+use bollard::query_parameters::ImportImageOptionsBuilder;
+use futures::{StreamExt, TryStreamExt};
+use kminik_oci::transfer::{RemoteStore, TransferError};
+use kminik_oci::{ImageError, ImageName, Outgoing, Progress, ResolverConfig};
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
-use tokio_util::io::ReaderStream;
+use tokio_util::io::StreamReader;
 
-use super::client;
+use super::bars::Bars;
+use super::cache::{self, Cache};
+use super::{client, registries};
 use crate::home::Home;
+use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
-    Failure, GUEST_IMAGE_LIST, GUEST_IMAGE_LOAD, GUEST_IMAGE_PULL, GUEST_IMAGE_REMOVE, HOST_PATH_MISSING,
-    K8S_NOT_RESPONDING, MK_INTERNAL, OrFail, Outcome, Reason,
+    DRV_NOT_HEALTHY, Failure, GUEST_IMAGE_LIST, GUEST_IMAGE_LOAD, GUEST_IMAGE_PULL, GUEST_IMAGE_PUSH,
+    GUEST_IMAGE_REMOVE, GUEST_IMAGE_SAVE, GUEST_IMAGE_TAG, HOST_PATH_MISSING, K8S_NOT_RESPONDING, MK_INTERNAL, OrFail,
+    Outcome, Reason,
 };
 use crate::terminal;
 
@@ -28,101 +38,290 @@ pub struct Image {
     pub size: String,
 }
 
+/// Where an image that is no archive is taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// A local Docker engine.
+    pub daemon: bool,
+    /// A registry.
+    pub remote: bool,
+    /// The registry is asked also for what the host's cache has.
+    pub pull: bool,
+}
+
 /// A cluster's images.
 pub struct Images {
-    client: Client,
-    base: String,
+    home: Home,
+    profile: Profile,
+    nodes: Vec<RemoteStore>,
 }
 
 impl Images {
-    /// Nothing is sent yet.
-    pub fn connect(home: &Home, profile: &str) -> Outcome<Self> {
-        let profile = Profile::load(home, profile)?;
-        let node = profile.name.to_ascii_lowercase();
-        let base = format!("{}/api/v1/nodes/{node}/proxy/kminik/v1/images", profile.api_url());
-        Ok(Self { client: client::https(home, &profile)?, base })
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Option<Body>, reason: &'static Reason) -> Outcome<Response> {
-        let request = self.client.request(method, format!("{}{path}", self.base));
-        let request = match body {
-            Some(body) => request.body(body),
-            None => request,
-        };
-        let response = request.send().await.or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        let text = response.text().await.unwrap_or_default();
-        // Errors of the API server itself come as a Status.
-        let message = serde_json::from_str::<serde_json::Value>(&text)
-            .ok()
-            .and_then(|status| Some(status.get("message")?.as_str()?.to_owned()))
-            .unwrap_or_else(|| text.trim().to_owned());
-        Err(Failure::new(reason, message))
-    }
-
-    async fn json<T: for<'de> Deserialize<'de>>(response: Response) -> Outcome<T> {
-        let body = response.bytes().await.or_fail(&K8S_NOT_RESPONDING, "the answer broke off")?;
-        serde_json::from_slice(&body).or_fail(&MK_INTERNAL, "the node's answer cannot be read")
-    }
-
-    pub async fn list(&self) -> Outcome<Vec<Image>> {
-        Self::json(self.call(Method::GET, "", None, &GUEST_IMAGE_LIST).await?).await
-    }
-
-    /// Streams an archive into the node; the names it brought.
-    pub async fn load(&self, file: &Path) -> Outcome<Vec<String>> {
+    /// Asks the cluster for its nodes.
+    ///
+    /// # Errors
+    /// `K8S_NOT_RESPONDING`.
+    pub async fn connect(home: &Home, profile: &str) -> Outcome<Self> {
         #[derive(Deserialize)]
-        struct Loaded {
-            images: Vec<String>,
+        struct Nodes {
+            items: Vec<Node>,
         }
-        let body = if file == Path::new("-") {
-            streamed(terminal::stream(rustix::stdio::stdin()).or_fail(&HOST_PATH_MISSING, "cannot read stdin")?)
-        } else {
-            let file = tokio::fs::File::open(file)
-                .await
-                .or_fail(&HOST_PATH_MISSING, format_args!("cannot read {}", file.display()))?;
-            streamed(file)
+        #[derive(Deserialize)]
+        struct Node {
+            metadata: Metadata,
+        }
+        #[derive(Deserialize)]
+        struct Metadata {
+            name: String,
+        }
+        let profile = Profile::load(home, profile)?;
+        let client = client::https(home, &profile)?;
+        let all = format!("{}/api/v1/nodes", profile.api_url());
+        let api = RemoteStore::new(client.clone(), all.clone(), None);
+        let listed: Nodes =
+            api.json(api.request(Method::GET, "")).await.or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;
+        let store = |node: Node| {
+            let base = format!("{all}/{}/proxy/kminik/v1/images", node.metadata.name);
+            RemoteStore::new(client.clone(), base, None)
         };
-        let response = self.call(Method::POST, "/load", Some(body), &GUEST_IMAGE_LOAD).await?;
-        Ok(Self::json::<Loaded>(response).await?.images)
+        let nodes: Vec<RemoteStore> = listed.items.into_iter().map(store).collect();
+        if nodes.is_empty() {
+            return Err(Failure::new(&K8S_NOT_RESPONDING, "the cluster has no node yet"));
+        }
+        Ok(Self { home: home.clone(), profile, nodes })
     }
 
-    pub async fn pull(&self, image: &str) -> Outcome<()> {
-        self.call(Method::POST, &format!("/pull?image={}", encode(image)), None, &GUEST_IMAGE_PULL).await.map(drop)
+    /// Of all nodes; an image that several have is one.
+    pub async fn list(&self) -> Outcome<Vec<Image>> {
+        let mut all: Vec<Image> = Vec::new();
+        for node in &self.nodes {
+            let listed: Vec<Image> =
+                node.json(node.request(Method::GET, "")).await.map_err(failed(&GUEST_IMAGE_LIST))?;
+            for image in listed {
+                match all.iter_mut().find(|known| known.id == image.id) {
+                    None => all.push(image),
+                    Some(known) => {
+                        let new = |known: &[String], more: Vec<String>| -> Vec<String> {
+                            more.into_iter().filter(|name| !known.contains(name)).collect()
+                        };
+                        known.repo_tags.extend(new(&known.repo_tags, image.repo_tags));
+                        known.repo_digests.extend(new(&known.repo_digests, image.repo_digests));
+                    }
+                }
+            }
+        }
+        Ok(all)
     }
 
+    /// Whether an image of this name is there; what is no name is not.
+    pub async fn has(&self, name: &str) -> Outcome<bool> {
+        let Ok(name) = name.parse::<ImageName>() else { return Ok(false) };
+        let wanted = name.tagged();
+        let named = |image: Image| image.repo_tags.into_iter().any(|tag| Some(tag) == wanted);
+        Ok(self.list().await?.into_iter().any(named))
+    }
+
+    /// Brings images to every node, of their layers those that it lacks: of an archive, `-` is stdin; of a local engine; of a
+    /// registry. Without a word on which, a file that is there is an archive, and what is none is asked of the engine, then of
+    /// the registry. The names it brought.
+    ///
+    /// # Errors
+    /// `HOST_PATH_MISSING`, `GUEST_IMAGE_LOAD`, and what a pull fails with.
+    pub async fn load(&self, what: &str, origin: Origin, printer: &Printer) -> Outcome<Vec<String>> {
+        let cache = Cache::open(&self.home, Some(&self.profile))?;
+        let images = outgoing(&cache, what, origin, printer).await?;
+        self.send(images, printer).await
+    }
+
+    async fn send(&self, images: Outgoing, printer: &Printer) -> Outcome<Vec<String>> {
+        let mut names = Vec::new();
+        for node in &self.nodes {
+            let bars: Arc<dyn Progress> = Arc::new(Bars::new(!printer.is_json()));
+            names = node.load(images.clone(), &bars).await.map_err(failed(&GUEST_IMAGE_LOAD))?;
+        }
+        Ok(names)
+    }
+
+    /// Has every node pull the image, with the user's logins.
+    pub async fn pull(&self, image: &str, printer: &Printer) -> Outcome<()> {
+        let logins = self.logins(image, printer).await?;
+        for node in &self.nodes {
+            let bars = Bars::new(!printer.is_json());
+            node.order("pull", image, logins.clone(), &bars).await.map_err(failed(&GUEST_IMAGE_PULL))?;
+        }
+        Ok(())
+    }
+
+    /// Has the first node that can push the image to the registry of its name, with the user's logins.
+    pub async fn push(&self, image: &str, printer: &Printer) -> Outcome<()> {
+        let logins = self.logins(image, printer).await?;
+        let mut outcome = Ok(());
+        for node in &self.nodes {
+            let bars = Bars::new(!printer.is_json());
+            match node.order("push", image, logins.clone(), &bars).await {
+                Ok(_) => return Ok(()),
+                Err(error) => outcome = Err(failed(&GUEST_IMAGE_PUSH)(error)),
+            }
+        }
+        outcome
+    }
+
+    async fn logins(&self, image: &str, printer: &Printer) -> Outcome<Vec<kminik_oci::Credential>> {
+        let cache = Cache::open(&self.home, Some(&self.profile))?;
+        let hosts = cache.store().hosts(image).or_fail(&GUEST_IMAGE_PULL, "no image is meant")?;
+        registries::credentials(&hosts, printer).await
+    }
+
+    /// Removes it from the nodes that have it.
     pub async fn remove(&self, image: &str) -> Outcome<()> {
-        self.call(Method::DELETE, &format!("?image={}", encode(image)), None, &GUEST_IMAGE_REMOVE).await.map(drop)
+        self.each(Method::DELETE, &format!("?image={}", encode(image)), &GUEST_IMAGE_REMOVE).await
     }
 
     pub async fn tag(&self, source: &str, target: &str) -> Outcome<()> {
         let path = format!("/tag?source={}&target={}", encode(source), encode(target));
-        self.call(Method::POST, &path, None, &GUEST_IMAGE_LOAD).await.map(drop)
+        self.each(Method::POST, &path, &GUEST_IMAGE_TAG).await
     }
 
-    /// Streams an archive out; `-` is stdout.
+    /// On every node; it is enough if one of them has the image.
+    async fn each(&self, method: Method, path: &str, reason: &'static Reason) -> Outcome<()> {
+        let (mut done, mut absent) = (false, None);
+        for node in &self.nodes {
+            match node.send(node.request(method.clone(), path)).await {
+                Ok(_) => done = true,
+                Err(error @ TransferError::Refused { status: reqwest::StatusCode::NOT_FOUND, .. }) => {
+                    absent = Some(error);
+                }
+                Err(error) => return Err(failed(reason)(error)),
+            }
+        }
+        match absent {
+            Some(error) if !done => Err(failed(reason)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the nodes' pulls go by this from now on.
+    pub async fn configure(&self, config: &ResolverConfig) -> Outcome<()> {
+        for node in &self.nodes {
+            let body = serde_json::to_vec(config).or_fail(&MK_INTERNAL, "cannot write the configuration")?;
+            let request = node.request(Method::PUT, "/config").body(body);
+            node.send(request).await.map_err(failed(&crate::reason::INET_MIRRORS))?;
+        }
+        Ok(())
+    }
+
+    /// The archive of an image, as it comes from the first node that has it.
+    async fn archive(&self, image: &str) -> Outcome<reqwest::Response> {
+        let mut outcome = Err(Failure::new(&GUEST_IMAGE_SAVE, format!("no node has {image}")));
+        for node in &self.nodes {
+            let request = node.request(Method::GET, &format!("/save?image={}", encode(image)));
+            match node.send(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => outcome = Err(failed(&GUEST_IMAGE_SAVE)(error)),
+            }
+        }
+        outcome
+    }
+
+    /// Streams an archive out; `-` is stdout. A file appears only when it is complete.
     pub async fn save(&self, image: &str, file: &Path) -> Outcome<()> {
-        let response =
-            self.call(Method::GET, &format!("/save?image={}", encode(image)), None, &GUEST_IMAGE_LIST).await?;
+        let mut body = self.archive(image).await?.bytes_stream();
         let cannot = format!("cannot write {}", file.display());
-        let mut out: Box<dyn tokio::io::AsyncWrite + Unpin> = if file == Path::new("-") {
-            Box::new(terminal::stream(rustix::stdio::stdout()).or_fail(&HOST_PATH_MISSING, &cannot)?)
-        } else {
-            Box::new(tokio::fs::File::create(file).await.or_fail(&HOST_PATH_MISSING, &cannot)?)
+        // What is no plain file (a pipe, a terminal) is written to as it is.
+        let special = file == Path::new("-") || file.metadata().is_ok_and(|metadata| !metadata.is_file());
+        let draft = match special {
+            true => None,
+            false => Some(cache::draft(file).or_fail(&HOST_PATH_MISSING, &cannot)?),
         };
-        let mut body = response.bytes_stream();
+        let mut out = match &draft {
+            Some(draft) => tokio::fs::File::from_std(draft.reopen().or_fail(&HOST_PATH_MISSING, &cannot)?),
+            None if file == Path::new("-") => {
+                terminal::stream(rustix::stdio::stdout()).or_fail(&HOST_PATH_MISSING, &cannot)?
+            }
+            None => tokio::fs::File::options().write(true).open(file).await.or_fail(&HOST_PATH_MISSING, &cannot)?,
+        };
         while let Some(chunk) = body.next().await {
             let chunk = chunk.or_fail(&K8S_NOT_RESPONDING, "the archive broke off")?;
             out.write_all(&chunk).await.or_fail(&HOST_PATH_MISSING, &cannot)?;
         }
-        out.flush().await.or_fail(&HOST_PATH_MISSING, &cannot)
+        out.flush().await.or_fail(&HOST_PATH_MISSING, &cannot)?;
+        if let Some(draft) = draft {
+            draft.persist(file).map_err(|error| error.error).or_fail(&HOST_PATH_MISSING, &cannot)?;
+            self.home.give(file)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the image to a local Docker engine.
+    pub async fn save_to_daemon(&self, image: &str) -> Outcome<()> {
+        let docker = engine()?;
+        let body = self.archive(image).await?.bytes_stream().map_err(std::io::Error::other);
+        let options = ImportImageOptionsBuilder::new().quiet(true).build();
+        let loading = docker.import_image_stream(options, body, None);
+        let said: Vec<_> = loading.try_collect().await.or_fail(&GUEST_IMAGE_SAVE, "the engine does not take it")?;
+        match said.into_iter().find_map(|line| line.error_detail?.message) {
+            Some(error) => Err(Failure::new(&GUEST_IMAGE_SAVE, format!("the engine does not take it: {error}"))),
+            None => Ok(()),
+        }
     }
 }
 
-fn streamed(file: tokio::fs::File) -> Body {
-    Body::wrap_stream(ReaderStream::with_capacity(file, 256 << 10))
+fn failed(reason: &'static Reason) -> impl FnOnce(TransferError) -> Failure {
+    move |error| match &error {
+        TransferError::Connection(_) => Failure::because(&K8S_NOT_RESPONDING, "the cluster does not answer", &error),
+        TransferError::Answer => Failure::because(&MK_INTERNAL, "the node's answer cannot be read", &error),
+        TransferError::Refused { text, .. } => Failure::new(reason, text.clone()),
+        TransferError::Image(image) => Failure::new(cache::reason(image, reason), kminik_base::component::chain(image)),
+    }
+}
+
+async fn outgoing(cache: &Cache, what: &str, origin: Origin, printer: &Printer) -> Outcome<Outgoing> {
+    let store = cache.store();
+    let refused = |error: ImageError| match error {
+        ImageError::Io { step: "open", path, source } => {
+            Failure::because(&HOST_PATH_MISSING, format_args!("cannot read {}", path.display()), &source)
+        }
+        other => Failure::because(&GUEST_IMAGE_LOAD, format_args!("cannot load {what}"), &other),
+    };
+    if what == "-" {
+        let stdin = terminal::stream(rustix::stdio::stdin()).or_fail(&HOST_PATH_MISSING, "cannot read stdin")?;
+        return store.scan(stdin).await.map_err(refused);
+    }
+    let explicit = origin.daemon || origin.remote || origin.pull;
+    // What has the form of a path is none of an image.
+    let is_path = Path::new(what).exists() || what.starts_with(['/', '.']) || what.ends_with(".tar");
+    if !explicit && is_path {
+        return store.scan_file(Path::new(what)).await.map_err(refused);
+    }
+    let mut engine_said = None;
+    if origin.daemon || !explicit {
+        match from_engine(cache, what).await {
+            Ok(images) => return Ok(images),
+            Err(failure) if origin.daemon && !origin.remote => return Err(failure),
+            Err(failure) => engine_said = Some(failure),
+        }
+    }
+    let fetched = if origin.pull { cache.fetch(what, printer).await } else { cache.have(what, printer).await };
+    match (fetched, engine_said) {
+        (Ok(_), _) => store.outgoing(&[what.to_owned()]).await.map_err(refused),
+        (Err(failure), None) => Err(failure),
+        (Err(failure), Some(engine)) => {
+            let message = format!("{what} is no file; {engine}; {failure}");
+            Err(Failure { message, ..failure })
+        }
+    }
+}
+
+fn engine() -> Outcome<Docker> {
+    Docker::connect_with_defaults().or_fail(&DRV_NOT_HEALTHY, "cannot reach the Docker engine")
+}
+
+async fn from_engine(cache: &Cache, name: &str) -> Outcome<Outgoing> {
+    let docker = engine()?;
+    let cannot = format!("the Docker engine does not give {name}");
+    docker.inspect_image(name).await.or_fail(&GUEST_IMAGE_LOAD, &cannot)?;
+    let archive = docker.export_image(name).map_err(std::io::Error::other);
+    cache.store().scan(StreamReader::new(archive.boxed())).await.or_fail(&GUEST_IMAGE_LOAD, &cannot)
 }
 
 fn encode(text: &str) -> String {

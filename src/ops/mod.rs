@@ -1,10 +1,14 @@
 //! What a verb does, in steps. Commands parse and call; drivers, profile and kubeconfig do the work.
 
+pub mod bars;
+pub mod cache;
 pub mod client;
 pub mod delete;
 pub mod image;
+pub mod mirror;
 pub mod node_image;
 pub mod pki;
+pub mod registries;
 pub mod snapshot;
 pub mod start;
 pub mod status;

@@ -16,6 +16,7 @@ mod datastore;
 mod docker;
 mod images;
 mod lifecycle;
+mod mirrors;
 mod services;
 mod start_failures;
 mod storage;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
         ("docker", docker::TESTS),
         ("images", images::TESTS),
         ("lifecycle", lifecycle::TESTS),
+        ("mirrors", mirrors::TESTS),
         ("services", services::TESTS),
         ("start_failures", start_failures::TESTS),
         ("storage", storage::TESTS),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
@@ -18,6 +20,41 @@ pub fn public_roots() -> RootCertStore {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
+}
+
+/// PEM of the machine's roots that are not among the built-in ones: what a process on another machine lacks to trust whom
+/// this machine trusts, usually the authority of a company.
+pub fn own_roots_pem() -> String {
+    let mut pem = String::new();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        let mut one = RootCertStore::empty();
+        if one.add(certificate.clone()).is_err() {
+            continue;
+        }
+        let built_in = one.roots.iter().any(|root| {
+            webpki_roots::TLS_SERVER_ROOTS.iter().any(|known| {
+                known.subject == root.subject && known.subject_public_key_info == root.subject_public_key_info
+            })
+        });
+        if !built_in {
+            pem.push_str(&to_pem(&certificate));
+        }
+    }
+    pem
+}
+
+fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let text = BASE64_STANDARD.encode(certificate);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, tail) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = tail;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 /// Accepts any certificate: for servers whose identity is known otherwise, or that the user has called insecure.

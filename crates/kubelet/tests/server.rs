@@ -96,6 +96,7 @@ impl Server {
             key_pem: identity.key_pem,
             client_ca_pem: authority.cert_pem().to_owned(),
             log_dir,
+            keep_image_config: None,
         };
         let images = ImageStore::open(&dir.path().join("images"), ResolverConfig::default()).unwrap();
         let server = KubeletServer::new(config, kubelet, images);

@@ -27,6 +27,9 @@ pub enum ImageError {
     /// No place could serve it.
     #[error("no registry could serve {name}:\n{}", Table(.attempts))]
     AllFailed { name: String, attempts: Vec<Attempt> },
+    /// The registry took no push.
+    #[error("{name} cannot be pushed:\n{}", Table(.attempts))]
+    NotTaken { name: String, attempts: Vec<Attempt> },
     /// The image exists, for other machines.
     #[error("image {name} is for {}, this machine needs {wanted}", List(.found))]
     WrongPlatform { name: String, wanted: Platform, found: Vec<Platform> },
@@ -51,6 +54,8 @@ pub enum ImageError {
     },
     #[error(transparent)]
     File(#[from] kminik_base::atomic_file::FileError),
+    #[error("{url}: {detail}")]
+    Fetch { url: String, detail: String },
     #[error("the TLS or HTTP client cannot be made: {0}")]
     Client(String),
     #[error("the work was cancelled")]

@@ -25,7 +25,7 @@ use crate::{Digest, ImageError};
 /// Annotation with the full name of an entry.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Annotation with `registry/repository@digest`, as the registry served it.
-const REPO_DIGEST: &str = "io.kminik.image.repo-digest";
+pub(crate) const REPO_DIGEST: &str = "io.kminik.image.repo-digest";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Largest manifest, index or configuration that is read.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 * 1024 * 1024;
@@ -58,6 +58,11 @@ impl Entry {
 
     pub(crate) fn repo_digest(&self) -> Option<&str> {
         self.annotations.get(REPO_DIGEST).map(String::as_str)
+    }
+
+    /// What the registry served under the name: this manifest, or the index that lists it.
+    pub(crate) fn served(&self) -> Option<Digest> {
+        self.repo_digest()?.rsplit_once('@')?.1.parse().ok()
     }
 }
 
@@ -237,6 +242,8 @@ impl Layout {
         let mut keep = BTreeSet::new();
         for entry in self.index()?.manifests {
             keep.insert(entry.digest.hex().to_owned());
+            // The index that the image was found by.
+            keep.extend(entry.served().map(|digest| digest.hex().to_owned()));
             let manifest = self.manifest(&entry.digest)?;
             let named = std::iter::once(&manifest.config).chain(&manifest.layers);
             keep.extend(named.filter_map(|d| d.digest.parse::<Digest>().ok()).map(|digest| digest.hex().to_owned()));

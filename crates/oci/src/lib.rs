@@ -3,30 +3,37 @@
 //! It owns one directory (see [`layout`]): an OCI image layout with partial downloads and what is remembered of each
 //! registry beside it. Several processes may use the directory at once.
 //!
-//! [`ImageStore`] is the whole of it: pull, import, list, get, tag, remove, export. Where a pull asks is decided by
-//! [`mirrors::Resolver`], a pure table of places made from presets, `mirrors.toml` and arguments.
+//! [`ImageStore`] is the whole of it: pull, push, import, list, get, tag, remove, export. Where a pull asks is decided by
+//! [`mirrors::Resolver`], a pure table of places made from presets, `mirrors.toml` and arguments. [`serve`] offers a store to
+//! others over HTTP, [`transfer`] brings to such a store what it lacks.
 //!
 //! **Invariant:** no byte enters `blobs/` before its digest has been checked.
 //! **Invariant:** a name in the index leads to an image that is complete, also after a power cut.
 //! **Invariant:** credentials for one registry are never sent to another host.
 //! **Invariant:** knows nothing of what runs the images.
 
-pub mod archive;
+mod archive;
+mod cache_server;
+pub mod credentials;
 mod digest;
 mod error;
 mod image;
 pub mod layout;
 pub mod mirrors;
 mod progress;
-mod pull;
 mod reference;
+mod remote;
+pub mod serve;
 mod store;
+pub mod transfer;
 
+pub use archive::Outgoing;
+pub use cache_server::serve_cache;
 pub use digest::{Digest, Hasher};
 pub use error::{Attempt, ImageError};
 pub use image::{Compression, Image, ImageConfig, Layer, Platform, Summary};
 pub use mirrors::{HostLoopback, MirrorArgument, ResolverConfig};
 pub use progress::{NoProgress, Progress};
-pub use pull::{Credential, Timeouts};
 pub use reference::{ImageName, Query};
+pub use remote::{Credential, Probe, Timeouts, get, probe};
 pub use store::ImageStore;

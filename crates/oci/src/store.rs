@@ -3,15 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
 
-use crate::archive;
+use crate::archive::{self, Outgoing};
 use crate::image::{Compression, ConfigFile};
 use crate::layout::{Index, Layout};
-use crate::mirrors::Resolver;
-use crate::pull::{Health, Puller, Transport};
+use crate::mirrors::{CACHE_USER, CacheAddress, Place, Resolver, Source};
+use crate::remote::{Health, Puller, Pusher, Transport};
+use crate::transfer::RemoteStore;
 use crate::{
-    Credential, Digest, Image, ImageError, ImageName, Layer, Platform, Progress, Query, ResolverConfig, Summary,
+    Credential, Digest, Image, ImageError, ImageName, Layer, NoProgress, Platform, Progress, Query, ResolverConfig,
+    Summary,
 };
 
 /// A store of images in a directory. Cheap to clone; all methods may be called concurrently, also by other processes
@@ -23,11 +27,26 @@ pub struct ImageStore {
 
 struct Inner {
     layout: Layout,
+    setup: RwLock<Arc<Setup>>,
+    health: Health,
+    platform: Platform,
+    /// One image after the other goes to the machine's cache.
+    sharing: Semaphore,
+}
+
+/// What the configuration makes; replaced as a whole.
+struct Setup {
     resolver: Resolver,
     transport: Transport,
-    health: Health,
     config: ResolverConfig,
-    platform: Platform,
+}
+
+impl Setup {
+    fn new(config: ResolverConfig) -> Result<Arc<Setup>, ImageError> {
+        let resolver = Resolver::new(&config)?;
+        let transport = Transport::new(config.timeouts, config.extra_roots_pem.as_deref())?;
+        Ok(Arc::new(Setup { resolver, transport, config }))
+    }
 }
 
 impl ImageStore {
@@ -42,12 +61,38 @@ impl ImageStore {
     /// As [`ImageStore::open`], for images of another platform than this machine's.
     pub fn open_for(dir: &Path, config: ResolverConfig, platform: Platform) -> Result<ImageStore, ImageError> {
         let layout = Layout::open(dir)?;
-        let resolver = Resolver::new(&config)?;
-        let transport = Transport::new(config.timeouts, config.extra_roots_pem.as_deref())?;
+        let setup = RwLock::new(Setup::new(config)?);
         let health = Health::load(dir.join("places.json"));
-        let store = ImageStore { inner: Arc::new(Inner { layout, resolver, transport, health, config, platform }) };
+        let store =
+            ImageStore { inner: Arc::new(Inner { layout, setup, health, platform, sharing: Semaphore::new(1) }) };
         store.collect();
         Ok(store)
+    }
+
+    /// Takes another configuration: pulls that begin from now on follow it, those that run end as they began.
+    ///
+    /// # Errors
+    /// As [`ImageStore::open`]; the old configuration then stays.
+    pub fn reconfigure(&self, config: ResolverConfig) -> Result<(), ImageError> {
+        *self.inner.setup.write() = Setup::new(config)?;
+        Ok(())
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> ResolverConfig {
+        self.inner.setup.read().config.clone()
+    }
+
+    /// Hosts that a pull of this name may ask, without those of caches: whose logins it can use.
+    ///
+    /// # Errors
+    /// [`ImageError::InvalidName`].
+    pub fn hosts(&self, name: &str) -> Result<Vec<String>, ImageError> {
+        let places = self.inner.setup.read().resolver.places(&name.parse()?);
+        let remote = places.iter().filter(|place| place.source != Source::Cache);
+        let mut hosts: Vec<String> = remote.map(Place::host).collect();
+        hosts.dedup();
+        Ok(hosts)
     }
 
     /// Fetches an image from the places the configuration names, whether it is stored or not; blobs that are stored
@@ -64,15 +109,16 @@ impl ImageStore {
     ) -> Result<Image, ImageError> {
         let name: ImageName = name.parse()?;
         let inner = &self.inner;
+        let setup = inner.setup.read().clone();
         let layout = inner.layout.clone();
         // Waits for a collection that runs just now.
         let using = blocking(move || layout.in_use()).await?;
         let puller = Puller {
             layout: &inner.layout,
-            transport: &inner.transport,
+            transport: &setup.transport,
             health: &inner.health,
-            resolver: &inner.resolver,
-            timeouts: inner.config.timeouts,
+            resolver: &setup.resolver,
+            timeouts: setup.config.timeouts,
             platform: &inner.platform,
             progress,
             credentials,
@@ -91,7 +137,55 @@ impl ImageStore {
             })
             .await?;
         drop(using);
+        if let (Some(cache), []) = (&setup.config.cache, credentials) {
+            tokio::spawn(self.clone().share(cache.clone(), name.to_string()));
+        }
         Ok(image)
+    }
+
+    /// Gives the machine's cache what it lacks of an image that anybody may pull. It is nobody's work: what fails is left.
+    async fn share(self, cache: CacheAddress, name: String) {
+        let Ok(_turn) = self.inner.sharing.acquire().await else { return };
+        let brought = async {
+            let images = self.outgoing(std::slice::from_ref(&name)).await?;
+            let client = reqwest::Client::builder().no_proxy().connect_timeout(self.config().timeouts.connect).build();
+            let login = Some((CACHE_USER.to_owned(), cache.token));
+            let remote = RemoteStore::new(client?, format!("http://{}", cache.address), login);
+            let silent: Arc<dyn Progress> = Arc::new(NoProgress);
+            remote.load(images, &silent).await
+        };
+        match brought.await {
+            Ok(names) => tracing::debug!(image = name, names = names.len(), "given to the machine's cache"),
+            Err(error) => tracing::debug!(image = name, error = %error, "not given to the machine's cache"),
+        }
+    }
+
+    /// Pushes a stored image to the registry that its name means; blobs the registry has are not sent.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`] if it is not stored, [`ImageError::NotTaken`] with what the registry said.
+    pub async fn push(
+        &self,
+        name: &str,
+        credentials: &[Credential],
+        progress: &dyn Progress,
+    ) -> Result<Digest, ImageError> {
+        let image = self.get(name).await?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
+        let name: ImageName = name.parse()?;
+        let inner = &self.inner;
+        let setup = inner.setup.read().clone();
+        let layout = inner.layout.clone();
+        let using = blocking(move || layout.in_use()).await?;
+        let pusher = Pusher {
+            layout: &inner.layout,
+            transport: &setup.transport,
+            timeouts: setup.config.timeouts,
+            progress,
+            credentials,
+        };
+        pusher.push(&name, &setup.resolver.upstream(&name), &image.manifest).await?;
+        drop(using);
+        Ok(image.manifest)
     }
 
     /// Brings in a docker-save or OCI archive (plain, gzip or zstd); returns the images, each with its names. Images
@@ -110,11 +204,13 @@ impl ImageStore {
             .blocking(move |inner| {
                 inner.layout.update(|index| {
                     for image in &imported {
+                        let served = image.repo_digest.clone();
                         if image.names.is_empty() {
-                            index.add(&image.manifest, image.size, None, Some(&format!("@{}", image.manifest)));
+                            let mark = served.clone().unwrap_or_else(|| format!("@{}", image.manifest));
+                            index.add(&image.manifest, image.size, None, Some(&mark));
                         }
                         for name in &image.names {
-                            index.add(&image.manifest, image.size, Some(name), None);
+                            index.add(&image.manifest, image.size, Some(name), served.as_deref());
                         }
                     }
                 })?;
@@ -227,6 +323,100 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError::NotFound`] before anything is written.
     pub async fn export(&self, queries: &[String], writer: impl AsyncWrite + Send + Unpin) -> Result<(), ImageError> {
+        let images = self.exported(queries).await?;
+        let layout = self.inner.layout.clone();
+        let using_layout = layout.clone();
+        let using = blocking(move || using_layout.in_use()).await?;
+        let written =
+            archive::drive_writer(writer, move |writer| archive::export(&layout, &layout.index()?, &images, writer));
+        let written = written.await;
+        drop(using);
+        written
+    }
+
+    /// Stored images, to be sent to another store.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`].
+    pub async fn outgoing(&self, queries: &[String]) -> Result<Outgoing, ImageError> {
+        let images = self.exported(queries).await?;
+        self.blocking(move |inner| archive::outgoing(&inner.layout, &inner.layout.index()?, &images)).await
+    }
+
+    /// The images of an archive, found without taking them in.
+    ///
+    /// # Errors
+    /// As [`ImageStore::import`].
+    pub async fn scan(&self, reader: impl AsyncRead + Send + Unpin) -> Result<Outgoing, ImageError> {
+        let (dir, platform) = (self.inner.layout.ingest(), self.inner.platform.clone());
+        let reader = archive::BlockingReader::new(reader);
+        reader.drive(move |source| archive::scan(&platform, archive::spool(source, &dir)?)).await
+    }
+
+    /// As [`ImageStore::scan`], of a file: one that is not compressed is read where it lies.
+    ///
+    /// # Errors
+    /// As [`ImageStore::import`].
+    pub async fn scan_file(&self, path: &Path) -> Result<Outgoing, ImageError> {
+        let mut file = std::fs::File::open(path).map_err(ImageError::io("open", path))?;
+        let mut head = [0; 4];
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let read = std::io::Read::read(&mut file, &mut head).map_err(ImageError::ReadArchive)?;
+        let plain = Compression::of(head.get(..read).unwrap_or_default()) == Compression::None;
+        if is_file && plain {
+            let platform = self.inner.platform.clone();
+            return blocking(move || archive::scan(&platform, file)).await;
+        }
+        if is_file {
+            std::io::Seek::rewind(&mut file).map_err(ImageError::ReadArchive)?;
+            return self.scan(tokio::fs::File::from_std(file)).await;
+        }
+        // Of a pipe what was read is gone from it.
+        let head = std::io::Cursor::new(head.get(..read).unwrap_or_default().to_vec());
+        self.scan(tokio::io::AsyncReadExt::chain(head, tokio::fs::File::from_std(file))).await
+    }
+
+    /// Those of these blobs that are not stored.
+    pub async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, ImageError> {
+        self.blocking(move |inner| {
+            Ok(digests.into_iter().filter(|digest| inner.layout.size_of(digest).is_none()).collect())
+        })
+        .await
+    }
+
+    /// What this store would answer for a manifest, as a registry: the manifest or index that a tag or digest of a name
+    /// leads to, with its digest.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn manifest(&self, name: &str) -> Result<Option<(Digest, Vec<u8>)>, ImageError> {
+        let name: ImageName = name.parse()?;
+        self.blocking(move |inner| {
+            let index = inner.layout.index()?;
+            let tagged = name.tagged().filter(|_| name.digest().is_none());
+            let entry = index.manifests.iter().find(|entry| match (&tagged, name.digest()) {
+                (Some(tagged), _) => entry.name() == Some(tagged),
+                (None, Some(digest)) => entry.digest == digest || entry.served() == Some(digest),
+                (None, None) => false,
+            });
+            let Some(entry) = entry else { return Ok(None) };
+            let served = entry.served().filter(|served| inner.layout.size_of(served).is_some());
+            let digest = name.digest().or(served).unwrap_or_else(|| entry.digest.clone());
+            match inner.layout.read(&digest) {
+                Ok(bytes) if Digest::of(&bytes) == digest => Ok(Some((digest, bytes))),
+                _ => Ok(None),
+            }
+        })
+        .await
+    }
+
+    /// The file of a stored blob, and its size.
+    pub fn blob(&self, digest: &Digest) -> Option<(std::path::PathBuf, u64)> {
+        let size = self.inner.layout.size_of(digest)?;
+        Some((self.inner.layout.blob(digest), size))
+    }
+
+    async fn exported(&self, queries: &[String]) -> Result<Vec<archive::Exported>, ImageError> {
         let mut images = Vec::new();
         for query in queries {
             let image = self.get(query).await?.ok_or_else(|| ImageError::NotFound(query.clone()))?;
@@ -236,12 +426,7 @@ impl ImageStore {
             };
             images.push(archive::Exported { manifest: image.manifest, names });
         }
-        let layout = self.inner.layout.clone();
-        let using_layout = layout.clone();
-        let using = blocking(move || using_layout.in_use()).await?;
-        let written = archive::drive_writer(writer, move |writer| archive::export(&layout, &images, writer)).await;
-        drop(using);
-        written
+        Ok(images)
     }
 
     /// Removes blobs that no image needs; while a pull or import runs nothing is removed.
@@ -257,6 +442,20 @@ impl ImageStore {
     ) -> Result<T, ImageError> {
         let inner = self.inner.clone();
         blocking(move || work(&inner)).await
+    }
+}
+
+impl Outgoing {
+    /// Writes an OCI layout with all images but, of their pieces, only those of `wanted`.
+    ///
+    /// # Errors
+    /// What the disk says of a piece; [`ImageError::WriteArchive`].
+    pub async fn send(
+        self,
+        wanted: std::collections::BTreeSet<Digest>,
+        writer: impl AsyncWrite + Send + Unpin,
+    ) -> Result<(), ImageError> {
+        archive::drive_writer(writer, move |writer| self.write(&wanted, writer)).await
     }
 }
 

@@ -65,7 +65,7 @@ impl Native {
             subnet: profile.subnet.parse().or_fail(&IF_SUBNET, "the profile's subnet cannot be used")?,
             node: profile.name.clone(),
             node_address: profile.node_address,
-            host_ports: profile.loopback.values().copied().collect(),
+            host_ports: profile.gateway_ports(),
             state_dir: hostnet::STATE_DIR.into(),
         })
     }

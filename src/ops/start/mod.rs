@@ -11,10 +11,9 @@ pub mod extra_config;
 mod plan;
 mod wait;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kminik_oci::ResolverConfig;
 pub use wait::Wait;
 
 use crate::agent;
@@ -22,11 +21,12 @@ use crate::drivers::{self, MachineState, NodeFile, Userland};
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::node::config::{CONFIG_FILE, NodeConfig, RESTORE_FILE};
-use crate::ops::{client, delete, pki, snapshot};
+use crate::ops::cache::Cache;
+use crate::ops::{client, delete, pki, registries, snapshot};
 use crate::printer::{
     ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY,
 };
-use crate::profile::{Lock, Profile, Registries};
+use crate::profile::{Lock, Profile, REGISTRY_CA, Registries};
 use crate::reason::{Failure, GUEST_START, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
 use crate::version;
 
@@ -40,6 +40,8 @@ pub struct Request {
     pub driver: Option<String>,
     pub base_image: Option<String>,
     pub registries: Registries,
+    /// Files with authorities that registries may be signed by.
+    pub ca_certs: Vec<PathBuf>,
     pub datastore: datastore::Request,
     pub extra_config: extra_config::ExtraConfig,
     pub kubernetes_version: String,
@@ -108,8 +110,16 @@ async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
 
 async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &Printer) -> Outcome<()> {
     let profile = &plan.profile;
+    keep_authorities(&request.ca_certs, home, profile)?;
     let userland = userland(profile, home, printer).await?;
     if request.download_only {
+        for image in crate::addons::images() {
+            Cache::open(home, Some(profile))?.have(&image, printer).await?;
+        }
+        if plan.is_new {
+            // What was kept for the pulls is not a cluster.
+            delete::remove_tree(&home.profile(&profile.name))?;
+        }
         printer.step(DOWNLOAD, "Done", "Download complete!");
         return Ok(());
     }
@@ -132,6 +142,15 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     };
     printer.step(DONE, "Done", &message);
     Ok(())
+}
+
+/// Keeps the authorities that were given with the profile; none given changes nothing.
+fn keep_authorities(files: &[PathBuf], home: &Home, profile: &Profile) -> Outcome<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let all = files.iter().map(|file| registries::authority(file)).collect::<Outcome<String>>()?;
+    home.write(&home.profile(&profile.name).join(REGISTRY_CA), all.as_bytes(), kminik_base::atomic_file::PUBLIC)
 }
 
 async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<Userland> {
@@ -239,10 +258,7 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         datastore_endpoints: profile.datastore.as_ref().map(|store| store.endpoints.clone()).unwrap_or_default(),
         cpus: profile.cpus,
         memory_bytes: profile.memory_mib << 20,
-        images: ResolverConfig {
-            host_loopback: Some(profile.host_loopback()),
-            ..base_image::resolver(&profile.registries, base_image::mirrors_file(home)?)?
-        },
+        images: registries::on_node(home, profile)?,
         addons: crate::addons::default_names().iter().map(|&n| n.to_owned()).collect(),
     };
     let content = serde_json::to_vec_pretty(&config).or_fail(&MK_INTERNAL, "cannot write the node's configuration")?;

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kminik_oci::mirrors::Resolver;
+use kminik_oci::mirrors::{MirrorArgument, Presets};
 use parking_lot::Mutex;
 
-use super::{Request, base_image, datastore};
+use super::{Request, datastore};
 use crate::drivers::{self, Driver, free_space};
-use crate::env;
 use crate::home::Home;
 use crate::kubeconfig;
-use crate::ops::units;
+use crate::ops::{registries, units};
 use crate::printer::{Printer, SPARKLE};
 use crate::profile::{NetworkTurn, Profile};
 use crate::reason::{
@@ -34,7 +33,7 @@ pub struct Plan {
 /// Checks the request against the machine and the existing cluster.
 pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, printer: &Printer) -> Outcome<Plan> {
     check_version(request, printer)?;
-    check_registries(request)?;
+    check_registries(request, home)?;
     check_storage(request, home, printer)?;
     datastore::check(&request.datastore)?;
     kubeconfig::check(&kubeconfig::path(home))?;
@@ -43,9 +42,10 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
         None => create(request, home, printer).await?,
     };
     let profile = &mut plan.profile;
-    let resolver = base_image::resolver(&profile.registries, base_image::mirrors_file(home)?)?;
-    let ports = Resolver::new(&resolver).or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")?.loopback_ports();
-    profile.serve_loopback(ports.into_iter().chain(env::loopback_proxies()));
+    profile.serve_loopback(registries::loopback_ports(home, profile)?);
+    if profile.cache_token.is_empty() {
+        profile.cache_token = uuid::Uuid::new_v4().simple().to_string();
+    }
     Ok(plan)
 }
 
@@ -105,6 +105,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         api_port: place.api_port,
         embed_certs: request.embed_certs,
         loopback: BTreeMap::new(),
+        cache_token: String::new(),
         created: jiff::Timestamp::now().as_second(),
     };
     request.extra_config.update(&mut profile);
@@ -168,15 +169,21 @@ fn check_version(request: &Request, printer: &Printer) -> Outcome<()> {
     }
 }
 
-fn check_registries(request: &Request) -> Outcome<()> {
-    if let Some(country) = &request.registries.country
-        && !kminik_oci::mirrors::is_country(country)
-    {
-        return Err(Failure::new(&INET_REPO, format!("no list of mirrors is known for the country {country:?}")));
+fn check_registries(request: &Request, home: &Home) -> Outcome<()> {
+    if let Some(country) = &request.registries.country {
+        let presets = Presets::parse(registries::presets_file(home)?.as_deref());
+        let presets = presets.or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")?;
+        if presets.of(country).is_err() {
+            let why = format!("no list of mirrors is known for the country {country:?}");
+            let known = presets.countries().join(", ");
+            return Err(Failure::new(&INET_REPO, why).advise(format!("Countries with a list of mirrors: {known}.")));
+        }
+    }
+    for file in &request.ca_certs {
+        registries::authority(file)?;
     }
     for mirror in &request.registries.mirrors {
-        kminik_oci::mirrors::MirrorArgument::parse(mirror)
-            .or_fail(&INET_BAD_MIRROR, "--registry-mirror cannot be used")?;
+        MirrorArgument::parse(mirror).or_fail(&INET_BAD_MIRROR, "--registry-mirror cannot be used")?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 pub use cluster::{Cluster, namespace};
 pub use host::Host;
 pub use image::{busybox, debian, foreign, nginx};
-pub use registry::Registry;
+pub use registry::{LOGIN, Registry, Served};
 pub use run::{Output, command, eventually, kminik_binary, run};
 
 static SHARED: OnceLock<Cluster> = OnceLock::new();

@@ -9,6 +9,7 @@ pub use stored::StoredImages;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+pub use kminik_oci::Credential;
 use kminik_runtime::LayerSource;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -87,15 +88,6 @@ pub struct ImageSummary {
     pub repo_digests: Vec<String>,
     pub repo_tags: Vec<String>,
     pub size_bytes: u64,
-}
-
-/// A login for a registry, from a pull secret.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// Host with optional port and path prefix, as the key of `.dockerconfigjson` (`https://index.docker.io/v1/` is `docker.io`).
-    pub registry: String,
-    pub username: String,
-    pub password: String,
 }
 
 /// Why an image is not to be had. The text is what users read in events.

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kminik_client::{EventType, ObjectKey, Recorder};
+use kminik_oci::Credential;
+use kminik_oci::credentials::DockerConfig;
 use kminik_runtime::Runtime;
 use parking_lot::Mutex;
-use serde::Deserialize;
 
-use super::{Credential, Image, ImageError, ImageService};
+use super::{Image, ImageError, ImageService};
 use crate::objects::Objects;
 use crate::pods::backoff::Backoffs;
 use crate::pods::events::about;
@@ -156,52 +155,22 @@ async fn credentials(view: &PodView, objects: &Objects) -> Vec<Credential> {
     out
 }
 
-#[derive(Deserialize)]
-struct Login {
-    username: Option<String>,
-    password: Option<String>,
-    auth: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct DockerConfig {
-    auths: std::collections::BTreeMap<String, Login>,
-}
-
-/// The logins of a `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg` secret.
+/// The logins of a `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg` secret; of a damaged one none.
 fn logins(secret: &Secret) -> Vec<Credential> {
     let data = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).map(|bytes| bytes.0.as_slice());
-    let auths = match (data(".dockerconfigjson"), data(".dockercfg")) {
-        (Some(bytes), _) => serde_json::from_slice::<DockerConfig>(bytes).map(|c| c.auths),
-        (None, Some(bytes)) => serde_json::from_slice(bytes),
+    let config = match (data(".dockerconfigjson"), data(".dockercfg")) {
+        (Some(bytes), _) => DockerConfig::parse(bytes),
+        (None, Some(bytes)) => DockerConfig::parse_old(bytes),
         (None, None) => return Vec::new(),
     };
-    let login = |(registry, login): (String, Login)| {
-        let pair = login
-            .auth
-            .and_then(|auth| STANDARD.decode(auth.trim()).ok())
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        let (username, password) = match (login.username, login.password, pair) {
-            (Some(username), Some(password), _) => (username, password),
-            (_, _, Some(pair)) => {
-                pair.split_once(':').map(|(u, p)| (u.to_string(), p.trim_end_matches('\0').to_string()))?
-            }
-            _ => return None,
-        };
-        Some(Credential { registry: registry_of(&registry), username, password })
-    };
-    auths.into_iter().flatten().filter_map(login).collect()
-}
-
-/// The key of a docker configuration as a registry: no scheme, no API path.
-fn registry_of(key: &str) -> String {
-    let bare = key.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-    let bare = bare.trim_end_matches("/v1").trim_end_matches("/v2").trim_end_matches('/');
-    if matches!(bare, "index.docker.io" | "registry-1.docker.io") { "docker.io".into() } else { bare.into() }
+    config.unwrap_or_default().logins()
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]
@@ -211,7 +180,7 @@ mod tests {
         let secret = serde_json::json!({"data": {".dockerconfigjson": STANDARD.encode(config.to_string())}});
         let found = logins(&serde_json::from_value(secret).unwrap());
         assert_eq!(found.len(), 2);
-        assert_eq!((found[0].registry.as_str(), found[0].password.as_str()), ("docker.io", "pa:ss"));
+        assert_eq!((found[0].registry.as_str(), found[0].password.as_str()), ("https://index.docker.io/v1/", "pa:ss"));
         assert_eq!(found[1].registry, "r.example:5000");
     }
 }

@@ -25,15 +25,7 @@ impl ImageService for StoredImages {
     }
 
     async fn pull(&self, reference: &str, credentials: &[Credential]) -> Result<Image, ImageError> {
-        let credentials: Vec<_> = credentials
-            .iter()
-            .map(|login| kminik_oci::Credential {
-                registry: login.registry.clone(),
-                username: login.username.clone(),
-                password: login.password.clone(),
-            })
-            .collect();
-        self.0.pull(reference, &credentials, &NoProgress).await.map(image).map_err(error(reference))
+        self.0.pull(reference, credentials, &NoProgress).await.map(image).map_err(error(reference))
     }
 
     async fn list(&self) -> Result<Vec<ImageSummary>, ImageError> {
@@ -109,7 +101,9 @@ fn error(reference: &str) -> impl FnOnce(kminik_oci::ImageError) -> ImageError {
         match error {
             Stored::InvalidName { name, detail } => ImageError::InvalidName { name, detail },
             Stored::NotFound(name) => ImageError::NotFound(name),
-            Stored::AllFailed { .. } | Stored::BadDocument { .. } => ImageError::Pull { name, detail },
+            Stored::AllFailed { .. } | Stored::NotTaken { .. } | Stored::Fetch { .. } | Stored::BadDocument { .. } => {
+                ImageError::Pull { name, detail }
+            }
             Stored::WrongPlatform { name, wanted, .. } => ImageError::Platform { name, platform: wanted.to_string() },
             Stored::BadArchive(_) | Stored::ReadArchive(_) | Stored::WriteArchive(_) => ImageError::Archive { detail },
             Stored::Ambiguous(_)

@@ -7,7 +7,7 @@
 //! | `/pods`, `/runningpods/`, `/healthz` | what runs | `proxy` |
 //! | `/logs/…` | the node's log files | `log` |
 //! | `/metrics` | counts of pods and containers | `metrics` |
-//! | `/kminik/v1/images…` | the node's images | `proxy` |
+//! | `/kminik/v1/images…` | the node's images, and where its pulls go | `proxy` |
 //!
 //! A request is authenticated by client certificate or bearer token (TokenReview) and authorised by
 //! SubjectAccessReview; both answers are kept for a short time.
@@ -29,7 +29,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use kminik_base::component::{BoxError, Component, Ready};
-use kminik_oci::ImageStore;
+use kminik_oci::{ImageStore, ResolverConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -59,7 +59,12 @@ pub struct ServerConfig {
     pub client_ca_pem: String,
     /// Served below `/logs/`, usually `/var/log`.
     pub log_dir: PathBuf,
+    /// Keeps a new configuration of the node's pulls for its next start.
+    pub keep_image_config: Option<KeepImageConfig>,
 }
+
+/// See [`ServerConfig::keep_image_config`].
+pub type KeepImageConfig = Arc<dyn Fn(&ResolverConfig) -> std::io::Result<()> + Send + Sync>;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -121,10 +121,7 @@ async fn serve(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             let (uid, container) = uid_and_container(rest)?;
             streams::run(shared, &query, namespace, pod, uid, container).await
         }
-        (_, ["kminik", "v1", "images", rest @ ..]) => {
-            let rest: Vec<String> = rest.iter().map(|part| (*part).to_owned()).collect();
-            images::serve(shared, &rest, &query, request).await
-        }
+        (_, ["kminik", "v1", "images", rest @ ..]) => images::serve(shared, rest, request).await,
         _ => Err(Failure::not_found()),
     }
 }

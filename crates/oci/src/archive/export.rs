@@ -1,15 +1,15 @@
-//! Writing images: one tar that `docker load` and OCI tools both read.
+//! A store's images as archives.
 
-use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Write;
 
 use serde::Serialize;
 
-use crate::layout::{Layout, REF_NAME};
+use super::import::Imported;
+use super::outgoing::{Origin, Outgoing};
+use crate::layout::{Index, Layout};
 use crate::{Digest, ImageError};
 
-/// An image to write, with the names to give it.
+/// An image to send, with the names to give it.
 pub(crate) struct Exported {
     pub(crate) manifest: Digest,
     pub(crate) names: Vec<String>,
@@ -17,73 +17,81 @@ pub(crate) struct Exported {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct DockerImage {
+pub(crate) struct DockerImage {
     config: String,
     repo_tags: Vec<String>,
     layers: Vec<String>,
 }
 
-pub(crate) fn export(layout: &Layout, images: &[Exported], writer: &mut impl Write) -> Result<(), ImageError> {
-    let mut tar = tar::Builder::new(writer);
-    let mut written = BTreeSet::new();
-    let mut docker = Vec::new();
-    let mut entries = Vec::new();
+/// Stored images with all they consist of, also the indexes they were found by.
+pub(crate) fn outgoing(layout: &Layout, index: &Index, images: &[Exported]) -> Result<Outgoing, ImageError> {
+    let mut outgoing = Outgoing::default();
     for image in images {
-        let manifest = layout.manifest(&image.manifest)?;
-        let mut digests = vec![image.manifest.clone()];
-        for digest in std::iter::once(&manifest.config).chain(&manifest.layers).map(|descriptor| &descriptor.digest) {
-            let bad = |error: crate::digest::DigestError| ImageError::BadDocument {
-                what: "the manifest",
-                name: image.manifest.to_string(),
-                detail: error.to_string(),
-            };
-            digests.push(digest.parse().map_err(bad)?);
+        let mut digests = pieces(layout, &image.manifest)?;
+        let entry = index.manifests.iter().filter(|entry| entry.digest == image.manifest).find(|entry| {
+            let names = image.names.iter().any(|name| entry.name() == Some(name));
+            entry.served().is_some() && (names || image.names.is_empty())
+        });
+        // What was imported without a name carries a mark in place of it.
+        let repo_digest = entry.and_then(|entry| entry.repo_digest()).filter(|served| !served.starts_with('@'));
+        digests.extend(entry.and_then(|entry| entry.served()).filter(|served| layout.size_of(served).is_some()));
+        for digest in digests {
+            let missing = || ImageError::NotFound(digest.to_string());
+            let size = layout.size_of(&digest).ok_or_else(missing)?;
+            let path = layout.blob(&digest);
+            outgoing.add(digest, size, Origin::Alone(path));
         }
-        for digest in &digests {
-            if written.insert(digest.clone()) {
-                blob(layout, &mut tar, digest)?;
-            }
-        }
-        let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-        docker.push(DockerImage {
+        outgoing.images.push(Imported {
+            manifest: image.manifest.clone(),
+            size: layout.size_of(&image.manifest).unwrap_or_default(),
+            names: image.names.clone(),
+            repo_digest: repo_digest.map(str::to_owned),
+        });
+    }
+    Ok(outgoing)
+}
+
+/// One tar that `docker load` and OCI tools both read.
+pub(crate) fn export(
+    layout: &Layout,
+    index: &Index,
+    images: &[Exported],
+    writer: &mut impl Write,
+) -> Result<(), ImageError> {
+    let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let mut table = Vec::new();
+    for image in images {
+        let digests = pieces(layout, &image.manifest)?;
+        table.push(DockerImage {
             config: digests.get(1).map(path).unwrap_or_default(),
             repo_tags: image.names.clone(),
             layers: digests.iter().skip(2).map(path).collect(),
         });
-        let media_type = manifest.media_type.unwrap_or_else(|| "application/vnd.oci.image.manifest.v1+json".to_owned());
-        let size = layout.size_of(&image.manifest).unwrap_or_default();
-        let names: Vec<Option<&String>> =
-            if image.names.is_empty() { vec![None] } else { image.names.iter().map(Some).collect() };
-        for name in names {
-            let annotations = name.map(|name| serde_json::json!({ REF_NAME: name, "io.containerd.image.name": name }));
-            entries.push(serde_json::json!({
-                "mediaType": media_type, "digest": image.manifest, "size": size,
-                "annotations": annotations.unwrap_or_else(|| serde_json::json!({})),
-            }));
-        }
     }
-    let index = serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries,
-    });
-    file(&mut tar, "index.json", index.to_string().as_bytes())?;
-    file(&mut tar, "manifest.json", serde_json::to_string(&docker).unwrap_or_default().as_bytes())?;
-    file(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    tar.finish().map_err(ImageError::WriteArchive)
+    outgoing(layout, index, images)?.write_for_docker(&table, writer)
 }
 
-fn blob(layout: &Layout, tar: &mut tar::Builder<&mut impl Write>, digest: &Digest) -> Result<(), ImageError> {
-    let path = layout.blob(digest);
-    let blob = File::open(&path).map_err(ImageError::io("open", &path))?;
-    let size = blob.metadata().map_err(ImageError::io("look at", &path))?.len();
-    tar.append_data(&mut header(size), format!("blobs/sha256/{}", digest.hex()), blob).map_err(ImageError::WriteArchive)
+/// The manifest, the configuration, the layers.
+fn pieces(layout: &Layout, digest: &Digest) -> Result<Vec<Digest>, ImageError> {
+    let manifest = layout.manifest(digest)?;
+    let mut digests = vec![digest.clone()];
+    for named in std::iter::once(&manifest.config).chain(&manifest.layers).map(|descriptor| &descriptor.digest) {
+        let bad = |error: crate::digest::DigestError| ImageError::BadDocument {
+            what: "the manifest",
+            name: digest.to_string(),
+            detail: error.to_string(),
+        };
+        digests.push(named.parse().map_err(bad)?);
+    }
+    Ok(digests)
 }
 
-fn file(tar: &mut tar::Builder<&mut impl Write>, name: &str, content: &[u8]) -> Result<(), ImageError> {
+pub(super) fn file(tar: &mut tar::Builder<&mut impl Write>, name: &str, content: &[u8]) -> Result<(), ImageError> {
     tar.append_data(&mut header(content.len() as u64), name, content).map_err(ImageError::WriteArchive)
 }
 
 /// The same for the same image: no time, no owner.
-fn header(size: u64) -> tar::Header {
+pub(super) fn header(size: u64) -> tar::Header {
     let mut header = tar::Header::new_ustar();
     header.set_size(size);
     header.set_mode(0o644);

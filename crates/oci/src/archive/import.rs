@@ -1,17 +1,23 @@
-//! Reading an archive: every file of it is hashed into the store's ingest directory as it streams by; what the archive's
-//! own table of contents then names becomes blobs, the rest is removed.
+//! Reading an archive: its files are hashed as they stream by; what the archive's own table of contents then names is kept,
+//! the rest is not. What keeping means is the [`Target`]'s: an import makes blobs of a store, a scan only notes where in the
+//! archive the bytes are.
+//!
+//! An OCI layout may leave out blobs that the target has already.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest, OciManifest};
 use serde::Deserialize;
 
+use super::outgoing::{Origin, Outgoing};
 use super::stream::Source;
-use crate::image::{ConfigFile, select_platform};
-use crate::layout::{Layout, MAX_DOCUMENT_BYTES, REF_NAME};
+use crate::image::{Compression, ConfigFile, select_platform};
+use crate::layout::{Layout, MAX_DOCUMENT_BYTES, REF_NAME, REPO_DIGEST};
 use crate::{Digest, Hasher, ImageError, ImageName, Platform};
 
 const MAX_ENTRIES: usize = 100_000;
@@ -26,19 +32,31 @@ const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// An image whose blobs are all stored; the index is the caller's.
+/// An image whose blobs are all kept; the index is the caller's.
+#[derive(Clone, Debug)]
 pub(crate) struct Imported {
     pub(crate) manifest: Digest,
     pub(crate) size: u64,
     /// Normalised.
     pub(crate) names: Vec<String>,
+    /// `registry/repository@digest` as a registry served it; the digest has been checked to be of this image or of an
+    /// index that lists it.
+    pub(crate) repo_digest: Option<String>,
 }
 
-/// A file of the archive, hashed and waiting in the ingest directory.
+/// A file of the archive, hashed.
 struct Ingested {
     digest: Digest,
-    file: tempfile::TempPath,
     size: u64,
+    at: At,
+}
+
+/// Where its bytes are.
+enum At {
+    /// Waiting in the ingest directory.
+    Temporary(tempfile::TempPath),
+    /// In the archive.
+    Offset(u64),
 }
 
 #[derive(Default)]
@@ -46,6 +64,72 @@ struct Contents {
     files: BTreeMap<PathBuf, Ingested>,
     /// Symbolic and hard links, by where they lead within the archive.
     links: HashMap<PathBuf, PathBuf>,
+    /// The archive, where files are read from it.
+    archive: Option<Arc<File>>,
+}
+
+/// What becomes of what the tables name.
+trait Target {
+    /// An image needs this file.
+    fn keep(&mut self, contents: &Contents, file: &Ingested) -> Result<(), ImageError>;
+    /// A document that was made here.
+    fn put(&mut self, bytes: Vec<u8>) -> Result<Digest, ImageError>;
+    /// What the target has of a blob that the archive leaves out.
+    fn document(&self, digest: &Digest) -> Option<Vec<u8>>;
+    fn size_of(&self, digest: &Digest) -> Option<u64>;
+}
+
+/// Blobs of a store.
+impl Target for &Layout {
+    fn keep(&mut self, _: &Contents, file: &Ingested) -> Result<(), ImageError> {
+        let At::Temporary(temporary) = &file.at else { return Ok(()) };
+        let temporary: &Path = temporary;
+        if Layout::size_of(self, &file.digest) != Some(file.size) {
+            let synced = File::open(temporary).and_then(|file| file.sync_all());
+            synced.map_err(ImageError::io("sync", temporary))?;
+            // A hard link, not a rename: several images of the archive may share the file.
+            let copy = temporary.with_extension("stored");
+            std::fs::hard_link(temporary, &copy).map_err(ImageError::io("link", temporary))?;
+            self.commit(&copy, &file.digest)?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: Vec<u8>) -> Result<Digest, ImageError> {
+        Layout::put(self, &bytes)
+    }
+
+    fn document(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.read(digest).ok().filter(|bytes| Digest::of(bytes) == *digest)
+    }
+
+    fn size_of(&self, digest: &Digest) -> Option<u64> {
+        Layout::size_of(self, digest)
+    }
+}
+
+/// Places in the archive.
+impl Target for Outgoing {
+    fn keep(&mut self, contents: &Contents, file: &Ingested) -> Result<(), ImageError> {
+        if let (At::Offset(offset), Some(archive)) = (&file.at, &contents.archive) {
+            self.add(file.digest.clone(), file.size, Origin::Within(archive.clone(), *offset));
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: Vec<u8>) -> Result<Digest, ImageError> {
+        let digest = Digest::of(&bytes);
+        self.add(digest.clone(), bytes.len() as u64, Origin::Memory(bytes));
+        Ok(digest)
+    }
+
+    fn document(&self, _: &Digest) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn size_of(&self, _: &Digest) -> Option<u64> {
+        None
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,12 +155,47 @@ struct IndexEntry {
     annotations: Option<BTreeMap<String, String>>,
 }
 
+/// Brings an archive's images into a store.
 pub(crate) fn import(layout: &Layout, platform: &Platform, source: Source) -> Result<Vec<Imported>, ImageError> {
-    let mut contents = read(layout, decompressed(source)?)?;
+    let contents = read(decompressed(source)?, None, |entry| ingest(layout, entry))?;
+    let mut target = layout;
+    images(&mut target, platform, &contents)
+}
+
+/// Finds an archive's images. Nothing is written, but for the copy of what is compressed or comes as a stream.
+pub(crate) fn scan(platform: &Platform, file: File) -> Result<Outgoing, ImageError> {
+    let shared = Arc::new(file.try_clone().map_err(ImageError::ReadArchive)?);
+    let mut file = file;
+    io::Seek::rewind(&mut file).map_err(ImageError::ReadArchive)?;
+    let contents = read(Box::new(BufReader::with_capacity(1 << 20, file)), Some(shared), |entry| {
+        let offset = entry.raw_file_position();
+        let (digest, size) = hash(entry, |_| Ok(()))?;
+        Ok(Ingested { digest, size, at: At::Offset(offset) })
+    })?;
+    let mut outgoing = Outgoing::default();
+    outgoing.images = images(&mut outgoing, platform, &contents)?;
+    Ok(outgoing)
+}
+
+/// The plain form of an archive in a file without a name.
+pub(crate) fn spool(source: Source, dir: &Path) -> Result<File, ImageError> {
+    let mut file = tempfile::tempfile_in(dir).map_err(ImageError::io("create a file in", dir))?;
+    let mut reader = decompressed(source)?;
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = reader.read(&mut buffer).map_err(broken)?;
+        if read == 0 {
+            return Ok(file);
+        }
+        file.write_all(buffer.get(..read).unwrap_or_default()).map_err(ImageError::io("write to", dir))?;
+    }
+}
+
+fn images(target: &mut impl Target, platform: &Platform, contents: &Contents) -> Result<Vec<Imported>, ImageError> {
     let imported = if let Some(table) = contents.document(Path::new("manifest.json"))? {
-        docker_images(layout, platform, &mut contents, &table)?
+        docker_images(target, platform, contents, &table)?
     } else if let Some(table) = contents.document(Path::new("index.json"))? {
-        oci_images(layout, platform, &mut contents, &table)?
+        oci_images(target, platform, contents, &table)?
     } else {
         return Err(refused("it has neither manifest.json nor index.json: not an image archive"));
     };
@@ -140,9 +259,13 @@ impl Read for Limited {
     }
 }
 
-/// Streams all files into the ingest directory.
-fn read(layout: &Layout, reader: Box<dyn Read>) -> Result<Contents, ImageError> {
-    let mut contents = Contents::default();
+/// Streams all files through `take`.
+fn read<R: Read>(
+    reader: R,
+    archive: Option<Arc<File>>,
+    take: impl Fn(&mut tar::Entry<'_, R>) -> Result<Ingested, ImageError>,
+) -> Result<Contents, ImageError> {
+    let mut contents = Contents { archive, ..Contents::default() };
     let mut tar = tar::Archive::new(reader);
     for (number, entry) in tar.entries().map_err(ImageError::ReadArchive)?.enumerate() {
         let mut entry = entry.map_err(broken)?;
@@ -152,7 +275,7 @@ fn read(layout: &Layout, reader: Box<dyn Read>) -> Result<Contents, ImageError> 
         let path = within(Path::new(""), &entry.path().map_err(broken)?)?;
         let kind = entry.header().entry_type();
         if kind.is_file() {
-            let ingested = ingest(layout, &mut entry)?;
+            let ingested = take(&mut entry)?;
             // The last of a name wins, as when unpacking.
             contents.links.remove(&path);
             contents.files.insert(path, ingested);
@@ -206,19 +329,33 @@ fn ingest(layout: &Layout, reader: &mut impl Read) -> Result<Ingested, ImageErro
     let mut builder = tempfile::Builder::new();
     let temporary = builder.prefix("import-").tempfile_in(&dir).map_err(ImageError::io("create a file in", &dir))?;
     let (mut file, path) = temporary.into_parts();
+    let write = |bytes: &[u8]| file.write_all(bytes).map_err(ImageError::io("write", path.to_path_buf()));
+    let (digest, size) = hash(reader, write)?;
+    Ok(Ingested { digest, size, at: At::Temporary(path) })
+}
+
+fn hash(
+    reader: &mut impl Read,
+    mut each: impl FnMut(&[u8]) -> Result<(), ImageError>,
+) -> Result<(Digest, u64), ImageError> {
     let (mut hasher, mut size) = (Hasher::default(), 0);
-    let mut buffer = vec![0; 128 * 1024];
+    let mut buffer = vec![0; 256 * 1024];
     loop {
         let read = reader.read(&mut buffer).map_err(broken)?;
         if read == 0 {
-            break;
+            return Ok((hasher.finish(), size));
         }
         let bytes = buffer.get(..read).unwrap_or_default();
         hasher.update(bytes);
-        file.write_all(bytes).map_err(ImageError::io("write", path.to_path_buf()))?;
+        each(bytes)?;
         size += read as u64;
     }
-    Ok(Ingested { digest: hasher.finish(), file: path, size })
+}
+
+/// A blob of an OCI layout: a file of the archive, or the target's.
+enum Blob {
+    Here(PathBuf),
+    There,
 }
 
 impl Contents {
@@ -240,39 +377,67 @@ impl Contents {
         if ingested.size > MAX_DOCUMENT_BYTES {
             return Err(refused(format!("{} is {} bytes", path.display(), ingested.size)));
         }
-        std::fs::read(&ingested.file).map(Some).map_err(ImageError::io("read", ingested.file.to_path_buf()))
+        self.begin(ingested, ingested.size).map(Some)
+    }
+
+    /// The first bytes of a file.
+    fn begin(&self, file: &Ingested, length: u64) -> Result<Vec<u8>, ImageError> {
+        let length = length.min(file.size);
+        match (&file.at, &self.archive) {
+            (At::Temporary(path), _) => {
+                let mut bytes = Vec::new();
+                let opened = File::open(path).map_err(ImageError::io("open", path.to_path_buf()))?;
+                let read = opened.take(length).read_to_end(&mut bytes);
+                read.map_err(ImageError::io("read", path.to_path_buf()))?;
+                Ok(bytes)
+            }
+            (At::Offset(offset), Some(archive)) => {
+                let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+                archive.read_exact_at(&mut bytes, *offset).map_err(ImageError::ReadArchive)?;
+                Ok(bytes)
+            }
+            (At::Offset(_), None) => Ok(Vec::new()),
+        }
     }
 
     fn need(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
         self.document(path)?.ok_or_else(|| refused(format!("{} is missing", path.display())))
     }
 
-    /// Makes a file of the archive a blob; returns its digest and size.
-    fn store(&self, layout: &Layout, path: &Path) -> Result<(Digest, u64), ImageError> {
+    fn file(&self, path: &Path) -> Result<&Ingested, ImageError> {
         let found = self.resolve(path).and_then(|path| self.files.get(&path));
-        let ingested = found.ok_or_else(|| refused(format!("{} is missing", path.display())))?;
-        if layout.size_of(&ingested.digest) != Some(ingested.size) {
-            let temporary: &Path = &ingested.file;
-            let synced = File::open(temporary).and_then(|file| file.sync_all());
-            synced.map_err(ImageError::io("sync", temporary))?;
-            // A hard link, not a rename: several images of the archive may share the file.
-            let copy = temporary.with_extension("stored");
-            std::fs::hard_link(temporary, &copy).map_err(ImageError::io("link", temporary))?;
-            layout.commit(&copy, &ingested.digest)?;
-        }
-        Ok((ingested.digest.clone(), ingested.size))
+        found.ok_or_else(|| refused(format!("{} is missing", path.display())))
     }
 
     /// A blob of an OCI layout by its digest, which its bytes must have.
-    fn blob_path(&self, digest: &Digest) -> Result<PathBuf, ImageError> {
+    fn blob(&self, target: &impl Target, digest: &Digest) -> Result<Blob, ImageError> {
         let path = Path::new("blobs/sha256").join(digest.hex());
         let found = self.resolve(&path).and_then(|path| self.files.get(&path));
         match found {
+            None if target.size_of(digest).is_some() => Ok(Blob::There),
             None => Err(refused(format!("blob {digest} is missing"))),
             Some(ingested) if ingested.digest != *digest => {
                 Err(refused(format!("blob {digest} has the digest {}", ingested.digest)))
             }
-            Some(_) => Ok(path),
+            Some(_) => Ok(Blob::Here(path)),
+        }
+    }
+
+    fn blob_document(&self, target: &impl Target, digest: &Digest) -> Result<Vec<u8>, ImageError> {
+        match self.blob(target, digest)? {
+            Blob::Here(path) => self.need(&path),
+            Blob::There => target.document(digest).ok_or_else(|| refused(format!("blob {digest} is missing"))),
+        }
+    }
+
+    fn keep_blob(&self, target: &mut impl Target, digest: &Digest) -> Result<u64, ImageError> {
+        match self.blob(target, digest)? {
+            Blob::Here(path) => {
+                let file = self.file(&path)?;
+                target.keep(self, file)?;
+                Ok(file.size)
+            }
+            Blob::There => Ok(target.size_of(digest).unwrap_or_default()),
         }
     }
 }
@@ -287,9 +452,9 @@ fn digest(text: &str) -> Result<Digest, ImageError> {
 
 /// docker-save: the table names a configuration and layers by path; the manifest is made here.
 fn docker_images(
-    layout: &Layout,
+    target: &mut impl Target,
     platform: &Platform,
-    contents: &mut Contents,
+    contents: &Contents,
     table: &[u8],
 ) -> Result<Vec<Imported>, ImageError> {
     let table: Vec<DockerImage> = json("manifest.json", table)?;
@@ -308,7 +473,8 @@ fn docker_images(
             skipped = Some(error);
             continue;
         }
-        let (id, id_size) = contents.store(layout, &config_path)?;
+        let id = contents.file(&config_path)?;
+        target.keep(contents, id)?;
         let descriptor = |media_type: &str, digest: &Digest, size: u64| OciDescriptor {
             media_type: media_type.to_owned(),
             digest: digest.to_string(),
@@ -317,22 +483,24 @@ fn docker_images(
         };
         let mut manifest = OciImageManifest {
             media_type: Some(IMAGE_MANIFEST.to_owned()),
-            config: descriptor(IMAGE_CONFIG, &id, id_size),
+            config: descriptor(IMAGE_CONFIG, &id.digest, id.size),
             ..OciImageManifest::default()
         };
         for layer in image.layers.unwrap_or_default() {
             let path = within(Path::new(""), Path::new(&layer))?;
-            let (digest, size) = contents.store(layout, &path)?;
-            let suffix = match crate::image::Compression::of(&first_bytes(&layout.blob(&digest))?) {
-                crate::image::Compression::None => "",
-                crate::image::Compression::Gzip => "+gzip",
-                crate::image::Compression::Zstd => "+zstd",
+            let layer = contents.file(&path)?;
+            target.keep(contents, layer)?;
+            let suffix = match Compression::of(&contents.begin(layer, 4)?) {
+                Compression::None => "",
+                Compression::Gzip => "+gzip",
+                Compression::Zstd => "+zstd",
             };
-            manifest.layers.push(descriptor(&format!("{LAYER_TAR}{suffix}"), &digest, size));
+            manifest.layers.push(descriptor(&format!("{LAYER_TAR}{suffix}"), &layer.digest, layer.size));
         }
         config.check_layers(&label, &manifest)?;
         let bytes = serde_json::to_vec(&manifest).unwrap_or_default();
-        imported.push(Imported { manifest: layout.put(&bytes)?, size: bytes.len() as u64, names });
+        let size = bytes.len() as u64;
+        imported.push(Imported { manifest: target.put(bytes)?, size, names, repo_digest: None });
     }
     match (imported.is_empty(), skipped) {
         (true, Some(error)) => Err(error),
@@ -340,18 +508,11 @@ fn docker_images(
     }
 }
 
-fn first_bytes(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(ImageError::io("open", path))?;
-    file.take(4).read_to_end(&mut bytes).map_err(ImageError::io("read", path))?;
-    Ok(bytes)
-}
-
 /// OCI layout: index.json names manifests, or indexes of which the fitting entry is taken.
 fn oci_images(
-    layout: &Layout,
+    target: &mut impl Target,
     platform: &Platform,
-    contents: &mut Contents,
+    contents: &Contents,
     table: &[u8],
 ) -> Result<Vec<Imported>, ImageError> {
     let table: OciIndex = json("index.json", table)?;
@@ -363,11 +524,19 @@ fn oci_images(
         let full = annotations.get(INDEX_NAME).or_else(|| annotations.get(REF_NAME).filter(|name| name.contains('/')));
         let names = names(full.cloned().into_iter().collect())?;
         let label = names.first().cloned().unwrap_or_else(|| entry.digest.clone());
-        match oci_image(layout, platform, contents, &entry.digest, &label) {
-            Ok((manifest, size)) => match imported.iter_mut().find(|image| image.manifest == manifest) {
-                Some(image) => image.names.extend(names),
-                None => imported.push(Imported { manifest, size, names }),
-            },
+        match oci_image(target, platform, contents, &entry.digest, &label) {
+            Ok((manifest, size)) => {
+                let claimed = annotations.get(REPO_DIGEST);
+                let repo_digest = match claimed {
+                    Some(claimed) if served_as(target, contents, claimed, &manifest)? => Some(claimed.clone()),
+                    _ => None,
+                };
+                let known = imported.iter_mut();
+                match known.into_iter().find(|image| image.manifest == manifest && image.repo_digest == repo_digest) {
+                    Some(image) => image.names.extend(names),
+                    None => imported.push(Imported { manifest, size, names, repo_digest }),
+                }
+            }
             Err(error @ ImageError::WrongPlatform { .. }) if many => skipped = Some(error),
             Err(error) => return Err(error),
         }
@@ -379,31 +548,50 @@ fn oci_images(
 }
 
 fn oci_image(
-    layout: &Layout,
+    target: &mut impl Target,
     platform: &Platform,
     contents: &Contents,
     wanted: &str,
     label: &str,
 ) -> Result<(Digest, u64), ImageError> {
-    let path = contents.blob_path(&digest(wanted)?)?;
-    let path = match json(label, &contents.need(&path)?)? {
-        OciManifest::Image(_) => path,
-        OciManifest::ImageIndex(index) => {
-            let entries: Vec<ImageIndexEntry> = index.manifests;
-            let entry = select_platform(label, &entries, platform)?;
-            contents.blob_path(&digest(&entry.digest)?)?
-        }
-    };
-    let manifest: OciImageManifest = json(label, &contents.need(&path)?)?;
-    let config_path = contents.blob_path(&digest(&manifest.config.digest)?)?;
-    let config = ConfigFile::parse(label, &contents.need(&config_path)?)?;
+    let mut wanted = digest(wanted)?;
+    if let OciManifest::ImageIndex(index) = json(label, &contents.blob_document(target, &wanted)?)? {
+        let entries: Vec<ImageIndexEntry> = index.manifests;
+        wanted = digest(&select_platform(label, &entries, platform)?.digest)?;
+    }
+    let manifest: OciImageManifest = json(label, &contents.blob_document(target, &wanted)?)?;
+    let config_digest = digest(&manifest.config.digest)?;
+    let config = ConfigFile::parse(label, &contents.blob_document(target, &config_digest)?)?;
     config.check_platform(label, platform)?;
     config.check_layers(label, &manifest)?;
     for layer in &manifest.layers {
-        contents.store(layout, &contents.blob_path(&digest(&layer.digest)?)?)?;
+        contents.keep_blob(target, &digest(&layer.digest)?)?;
     }
-    contents.store(layout, &config_path)?;
-    contents.store(layout, &path)
+    contents.keep_blob(target, &config_digest)?;
+    let size = contents.keep_blob(target, &wanted)?;
+    Ok((wanted, size))
+}
+
+/// Whether `claimed` (`registry/repository@digest`) can be what a registry serves for this manifest: its own digest, or
+/// that of an index, in the archive or known, that lists it.
+fn served_as(
+    target: &mut impl Target,
+    contents: &Contents,
+    claimed: &str,
+    manifest: &Digest,
+) -> Result<bool, ImageError> {
+    let Ok(name) = claimed.parse::<ImageName>() else { return Ok(false) };
+    let Some(served) = name.digest() else { return Ok(false) };
+    if served == *manifest {
+        return Ok(true);
+    }
+    let Ok(document) = contents.blob_document(target, &served) else { return Ok(false) };
+    let Ok(OciManifest::ImageIndex(index)) = serde_json::from_slice(&document) else { return Ok(false) };
+    if !index.manifests.iter().any(|entry| entry.digest == manifest.as_str()) {
+        return Ok(false);
+    }
+    contents.keep_blob(target, &served)?;
+    Ok(true)
 }
 
 fn names(texts: Vec<String>) -> Result<Vec<String>, ImageError> {

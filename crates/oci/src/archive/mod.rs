@@ -2,8 +2,10 @@
 
 mod export;
 mod import;
+mod outgoing;
 mod stream;
 
-pub(crate) use export::{Exported, export};
-pub(crate) use import::import;
+pub(crate) use export::{Exported, export, outgoing};
+pub(crate) use import::{import, scan, spool};
+pub use outgoing::Outgoing;
 pub(crate) use stream::{BlockingReader, drive_writer};

@@ -9,7 +9,7 @@ use url::Url;
 /// The registry of a mirror that names none, as with Docker's own option.
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// `*=https://…` serves every registry.
-const EVERY_REGISTRY: &str = "*";
+pub(super) const EVERY_REGISTRY: &str = "*";
 
 /// A mirror of one registry (`docker.io` unless it names another), or with `*=` of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,27 @@ impl MirrorArgument {
             rest = tail.get(end..).unwrap_or_default();
         }
         Ok(MirrorArgument { registry: registry.to_owned(), url, path })
+    }
+
+    /// The registry whose images it serves; `*` is every one.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Its URL, as `mirrors.toml` has it.
+    pub fn address(&self) -> String {
+        let address = self.url.as_str().replace("%7B", "{").replace("%7D", "}");
+        address.trim_end_matches('/').to_owned()
+    }
+
+    /// [`MirrorArgument::address`] without a password.
+    pub fn shown(&self) -> String {
+        let mut shown = self.clone();
+        if shown.url.password().is_some() {
+            // It has a host, so it can have a password.
+            let _ = shown.url.set_password(Some("***"));
+        }
+        shown.address()
     }
 
     /// Whether images of this registry are asked of it.
@@ -129,8 +150,7 @@ impl From<MirrorArgument> for String {
 
 impl fmt::Display for MirrorArgument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.url.as_str().replace("%7B", "{").replace("%7D", "}");
-        write!(f, "{}={}", self.registry, address.trim_end_matches('/'))
+        write!(f, "{}={}", self.registry, self.address())
     }
 }
 
@@ -159,6 +179,7 @@ mod tests {
         let mirror = MirrorArgument::parse("docker.io=https://me:secret@m.example").unwrap();
         assert_eq!(mirror.login(), Some(("me".into(), "secret".into())));
         assert_eq!(mirror.base().as_str(), "https://m.example/");
+        assert_eq!(mirror.shown(), "https://me:***@m.example");
     }
 
     #[test]

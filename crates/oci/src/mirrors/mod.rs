@@ -6,6 +6,7 @@
 //! | `--registry-mirror` | as given | next, in the order given |
 //! | `mirrors.toml` | as written | next |
 //! | `--image-mirror-country` | the preset's | next |
+//! | (the machine) | a cache of the host's | for blobs first of all, for what a tag means last |
 //! | | the registry itself | last, unless `mirrors.toml` says `upstream = false` |
 //!
 //! The order is that of preference; a pull then ranks places of the same [`Rank`] by how they answer.
@@ -13,6 +14,8 @@
 mod argument;
 mod insecure;
 mod loopback;
+mod presets;
+mod user_file;
 
 use std::collections::BTreeMap;
 
@@ -22,10 +25,11 @@ use url::Url;
 pub use argument::{MirrorArgument, MirrorError};
 pub use insecure::{Insecure, InsecureError};
 pub use loopback::{HostLoopback, loopback_port};
+pub use presets::{KnownMirror, Presets};
+pub use user_file::MirrorsFile;
 
 use crate::{ImageError, ImageName};
-
-const PRESETS: &str = include_str!("presets.toml");
+use argument::EVERY_REGISTRY;
 
 /// Registries whose images `--image-repository` replaces.
 const KUBERNETES_REGISTRIES: &[&str] = &["registry.k8s.io", "k8s.gcr.io"];
@@ -41,6 +45,8 @@ const SERVED_BY: &[(&str, &str)] = &[("docker.io", "registry-1.docker.io")];
 pub struct ResolverConfig {
     /// A country of the presets; `None` asks the registries themselves.
     pub country: Option<String>,
+    /// The text of a list of mirrors by country that replaces the built-in one.
+    pub presets_toml: Option<String>,
     /// The text of the user's `mirrors.toml`.
     pub mirrors_toml: Option<String>,
     /// `--registry-mirror`, in order.
@@ -54,35 +60,27 @@ pub struct ResolverConfig {
     pub extra_roots_pem: Option<String>,
     /// Where the loopback that these addresses mean is reached, if it is not this process' own.
     pub host_loopback: Option<HostLoopback>,
+    /// A cache of the machine's that is asked for everything first; what it lacks comes from elsewhere.
+    pub cache: Option<CacheAddress>,
     pub timeouts: crate::Timeouts,
 }
 
-/// What `mirrors.toml` says, and each country of the presets.
-type Table = BTreeMap<String, Registry>;
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Registry {
-    #[serde(default)]
-    mirrors: Vec<String>,
-    /// Leave the country's preset out.
-    #[serde(default)]
-    replace: bool,
-    /// Ask the registry itself.
-    #[serde(default = "yes")]
-    upstream: bool,
+/// A cache, and how it knows that it is asked by those it serves.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheAddress {
+    pub address: std::net::SocketAddr,
+    pub token: String,
 }
 
-fn yes() -> bool {
-    true
+impl std::fmt::Debug for CacheAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token is a secret.
+        write!(f, "CacheAddress({})", self.address)
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MirrorsFile {
-    #[serde(default)]
-    registry: Table,
-}
+/// The user that a cache is asked as.
+pub const CACHE_USER: &str = "kminik";
 
 /// Whose word a place is; a better rank is preferred whatever its speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,6 +89,31 @@ pub enum Rank {
     Chosen,
     /// A preset, or the registry itself.
     Known,
+    /// What a name meant some time ago.
+    Cached,
+}
+
+/// Where a place comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    Cache,
+    ImageRepository,
+    Argument,
+    MirrorsFile,
+    Preset,
+    /// The registry the name means; what it says of a tag is true.
+    Registry,
+}
+
+impl Source {
+    pub fn rank(self) -> Rank {
+        match self {
+            Source::ImageRepository | Source::Argument | Source::MirrorsFile => Rank::Chosen,
+            Source::Preset | Source::Registry => Rank::Known,
+            Source::Cache => Rank::Cached,
+        }
+    }
 }
 
 /// One place to fetch a repository from.
@@ -100,20 +123,31 @@ pub struct Place {
     pub base: Url,
     /// The repository there.
     pub repository: String,
-    pub rank: Rank,
-    /// The registry the name means; what it says of a tag is true.
-    pub upstream: bool,
+    pub source: Source,
     /// Do not verify its certificate.
     pub unverified: bool,
     /// Sent to mirrors as `ns`, for those that serve several registries.
     pub namespace: Option<String>,
     /// From the URL of the mirror.
     pub login: Option<(String, String)>,
+    /// For a preset's: month of the last report that it worked.
+    pub known: Option<String>,
 }
 
 impl Place {
+    pub(crate) fn rank(&self) -> Rank {
+        self.source.rank()
+    }
+
+    pub(crate) fn is_upstream(&self) -> bool {
+        self.source == Source::Registry
+    }
+
     /// How users are told of it.
     pub fn label(&self) -> String {
+        if self.source == Source::Cache {
+            return "this machine's cache".to_owned();
+        }
         format!("{}://{}/{}", self.base.scheme(), self.host(), self.repository)
     }
 
@@ -130,26 +164,13 @@ impl Place {
 /// Turns names into places.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    preset: Table,
-    file: Table,
+    preset: BTreeMap<String, Vec<KnownMirror>>,
+    file: BTreeMap<String, user_file::Registry>,
     mirrors: Vec<MirrorArgument>,
     image_repository: Option<MirrorArgument>,
     insecure: Insecure,
     host_loopback: Option<HostLoopback>,
-}
-
-/// A country of the presets.
-pub fn is_country(name: &str) -> bool {
-    presets().is_ok_and(|countries| countries.contains_key(name))
-}
-
-/// All countries of the presets.
-pub fn countries() -> Vec<String> {
-    presets().map(|countries| countries.into_keys().collect()).unwrap_or_default()
-}
-
-fn presets() -> Result<BTreeMap<String, Table>, ImageError> {
-    toml::from_str(PRESETS).map_err(|error| bad("the built-in mirrors", &error))
+    cache: Option<CacheAddress>,
 }
 
 fn bad(what: &str, error: &dyn std::fmt::Display) -> ImageError {
@@ -161,19 +182,9 @@ impl Resolver {
     /// [`ImageError::BadConfig`] for an unknown country or any text that cannot be understood.
     pub fn new(config: &ResolverConfig) -> Result<Resolver, ImageError> {
         let preset = match &config.country {
-            Some(country) => presets()?.remove(country).ok_or_else(|| {
-                let known = countries().join(", ");
-                bad(&format!("mirror country {country:?}"), &format!("known are: {known}"))
-            })?,
-            None => Table::new(),
+            Some(country) => Presets::parse(config.presets_toml.as_deref())?.of(country)?,
+            None => BTreeMap::new(),
         };
-        let file: MirrorsFile = match &config.mirrors_toml {
-            Some(text) => toml::from_str(text).map_err(|error| bad("mirrors.toml", &error))?,
-            None => MirrorsFile { registry: Table::new() },
-        };
-        for mirror in file.registry.values().flat_map(|registry| &registry.mirrors) {
-            MirrorArgument::parse(mirror).map_err(|error| bad("mirrors.toml", &error))?;
-        }
         let image_repository = match &config.image_repository {
             Some(text) => {
                 let url = if text.contains("://") { text.clone() } else { format!("https://{text}") };
@@ -185,11 +196,12 @@ impl Resolver {
         let insecure = Insecure::parse(&config.insecure).map_err(|error| bad("insecure registries", &error))?;
         Ok(Resolver {
             preset,
-            file: file.registry,
+            file: user_file::parse(config.mirrors_toml.as_deref())?,
             mirrors: config.mirrors.clone(),
             image_repository,
             insecure,
             host_loopback: config.host_loopback.clone(),
+            cache: config.cache.clone(),
         })
     }
 
@@ -202,61 +214,90 @@ impl Resolver {
         ports
     }
 
+    /// Registries of which more than themselves is known.
+    pub fn registries(&self) -> Vec<String> {
+        let arguments = self.mirrors.iter().map(|mirror| mirror.registry().to_owned());
+        let mut names: Vec<String> = self.preset.keys().chain(self.file.keys()).cloned().chain(arguments).collect();
+        names.retain(|name| name != EVERY_REGISTRY);
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// The places of a name, preferred ones first, each once.
     pub fn places(&self, name: &ImageName) -> Vec<Place> {
         let registry = name.registry();
         let mut places = Vec::new();
+        if let Some(cache) = &self.cache
+            && let Ok(base) = Url::parse(&format!("http://{}", cache.address))
+        {
+            places.push(Place {
+                base,
+                repository: name.repository().to_owned(),
+                source: Source::Cache,
+                unverified: false,
+                namespace: Some(registry.to_owned()),
+                login: Some((CACHE_USER.to_owned(), cache.token.clone())),
+                known: None,
+            });
+        }
         if let Some(repository) = &self.image_repository
             && is_kubernetes(name)
         {
-            self.add(&mut places, repository, name, Rank::Chosen);
+            self.add(&mut places, repository, name, Source::ImageRepository, None);
         }
         for mirror in self.mirrors.iter().filter(|mirror| mirror.serves(registry)) {
-            self.add(&mut places, mirror, name, Rank::Chosen);
+            self.add(&mut places, mirror, name, Source::Argument, None);
         }
-        let file = self.file.get(registry);
+        let file = || [registry, EVERY_REGISTRY].into_iter().filter_map(|registry| self.file.get(registry));
         // The texts were parsed when the resolver was made.
-        for mirror in file.iter().flat_map(|row| &row.mirrors).filter_map(|text| MirrorArgument::parse(text).ok()) {
-            self.add(&mut places, &mirror, name, Rank::Chosen);
+        for mirror in file().flat_map(|row| &row.mirrors).filter_map(|text| MirrorArgument::parse(text).ok()) {
+            self.add(&mut places, &mirror, name, Source::MirrorsFile, None);
         }
-        if !file.is_some_and(|row| row.replace) {
-            let preset = self.preset.get(registry);
-            for mirror in preset.iter().flat_map(|row| &row.mirrors).filter_map(|text| MirrorArgument::parse(text).ok())
-            {
-                self.add(&mut places, &mirror, name, Rank::Known);
+        if !file().any(|row| row.replace) {
+            for known in self.preset.get(registry).into_iter().flatten() {
+                if let Ok(mirror) = MirrorArgument::parse(&known.url) {
+                    self.add(&mut places, &mirror, name, Source::Preset, known.known.clone());
+                }
             }
         }
-        if file.is_none_or(|row| row.upstream) {
-            self.add_upstream(&mut places, name);
+        if file().all(|row| row.upstream) {
+            places.extend(self.upstream(name).into_iter().filter(|new| !is_among(&places, new)).collect::<Vec<_>>());
         }
         places
     }
 
-    fn add(&self, places: &mut Vec<Place>, mirror: &MirrorArgument, name: &ImageName, rank: Rank) {
+    /// The registry that a name means: where a push goes.
+    pub fn upstream(&self, name: &ImageName) -> Vec<Place> {
+        let mut places = Vec::new();
+        let host = SERVED_BY.iter().find(|(registry, _)| *registry == name.registry());
+        let host = host.map_or(name.registry(), |(_, host)| *host);
+        if let Ok(base) = Url::parse(&format!("https://{host}")) {
+            let repository = name.repository().to_owned();
+            let source = Source::Registry;
+            let place =
+                Place { base, repository, source, unverified: false, namespace: None, login: None, known: None };
+            self.add_secured(&mut places, place);
+        }
+        places
+    }
+
+    fn add(
+        &self,
+        places: &mut Vec<Place>,
+        mirror: &MirrorArgument,
+        name: &ImageName,
+        source: Source,
+        known: Option<String>,
+    ) {
         let place = Place {
             base: mirror.base(),
             repository: mirror.repository(name.registry(), name.repository()),
-            rank,
-            upstream: false,
+            source,
             unverified: false,
             namespace: Some(name.registry().to_owned()),
             login: mirror.login(),
-        };
-        self.add_secured(places, place);
-    }
-
-    fn add_upstream(&self, places: &mut Vec<Place>, name: &ImageName) {
-        let host = SERVED_BY.iter().find(|(registry, _)| *registry == name.registry());
-        let host = host.map_or(name.registry(), |(_, host)| *host);
-        let Ok(base) = Url::parse(&format!("https://{host}")) else { return };
-        let place = Place {
-            base,
-            repository: name.repository().to_owned(),
-            rank: Rank::Known,
-            upstream: true,
-            unverified: false,
-            namespace: None,
-            login: None,
+            known,
         };
         self.add_secured(places, place);
     }
@@ -267,7 +308,7 @@ impl Resolver {
             if let Some(host) = &self.host_loopback {
                 host.translate(&mut place.base);
             }
-            if !places.iter().any(|old| old.base == place.base && old.repository == place.repository) {
+            if !is_among(places, &place) {
                 places.push(place);
             }
         };
@@ -283,6 +324,10 @@ impl Resolver {
         }
         push(place);
     }
+}
+
+fn is_among(places: &[Place], place: &Place) -> bool {
+    places.iter().any(|old| old.base == place.base && old.repository == place.repository)
 }
 
 fn is_kubernetes(name: &ImageName) -> bool {
@@ -308,19 +353,6 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_parses_and_names_known_registries() {
-        for (country, table) in presets().unwrap() {
-            for (registry, row) in table {
-                assert!(registry.contains('.') && !row.mirrors.is_empty(), "{country} {registry}");
-                for mirror in row.mirrors {
-                    MirrorArgument::parse(&mirror).unwrap_or_else(|error| panic!("{country} {mirror}: {error}"));
-                }
-            }
-        }
-        assert!(is_country("cn") && is_country("global") && !is_country("xx"));
-    }
-
-    #[test]
     fn inputs_come_in_order_and_places_once() {
         let config = ResolverConfig {
             country: Some("cn".into()),
@@ -340,6 +372,7 @@ mod tests {
             "https://file.example/p/library/nginx",
             "https://docker.m.daocloud.io/library/nginx",
             "https://docker.1ms.run/library/nginx",
+            "https://m.daocloud.io/docker.io/library/nginx",
             "https://docker.nju.edu.cn/library/nginx",
             "https://registry-1.docker.io/library/nginx",
         ];

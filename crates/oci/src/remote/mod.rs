@@ -1,9 +1,12 @@
-//! Pulling: the manifest from all places side by side, then the blobs from the best of them.
+//! Registries. Pulling: the manifest from all places side by side, then the blobs from the best of them. Pushing: to the
+//! registry that the name means.
 
 mod auth;
 mod blob;
 mod health;
 mod manifest;
+mod probe;
+mod push;
 mod ranking;
 mod transport;
 
@@ -17,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 pub(crate) use health::Health;
-pub(crate) use transport::Transport;
+pub use probe::{Probe, probe};
+pub(crate) use push::Pusher;
+pub use transport::get;
+pub(crate) use transport::{Transport, innermost};
 
 use crate::image::{ConfigFile, select_platform};
 use crate::layout::{Layout, MAX_DOCUMENT_BYTES};
@@ -30,7 +36,7 @@ const PARALLEL_BLOBS: usize = 4;
 const MAX_LAYERS: usize = 500;
 
 /// A login for a registry. It is only ever sent to that registry.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
     /// Host with optional port and path, as in Docker's configuration (`https://index.docker.io/v1/` is `docker.io`).
     pub registry: String,
@@ -94,6 +100,8 @@ impl Puller<'_> {
             OciManifest::Image(_) => (found.digest.clone(), found.body),
             OciManifest::ImageIndex(index) => {
                 let entry = select_platform(&name.to_string(), &index.manifests, self.platform)?;
+                // Kept, so that whoever asks for the image by its digest can be served from here.
+                self.layout.put(&found.body)?;
                 let digest = checked(name, &entry.digest)?;
                 let size = u64::try_from(entry.size).unwrap_or(0);
                 let body = self.document(name, &found.places, &digest, size, "manifests").await?;

@@ -10,7 +10,7 @@ use super::Puller;
 use super::ranking::{Answer, Standing, order, truth};
 use super::transport::{Refusal, Request, limited};
 use crate::layout::MAX_DOCUMENT_BYTES;
-use crate::mirrors::{Place, Rank};
+use crate::mirrors::{Place, Rank, Source};
 use crate::{Attempt, Digest, ImageError, ImageName};
 
 /// Most places asked for one name.
@@ -39,8 +39,7 @@ impl Puller<'_> {
         let mut standings: Vec<Standing> = places
             .iter()
             .map(|place| Standing {
-                rank: place.rank,
-                upstream: place.upstream,
+                source: place.source,
                 answer: Answer::Silent,
                 megabyte: self.health.megabyte(place),
             })
@@ -107,6 +106,7 @@ impl Puller<'_> {
         for (place, standing) in places.iter().zip(&standings) {
             if let Answer::Served { digest: other, .. } = &standing.answer
                 && *other != digest
+                && place.source != Source::Cache
             {
                 self.progress.note(&format!("{}: serves another digest of {name}, left out", place.label()));
                 tracing::warn!(place = place.label(), image = %name, served = %other, wanted = %digest, "stale mirror");
@@ -117,10 +117,15 @@ impl Puller<'_> {
     }
 
     /// Something is still to be heard of places that matter more than what is there: those the user chose, and for a
-    /// tag the registry itself.
+    /// tag the registry itself; and anybody's word on a tag that only a cache has served.
     fn worth_waiting(&self, places: &[Place], standings: &[Standing], pinned: bool) -> bool {
+        let served = |standing: &&Standing| matches!(standing.answer, Answer::Served { .. });
+        let only_cached = standings.iter().filter(served).all(|standing| standing.source == Source::Cache);
+        if only_cached && pinned {
+            return false;
+        }
         places.iter().zip(standings).any(|(place, standing)| {
-            let matters = place.rank == Rank::Chosen || (place.upstream && !pinned);
+            let matters = only_cached || place.rank() == Rank::Chosen || (place.is_upstream() && !pinned);
             standing.answer == Answer::Silent && matters && !self.health.is_unwell(place)
         })
     }

@@ -148,7 +148,7 @@ fn header(text: &str) -> Result<HeaderValue, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirrors::Rank;
+    use crate::mirrors::Source;
 
     #[test]
     fn challenges_are_parsed() {
@@ -179,11 +179,11 @@ mod tests {
             let place = Place {
                 base: Url::parse(base).unwrap(),
                 repository: repository.into(),
-                rank: Rank::Known,
-                upstream: true,
+                source: Source::Registry,
                 unverified: false,
                 namespace: None,
                 login: None,
+                known: None,
             };
             login(&place, &credentials).map(|(user, _)| user)
         };

@@ -4,16 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use kminik_base::tls;
-use reqwest::{Client, Response, redirect};
+use reqwest::{Client, RequestBuilder, Response, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use url::{Url, form_urlencoded};
 
 use super::auth::{Challenge, Tokens};
 use super::{Credential, Timeouts};
 use crate::ImageError;
+use crate::credentials::IDENTITY_TOKEN_USER;
 use crate::mirrors::Place;
 
 const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -113,22 +115,55 @@ impl Transport {
         })
     }
 
-    /// Sends a request; a successful answer's body is still to be read.
+    /// Asks for a manifest or blob; a successful answer's body is still to be read.
     pub(super) async fn get(
         &self,
         place: &Place,
         request: &Request<'_>,
         credentials: &[Credential],
     ) -> Result<Response, Refusal> {
-        let known = self.tokens.get(place);
-        let response = self.send(place, request, known.clone()).await?;
+        let url = url(place, &format!("{}/{}", request.kind, request.reference));
+        let build = |client: &Client| {
+            let mut builder = client.get(url.clone());
+            if request.kind == "manifests" {
+                builder = builder.header(ACCEPT, ACCEPT_MANIFESTS);
+            }
+            if request.from > 0 {
+                builder = builder.header(RANGE, format!("bytes={}-", request.from));
+            }
+            builder
+        };
+        self.execute(place, &build, self.timeouts.answer, credentials).await
+    }
+
+    /// Sends what `build` makes, and once more with a token when the place asks for one. Only a successful answer returns.
+    pub(super) async fn execute(
+        &self,
+        place: &Place,
+        build: &(dyn Fn(&Client) -> RequestBuilder + Sync),
+        bound: Duration,
+        credentials: &[Credential],
+    ) -> Result<Response, Refusal> {
+        let client = if place.unverified { &self.unverified } else { &self.verified };
+        let send = async |authorization: Option<HeaderValue>| {
+            let builder = build(client);
+            let builder = match authorization {
+                Some(authorization) => builder.header(AUTHORIZATION, authorization),
+                None => builder,
+            };
+            match tokio::time::timeout(bound, builder.send()).await {
+                Ok(sent) => sent.map_err(|error| Refusal::Network(innermost(&error))),
+                Err(_) => Err(Refusal::NoAnswer(bound)),
+            }
+        };
+        let response = send(self.tokens.get(place)).await?;
         let response = if response.status() == StatusCode::UNAUTHORIZED {
             let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
             let challenge = Challenge::choose(challenges.filter_map(|value| value.to_str().ok()))
                 .ok_or_else(|| Refusal::Unauthorized("no way to authenticate is offered".to_owned()))?;
             drop(response);
             let header = self.authenticate(place, &challenge, credentials).await?;
-            let again = self.send(place, request, Some(header.clone())).await?;
+            let again = send(Some(header.clone())).await?;
             if again.status() != StatusCode::UNAUTHORIZED {
                 self.tokens.put(place, header);
             }
@@ -137,35 +172,6 @@ impl Transport {
             response
         };
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
-    }
-
-    async fn send(
-        &self,
-        place: &Place,
-        request: &Request<'_>,
-        authorization: Option<HeaderValue>,
-    ) -> Result<Response, Refusal> {
-        let mut url = place.base.clone();
-        url.set_path(&format!("/v2/{}/{}/{}", place.repository, request.kind, request.reference));
-        if let Some(namespace) = &place.namespace {
-            url.query_pairs_mut().append_pair("ns", namespace);
-        }
-        let client = if place.unverified { &self.unverified } else { &self.verified };
-        let mut builder = client.get(url);
-        if request.kind == "manifests" {
-            builder = builder.header(ACCEPT, ACCEPT_MANIFESTS);
-        }
-        if request.from > 0 {
-            builder = builder.header(RANGE, format!("bytes={}-", request.from));
-        }
-        if let Some(authorization) = authorization {
-            builder = builder.header(AUTHORIZATION, authorization);
-        }
-        let bound = self.timeouts.answer;
-        match tokio::time::timeout(bound, builder.send()).await {
-            Ok(sent) => sent.map_err(|error| Refusal::Network(innermost(&error))),
-            Err(_) => Err(Refusal::NoAnswer(bound)),
-        }
     }
 
     async fn authenticate(
@@ -186,16 +192,33 @@ impl Transport {
                     return Err(Refusal::Unauthorized(format!("its token service {realm} is not https")));
                 }
                 let client = if place.unverified { &self.unverified } else { &self.verified };
-                let mut url = realm.clone();
                 let pull = format!("repository:{}:pull", place.repository);
-                url.query_pairs_mut().append_pair("scope", scope.as_deref().unwrap_or(&pull));
-                if let Some(service) = service {
-                    url.query_pairs_mut().append_pair("service", service);
-                }
-                let mut builder = client.get(url);
-                if let Some((user, password)) = login {
-                    builder = builder.header(AUTHORIZATION, super::auth::basic(&user, &password)?);
-                }
+                let mut fields = vec![("scope", scope.as_deref().unwrap_or(&pull))];
+                fields.extend(service.as_deref().map(|service| ("service", service)));
+                let builder = match &login {
+                    // An identity token is exchanged, not shown as a password.
+                    Some((user, token)) if user == IDENTITY_TOKEN_USER => {
+                        let more = [
+                            ("grant_type", "refresh_token"),
+                            ("client_id", "kminik"),
+                            ("refresh_token", token.as_str()),
+                        ];
+                        let form = form_urlencoded::Serializer::new(String::new())
+                            .extend_pairs(fields.iter().chain(&more))
+                            .finish();
+                        client.post(realm.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
+                    }
+                    login => {
+                        let mut url = realm.clone();
+                        url.query_pairs_mut().extend_pairs(&fields);
+                        match login {
+                            Some((user, password)) => {
+                                client.get(url).header(AUTHORIZATION, super::auth::basic(user, password)?)
+                            }
+                            None => client.get(url),
+                        }
+                    }
+                };
                 let bound = self.timeouts.answer;
                 let fetch = async {
                     let response = builder.send().await.map_err(|error| Refusal::Network(innermost(&error)))?;
@@ -210,6 +233,34 @@ impl Transport {
             }
         }
     }
+}
+
+/// The body at a URL, of at most `limit_bytes`; `extra_roots_pem` are authorities to trust beside the public ones.
+///
+/// # Errors
+/// [`ImageError::Fetch`] with what the server or the network said.
+pub async fn get(url: &str, extra_roots_pem: Option<&str>, limit_bytes: usize) -> Result<Vec<u8>, ImageError> {
+    let timeouts = Timeouts::default();
+    let failed = |refusal: Refusal| ImageError::Fetch { url: url.to_owned(), detail: refusal.to_string() };
+    let request = Transport::new(timeouts, extra_roots_pem)?.verified.get(url);
+    let response = match tokio::time::timeout(timeouts.answer, request.send()).await {
+        Ok(sent) => sent.map_err(|error| failed(Refusal::Network(innermost(&error))))?,
+        Err(_) => return Err(failed(Refusal::NoAnswer(timeouts.answer))),
+    };
+    if !response.status().is_success() {
+        return Err(failed(refusal(response).await));
+    }
+    limited(response, limit_bytes).await.map_err(failed)
+}
+
+/// Of something of the repository as it is called at the place.
+pub(super) fn url(place: &Place, path: &str) -> Url {
+    let mut url = place.base.clone();
+    url.set_path(&format!("/v2/{}/{path}", place.repository));
+    if let Some(namespace) = &place.namespace {
+        url.query_pairs_mut().append_pair("ns", namespace);
+    }
+    url
 }
 
 /// Reads a whole body of at most `limit` bytes.
@@ -265,7 +316,7 @@ fn retry_after(text: &str) -> Option<Duration> {
 }
 
 /// What actually went wrong: the last of the chain, which names the cause.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(source) = last.source() {
         last = source;

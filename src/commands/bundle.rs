@@ -1,0 +1,66 @@
+//! `kminik bundle`: images in one file, for machines without a network.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::Context;
+use crate::addons;
+use crate::ops::cache::Cache;
+use crate::ops::image::human_size;
+use crate::printer::{CHECK, PREPARE, Printer};
+use crate::profile::Profile;
+use crate::reason::{Failure, MK_USAGE, Outcome};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Write images into a file: those named, the cluster's base image and those that addons need
+    Create {
+        file: PathBuf,
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+        /// Image that gives nodes their userland; that of the cluster if there is one
+        #[arg(long, value_name = "IMAGE")]
+        base_image: Option<String>,
+    },
+    /// Take a bundle into the cache that all clusters of this machine share
+    Load {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+    let profile = Profile::load_optional(&context.home, &context.profile)?;
+    let cache = Cache::open(&context.home, profile.as_ref())?;
+    match args.verb {
+        Verb::Create { file, images, base_image } => {
+            let base = base_image.or_else(|| profile.and_then(|profile| profile.base_image));
+            let mut names = images;
+            names.extend(base);
+            names.extend(addons::images());
+            if names.is_empty() {
+                return Err(Failure::new(&MK_USAGE, "there is nothing to put into the bundle")
+                    .advise("The built-in node needs no image: name those that your pods use."));
+            }
+            printer.info(PREPARE, &format!("Gathering {} ...", names.join(", ")));
+            let bundle = cache.bundle(&names, &file, printer).await?;
+            let size = human_size(&bundle.size_bytes.to_string());
+            let count = bundle.images.len();
+            printer.info(CHECK, &format!("{}: {count} images, {size}, {}", file.display(), bundle.digest));
+        }
+        Verb::Load { files } => {
+            for file in &files {
+                for name in cache.load(file).await? {
+                    printer.info(CHECK, &format!("Loaded {name}"));
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,77 @@
+//! `kminik cache`: the host's cache of images, in minikube's shape.
+
+use std::process::ExitCode;
+
+use super::Context;
+use crate::ops::cache::Cache;
+use crate::ops::image::{Images, Origin};
+use crate::printer::{CHECK, Printer};
+use crate::profile::Profile;
+use crate::reason::Outcome;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Fetch images into the cache that all clusters of this machine share, and into the cluster if it runs
+    Add {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Remove images from the cache
+    Delete {
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// List the images in the cache
+    List,
+    /// Bring the images of the cache into the cluster
+    Reload,
+}
+
+const CACHED: Origin = Origin { daemon: false, remote: true, pull: false };
+
+pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+    let profile = Profile::load_optional(&context.home, &context.profile)?;
+    let cache = Cache::open(&context.home, profile.as_ref())?;
+    let listed = async || -> Outcome<Vec<String>> {
+        let mut names: Vec<String> = cache.list().await?.into_iter().flat_map(|image| image.repo_tags).collect();
+        names.sort();
+        Ok(names)
+    };
+    match args.verb {
+        Verb::Add { images } => {
+            for name in &images {
+                cache.fetch(name, printer).await?;
+                printer.info(CHECK, &format!("Cached {name}"));
+            }
+            // A cluster that does not run asks the cache when it does.
+            if let Ok(cluster) = Images::connect(&context.home, &context.profile).await {
+                for name in &images {
+                    cluster.load(name, CACHED, printer).await?;
+                }
+            }
+        }
+        Verb::Delete { images } => {
+            for name in &images {
+                cache.remove(name).await?;
+            }
+        }
+        Verb::List => {
+            for name in listed().await? {
+                printer.data(&name);
+            }
+        }
+        Verb::Reload => {
+            let cluster = Images::connect(&context.home, &context.profile).await?;
+            for name in listed().await? {
+                cluster.load(&name, CACHED, printer).await?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,140 @@
+//! The host's cache of images, which all clusters share: base images come from it, nodes ask it before any registry, bundles
+//! are made of it and unpacked into it.
+
+use std::path::Path;
+
+use kminik_oci::{Digest, Image, ImageError, ImageStore, Summary};
+
+use super::bars::Bars;
+use super::registries;
+use crate::home::Home;
+use crate::printer::Printer;
+use crate::profile::Profile;
+use crate::reason::{
+    Failure, GUEST_ARCHITECTURE, GUEST_CACHE_LOAD, HOST_PATH_MISSING, INET_CACHE, INET_PULL, OrFail, Outcome, Reason,
+};
+
+/// The cache, open.
+pub struct Cache {
+    home: Home,
+    store: ImageStore,
+}
+
+/// What a bundle holds.
+#[derive(Debug)]
+pub struct Bundle {
+    pub images: Vec<String>,
+    pub size_bytes: u64,
+    /// Of the whole file.
+    pub digest: Digest,
+}
+
+impl Cache {
+    /// Opens it; what it lacks is pulled by the profile's registries.
+    pub fn open(home: &Home, profile: Option<&Profile>) -> Outcome<Self> {
+        let dir = home.image_cache();
+        home.make_dir(&dir)?;
+        let config = registries::on_host(home, profile)?;
+        let store = ImageStore::open(&dir, config).or_fail(&INET_CACHE, "cannot open the image cache")?;
+        Ok(Self { home: home.clone(), store })
+    }
+
+    pub fn store(&self) -> &ImageStore {
+        &self.store
+    }
+
+    /// The image, fetched unless it is here.
+    ///
+    /// # Errors
+    /// `GUEST_ARCHITECTURE`, or `INET_PULL` with what every place said.
+    pub async fn have(&self, name: &str, printer: &Printer) -> Outcome<Image> {
+        match self.store.get(name).await.or_fail(&INET_CACHE, "cannot read the image cache")? {
+            Some(image) => Ok(image),
+            None => self.fetch(name, printer).await,
+        }
+    }
+
+    /// The image as it is called now, whether one of that name is here or not.
+    ///
+    /// # Errors
+    /// As [`Cache::have`].
+    pub async fn fetch(&self, name: &str, printer: &Printer) -> Outcome<Image> {
+        let bars = Bars::new(!printer.is_json());
+        let hosts = self.store.hosts(name).or_fail(&INET_PULL, format_args!("cannot pull {name}"))?;
+        let logins = registries::credentials(&hosts, printer).await?;
+        self.store.pull(name, &logins, &bars).await.map_err(|error| match &error {
+            ImageError::WrongPlatform { .. } => Failure::new(&GUEST_ARCHITECTURE, error.to_string()),
+            _ => Failure::because(&INET_PULL, format_args!("cannot pull {name}"), &error),
+        })
+    }
+
+    pub async fn list(&self) -> Outcome<Vec<Summary>> {
+        self.store.list().await.or_fail(&INET_CACHE, "cannot read the image cache")
+    }
+
+    /// Removes an image's name, and what nothing else needs.
+    pub async fn remove(&self, name: &str) -> Outcome<()> {
+        self.store.remove(name).await.or_fail(&INET_CACHE, format_args!("cannot remove {name} from the cache"))
+    }
+
+    /// Writes images, fetched unless they are here, into one file that [`Cache::load`] reads anywhere. It appears only when it
+    /// is complete.
+    ///
+    /// # Errors
+    /// As [`Cache::have`]; `HOST_PATH_MISSING` for a file that cannot be written.
+    pub async fn bundle(&self, names: &[String], file: &Path, printer: &Printer) -> Outcome<Bundle> {
+        for name in names {
+            self.have(name, printer).await?;
+        }
+        let images = self.store.outgoing(names).await.or_fail(&INET_CACHE, "cannot read the image cache")?;
+        let all: std::collections::BTreeSet<Digest> = images.digests().into_iter().collect();
+        let (size_bytes, listed) = (images.size_of(&all), images.names());
+        let cannot = format!("cannot write {}", file.display());
+        let draft = draft(file).or_fail(&HOST_PATH_MISSING, &cannot)?;
+        let out = tokio::fs::File::from_std(draft.reopen().or_fail(&HOST_PATH_MISSING, &cannot)?);
+        images.send(all, out).await.or_fail(&HOST_PATH_MISSING, &cannot)?;
+        draft.as_file().sync_all().or_fail(&HOST_PATH_MISSING, &cannot)?;
+        let digest = digest(draft.path()).or_fail(&HOST_PATH_MISSING, &cannot)?;
+        draft.persist(file).map_err(|error| error.error).or_fail(&HOST_PATH_MISSING, &cannot)?;
+        self.home.give(file)?;
+        Ok(Bundle { images: listed, size_bytes, digest })
+    }
+
+    /// Takes in a bundle, or any archive of images; every blob has been checked when it counts. The names it brought.
+    ///
+    /// # Errors
+    /// `HOST_PATH_MISSING`; `GUEST_CACHE_LOAD` for a file that is damaged or no bundle: then nothing of it counts.
+    pub async fn load(&self, file: &Path) -> Outcome<Vec<String>> {
+        let cannot = format!("cannot load {}", file.display());
+        let archive = tokio::fs::File::open(file).await.or_fail(&HOST_PATH_MISSING, &cannot)?;
+        let images = self.store.import(archive).await.or_fail(&GUEST_CACHE_LOAD, &cannot)?;
+        Ok(images.into_iter().flat_map(|image| image.repo_tags).collect())
+    }
+}
+
+/// A file beside `path` that can take its place.
+pub fn draft(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::Builder::new().prefix(".kminik-").tempfile_in(directory)
+}
+
+fn digest(path: &Path) -> std::io::Result<Digest> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = kminik_oci::Hasher::default();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = std::io::Read::read(&mut file, &mut buffer)?;
+        if read == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..read]);
+    }
+}
+
+/// What a pull of the host fails with, for those who pull for a node.
+pub fn reason(error: &ImageError, other: &'static Reason) -> &'static Reason {
+    match error {
+        ImageError::WrongPlatform { .. } => &GUEST_ARCHITECTURE,
+        _ => other,
+    }
+}
