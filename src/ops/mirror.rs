@@ -104,7 +104,7 @@ impl View {
         let names = names.or_fail(&MK_USAGE, "nothing can be tried")?;
         let resolver = self.resolver()?;
         let mut hosts: Vec<String> =
-            names.iter().flat_map(|name| resolver.places(name)).map(|place| place.host()).collect();
+            names.iter().flat_map(|name| resolver.places(name)).map(|place| place.host).collect();
         hosts.sort();
         hosts.dedup();
         let logins = registries::credentials(&hosts, printer).await?;

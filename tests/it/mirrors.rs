@@ -68,7 +68,7 @@ fn without_a_cluster() {
         hub.map(|row| row["place"].as_str().unwrap().to_owned()).collect()
     };
     let hub = "https://registry-1.docker.io".to_owned();
-    assert_eq!(places(&home), [hub.clone()]);
+    assert_eq!(places(&home), std::slice::from_ref(&hub));
     let [a, b] = [format!("http://{}", one.address()), format!("http://{}", two.address())];
     home.kminik(&["mirror", "add", &a]).ok();
     home.kminik(&["mirror", "add", &format!("docker.io={b}"), "--first"]).ok();

@@ -247,30 +247,43 @@ async fn save(store: &ImageStore, names: Vec<String>) -> Result<Response<Body>, 
 
 /// How far a pull or push is, for whoever asks now and then.
 #[derive(Default)]
-struct Told(Mutex<(BTreeMap<String, (u64, u64)>, Vec<String>)>);
+struct Told(Mutex<Untold>);
+
+#[derive(Default)]
+struct Untold {
+    blobs: BTreeMap<String, Reached>,
+    notes: Vec<String>,
+}
+
+struct Reached {
+    size: u64,
+    at: u64,
+}
+
+/// Most notes that wait to be told.
+const MAX_NOTES: usize = 100;
 
 impl Progress for Told {
     fn start(&self, blob: &str, size_bytes: u64, already: u64) {
-        self.0.lock().0.insert(blob.to_owned(), (size_bytes, already));
+        self.0.lock().blobs.insert(blob.to_owned(), Reached { size: size_bytes, at: already });
     }
 
     fn advance(&self, blob: &str, bytes: u64) {
-        if let Some((_, at)) = self.0.lock().0.get_mut(blob) {
-            *at += bytes;
+        if let Some(blob) = self.0.lock().blobs.get_mut(blob) {
+            blob.at += bytes;
         }
     }
 
     fn done(&self, blob: &str) {
-        if let Some((size, at)) = self.0.lock().0.get_mut(blob) {
-            *at = *size;
+        if let Some(blob) = self.0.lock().blobs.get_mut(blob) {
+            blob.at = blob.size;
         }
     }
 
     fn note(&self, message: &str) {
-        // A place that fails over and over says the same each time.
-        let mut told = self.0.lock();
-        if told.1.len() < 100 {
-            told.1.push(message.to_owned());
+        let mut untold = self.0.lock();
+        if untold.notes.len() < MAX_NOTES {
+            untold.notes.push(message.to_owned());
         }
     }
 }
@@ -278,10 +291,11 @@ impl Progress for Told {
 impl Told {
     /// What has changed since it was asked last; what is complete is told once.
     fn changes(&self) -> Vec<Event> {
-        let mut told = self.0.lock();
-        let mut events: Vec<Event> = told.1.drain(..).map(Event::Note).collect();
-        events.extend(told.0.iter().map(|(blob, (size, at))| Event::Blob { blob: blob.clone(), size: *size, at: *at }));
-        told.0.retain(|_, (size, at)| at < size);
+        let mut untold = self.0.lock();
+        let mut events: Vec<Event> = untold.notes.drain(..).map(Event::Note).collect();
+        let blobs = untold.blobs.iter();
+        events.extend(blobs.map(|(blob, r)| Event::Blob { blob: blob.clone(), size: r.size, at: r.at }));
+        untold.blobs.retain(|_, reached| reached.at < reached.size);
         events
     }
 }

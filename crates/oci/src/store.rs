@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::archive::{self, Outgoing};
 use crate::image::{Compression, ConfigFile};
 use crate::layout::{Index, Layout};
-use crate::mirrors::{CACHE_USER, CacheAddress, Place, Resolver, Source};
+use crate::mirrors::{CACHE_USER, CacheAddress, Resolver, Source};
 use crate::remote::{Health, Puller, Pusher, Transport};
 use crate::transfer::RemoteStore;
 use crate::{
@@ -90,7 +90,7 @@ impl ImageStore {
     pub fn hosts(&self, name: &str) -> Result<Vec<String>, ImageError> {
         let places = self.inner.setup.read().resolver.places(&name.parse()?);
         let remote = places.iter().filter(|place| place.source != Source::Cache);
-        let mut hosts: Vec<String> = remote.map(Place::host).collect();
+        let mut hosts: Vec<String> = remote.map(|place| place.host.clone()).collect();
         hosts.dedup();
         Ok(hosts)
     }
@@ -148,9 +148,9 @@ impl ImageStore {
         let Ok(_turn) = self.inner.sharing.acquire().await else { return };
         let brought = async {
             let images = self.outgoing(std::slice::from_ref(&name)).await?;
-            let client = reqwest::Client::builder().no_proxy().connect_timeout(self.config().timeouts.connect).build();
+            let client = self.inner.setup.read().transport.client();
             let login = Some((CACHE_USER.to_owned(), cache.token));
-            let remote = RemoteStore::new(client?, format!("http://{}", cache.address), login);
+            let remote = RemoteStore::new(client, format!("http://{}", cache.address), login);
             let silent: Arc<dyn Progress> = Arc::new(NoProgress);
             remote.load(images, &silent).await
         };

@@ -141,7 +141,7 @@ async fn what_one_pulls_a_second_gets_from_the_cache_also_without_the_registry()
     let before = proxy.sent();
     let second = open(dirs[2].path(), config(&proxy));
     let image = second.pull("test.invalid/app:1", &[], &NoProgress).await.unwrap();
-    assert_eq!(image.repo_digests, [by_digest.clone()]);
+    assert_eq!(image.repo_digests, std::slice::from_ref(&by_digest));
     assert_eq!(proxy.sent(), before, "a layer came twice");
 
     proxy.set(Fault::Status(503));

@@ -119,8 +119,10 @@ impl Source {
 /// One place to fetch a repository from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Scheme, host and port.
+    /// Scheme, host and port to ask.
     pub base: Url,
+    /// Host as it was named, with the port where it is not the scheme's: what is on the user's loopback is asked elsewhere.
+    pub host: String,
     /// The repository there.
     pub repository: String,
     pub source: Source,
@@ -148,16 +150,15 @@ impl Place {
         if self.source == Source::Cache {
             return "this machine's cache".to_owned();
         }
-        format!("{}://{}/{}", self.base.scheme(), self.host(), self.repository)
+        format!("{}://{}/{}", self.base.scheme(), self.host, self.repository)
     }
+}
 
-    /// Host, with the port where it is not the scheme's.
-    pub fn host(&self) -> String {
-        let host = self.base.host_str().unwrap_or_default();
-        match self.base.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        }
+fn host_of(base: &Url) -> String {
+    let host = base.host_str().unwrap_or_default();
+    match base.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
     }
 }
 
@@ -232,6 +233,7 @@ impl Resolver {
             && let Ok(base) = Url::parse(&format!("http://{}", cache.address))
         {
             places.push(Place {
+                host: host_of(&base),
                 base,
                 repository: name.repository().to_owned(),
                 source: Source::Cache,
@@ -275,8 +277,16 @@ impl Resolver {
         if let Ok(base) = Url::parse(&format!("https://{host}")) {
             let repository = name.repository().to_owned();
             let source = Source::Registry;
-            let place =
-                Place { base, repository, source, unverified: false, namespace: None, login: None, known: None };
+            let place = Place {
+                host: host_of(&base),
+                base,
+                repository,
+                source,
+                unverified: false,
+                namespace: None,
+                login: None,
+                known: None,
+            };
             self.add_secured(&mut places, place);
         }
         places
@@ -290,8 +300,10 @@ impl Resolver {
         source: Source,
         known: Option<String>,
     ) {
+        let base = mirror.base();
         let place = Place {
-            base: mirror.base(),
+            host: host_of(&base),
+            base,
             repository: mirror.repository(name.registry(), name.repository()),
             source,
             unverified: false,
@@ -420,11 +432,17 @@ mod tests {
         let address = std::net::Ipv4Addr::new(192, 168, 49, 1);
         let host_loopback = Some(HostLoopback { address, ports: [(5000, 25000), (5001, 25001)].into() });
         let config = ResolverConfig { host_loopback, ..config };
-        assert_eq!(labels(&config, "nginx")[0], "http://192.168.49.1:25000/library/nginx");
-        assert_eq!(
-            labels(&config, "localhost:5001/x"),
-            ["https://192.168.49.1:25001/x", "http://192.168.49.1:25001/x"]
-        );
+        let places = |name: &str| -> Vec<(String, String)> {
+            let places = Resolver::new(&config).unwrap().places(&name.parse().unwrap());
+            places.into_iter().map(|place| (place.base.to_string(), place.label())).collect()
+        };
+        let row = |base: &str, label: &str| (base.to_owned(), label.to_owned());
+        assert_eq!(places("nginx")[0], row("http://192.168.49.1:25000/", "http://127.0.0.1:5000/library/nginx"));
+        let both = [
+            row("https://192.168.49.1:25001/", "https://localhost:5001/x"),
+            row("http://192.168.49.1:25001/", "http://localhost:5001/x"),
+        ];
+        assert_eq!(places("localhost:5001/x"), both);
     }
 
     #[test]

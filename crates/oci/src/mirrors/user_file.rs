@@ -155,7 +155,7 @@ mod tests {
         let [a, b] = [mirror("https://a.example"), mirror("https://b.example/x")];
         file.order("docker.io", std::slice::from_ref(&b)).unwrap();
         assert_eq!(file.list("docker.io"), [b.address(), a.address()]);
-        assert!(file.order("quay.io", &[a.clone()]).is_err());
+        assert!(file.order("quay.io", std::slice::from_ref(&a)).is_err());
         let written = file.text();
         assert!(written.contains("# mine") && written.contains("# never"), "{written}");
         let rows = parse(Some(&written)).unwrap();

@@ -69,37 +69,42 @@ fn parameters(text: &str) -> HashMap<String, String> {
     values
 }
 
-/// `Authorization` values that worked, by place. A token that has expired gives a 401, and is replaced.
+/// `Authorization` values that worked, by place and login: what one was given does not serve another. A token that has expired
+/// gives a 401, and is replaced.
 #[derive(Default)]
-pub(super) struct Tokens(Mutex<HashMap<(String, String), HeaderValue>>);
+pub(super) struct Tokens(Mutex<HashMap<Holder, HeaderValue>>);
+
+/// A user and password.
+pub(super) type Login = (String, String);
+type Holder = (String, String, Option<Login>);
 
 /// Most tokens kept.
 const MAX_TOKENS: usize = 1000;
 
 impl Tokens {
-    pub(super) fn get(&self, place: &Place) -> Option<HeaderValue> {
-        self.0.lock().get(&key(place)).cloned()
+    pub(super) fn get(&self, place: &Place, login: Option<&Login>) -> Option<HeaderValue> {
+        self.0.lock().get(&holder(place, login)).cloned()
     }
 
-    pub(super) fn put(&self, place: &Place, value: HeaderValue) {
+    pub(super) fn put(&self, place: &Place, login: Option<&Login>, value: HeaderValue) {
         let mut tokens = self.0.lock();
         if tokens.len() >= MAX_TOKENS {
             tokens.clear();
         }
-        tokens.insert(key(place), value);
+        tokens.insert(holder(place, login), value);
     }
 }
 
-fn key(place: &Place) -> (String, String) {
-    (place.base.as_str().to_owned(), place.repository.clone())
+fn holder(place: &Place, login: Option<&Login>) -> Holder {
+    (place.base.as_str().to_owned(), place.repository.clone(), login.cloned())
 }
 
 /// The login for a place: of its own address, else the longest credential whose registry is this host.
-pub(super) fn login(place: &Place, credentials: &[Credential]) -> Option<(String, String)> {
+pub(super) fn login(place: &Place, credentials: &[Credential]) -> Option<Login> {
     if let Some(login) = &place.login {
         return Some(login.clone());
     }
-    let host = place.host();
+    let host = &place.host;
     let matches = |credential: &&Credential| {
         let registry = normalised(&credential.registry);
         let (wanted_host, path) = registry.split_once('/').unwrap_or((&registry, ""));
@@ -177,7 +182,8 @@ mod tests {
         ];
         let user = |base: &str, repository: &str| {
             let place = Place {
-                base: Url::parse(base).unwrap(),
+                base: Url::parse("http://192.168.49.1:25000").unwrap(),
+                host: base.split_once("://").unwrap().1.to_owned(),
                 repository: repository.into(),
                 source: Source::Registry,
                 unverified: false,

@@ -116,7 +116,7 @@ impl Puller<'_> {
         Ok(Found { digest, body, places })
     }
 
-    /// Something is still to be heard of places that matter more than what is there: those the user chose, and for a
+    /// Something is still to be heard of places that matter more than what is there: those the user chose, a cache, and for a
     /// tag the registry itself; and anybody's word on a tag that only a cache has served.
     fn worth_waiting(&self, places: &[Place], standings: &[Standing], pinned: bool) -> bool {
         let served = |standing: &&Standing| matches!(standing.answer, Answer::Served { .. });
@@ -125,7 +125,8 @@ impl Puller<'_> {
             return false;
         }
         places.iter().zip(standings).any(|(place, standing)| {
-            let matters = only_cached || place.rank() == Rank::Chosen || (place.is_upstream() && !pinned);
+            let rank = place.rank();
+            let matters = only_cached || rank != Rank::Known || (place.is_upstream() && !pinned);
             standing.answer == Answer::Silent && matters && !self.health.is_unwell(place)
         })
     }

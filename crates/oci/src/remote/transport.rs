@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::{Url, form_urlencoded};
 
-use super::auth::{Challenge, Tokens};
+use super::auth::{Challenge, Login, Tokens};
 use super::{Credential, Timeouts};
 use crate::ImageError;
 use crate::credentials::IDENTITY_TOKEN_USER;
@@ -115,6 +115,11 @@ impl Transport {
         })
     }
 
+    /// The client that verifies whom it speaks to.
+    pub(crate) fn client(&self) -> Client {
+        self.verified.clone()
+    }
+
     /// Asks for a manifest or blob; a successful answer's body is still to be read.
     pub(super) async fn get(
         &self,
@@ -156,16 +161,17 @@ impl Transport {
                 Err(_) => Err(Refusal::NoAnswer(bound)),
             }
         };
-        let response = send(self.tokens.get(place)).await?;
+        let login = super::auth::login(place, credentials);
+        let response = send(self.tokens.get(place, login.as_ref())).await?;
         let response = if response.status() == StatusCode::UNAUTHORIZED {
             let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
             let challenge = Challenge::choose(challenges.filter_map(|value| value.to_str().ok()))
                 .ok_or_else(|| Refusal::Unauthorized("no way to authenticate is offered".to_owned()))?;
             drop(response);
-            let header = self.authenticate(place, &challenge, credentials).await?;
+            let header = self.authenticate(place, &challenge, login.as_ref()).await?;
             let again = send(Some(header.clone())).await?;
             if again.status() != StatusCode::UNAUTHORIZED {
-                self.tokens.put(place, header);
+                self.tokens.put(place, login.as_ref(), header);
             }
             again
         } else {
@@ -178,14 +184,13 @@ impl Transport {
         &self,
         place: &Place,
         challenge: &Challenge,
-        credentials: &[Credential],
+        login: Option<&Login>,
     ) -> Result<HeaderValue, Refusal> {
-        let login = super::auth::login(place, credentials);
         match challenge {
             Challenge::Basic => {
                 let (user, password) =
                     login.ok_or_else(|| Refusal::Unauthorized("credentials are needed".to_owned()))?;
-                super::auth::basic(&user, &password)
+                super::auth::basic(user, password)
             }
             Challenge::Bearer { realm, service, scope } => {
                 if place.base.scheme() == "https" && realm.scheme() != "https" && !place.unverified {
@@ -195,7 +200,7 @@ impl Transport {
                 let pull = format!("repository:{}:pull", place.repository);
                 let mut fields = vec![("scope", scope.as_deref().unwrap_or(&pull))];
                 fields.extend(service.as_deref().map(|service| ("service", service)));
-                let builder = match &login {
+                let builder = match login {
                     // An identity token is exchanged, not shown as a password.
                     Some((user, token)) if user == IDENTITY_TOKEN_USER => {
                         let more = [
