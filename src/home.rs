@@ -110,4 +110,19 @@ impl Home {
             _ => Ok(()),
         }
     }
+
+    /// As [`Home::give`], a directory with all in it.
+    pub fn give_tree(&self, path: &Path) -> Outcome<()> {
+        if self.user.owner.is_none() {
+            return Ok(());
+        }
+        self.give(path)?;
+        for entry in fs::read_dir(path).into_iter().flatten().filter_map(Result::ok) {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => self.give_tree(&entry.path())?,
+                _ => self.give(&entry.path())?,
+            }
+        }
+        Ok(())
+    }
 }

@@ -10,7 +10,7 @@ use kminik_base::backoff::Backoff;
 use kminik_base::component::chain;
 use kminik_client::{Informers, Recorder};
 use kminik_dns::{DnsServer, Forwarder, ForwarderConfig};
-use kminik_oci::{HostLoopback, ImageStore, ResolverConfig};
+use kminik_oci::HostLoopback;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use super::process::NOTES;
 use super::relay::{Protocol, Relay};
 use crate::drivers;
 use crate::home::Home;
+use crate::ops::cache::Cache;
 use crate::ops::{client, start};
 use crate::printer::Printer;
 use crate::profile::Profile;
@@ -103,10 +104,8 @@ async fn serve_cache(home: &Home, profile: &Profile, notes: &Notes) {
     let Some(address) = profile.cache() else { return std::future::pending().await };
     let what = "the node cannot use this machine's cache of images";
     let (store, listener) = insist(notes, what, async || {
-        let dir = home.image_cache();
-        home.make_dir(&dir).map_err(std::io::Error::other)?;
-        let store = ImageStore::open(&dir, ResolverConfig::default()).map_err(std::io::Error::other)?;
-        Ok::<_, std::io::Error>((store, TcpListener::bind(address.address).await?))
+        let cache = Cache::open_local(home).map_err(std::io::Error::other)?;
+        Ok::<_, std::io::Error>((cache.store().clone(), TcpListener::bind(address.address).await?))
     })
     .await;
     kminik_oci::serve_cache(store, listener, &address.token).await;

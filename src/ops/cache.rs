@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kminik_oci::{Digest, Image, ImageError, ImageStore, Summary};
+use kminik_oci::{Digest, Image, ImageError, ImageStore, ResolverConfig, Summary};
 
 use super::bars::Bars;
 use super::registries;
@@ -32,10 +32,20 @@ pub struct Bundle {
 impl Cache {
     /// Opens it; what it lacks is pulled by the profile's registries.
     pub fn open(home: &Home, profile: Option<&Profile>) -> Outcome<Self> {
+        Self::with(home, registries::on_host(home, profile)?)
+    }
+
+    /// Opens it to serve what it has.
+    pub fn open_local(home: &Home) -> Outcome<Self> {
+        Self::with(home, ResolverConfig::default())
+    }
+
+    fn with(home: &Home, config: ResolverConfig) -> Outcome<Self> {
         let dir = home.image_cache();
         home.make_dir(&dir)?;
-        let config = registries::on_host(home, profile)?;
         let store = ImageStore::open(&dir, config).or_fail(&INET_CACHE, "cannot open the image cache")?;
+        // Commands that need no root use it too.
+        home.give_tree(&dir)?;
         Ok(Self { home: home.clone(), store })
     }
 

@@ -1,6 +1,7 @@
 //! The docker driver, on a real engine: the same cluster in a container.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Test;
 use crate::start_failures::taken_docker_port;
@@ -8,18 +9,21 @@ use crate::support::{Cluster, command, eventually, nginx, run};
 
 pub const TESTS: &[Test] = &[("a_cluster_in_a_container_works_and_leaves_nothing", whole_life)];
 
-/// An engine that answers: the host's own, or one of the test's that ends with it.
-struct Engine(Option<Child>);
+/// An engine that answers: the host's own, or one of the test's that ends with it. One test at a time has it.
+pub struct Engine(Option<Child>, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Engine {
-    fn get() -> Self {
+    pub fn get() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let answers = || run(&mut command("docker", &["info"]), None).code == 0;
         if answers() {
-            return Self(None);
+            return Self(None, turn);
         }
         let child =
             Command::new("dockerd").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("dockerd is installed");
-        let engine = Self(Some(child));
+        let engine = Self(Some(child), turn);
         eventually("the engine to answer", || answers().then_some(()));
         engine
     }
@@ -34,7 +38,7 @@ impl Drop for Engine {
     }
 }
 
-fn docker(arguments: &[&str]) -> String {
+pub fn docker(arguments: &[&str]) -> String {
     run(&mut command("docker", arguments), None).ok()
 }
 

@@ -6,10 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, Registry, debian, eventually, foreign, nginx, shared};
+use crate::docker::{Engine, docker};
+use crate::support::{
+    Cluster, Registry, busybox, command, debian, eventually, foreign, kminik_binary, nginx, run, shared,
+};
 
 pub const TESTS: &[Test] = &[
     ("image_commands_list_tag_save_and_remove", commands),
+    ("images_go_between_an_engine_and_the_cluster", engine),
     ("a_pull_goes_through_the_mirror_to_a_real_registry", mirror),
     ("a_base_image_survives_a_dead_and_a_cut_off_mirror", base_image),
     ("a_base_image_of_another_architecture_is_refused", foreign_base_image),
@@ -37,11 +41,48 @@ fn commands() {
     assert!(!cluster.kminik(&["image", "ls"]).ok().contains("example.com/mine"));
     cluster.kminik(&["image", "load", saved.to_str().unwrap()]).ok();
     assert!(cluster.kminik(&["image", "ls"]).ok().contains("example.com/mine:1"));
+    // By pipes: nothing but the archive is on stdout.
+    let binary = kminik_binary();
+    let pipe = format!("{0} image save example.com/mine:1 - | {0} image load - 2>&1", binary.display());
+    let mut piped = cluster.command(&[]);
+    let envs: Vec<_> = piped.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
+    piped = command("sh", &["-c", &pipe]);
+    piped.env("KMINIK_PROFILE", &cluster.profile);
+    piped.envs(envs.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    assert!(run(&mut piped, None).ok().contains("Loaded example.com/mine:1"));
+    let told = cluster.kminik(&["image", "load", "--overwrite=false", "example.com/mine:1"]);
+    assert!(told.stderr.contains("there already"), "{told:?}");
+    let absent = cluster.kminik(&["image", "load", "--remote", "registry.invalid/absent:1"]).fails(40);
+    assert!(absent.contains("INET_PULL") && absent.contains("https://registry.invalid/absent"), "{absent}");
     cluster.kminik(&["image", "rm", "example.com/none:1"]).fails(80);
     cluster.kminik(&["image", "load", "/no/such/file.tar"]).fails(35);
     let bad = dir.path().join("bad.tar");
     std::fs::write(&bad, b"not an archive").unwrap();
     cluster.kminik(&["image", "load", bad.to_str().unwrap()]).fails(80);
+}
+
+fn engine() {
+    let _engine = Engine::get();
+    let cluster = shared();
+    docker(&["load", "-i", busybox().path().to_str().unwrap()]);
+    docker(&["tag", "busybox:latest", "engine.example/tool:1"]);
+    cluster.kminik(&["image", "load", "--daemon", "engine.example/tool:1"]).ok();
+    let listed = || cluster.kminik(&["image", "ls"]).ok();
+    assert!(listed().contains("engine.example/tool:1"));
+    cluster.kminik(&["image", "rm", "engine.example/tool:1"]).ok();
+    // What is no file is looked for in the engine.
+    cluster.kminik(&["image", "load", "engine.example/tool:1"]).ok();
+    assert!(listed().contains("engine.example/tool:1"));
+    let told = cluster.kminik(&["image", "load", "--daemon", "engine.example/absent:1"]).fails(80);
+    assert!(told.contains("GUEST_IMAGE_LOAD") && told.contains("engine.example/absent:1"), "{told}");
+    cluster.kminik(&["image", "tag", "engine.example/tool:1", "engine.example/back:1"]).ok();
+    cluster.kminik(&["image", "save", "--daemon", "engine.example/back:1"]).ok();
+    assert_eq!(docker(&["run", "--rm", "--network=none", "engine.example/back:1", "-c", "echo back"]), "back\n");
+    for name in ["engine.example/tool:1", "engine.example/back:1"] {
+        cluster.kminik(&["image", "rm", name]).ok();
+        docker(&["rmi", name]);
+    }
+    docker(&["rmi", "busybox:latest"]);
 }
 
 /// The registry listens on the user's loopback only, as does the mirror's address that is given.

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("a_bundle_is_whole_or_refused", bundle),
     ("a_killed_download_goes_on_where_it_stopped", killed),
     ("logins_of_docker_and_its_helpers_pull_and_push", logins),
+    ("pulls_go_through_a_proxy_on_this_machines_loopback", proxy),
     ("own_authorities_and_insecure_ranges_are_honoured", authorities),
 ];
 
@@ -377,6 +378,49 @@ fn logins() {
 
 fn base64(text: &str) -> String {
     run(std::process::Command::new("base64").arg("-w0"), Some(text.as_bytes())).ok()
+}
+
+/// A proxy that knows one registry, whatever it is called; what went through it.
+fn forwarding_proxy(upstream: u16) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let passed = Arc::new(AtomicUsize::new(0));
+    let counter = passed.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let counter = counter.clone();
+            std::thread::spawn(move || {
+                let request = head(&mut client)?;
+                let Some(path) = request.strip_prefix("GET http://registry.test:5000/") else {
+                    return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").ok();
+                };
+                counter.fetch_add(1, Ordering::SeqCst);
+                let mut server = TcpStream::connect(("127.0.0.1", upstream)).ok()?;
+                let request = format!("GET /{path}").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+                server.write_all(request.as_bytes()).ok()?;
+                std::io::copy(&mut server, &mut client).ok().map(drop)
+            });
+        }
+    });
+    (port, passed)
+}
+
+fn proxy() {
+    let registry = Registry::start();
+    registry.push(&busybox(), "tool:1");
+    let (port, passed) = forwarding_proxy(registry.port);
+    let url = format!("http://127.0.0.1:{port}");
+    let cluster = Cluster::prepare("proxy");
+    let mut start = cluster.command(&["start", "--driver=native", "--insecure-registry=registry.test"]);
+    run(start.env("HTTP_PROXY", &url).env("HTTPS_PROXY", &url).env("http_proxy", &url), None).ok();
+    pod(&cluster, "tool", "registry.test:5000/tool:1");
+    runs(&cluster, "tool");
+    let by_node = passed.load(Ordering::SeqCst);
+    assert!(by_node > 2, "{by_node} requests went through the proxy");
+    // The command line's own pulls go through it too.
+    let mut add = cluster.command(&["cache", "add", "registry.test:5000/tool:1"]);
+    run(add.env("HTTP_PROXY", &url).env("HTTPS_PROXY", &url).env("http_proxy", &url), None).ok();
+    assert!(passed.load(Ordering::SeqCst) > by_node);
 }
 
 /// Behind the uplink are a registry whose certificate an authority of the company has signed, and one in plain text.

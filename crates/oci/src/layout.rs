@@ -138,6 +138,11 @@ impl Layout {
         if !marker.exists() {
             atomic_file::write(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#, atomic_file::PUBLIC)?;
         }
+        // All that is ever opened for writing is there from the beginning, so that it can be given to its owner at once.
+        if !root.join("index.json").exists() {
+            layout.update(|_| ())?;
+        }
+        layout.in_use()?;
         Ok(layout)
     }
 

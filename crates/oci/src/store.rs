@@ -1,7 +1,7 @@
 //! The store: everything a node or the command line does with images.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -37,15 +37,29 @@ struct Inner {
 /// What the configuration makes; replaced as a whole.
 struct Setup {
     resolver: Resolver,
-    transport: Transport,
+    /// Made when it is used first: with its certificates it is large, and some stores are only served.
+    transport: OnceLock<Transport>,
     config: ResolverConfig,
 }
 
 impl Setup {
     fn new(config: ResolverConfig) -> Result<Arc<Setup>, ImageError> {
-        let resolver = Resolver::new(&config)?;
-        let transport = Transport::new(config.timeouts, config.extra_roots_pem.as_deref())?;
-        Ok(Arc::new(Setup { resolver, transport, config }))
+        let setup = Setup { resolver: Resolver::new(&config)?, transport: OnceLock::new(), config };
+        if setup.config.extra_roots_pem.is_some() {
+            // Certificates that cannot be used are refused now.
+            setup.transport()?;
+        }
+        Ok(Arc::new(setup))
+    }
+
+    fn transport(&self) -> Result<&Transport, ImageError> {
+        match self.transport.get() {
+            Some(transport) => Ok(transport),
+            None => {
+                let made = Transport::new(self.config.timeouts, self.config.extra_roots_pem.as_deref())?;
+                Ok(self.transport.get_or_init(|| made))
+            }
+        }
     }
 }
 
@@ -115,7 +129,7 @@ impl ImageStore {
         let using = blocking(move || layout.in_use()).await?;
         let puller = Puller {
             layout: &inner.layout,
-            transport: &setup.transport,
+            transport: setup.transport()?,
             health: &inner.health,
             resolver: &setup.resolver,
             timeouts: setup.config.timeouts,
@@ -148,7 +162,7 @@ impl ImageStore {
         let Ok(_turn) = self.inner.sharing.acquire().await else { return };
         let brought = async {
             let images = self.outgoing(std::slice::from_ref(&name)).await?;
-            let client = self.inner.setup.read().transport.client();
+            let client = self.inner.setup.read().clone().transport()?.client();
             let login = Some((CACHE_USER.to_owned(), cache.token));
             let remote = RemoteStore::new(client, format!("http://{}", cache.address), login);
             let silent: Arc<dyn Progress> = Arc::new(NoProgress);
@@ -178,7 +192,7 @@ impl ImageStore {
         let using = blocking(move || layout.in_use()).await?;
         let pusher = Pusher {
             layout: &inner.layout,
-            transport: &setup.transport,
+            transport: setup.transport()?,
             timeouts: setup.config.timeouts,
             progress,
             credentials,

@@ -42,7 +42,11 @@ impl Health {
     pub(crate) fn load(path: PathBuf) -> Health {
         let bytes = atomic_file::read_optional(&path, MAX_FILE_BYTES).ok().flatten().unwrap_or_default();
         let records = serde_json::from_slice(&bytes).unwrap_or_default();
-        Health { path, records: Mutex::new(records) }
+        let health = Health { path, records: Mutex::new(records) };
+        if bytes.is_empty() {
+            health.save();
+        }
+        health
     }
 
     pub(crate) fn save(&self) {
