@@ -423,11 +423,29 @@ fn proxy() {
     assert!(passed.load(Ordering::SeqCst) > by_node);
 }
 
+/// Says of every name that it is at 203.0.113.1.
+const NAME_SERVER: &str = r#"
+    use IO::Socket::INET;
+    my $socket = IO::Socket::INET->new(LocalAddr => "203.0.113.1", LocalPort => 53, Proto => "udp") or die;
+    while ($socket->recv(my $query, 512)) {
+        my $end = 12;
+        while (my $length = ord(substr($query, $end, 1))) { $end += $length + 1 }
+        my $is_a = unpack("n", substr($query, $end + 1, 2)) == 1;
+        my $answer = $is_a ? pack("nnnNnC4", 0xc00c, 1, 1, 60, 4, 203, 0, 113, 1) : "";
+        my $head = substr($query, 0, 2) . pack("nnnnn", 0x8180, 1, $is_a ? 1 : 0, 0, 0);
+        $socket->send($head . substr($query, 12, $end - 7) . $answer);
+    }
+"#;
+
 /// Behind the uplink are a registry whose certificate an authority of the company has signed, and one in plain text.
 fn authorities() {
     let host = Arc::new(Host::new());
     let outside = host.with_outside();
     let address = "203.0.113.1";
+    let _dns = outside.command("perl", &["-e", NAME_SERVER]).spawn().unwrap();
+    let resolv = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(resolv.path(), format!("nameserver {address}\n")).unwrap();
+    host.sh(&format!("mount --bind {} /etc/resolv.conf", resolv.path().display())).ok();
     let authority = Authority::generate("company", Duration::from_secs(86_400)).unwrap();
     let usage = Usage::Server { names: Vec::new(), addresses: vec![address.parse().unwrap()] };
     let identity = authority.issue(&Subject::new("registry", None), &usage, Duration::from_secs(86_400)).unwrap();
@@ -464,6 +482,8 @@ fn authorities() {
     push(&image(&plain, "tool:1")).ok();
     pod(&cluster, "plain", &image(&plain, "tool:1"));
     runs(&cluster, "plain");
+    // A name that leads into the range.
+    push(&format!("plain.example:{}/tool:2", plain.port)).ok();
 
     let certs = cluster.home().join("home/certs");
     std::fs::create_dir_all(&certs).unwrap();

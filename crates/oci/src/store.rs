@@ -193,11 +193,12 @@ impl ImageStore {
         let pusher = Pusher {
             layout: &inner.layout,
             transport: setup.transport()?,
+            resolver: &setup.resolver,
             timeouts: setup.config.timeouts,
             progress,
             credentials,
         };
-        pusher.push(&name, &setup.resolver.upstream(&name), &image.manifest).await?;
+        pusher.push(&name, &image.manifest).await?;
         drop(using);
         Ok(image.manifest)
     }

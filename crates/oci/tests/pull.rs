@@ -172,6 +172,23 @@ async fn a_login_gets_a_token_and_goes_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_identity_token_is_exchanged_and_one_login_does_not_serve_another() {
+    let registry = Registry::start().await;
+    registry.push("app", "1", ARCH, &[noise(7, 1000)]).await;
+    let proxy = Proxy::start(registry.address, Fault::Identity("id")).await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), config(&[&proxy]));
+    let login = |token: &str| {
+        let auths = serde_json::json!({"auths": {proxy.address.to_string(): {"identitytoken": token}}});
+        kminik_oci::credentials::DockerConfig::parse(auths.to_string().as_bytes()).unwrap().logins()
+    };
+    assert!(store.pull("test.invalid/app:1", &login("wrong"), &NoProgress).await.is_err());
+    store.pull("test.invalid/app:1", &login("id"), &NoProgress).await.unwrap();
+    // The token that one login was given is not used for who has none.
+    assert!(store.pull("test.invalid/app:1", &[], &NoProgress).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_index_gives_this_machines_image_and_refuses_others() {
     let registry = Registry::start().await;
     let other = if ARCH == "amd64" { "arm64" } else { "amd64" };

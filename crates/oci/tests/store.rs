@@ -143,6 +143,10 @@ async fn harmful_archives_are_refused_and_leave_nothing() {
         assert!(store.list().await.unwrap().is_empty(), "{what}");
         let left: Vec<_> = std::fs::read_dir(dir.path().join("ingest")).unwrap().collect();
         assert!(left.is_empty(), "{what} left {left:?}");
+        let file = dir.path().join("archive.tar");
+        std::fs::write(&file, &archive).unwrap();
+        assert!(matches!(store.scan_file(&file).await, Err(ImageError::BadArchive(_))), "{what} as a file");
+        assert!(matches!(store.scan(archive.as_slice()).await, Err(ImageError::BadArchive(_))), "{what} as a stream");
     }
 }
 

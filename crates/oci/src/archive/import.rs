@@ -14,7 +14,7 @@ use std::sync::Arc;
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest, OciManifest};
 use serde::Deserialize;
 
-use super::outgoing::{Origin, Outgoing};
+use super::outgoing::{Origin, Outgoing, Window};
 use super::stream::Source;
 use crate::image::{Compression, ConfigFile, select_platform};
 use crate::layout::{Layout, MAX_DOCUMENT_BYTES, REF_NAME, REPO_DIGEST};
@@ -157,24 +157,49 @@ struct IndexEntry {
 
 /// Brings an archive's images into a store.
 pub(crate) fn import(layout: &Layout, platform: &Platform, source: Source) -> Result<Vec<Imported>, ImageError> {
-    let contents = read(decompressed(source)?, None, |entry| ingest(layout, entry))?;
+    let mut tar = tar::Archive::new(decompressed(source)?);
+    let contents = read(tar.entries().map_err(ImageError::ReadArchive)?, None, |entry| ingest(layout, entry))?;
     let mut target = layout;
     images(&mut target, platform, &contents)
 }
 
 /// Finds an archive's images. Nothing is written, but for the copy of what is compressed or comes as a stream.
-pub(crate) fn scan(platform: &Platform, file: File) -> Result<Outgoing, ImageError> {
+pub(crate) fn scan(platform: &Platform, mut file: File) -> Result<Outgoing, ImageError> {
     let shared = Arc::new(file.try_clone().map_err(ImageError::ReadArchive)?);
-    let mut file = file;
     io::Seek::rewind(&mut file).map_err(ImageError::ReadArchive)?;
-    let contents = read(Box::new(BufReader::with_capacity(1 << 20, file)), Some(shared), |entry| {
-        let offset = entry.raw_file_position();
-        let (digest, size) = hash(entry, |_| Ok(()))?;
-        Ok(Ingested { digest, size, at: At::Offset(offset) })
+    // First what there is, without reading it; then all of it, by all processors.
+    let mut tar = tar::Archive::new(file);
+    let entries = tar.entries_with_seek().map_err(ImageError::ReadArchive)?;
+    let mut contents = read(entries, Some(shared.clone()), |entry| {
+        let at = At::Offset(entry.raw_file_position());
+        Ok(Ingested { digest: Digest::of(b""), size: entry.size(), at })
     })?;
+    hash_all(&shared, contents.files.values_mut().collect())?;
     let mut outgoing = Outgoing::default();
     outgoing.images = images(&mut outgoing, platform, &contents)?;
     Ok(outgoing)
+}
+
+/// Gives each file, at its offset of the archive, its digest.
+fn hash_all(archive: &Arc<File>, files: Vec<&mut Ingested>) -> Result<(), ImageError> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len().max(1));
+    let queue = parking_lot::Mutex::new(files);
+    let work = || {
+        loop {
+            let Some(file) = queue.lock().pop() else { return Ok(()) };
+            let At::Offset(offset) = file.at else { continue };
+            let mut window = Window::new(archive, offset, file.size);
+            let (digest, size) = hash(&mut window, |_| Ok(()))?;
+            if size != file.size {
+                return Err(refused("it ends in the midst of a file"));
+            }
+            file.digest = digest;
+        }
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        running.into_iter().try_for_each(|worker| worker.join().map_err(|_| ImageError::Cancelled)?)
+    })
 }
 
 /// The plain form of an archive in a file without a name.
@@ -260,14 +285,13 @@ impl Read for Limited {
 }
 
 /// Streams all files through `take`.
-fn read<R: Read>(
-    reader: R,
+fn read<'a, R: Read + 'a>(
+    entries: tar::Entries<'a, R>,
     archive: Option<Arc<File>>,
-    take: impl Fn(&mut tar::Entry<'_, R>) -> Result<Ingested, ImageError>,
+    take: impl Fn(&mut tar::Entry<'a, R>) -> Result<Ingested, ImageError>,
 ) -> Result<Contents, ImageError> {
     let mut contents = Contents { archive, ..Contents::default() };
-    let mut tar = tar::Archive::new(reader);
-    for (number, entry) in tar.entries().map_err(ImageError::ReadArchive)?.enumerate() {
+    for (number, entry) in entries.enumerate() {
         let mut entry = entry.map_err(broken)?;
         if number >= MAX_ENTRIES {
             return Err(refused(format!("it has more than {MAX_ENTRIES} files")));

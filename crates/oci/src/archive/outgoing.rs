@@ -122,17 +122,23 @@ impl Piece {
     fn open(&self) -> Result<Box<dyn Read + '_>, ImageError> {
         Ok(match &self.origin {
             Origin::Alone(path) => Box::new(File::open(path).map_err(ImageError::io("open", path))?.take(self.size)),
-            Origin::Within(file, offset) => Box::new(Window { file, offset: *offset, left: self.size }),
+            Origin::Within(file, offset) => Box::new(Window::new(file, *offset, self.size)),
             Origin::Memory(bytes) => Box::new(bytes.as_slice()),
         })
     }
 }
 
 /// A part of a file that others read too.
-struct Window<'a> {
+pub(super) struct Window<'a> {
     file: &'a File,
     offset: u64,
     left: u64,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(file: &'a File, offset: u64, length: u64) -> Window<'a> {
+        Window { file, offset, left: length }
+    }
 }
 
 impl Read for Window<'_> {

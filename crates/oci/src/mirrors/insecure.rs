@@ -44,7 +44,16 @@ impl Insecure {
         self.hosts.iter().filter_map(|host| super::loopback_port(&Url::parse(&format!("https://{host}")).ok()?))
     }
 
-    /// Names are not looked up: a range holds hosts that are written as addresses.
+    pub(super) fn has_ranges(&self) -> bool {
+        !self.ranges.is_empty()
+    }
+
+    /// Whether a range holds it.
+    pub(super) fn contains_address(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|(network, length)| within(address, *network, *length))
+    }
+
+    /// Of ranges only hosts that are written as addresses are known here.
     pub(super) fn contains(&self, base: &Url) -> bool {
         let Some(host) = base.host() else { return false };
         let name = host.to_string();
@@ -57,7 +66,7 @@ impl Insecure {
             Host::Ipv4(address) => IpAddr::V4(address),
             Host::Ipv6(address) => IpAddr::V6(address),
         };
-        address.is_loopback() || self.ranges.iter().any(|(network, length)| within(address, *network, *length))
+        address.is_loopback() || self.contains_address(address)
     }
 }
 

@@ -18,6 +18,7 @@ mod presets;
 mod user_file;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -143,6 +144,15 @@ impl Place {
 
     pub(crate) fn is_upstream(&self) -> bool {
         self.source == Source::Registry
+    }
+
+    /// A host that may be insecure is asked by TLS without verification, then, as Docker does, in plain text.
+    pub(crate) fn insecure(mut self) -> Vec<Place> {
+        self.unverified = true;
+        let mut plain = self.clone();
+        let port = plain.base.port().unwrap_or(80);
+        let known = plain.base.set_scheme("http").is_ok() && plain.base.set_port(Some(port)).is_ok();
+        if known { vec![self, plain] } else { vec![self] }
     }
 
     /// How users are told of it.
@@ -314,27 +324,26 @@ impl Resolver {
         self.add_secured(places, place);
     }
 
-    /// A host that may be insecure is asked by TLS without verification, then, as Docker does, in plain text.
-    fn add_secured(&self, places: &mut Vec<Place>, mut place: Place) {
-        let mut push = |mut place: Place| {
+    fn add_secured(&self, places: &mut Vec<Place>, place: Place) {
+        let insecure = place.base.scheme() == "https" && self.insecure.contains(&place.base);
+        for mut place in if insecure { place.insecure() } else { vec![place] } {
             if let Some(host) = &self.host_loopback {
                 host.translate(&mut place.base);
             }
             if !is_among(places, &place) {
                 places.push(place);
             }
-        };
-        if place.base.scheme() == "https" && self.insecure.contains(&place.base) {
-            place.unverified = true;
-            let mut plain = place.clone();
-            push(place);
-            let port = plain.base.port().unwrap_or(80);
-            if plain.base.set_scheme("http").is_ok() && plain.base.set_port(Some(port)).is_ok() {
-                push(plain);
-            }
-            return;
         }
-        push(place);
+    }
+
+    /// Whether some hosts may be insecure by the range their address is in.
+    pub(crate) fn has_insecure_ranges(&self) -> bool {
+        self.insecure.has_ranges()
+    }
+
+    /// Whether a host that has these addresses may be insecure.
+    pub(crate) fn is_insecure(&self, addresses: &[IpAddr]) -> bool {
+        addresses.iter().any(|address| self.insecure.contains_address(*address))
     }
 }
 

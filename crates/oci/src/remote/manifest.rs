@@ -78,7 +78,13 @@ impl Puller<'_> {
                     if let Some(slot) = bodies.get_mut(index) {
                         *slot = Some(body);
                     }
-                    deadline.get_or_insert(Instant::now() + self.timeouts.settle);
+                    // Of a cache's word on a tag there may be a newer one: patience as for a connection.
+                    let patience = match place.source {
+                        Source::Cache if pinned.is_none() => self.timeouts.settle.max(self.timeouts.connect),
+                        _ => self.timeouts.settle,
+                    };
+                    let until = Instant::now() + patience;
+                    deadline = Some(deadline.map_or(until, |earlier| earlier.min(until)));
                 }
                 Err(refusal) => {
                     if refusal.is_final() {

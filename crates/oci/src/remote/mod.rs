@@ -4,6 +4,7 @@
 mod auth;
 mod blob;
 mod health;
+mod lookup;
 mod manifest;
 mod probe;
 mod push;
@@ -30,8 +31,8 @@ use crate::layout::{Layout, MAX_DOCUMENT_BYTES};
 use crate::mirrors::{Place, Resolver};
 use crate::{Attempt, Digest, ImageError, ImageName, Platform, Progress};
 
-/// Most blobs of one image fetched at once.
-const PARALLEL_BLOBS: usize = 4;
+/// Most blobs of one image fetched or pushed at once.
+const PARALLEL_BLOBS: usize = 6;
 /// Most layers of an image; overlay mounts take no more either.
 const MAX_LAYERS: usize = 500;
 
@@ -94,7 +95,7 @@ pub(crate) struct Puller<'a> {
 impl Puller<'_> {
     /// Fetches everything the image needs and is not stored yet. The index is the caller's.
     pub(crate) async fn pull(&self, name: &ImageName) -> Result<Pulled, ImageError> {
-        let places = self.resolver.places(name);
+        let places = lookup::secured(self.resolver, self.resolver.places(name)).await;
         let found = self.find(name, places).await?;
         let (digest, body) = match parse(name, &found.body)? {
             OciManifest::Image(_) => (found.digest.clone(), found.body),
@@ -111,8 +112,9 @@ impl Puller<'_> {
         let OciManifest::Image(manifest) = parse(name, &body)? else {
             return Err(bad(name, "an index within an index".to_owned()));
         };
-        self.config(name, &found.places, &manifest).await?;
-        self.layers(name, &found.places, &manifest).await?;
+        // A configuration that is refused ends the download of the layers.
+        let config = self.config(name, &found.places, &manifest);
+        tokio::try_join!(config, self.layers(name, &found.places, &manifest))?;
         let stored = self.layout.put(&body)?;
         if stored != digest {
             return Err(bad(name, format!("its digest is {stored}, not {digest}")));

@@ -56,9 +56,14 @@ pub async fn probe(
     let resolver = Resolver::new(config)?;
     let transport = Transport::new(config.timeouts, config.extra_roots_pem.as_deref())?;
     let platform = Platform::here();
-    let tried = names.iter().flat_map(|name| {
+    let mut all = Vec::new();
+    for name in names {
+        let places = super::lookup::secured(&resolver, resolver.places(name)).await;
+        all.extend(places.into_iter().map(|place| (name, place)));
+    }
+    let tried = all.into_iter().map(|(name, place)| {
         let (transport, platform) = (&transport, &platform);
-        resolver.places(name).into_iter().map(move |place| async move {
+        async move {
             let trial = Trial { name, place: &place, transport, credentials, platform };
             let started = Instant::now();
             let answered = trial.manifest(&reference(name)).await;
@@ -78,7 +83,7 @@ pub async fn probe(
                 agrees: None,
                 error: speed.err(),
             }
-        })
+        }
     });
     let mut rows = futures::future::join_all(tried).await;
     compare(&mut rows);

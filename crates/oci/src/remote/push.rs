@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use tokio_util::io::ReaderStream;
 use url::Url;
 
+use super::lookup::secured;
 use super::transport::{Refusal, Transport, innermost, url};
 use super::{Credential, PARALLEL_BLOBS, Timeouts, checked, short};
 use crate::layout::Layout;
-use crate::mirrors::Place;
+use crate::mirrors::{Place, Resolver};
 use crate::{Attempt, Digest, ImageError, ImageName, Progress};
 
 /// Tries of a blob whose upload breaks off.
@@ -29,19 +30,20 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) struct Pusher<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) transport: &'a Transport,
+    pub(crate) resolver: &'a Resolver,
     pub(crate) timeouts: Timeouts,
     pub(crate) progress: &'a dyn Progress,
     pub(crate) credentials: &'a [Credential],
 }
 
 impl Pusher<'_> {
-    /// Pushes a stored image under a name, to the first of these places that takes it (they are one registry, as TLS and
-    /// as plain text).
-    pub(crate) async fn push(&self, name: &ImageName, places: &[Place], manifest: &Digest) -> Result<(), ImageError> {
+    /// Pushes a stored image under a name to the registry that it means, where that may be insecure by TLS or else in plain
+    /// text.
+    pub(crate) async fn push(&self, name: &ImageName, manifest: &Digest) -> Result<(), ImageError> {
         let mut attempts = Vec::new();
-        for place in places {
+        for place in secured(self.resolver, self.resolver.upstream(name)).await {
             let started = Instant::now();
-            match self.push_to(name, place, manifest).await {
+            match self.push_to(name, &place, manifest).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Store(error)) => return Err(error),
                 Err(Failure::Place { wanted, refusal }) => {
