@@ -423,6 +423,16 @@ fn proxy() {
     assert!(passed.load(Ordering::SeqCst) > by_node);
 }
 
+/// Ends when dropped.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Says of every name that it is at 203.0.113.1.
 const NAME_SERVER: &str = r#"
     use IO::Socket::INET;
@@ -442,7 +452,7 @@ fn authorities() {
     let host = Arc::new(Host::new());
     let outside = host.with_outside();
     let address = "203.0.113.1";
-    let _dns = outside.command("perl", &["-e", NAME_SERVER]).spawn().unwrap();
+    let _dns = Running(outside.command("perl", &["-e", NAME_SERVER]).spawn().unwrap());
     let resolv = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(resolv.path(), format!("nameserver {address}\n")).unwrap();
     host.sh(&format!("mount --bind {} /etc/resolv.conf", resolv.path().display())).ok();
