@@ -69,6 +69,19 @@ impl Images {
         #[derive(Deserialize)]
         struct Node {
             metadata: Metadata,
+            #[serde(default)]
+            status: Status,
+        }
+        #[derive(Default, Deserialize)]
+        struct Status {
+            #[serde(default)]
+            conditions: Vec<Condition>,
+        }
+        #[derive(Deserialize)]
+        struct Condition {
+            #[serde(rename = "type")]
+            kind: String,
+            status: String,
         }
         #[derive(Deserialize)]
         struct Metadata {
@@ -84,7 +97,10 @@ impl Images {
             let base = format!("{all}/{}/proxy/kminik/v1/images", node.metadata.name);
             RemoteStore::new(client.clone(), base, None)
         };
-        let nodes: Vec<RemoteStore> = listed.items.into_iter().map(store).collect();
+        let is_ready = |node: &Node| node.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True");
+        let (ready, others): (Vec<Node>, Vec<Node>) = listed.items.into_iter().partition(is_ready);
+        // A node that is down holds nobody up; one that has just begun may answer all the same.
+        let nodes: Vec<RemoteStore> = if ready.is_empty() { others } else { ready }.into_iter().map(store).collect();
         if nodes.is_empty() {
             return Err(Failure::new(&K8S_NOT_RESPONDING, "the cluster has no node yet"));
         }

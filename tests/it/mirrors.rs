@@ -182,6 +182,11 @@ fn added_while_running() {
     cluster.kminik(&["cache", "delete", "late:1"]).ok();
     let refused = cluster.kminik(&["image", "pull", "late:1"]).fails(80);
     assert!(refused.contains("registry-1.docker.io") && !refused.contains(&registry.address()), "{refused}");
+
+    // So does a mirror that a second start gives.
+    cluster.start_again(&[&format!("--registry-mirror=http://{}", registry.address())]).ok();
+    cluster.kminik(&["image", "pull", "late:1"]).ok();
+    assert_eq!(starts(), 1, "the node was started anew");
 }
 
 fn shared_cache() {

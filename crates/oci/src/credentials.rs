@@ -123,6 +123,7 @@ impl DockerConfig {
         }
         // The last of equally fitting ones is taken: what a helper says goes before what is written.
         let mut logins = self.logins();
+        logins.retain(|login| hosts.iter().any(|host| server(host_of(&login.registry)) == server(host)));
         logins.extend(found);
         (logins, problems)
     }
@@ -135,6 +136,12 @@ fn bad(error: &dyn std::fmt::Display) -> ImageError {
 /// How a helper knows a host.
 fn server(host: &str) -> &str {
     if matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io") { DOCKER_SERVER } else { host }
+}
+
+/// The host, with its port, in a key of the configuration.
+fn host_of(key: &str) -> &str {
+    let bare = key.split_once("://").map_or(key, |(_, bare)| bare);
+    bare.split('/').next().unwrap_or(bare)
 }
 
 #[derive(Deserialize)]
@@ -209,5 +216,20 @@ mod tests {
         );
         assert_eq!(DockerConfig::parse_old(config["auths"].to_string().as_bytes()).unwrap().logins().len(), 3);
         assert!(DockerConfig::parse(b"[").is_err());
+    }
+
+    #[tokio::test]
+    async fn only_logins_for_the_hosts_asked_leave_it() {
+        let login = serde_json::json!({"username": "u", "password": "p"});
+        let config = serde_json::json!({"auths": {
+            "https://index.docker.io/v1/": login, "r.example:5000/team": login, "other.example": login,
+        }});
+        let config = DockerConfig::parse(config.to_string().as_bytes()).unwrap();
+        let user = HelperUser { home: "/".into(), owner: None };
+        let hosts = ["registry-1.docker.io", "r.example:5000", "r.example"].map(str::to_owned);
+        let (logins, problems) = config.logins_for(&hosts, &user).await;
+        let registries: Vec<_> = logins.iter().map(|login| login.registry.as_str()).collect();
+        assert_eq!(registries, ["https://index.docker.io/v1/", "r.example:5000/team"]);
+        assert!(problems.is_empty());
     }
 }

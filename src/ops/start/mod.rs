@@ -22,6 +22,7 @@ use crate::home::Home;
 use crate::kubeconfig;
 use crate::node::config::{CONFIG_FILE, NodeConfig, RESTORE_FILE};
 use crate::ops::cache::Cache;
+use crate::ops::image::Images;
 use crate::ops::{client, delete, pki, registries, snapshot};
 use crate::printer::{
     ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY,
@@ -126,9 +127,19 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     profile.save(home)?;
     datastore::keep_files(&request.datastore, home, profile)?;
     request.extra_config.keep_files(home, profile)?;
-    let client = run_machine(request, plan, home, &userland, printer).await?;
+    let (client, was_running) = run_machine(request, plan, home, &userland, printer).await?;
     pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
     agent::spawn(home, profile, plan.driver.binary(&profile.name))?;
+    if was_running {
+        // What was made anew has the registries already.
+        agent::reload(&home.profile(&profile.name));
+        let config = registries::on_node(home, profile)?;
+        let told = async { Images::connect(home, &profile.name).await?.configure(&config).await };
+        if let Err(failure) = told.await {
+            printer
+                .warning(&format!("Pulls go by the registries given after the next start of the cluster: {failure}"));
+        }
+    }
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
     wait::components(&client, request.wait, request.wait_timeout).await?;
     printer.step(ADDONS, "Enabling Addons", &format!("Enabled addons: {}", crate::addons::default_names().join(", ")));
@@ -181,14 +192,14 @@ pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcom
     driver.start(profile).await
 }
 
-/// Starts the machine unless it runs, and waits for its API. One that was dying when it was looked at is started once more.
+/// Starts the machine unless it runs, which it says, and waits for its API. One that was dying when it was looked at is started once more.
 async fn run_machine(
     request: &Request,
     plan: &plan::Plan,
     home: &Home,
     userland: &Userland,
     printer: &Printer,
-) -> Outcome<kube::Client> {
+) -> Outcome<(kube::Client, bool)> {
     let (profile, driver) = (&plan.profile, plan.driver.as_ref());
     let mut files = node_files(home, profile)?;
     files.extend(snapshot::waiting(home, &profile.name)?);
@@ -206,7 +217,7 @@ async fn run_machine(
         }
         printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));
         match wait::api(&client, driver, &profile.name, request.wait_timeout).await {
-            Ok(()) => return Ok(client),
+            Ok(()) => return Ok((client, state == MachineState::Running)),
             Err(failure) if failure.reason == &GUEST_START && state == MachineState::Running && again => again = false,
             Err(failure) => return Err(failure),
         }
