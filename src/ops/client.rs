@@ -36,6 +36,11 @@ pub fn https(home: &Home, profile: &Profile) -> Outcome<reqwest::Client> {
         .identity(identity)
         .no_proxy()
         .connect_timeout(Duration::from_secs(5))
+        // A node that is gone without a word is noticed, however long a transfer may take.
+        .tcp_keepalive(Duration::from_secs(10))
+        .tcp_keepalive_interval(Duration::from_secs(5))
+        .tcp_keepalive_retries(4)
+        .tcp_user_timeout(Duration::from_secs(30))
         .build()
         .or_fail(&MK_INTERNAL, fail)
 }

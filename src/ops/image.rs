@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bollard::Docker;
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures::{StreamExt, TryStreamExt};
-use kminik_oci::transfer::{RemoteStore, TransferError};
+use kminik_oci::transfer::{RemoteStore, SHORT, TransferError};
 use kminik_oci::{ImageError, ImageName, Outgoing, Progress, ResolverConfig};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -91,8 +91,10 @@ impl Images {
         let client = client::https(home, &profile)?;
         let all = format!("{}/api/v1/nodes", profile.api_url());
         let api = RemoteStore::new(client.clone(), all.clone(), None);
-        let listed: Nodes =
-            api.json(api.request(Method::GET, "")).await.or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;
+        let listed: Nodes = api
+            .json(api.request(Method::GET, "").timeout(SHORT))
+            .await
+            .or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;
         let store = |node: Node| {
             let base = format!("{all}/{}/proxy/kminik/v1/images", node.metadata.name);
             RemoteStore::new(client.clone(), base, None)
@@ -112,7 +114,7 @@ impl Images {
         let mut all: Vec<Image> = Vec::new();
         for node in &self.nodes {
             let listed: Vec<Image> =
-                node.json(node.request(Method::GET, "")).await.map_err(failed(&GUEST_IMAGE_LIST))?;
+                node.json(node.request(Method::GET, "").timeout(SHORT)).await.map_err(failed(&GUEST_IMAGE_LIST))?;
             for image in listed {
                 match all.iter_mut().find(|known| known.id == image.id) {
                     None => all.push(image),
@@ -202,7 +204,7 @@ impl Images {
     async fn each(&self, method: Method, path: &str, reason: &'static Reason) -> Outcome<()> {
         let (mut done, mut absent) = (false, None);
         for node in &self.nodes {
-            match node.send(node.request(method.clone(), path)).await {
+            match node.send(node.request(method.clone(), path).timeout(SHORT)).await {
                 Ok(_) => done = true,
                 Err(error @ TransferError::Refused { status: reqwest::StatusCode::NOT_FOUND, .. }) => {
                     absent = Some(error);
@@ -220,7 +222,7 @@ impl Images {
     pub async fn configure(&self, config: &ResolverConfig) -> Outcome<()> {
         for node in &self.nodes {
             let body = serde_json::to_vec(config).or_fail(&MK_INTERNAL, "cannot write the configuration")?;
-            let request = node.request(Method::PUT, "/config").body(body);
+            let request = node.request(Method::PUT, "/config").body(body).timeout(SHORT);
             node.send(request).await.map_err(failed(&crate::reason::INET_MIRRORS))?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -17,6 +18,8 @@ use crate::{Credential, Digest, ImageError, Outgoing, Progress};
 const BUFFER_BYTES: usize = 512 * 1024;
 /// Longest line of the answer to a pull or push.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
+/// Bound on what takes no time.
+pub const SHORT: Duration = Duration::from_secs(20);
 /// Digests asked for in one request.
 const DIGESTS: usize = 1000;
 
@@ -117,7 +120,8 @@ impl RemoteStore {
         let mut missing = BTreeSet::new();
         for some in images.digests().chunks(DIGESTS) {
             let body = serde_json::to_vec(some).unwrap_or_default();
-            let lacks: Vec<Digest> = self.json(self.request(Method::POST, "/missing").body(body)).await?;
+            let request = self.request(Method::POST, "/missing").body(body).timeout(SHORT);
+            let lacks: Vec<Digest> = self.json(request).await?;
             missing.extend(lacks);
         }
         let label = images.names().join(", ");
