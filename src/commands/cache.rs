@@ -24,8 +24,11 @@ enum Verb {
     },
     /// Remove images from the cache
     Delete {
-        #[arg(required = true, value_name = "IMAGE")]
+        #[arg(required_unless_present = "all", value_name = "IMAGE")]
         images: Vec<String>,
+        /// All that are in it
+        #[arg(long, conflicts_with = "images")]
+        all: bool,
     },
     /// List the images in the cache
     List,
@@ -56,8 +59,8 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
                 }
             }
         }
-        Verb::Delete { images } => {
-            for name in &images {
+        Verb::Delete { images, all } => {
+            for name in &if all { listed().await? } else { images } {
                 cache.remove(name).await?;
             }
         }

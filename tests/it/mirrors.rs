@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,14 +14,17 @@ use kminik_base::pki::{Authority, Subject, Usage};
 use serde_json::{Value, json};
 
 use crate::Test;
+use crate::docker::Engine;
 use crate::support::{Cluster, Host, LOGIN, Output, Registry, Served, busybox, eventually, kminik_binary, nginx, run};
 
 pub const TESTS: &[Test] = &[
     ("mirrors_are_listed_tried_and_changed_without_a_cluster", without_a_cluster),
     ("a_mirror_added_while_the_cluster_runs_serves_the_next_pod", added_while_running),
     ("a_second_cluster_pulls_nothing_twice_and_needs_no_network", shared_cache),
+    ("nodes_of_the_docker_driver_use_mirrors_and_the_cache_too", docker_driver),
     ("a_bundle_is_whole_or_refused", bundle),
     ("a_killed_download_goes_on_where_it_stopped", killed),
+    ("what_sudo_has_cached_is_the_users", sudo),
     ("logins_of_docker_and_its_helpers_pull_and_push", logins),
     ("pulls_go_through_a_proxy_on_this_machines_loopback", proxy),
     ("own_authorities_and_insecure_ranges_are_honoured", authorities),
@@ -208,6 +212,23 @@ fn shared_cache() {
     assert!(!cached().contains("shared:1"));
 }
 
+fn docker_driver() {
+    let _engine = Engine::get();
+    let registry = Registry::start();
+    registry.push(&busybox(), "library/contained:1");
+    let cluster = Cluster::start("contained", &["--driver=docker"]);
+    let told = cluster.kminik(&["mirror", "add", &format!("http://{}", registry.address())]);
+    assert!(told.stderr.contains("go by it"), "{told:?}");
+    pod(&cluster, "contained", "contained:1");
+    runs(&cluster, "contained");
+    let cached = || cluster.kminik(&["cache", "list"]).ok();
+    eventually("the image in the cache", || cached().contains("contained:1").then_some(()));
+    drop(registry);
+    cluster.kubectl(&["delete", "pod", "contained", "--force", "--grace-period=0"]).ok();
+    cluster.kminik(&["image", "rm", "contained:1"]).ok();
+    cluster.kminik(&["image", "pull", "contained:1"]).ok();
+}
+
 fn bundle() {
     let registry = Registry::start();
     registry.push(&busybox(), "library/packed:1");
@@ -302,6 +323,38 @@ fn killed() {
     let size: u64 = walk(&home.0.path().join("cache/images/blobs"));
     let all = sent.load(Ordering::SeqCst);
     assert!(all < size + 400_000, "{all} bytes came for {size}");
+}
+
+/// As sudo runs it, for a user who then does without.
+fn sudo() {
+    let registry = Registry::start();
+    registry.push(&busybox(), "library/mine:1");
+    registry.push(&nginx(), "library/more:1");
+    let home = Home::new();
+    // Somewhere that everybody may run it from.
+    let binary = home.0.path().join("kminik");
+    run(std::process::Command::new("cp").arg(kminik_binary()).arg(&binary), None).ok();
+    let theirs = home.0.path().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).unwrap();
+    std::fs::set_permissions(home.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let kminik = |root: bool, arguments: &[&str]| {
+        let mut command = std::process::Command::new(&binary);
+        command.args(arguments).env("KMINIK_HOME", theirs.join("kminik")).env("HOME", &theirs);
+        match root {
+            true => command.env("SUDO_UID", "65534").env("SUDO_GID", "65534"),
+            false => command.uid(65534).gid(65534),
+        };
+        run(&mut command, None)
+    };
+    kminik(true, &["mirror", "add", &format!("http://{}", registry.address())]).ok();
+    kminik(true, &["cache", "add", "mine:1"]).ok();
+    kminik(false, &["cache", "add", "more:1"]).ok();
+    assert_eq!(kminik(false, &["cache", "list"]).ok().lines().count(), 2);
+    kminik(false, &["mirror", "remove", &format!("http://{}", registry.address())]).ok();
+    kminik(true, &["cache", "delete", "more:1"]).ok();
+    kminik(false, &["cache", "delete", "--all"]).ok();
+    assert_eq!(kminik(false, &["cache", "list"]).ok(), "");
 }
 
 fn walk(dir: &Path) -> u64 {

@@ -188,6 +188,25 @@ async fn a_pushed_image_arrives_and_what_is_there_is_not_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_push_waits_for_a_busy_registry_and_gives_a_broken_one_up() {
+    let registry = Registry::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), ResolverConfig::default());
+    let busy = Proxy::start(registry.address, Fault::Busy { times: 2, retry_after: 1 }).await;
+    let broken = Proxy::start(registry.address, Fault::Status(500)).await;
+    for proxy in [&busy, &broken] {
+        let name = format!("{}/app:1", proxy.address);
+        let path = archive(dir.path(), &name, &[noise(70, 1000)]);
+        store.import(tokio::fs::File::open(path).await.unwrap()).await.unwrap();
+    }
+    let started = std::time::Instant::now();
+    store.push(&format!("{}/app:1", busy.address), &[], &NoProgress).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+    let error = store.push(&format!("{}/app:1", broken.address), &[], &NoProgress).await.unwrap_err();
+    assert!(error.to_string().contains("500"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_running_store_takes_other_mirrors() {
     let registry = Registry::start().await;
     registry.push("app", "1", ARCH, &[noise(60, 1000)]).await;

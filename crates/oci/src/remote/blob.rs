@@ -343,7 +343,14 @@ fn open_locked(path: PathBuf, blob: &PathBuf, size: u64) -> Result<Option<Opened
     loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(ImageError::io("open", &path))?;
+        let mut file = match options.open(&path) {
+            // Left by a process of another user, as sudo's: ours begins anew.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                std::fs::remove_file(&path).map_err(ImageError::io("open", &path))?;
+                options.open(&path).map_err(ImageError::io("open", &path))?
+            }
+            opened => opened.map_err(ImageError::io("open", &path))?,
+        };
         file.lock().map_err(ImageError::io("lock", &path))?;
         if std::fs::metadata(blob).is_ok_and(|metadata| metadata.len() == size) {
             drop(file);

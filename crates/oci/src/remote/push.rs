@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use parking_lot::Mutex;
@@ -84,8 +85,37 @@ impl Pusher<'_> {
         let media_type = manifest.media_type.as_deref().unwrap_or(MANIFEST);
         let build =
             |client: &reqwest::Client| client.put(target.clone()).header(CONTENT_TYPE, media_type).body(body.clone());
-        let put = self.transport.execute(place, &build, self.timeouts.answer, self.credentials).await;
-        put.map(drop).map_err(|refusal| Failure::Place { wanted: "manifest".to_owned(), refusal })
+        let wanted = || "manifest".to_owned();
+        let put = || async {
+            let put = self.transport.execute(place, &build, self.timeouts.answer, self.credentials).await;
+            put.map(drop).map_err(|refusal| Failure::Place { wanted: wanted(), refusal })
+        };
+        self.patiently(place, true, || put().boxed()).await
+    }
+
+    /// Tries again what may go better the next time; where the place has not been reached yet, not what the network says, for
+    /// the next place may be the one that speaks plain text.
+    async fn patiently<'w, T>(
+        &self,
+        place: &Place,
+        reached: bool,
+        work: impl Fn() -> BoxFuture<'w, Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let ended = work().await;
+            let Err(Failure::Place { refusal, .. }) = &ended else { return ended };
+            let pause = match refusal {
+                _ if attempt == TRIES || refusal.is_final() => return ended,
+                Refusal::Busy { retry_after, .. } if *retry_after > self.timeouts.retry_after => return ended,
+                Refusal::Busy { retry_after, .. } => *retry_after,
+                Refusal::Network(_) if !reached => return ended,
+                _ => RETRY_PAUSE * attempt,
+            };
+            self.progress.note(&format!("{}: {refusal}", place.label()));
+            tokio::time::sleep(pause).await;
+        }
     }
 
     async fn blob(&self, place: &Place, digest: &Digest) -> Result<(), Failure> {
@@ -94,24 +124,17 @@ impl Pusher<'_> {
         let size = self.layout.size_of(digest).ok_or_else(|| ImageError::NotFound(digest.to_string()))?;
         let path = url(place, &format!("blobs/{digest}"));
         let head = |client: &reqwest::Client| client.head(path.clone());
-        match self.transport.execute(place, &head, self.timeouts.answer, self.credentials).await {
-            Ok(_) => {
-                self.progress.start(&label, size, size);
-                self.progress.done(&label);
-                return Ok(());
+        let is_there = || async {
+            match self.transport.execute(place, &head, self.timeouts.answer, self.credentials).await {
+                Ok(_) => Ok(true),
+                Err(Refusal::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(false),
+                Err(refusal) => Err(failed(refusal)),
             }
-            Err(Refusal::Status { status: StatusCode::NOT_FOUND, .. }) => {}
-            Err(refusal) => return Err(failed(refusal)),
-        }
-        for attempt in 1.. {
-            match self.upload(place, digest, size, &label).await {
-                Ok(()) => break,
-                Err(Failure::Place { refusal, .. }) if attempt < TRIES && !refusal.is_final() => {
-                    self.progress.note(&format!("{}: {refusal}", place.label()));
-                    tokio::time::sleep(RETRY_PAUSE * attempt).await;
-                }
-                Err(failure) => return Err(failure),
-            }
+        };
+        if self.patiently(place, false, || is_there().boxed()).await? {
+            self.progress.start(&label, size, size);
+        } else {
+            self.patiently(place, true, || self.upload(place, digest, size, &label).boxed()).await?;
         }
         self.progress.done(&label);
         Ok(())

@@ -294,6 +294,21 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         }
         _ => {}
     }
+    if request.method() != http::Method::GET {
+        // Pushes: where an upload goes on, the registry says by its own address.
+        let (parts, body_in) = request.into_parts();
+        let url = format!("http://{}{}", shared.upstream, parts.uri.path_and_query().unwrap());
+        let mut forward = shared.client.request(parts.method, url);
+        if let Some(kind) = parts.headers.get("content-type") {
+            forward = forward.header("content-type", kind);
+        }
+        let upstream = forward.body(body_in.collect().await.unwrap().to_bytes()).send().await.unwrap();
+        let mut response = plain(upstream.status().as_u16());
+        if let Some(location) = upstream.headers().get("location") {
+            response.headers_mut().insert("location", location.clone());
+        }
+        return response;
+    }
     let is_blob = path.contains("/blobs/");
     if is_blob && fault == Fault::Redirect {
         let mut response = plain(307);
