@@ -26,7 +26,7 @@ use clap::error::ErrorKind;
 use crate::cli::{Cli, Command};
 use crate::home::Home;
 use crate::printer::Printer;
-use crate::reason::{Failure, MK_INTERNAL, MK_USAGE, Outcome};
+use crate::reason::{Failure, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, Outcome};
 
 /// What a command knows of its surroundings.
 pub struct Context {
@@ -81,10 +81,10 @@ fn run(command: Command, context: &Context) -> (Printer, Outcome<ExitCode>) {
             Command::Delete(args) => delete::run(args, context, &printer).await,
             Command::Status(args) => status::run(args, context, &printer).await,
             Command::Kubectl(args) => kubectl::run(args, context).await,
-            Command::Image(args) => image::run(args, context, &printer).await,
-            Command::Mirror(args) => mirror::run(args, context, &printer).await,
-            Command::Bundle(args) => bundle::run(args, context, &printer).await,
-            Command::Cache(args) => cache::run(args, context, &printer).await,
+            Command::Image(args) => interruptible(image::run(args, context, &printer)).await,
+            Command::Mirror(args) => interruptible(mirror::run(args, context, &printer)).await,
+            Command::Bundle(args) => interruptible(bundle::run(args, context, &printer)).await,
+            Command::Cache(args) => interruptible(cache::run(args, context, &printer)).await,
             Command::Logs(args) => logs::run(args, context, &printer).await,
             Command::Ip(args) => ip::run(args, context, &printer).await,
             Command::Ssh(args) => ssh::run(args, context).await,
@@ -98,6 +98,17 @@ fn run(command: Command, context: &Context) -> (Printer, Outcome<ExitCode>) {
     // Tasks that are still running (a terminal's reader blocked in read) must not hold the process.
     runtime.shutdown_background();
     (printer, outcome)
+}
+
+/// Ends the work at Ctrl-C with what it has begun taken back: temporary files go, downloads stay to be continued.
+async fn interruptible(work: impl Future<Output = Outcome<ExitCode>>) -> Outcome<ExitCode> {
+    tokio::select! {
+        outcome = work => outcome,
+        pressed = tokio::signal::ctrl_c() => match pressed {
+            Ok(()) => Err(Failure::new(&MK_INTERRUPTED, "interrupted")),
+            Err(error) => Err(Failure::because(&MK_INTERNAL, "cannot listen for Ctrl-C", &error)),
+        },
+    }
 }
 
 /// Formats of `-o` where there are two.

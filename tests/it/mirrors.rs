@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 
 use crate::Test;
 use crate::docker::Engine;
-use crate::support::{Cluster, Host, LOGIN, Output, Registry, Served, busybox, eventually, kminik_binary, nginx, run};
+use crate::support::{
+    Cluster, Host, LOGIN, Output, Registry, Served, busybox, command, eventually, kminik_binary, nginx, run,
+};
 
 pub const TESTS: &[Test] = &[
     ("mirrors_are_listed_tried_and_changed_without_a_cluster", without_a_cluster),
@@ -23,7 +25,8 @@ pub const TESTS: &[Test] = &[
     ("a_second_cluster_pulls_nothing_twice_and_needs_no_network", shared_cache),
     ("nodes_of_the_docker_driver_use_mirrors_and_the_cache_too", docker_driver),
     ("a_bundle_is_whole_or_refused", bundle),
-    ("a_killed_download_goes_on_where_it_stopped", killed),
+    ("a_stopped_or_killed_download_goes_on_where_it_was", killed),
+    ("what_was_only_downloaded_starts_a_cluster_without_a_network", downloaded_only),
     ("what_sudo_has_cached_is_the_users", sudo),
     ("logins_of_docker_and_its_helpers_pull_and_push", logins),
     ("pulls_go_through_a_proxy_on_this_machines_loopback", proxy),
@@ -202,6 +205,20 @@ fn shared_cache() {
     runs(&cluster, "one");
     let cached = || cluster.kminik(&["cache", "list"]).ok();
     eventually("the image in the cache", || cached().contains("docker.io/library/shared:1").then_some(()));
+    // It is served to those who know the cluster's token, as a registry to any client.
+    let config = cluster.home().join(format!("home/profiles/{}/config.json", cluster.profile));
+    let config: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
+    let source = format!("docker://{}:24999/library/shared:1", config["gateway"].as_str().unwrap());
+    let target = format!("dir:{}", cluster.home().join("copied").display());
+    let copy = |login: &str| {
+        let login = format!("--src-creds={login}");
+        run(
+            &mut command("skopeo", &["--insecure-policy", "copy", "--src-tls-verify=false", &login, &source, &target]),
+            None,
+        )
+    };
+    copy(&format!("kminik:{}", config["cacheToken"].as_str().unwrap())).ok();
+    assert_ne!(copy("kminik:guessed").code, 0);
     drop(registry);
     cluster.delete().ok();
     // Another cluster of the same home, no mirror, no registry.
@@ -271,7 +288,7 @@ fn bundle() {
     runs(&cluster, "packed");
 }
 
-/// Passes requests on, counts the bytes of the answers, and stops in the midst of a long one once.
+/// Passes requests on, counts the bytes of the answers, and stops in the midst of a long one twice.
 fn stalling_proxy(upstream: u16, at: usize) -> (u16, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -297,7 +314,7 @@ fn pass(mut client: TcpStream, upstream: u16, at: usize, sent: &AtomicU64, stall
         client.write_all(&buffer[..read]).ok()?;
         passed += read;
         sent.fetch_add(read as u64, Ordering::SeqCst);
-        if passed > at && stalls.fetch_add(1, Ordering::SeqCst) == 0 {
+        if passed > at && stalls.fetch_add(1, Ordering::SeqCst) < 2 {
             // As long as the reader is there.
             let _ = client.set_read_timeout(Some(Duration::from_secs(60)));
             let _ = client.read(&mut buffer);
@@ -312,12 +329,14 @@ fn killed() {
     let (port, sent) = stalling_proxy(registry.port, 1_000_000);
     let home = Home::new();
     home.kminik(&["mirror", "add", &format!("http://127.0.0.1:{port}")]).ok();
-    let mut download = home.command(&["cache", "add", "large:1"]).spawn().unwrap();
-    eventually("a million bytes", || (sent.load(Ordering::SeqCst) > 1_000_000).then_some(()));
-    std::thread::sleep(Duration::from_millis(300));
-    download.kill().unwrap();
-    download.wait().unwrap();
-    assert_eq!(home.kminik(&["cache", "list"]).ok(), "");
+    for (reached, signal, code) in [(1_000_000, "INT", Some(2)), (2_000_000, "KILL", None)] {
+        let mut download = home.command(&["cache", "add", "large:1"]).spawn().unwrap();
+        eventually("so many bytes", || (sent.load(Ordering::SeqCst) > reached).then_some(()));
+        std::thread::sleep(Duration::from_millis(300));
+        run(&mut command("kill", &["-s", signal, &download.id().to_string()]), None).ok();
+        assert_eq!(download.wait().unwrap().code(), code);
+        assert_eq!(home.kminik(&["cache", "list"]).ok(), "");
+    }
     home.kminik(&["cache", "add", "large:1"]).ok();
     assert!(home.kminik(&["cache", "list"]).ok().contains("library/large:1"));
     let size: u64 = walk(&home.0.path().join("cache/images/blobs"));
@@ -355,6 +374,28 @@ fn sudo() {
     kminik(true, &["cache", "delete", "more:1"]).ok();
     kminik(false, &["cache", "delete", "--all"]).ok();
     assert_eq!(kminik(false, &["cache", "list"]).ok(), "");
+}
+
+/// The base image is busybox: a userland is whatever it has.
+fn downloaded_only() {
+    let registry = Registry::start();
+    registry.push(&busybox(), "library/base:1");
+    let mirror = format!("--registry-mirror=http://{}", registry.address());
+    let cluster = Cluster::prepare("offline");
+    let told = cluster.start_again(&["--download-only", "--base-image=base:1", &mirror]);
+    assert!(told.stderr.contains("Download complete!"), "{told:?}");
+    assert!(!cluster.home().join("home/profiles").join(&cluster.profile).exists());
+    let packed = cluster.home().join("packed.tar");
+    let name = packed.to_str().unwrap();
+    cluster.kminik(&["bundle", "create", name, "--base-image=base:1"]).ok();
+    drop(registry);
+    cluster.start_again(&["--base-image=base:1"]).ok();
+    assert!(cluster.kminik(&["ssh", "busybox true && echo userland"]).ok().contains("userland"));
+    // The same on another machine, from the bundle.
+    let elsewhere = Cluster::prepare("elsewhere");
+    elsewhere.start_again(&["--base-image=base:1"]).fails(40);
+    elsewhere.kminik(&["bundle", "load", name]).ok();
+    elsewhere.start_again(&["--base-image=base:1", "--wait=none"]).ok();
 }
 
 fn walk(dir: &Path) -> u64 {
