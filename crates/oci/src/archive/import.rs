@@ -4,29 +4,22 @@
 //!
 //! An OCI layout may leave out blobs that the target has already.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Component, Path, PathBuf};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest, OciManifest};
 use serde::Deserialize;
 
-use super::outgoing::{Origin, Outgoing, Window};
+use super::contents::{At, Contents, Ingested, decompressed, hash_all, ingest, read, refused, within};
+use super::outgoing::{Origin, Outgoing};
 use super::stream::Source;
 use crate::image::{Compression, ConfigFile, select_platform};
-use crate::layout::{Layout, MAX_DOCUMENT_BYTES, REF_NAME, REPO_DIGEST};
-use crate::{Digest, Hasher, ImageError, ImageName, Platform};
+use crate::layout::{Layout, REF_NAME, REPO_DIGEST};
+use crate::{Digest, ImageError, ImageName, Platform};
 
-const MAX_ENTRIES: usize = 100_000;
-/// A compressed archive may unpack to this many bytes, and beyond to so many times what it is.
-const FREE_EXPANSION_BYTES: u64 = 1024 * 1024 * 1024;
-const MAX_EXPANSION: u64 = 100;
-/// Longest chain of symbolic links within an archive.
-const MAX_LINKS: usize = 8;
-const MAX_PATH_BYTES: usize = 4096;
 const INDEX_NAME: &str = "io.containerd.image.name";
 const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -42,30 +35,6 @@ pub(crate) struct Imported {
     /// `registry/repository@digest` as a registry served it; the digest has been checked to be of this image or of an
     /// index that lists it.
     pub(crate) repo_digest: Option<String>,
-}
-
-/// A file of the archive, hashed.
-struct Ingested {
-    digest: Digest,
-    size: u64,
-    at: At,
-}
-
-/// Where its bytes are.
-enum At {
-    /// Waiting in the ingest directory.
-    Temporary(tempfile::TempPath),
-    /// In the archive.
-    Offset(u64),
-}
-
-#[derive(Default)]
-struct Contents {
-    files: BTreeMap<PathBuf, Ingested>,
-    /// Symbolic and hard links, by where they lead within the archive.
-    links: HashMap<PathBuf, PathBuf>,
-    /// The archive, where files are read from it.
-    archive: Option<Arc<File>>,
 }
 
 /// What becomes of what the tables name.
@@ -180,42 +149,6 @@ pub(crate) fn scan(platform: &Platform, mut file: File) -> Result<Outgoing, Imag
     Ok(outgoing)
 }
 
-/// Gives each file, at its offset of the archive, its digest.
-fn hash_all(archive: &Arc<File>, files: Vec<&mut Ingested>) -> Result<(), ImageError> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len().max(1));
-    let queue = parking_lot::Mutex::new(files);
-    let work = || {
-        loop {
-            let Some(file) = queue.lock().pop() else { return Ok(()) };
-            let At::Offset(offset) = file.at else { continue };
-            let mut window = Window::new(archive, offset, file.size);
-            let (digest, size) = hash(&mut window, |_| Ok(()))?;
-            if size != file.size {
-                return Err(refused("it ends in the midst of a file"));
-            }
-            file.digest = digest;
-        }
-    };
-    std::thread::scope(|scope| {
-        let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        running.into_iter().try_for_each(|worker| worker.join().map_err(|_| ImageError::Cancelled)?)
-    })
-}
-
-/// The plain form of an archive in a file without a name.
-pub(crate) fn spool(source: Source, dir: &Path) -> Result<File, ImageError> {
-    let mut file = tempfile::tempfile_in(dir).map_err(ImageError::io("create a file in", dir))?;
-    let mut reader = decompressed(source)?;
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        let read = reader.read(&mut buffer).map_err(broken)?;
-        if read == 0 {
-            return Ok(file);
-        }
-        file.write_all(buffer.get(..read).unwrap_or_default()).map_err(ImageError::io("write to", dir))?;
-    }
-}
-
 fn images(target: &mut impl Target, platform: &Platform, contents: &Contents) -> Result<Vec<Imported>, ImageError> {
     let imported = if let Some(table) = contents.document(Path::new("manifest.json"))? {
         docker_images(target, platform, contents, &table)?
@@ -230,152 +163,6 @@ fn images(target: &mut impl Target, platform: &Platform, contents: &Contents) ->
     Ok(imported)
 }
 
-fn refused(why: impl Into<String>) -> ImageError {
-    ImageError::BadArchive(why.into())
-}
-
-/// Takes gzip and zstd off, counting what comes out.
-fn decompressed(source: Source) -> Result<Box<dyn Read>, ImageError> {
-    let mut counted = BufReader::with_capacity(64 * 1024, Counted { source, bytes: Default::default() });
-    let bytes = counted.get_ref().bytes.clone();
-    let head = io::BufRead::fill_buf(&mut counted).map_err(ImageError::ReadArchive)?;
-    let limited = |reader: Box<dyn Read>| {
-        Box::new(Limited { reader, free: FREE_EXPANSION_BYTES, produced: 0, consumed: bytes.clone() })
-    };
-    Ok(match crate::image::Compression::of(head) {
-        crate::image::Compression::None => Box::new(counted),
-        crate::image::Compression::Gzip => limited(Box::new(flate2::bufread::MultiGzDecoder::new(counted))),
-        crate::image::Compression::Zstd => {
-            limited(Box::new(zstd::Decoder::with_buffer(counted).map_err(ImageError::ReadArchive)?))
-        }
-    })
-}
-
-struct Counted {
-    source: Source,
-    bytes: std::rc::Rc<std::cell::Cell<u64>>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(buf)?;
-        self.bytes.set(self.bytes.get() + read as u64);
-        Ok(read)
-    }
-}
-
-/// Refuses what unpacks to far more than any image does.
-struct Limited {
-    reader: Box<dyn Read>,
-    free: u64,
-    produced: u64,
-    consumed: std::rc::Rc<std::cell::Cell<u64>>,
-}
-
-impl Read for Limited {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buf)?;
-        self.produced += read as u64;
-        let allowed = self.free + self.consumed.get().saturating_mul(MAX_EXPANSION);
-        if self.produced > allowed {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it unpacks to far more than it is: a bomb"));
-        }
-        Ok(read)
-    }
-}
-
-/// Streams all files through `take`.
-fn read<'a, R: Read + 'a>(
-    entries: tar::Entries<'a, R>,
-    archive: Option<Arc<File>>,
-    take: impl Fn(&mut tar::Entry<'a, R>) -> Result<Ingested, ImageError>,
-) -> Result<Contents, ImageError> {
-    let mut contents = Contents { archive, ..Contents::default() };
-    for (number, entry) in entries.enumerate() {
-        let mut entry = entry.map_err(broken)?;
-        if number >= MAX_ENTRIES {
-            return Err(refused(format!("it has more than {MAX_ENTRIES} files")));
-        }
-        let path = within(Path::new(""), &entry.path().map_err(broken)?)?;
-        let kind = entry.header().entry_type();
-        if kind.is_file() {
-            let ingested = take(&mut entry)?;
-            // The last of a name wins, as when unpacking.
-            contents.links.remove(&path);
-            contents.files.insert(path, ingested);
-        } else if kind.is_symlink() || kind.is_hard_link() {
-            let target = entry.link_name().map_err(broken)?.ok_or_else(|| refused("a link leads nowhere"))?;
-            let from = if kind.is_symlink() { path.parent().unwrap_or(Path::new("")) } else { Path::new("") };
-            let target = within(from, &target)?;
-            contents.files.remove(&path);
-            contents.links.insert(path, target);
-        } else if !kind.is_dir() && !kind.is_pax_global_extensions() {
-            return Err(refused(format!("{} is neither file, directory nor link", path.display())));
-        }
-    }
-    Ok(contents)
-}
-
-/// What broke off or is no tar is refused; what the disk says is the disk's.
-fn broken(error: io::Error) -> ImageError {
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
-            refused(error.to_string())
-        }
-        // The tar reader's own errors.
-        io::ErrorKind::Other => refused(error.to_string()),
-        _ => ImageError::ReadArchive(error),
-    }
-}
-
-/// A path below the archive's root, without `.` and `..`. What is absolute or leads out is refused.
-fn within(from: &Path, path: &Path) -> Result<PathBuf, ImageError> {
-    let mut clean = from.to_path_buf();
-    if path.as_os_str().len() > MAX_PATH_BYTES {
-        return Err(refused("a path is too long"));
-    }
-    for component in path.components() {
-        match component {
-            Component::Normal(part) => clean.push(part),
-            Component::CurDir => {}
-            Component::ParentDir if clean.pop() => {}
-            Component::ParentDir => return Err(refused(format!("{} leads out of it", path.display()))),
-            Component::RootDir | Component::Prefix(_) => {
-                return Err(refused(format!("{} is an absolute path", path.display())));
-            }
-        }
-    }
-    Ok(clean)
-}
-
-fn ingest(layout: &Layout, reader: &mut impl Read) -> Result<Ingested, ImageError> {
-    let dir = layout.ingest();
-    let mut builder = tempfile::Builder::new();
-    let temporary = builder.prefix("import-").tempfile_in(&dir).map_err(ImageError::io("create a file in", &dir))?;
-    let (mut file, path) = temporary.into_parts();
-    let write = |bytes: &[u8]| file.write_all(bytes).map_err(ImageError::io("write", path.to_path_buf()));
-    let (digest, size) = hash(reader, write)?;
-    Ok(Ingested { digest, size, at: At::Temporary(path) })
-}
-
-fn hash(
-    reader: &mut impl Read,
-    mut each: impl FnMut(&[u8]) -> Result<(), ImageError>,
-) -> Result<(Digest, u64), ImageError> {
-    let (mut hasher, mut size) = (Hasher::default(), 0);
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        let read = reader.read(&mut buffer).map_err(broken)?;
-        if read == 0 {
-            return Ok((hasher.finish(), size));
-        }
-        let bytes = buffer.get(..read).unwrap_or_default();
-        hasher.update(bytes);
-        each(bytes)?;
-        size += read as u64;
-    }
-}
-
 /// A blob of an OCI layout: a file of the archive, or the target's.
 enum Blob {
     Here(PathBuf),
@@ -383,56 +170,6 @@ enum Blob {
 }
 
 impl Contents {
-    /// The path of the file that a path leads to.
-    fn resolve(&self, path: &Path) -> Option<PathBuf> {
-        let mut path = path.to_path_buf();
-        for _ in 0..MAX_LINKS {
-            if self.files.contains_key(&path) {
-                return Some(path);
-            }
-            path = self.links.get(&path)?.clone();
-        }
-        None
-    }
-
-    /// Reads a JSON document; `None` if there is none.
-    fn document(&self, path: &Path) -> Result<Option<Vec<u8>>, ImageError> {
-        let Some(ingested) = self.resolve(path).and_then(|path| self.files.get(&path)) else { return Ok(None) };
-        if ingested.size > MAX_DOCUMENT_BYTES {
-            return Err(refused(format!("{} is {} bytes", path.display(), ingested.size)));
-        }
-        self.begin(ingested, ingested.size).map(Some)
-    }
-
-    /// The first bytes of a file.
-    fn begin(&self, file: &Ingested, length: u64) -> Result<Vec<u8>, ImageError> {
-        let length = length.min(file.size);
-        match (&file.at, &self.archive) {
-            (At::Temporary(path), _) => {
-                let mut bytes = Vec::new();
-                let opened = File::open(path).map_err(ImageError::io("open", path.to_path_buf()))?;
-                let read = opened.take(length).read_to_end(&mut bytes);
-                read.map_err(ImageError::io("read", path.to_path_buf()))?;
-                Ok(bytes)
-            }
-            (At::Offset(offset), Some(archive)) => {
-                let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
-                archive.read_exact_at(&mut bytes, *offset).map_err(ImageError::ReadArchive)?;
-                Ok(bytes)
-            }
-            (At::Offset(_), None) => Ok(Vec::new()),
-        }
-    }
-
-    fn need(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
-        self.document(path)?.ok_or_else(|| refused(format!("{} is missing", path.display())))
-    }
-
-    fn file(&self, path: &Path) -> Result<&Ingested, ImageError> {
-        let found = self.resolve(path).and_then(|path| self.files.get(&path));
-        found.ok_or_else(|| refused(format!("{} is missing", path.display())))
-    }
-
     /// A blob of an OCI layout by its digest, which its bytes must have.
     fn blob(&self, target: &impl Target, digest: &Digest) -> Result<Blob, ImageError> {
         let path = Path::new("blobs/sha256").join(digest.hex());
@@ -625,35 +362,4 @@ fn names(texts: Vec<String>) -> Result<Vec<String>, ImageError> {
         names.extend(name.tagged());
     }
     Ok(names)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bomb_is_stopped_and_an_honest_archive_is_not() {
-        let limited = |produces: u64, consumed: u64| Limited {
-            reader: Box::new(io::repeat(0).take(produces)),
-            free: 1000,
-            produced: 0,
-            consumed: std::rc::Rc::new(std::cell::Cell::new(consumed)),
-        };
-        assert!(io::copy(&mut limited(2000, 10), &mut io::sink()).is_ok());
-        let error = io::copy(&mut limited(2001, 10), &mut io::sink()).unwrap_err();
-        assert!(matches!(broken(error), ImageError::BadArchive(text) if text.contains("bomb")));
-    }
-
-    #[test]
-    fn paths_stay_within() {
-        let ok = |from: &str, path: &str| within(Path::new(from), Path::new(path)).unwrap();
-        assert_eq!(ok("", "./a/../b"), Path::new("b"));
-        assert_eq!(ok("a", "../b/layer.tar"), Path::new("b/layer.tar"));
-        for (from, path) in [("", "../x"), ("a", "../../x"), ("", "/etc/passwd"), ("a", "/x")] {
-            assert!(
-                matches!(within(Path::new(from), Path::new(path)), Err(ImageError::BadArchive(_))),
-                "{from} {path}"
-            );
-        }
-    }
 }

@@ -12,25 +12,29 @@
 //! The order is that of preference; a pull then ranks places of the same [`Rank`] by how they answer.
 
 mod argument;
+mod config;
 mod insecure;
 mod loopback;
+mod place;
 mod presets;
 mod user_file;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use argument::{MirrorArgument, MirrorError};
+pub use config::{CACHE_USER, CacheAddress, ResolverConfig};
 pub use insecure::{Insecure, InsecureError};
 pub use loopback::{HostLoopback, loopback_port};
+pub use place::{Place, Rank, Source};
 pub use presets::{KnownMirror, Presets};
 pub use user_file::MirrorsFile;
 
 use crate::{ImageError, ImageName};
 use argument::EVERY_REGISTRY;
+use place::host_of;
 
 /// Registries whose images `--image-repository` replaces.
 const KUBERNETES_REGISTRIES: &[&str] = &["registry.k8s.io", "k8s.gcr.io"];
@@ -39,138 +43,6 @@ const KUBERNETES_PREFIX: (&str, &str) = ("gcr.io", "k8s-minikube/");
 
 /// Where the registries that do not serve under their own name are.
 const SERVED_BY: &[(&str, &str)] = &[("docker.io", "registry-1.docker.io")];
-
-/// What decides where a pull asks. Can be handed to another process as JSON.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ResolverConfig {
-    /// A country of the presets; `None` asks the registries themselves.
-    pub country: Option<String>,
-    /// The text of a list of mirrors by country that replaces the built-in one.
-    pub presets_toml: Option<String>,
-    /// The text of the user's `mirrors.toml`.
-    pub mirrors_toml: Option<String>,
-    /// `--registry-mirror`, in order.
-    pub mirrors: Vec<MirrorArgument>,
-    /// `--image-repository`: host and path, with or without a scheme.
-    pub image_repository: Option<String>,
-    /// `--insecure-registry`: hosts (with port) and CIDRs that may be reached without verified TLS or without TLS.
-    /// Loopback always may.
-    pub insecure: Vec<String>,
-    /// More certificates to trust, PEM, beside the machine's and the built-in ones.
-    pub extra_roots_pem: Option<String>,
-    /// Where the loopback that these addresses mean is reached, if it is not this process' own.
-    pub host_loopback: Option<HostLoopback>,
-    /// A cache of the machine's that is asked for everything first; what it lacks comes from elsewhere.
-    pub cache: Option<CacheAddress>,
-    pub timeouts: crate::Timeouts,
-}
-
-/// A cache, and how it knows that it is asked by those it serves.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-pub struct CacheAddress {
-    pub address: std::net::SocketAddr,
-    pub token: String,
-}
-
-impl std::fmt::Debug for CacheAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The token is a secret.
-        write!(f, "CacheAddress({})", self.address)
-    }
-}
-
-/// The user that a cache is asked as.
-pub const CACHE_USER: &str = "kminik";
-
-/// Whose word a place is; a better rank is preferred whatever its speed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
-    /// The user named it.
-    Chosen,
-    /// A preset, or the registry itself.
-    Known,
-    /// What a name meant some time ago.
-    Cached,
-}
-
-/// Where a place comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    Cache,
-    ImageRepository,
-    Argument,
-    MirrorsFile,
-    Preset,
-    /// The registry the name means; what it says of a tag is true.
-    Registry,
-}
-
-impl Source {
-    pub fn rank(self) -> Rank {
-        match self {
-            Source::ImageRepository | Source::Argument | Source::MirrorsFile => Rank::Chosen,
-            Source::Preset | Source::Registry => Rank::Known,
-            Source::Cache => Rank::Cached,
-        }
-    }
-}
-
-/// One place to fetch a repository from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Scheme, host and port to ask.
-    pub base: Url,
-    /// Host as it was named, with the port where it is not the scheme's: what is on the user's loopback is asked elsewhere.
-    pub host: String,
-    /// The repository there.
-    pub repository: String,
-    pub source: Source,
-    /// Do not verify its certificate.
-    pub unverified: bool,
-    /// Sent to mirrors as `ns`, for those that serve several registries.
-    pub namespace: Option<String>,
-    /// From the URL of the mirror.
-    pub login: Option<(String, String)>,
-    /// For a preset's: month of the last report that it worked.
-    pub known: Option<String>,
-}
-
-impl Place {
-    pub(crate) fn rank(&self) -> Rank {
-        self.source.rank()
-    }
-
-    pub(crate) fn is_upstream(&self) -> bool {
-        self.source == Source::Registry
-    }
-
-    /// A host that may be insecure is asked by TLS without verification, then, as Docker does, in plain text.
-    pub(crate) fn insecure(mut self) -> Vec<Place> {
-        self.unverified = true;
-        let mut plain = self.clone();
-        let port = plain.base.port().unwrap_or(80);
-        let known = plain.base.set_scheme("http").is_ok() && plain.base.set_port(Some(port)).is_ok();
-        if known { vec![self, plain] } else { vec![self] }
-    }
-
-    /// How users are told of it.
-    pub fn label(&self) -> String {
-        if self.source == Source::Cache {
-            return "this machine's cache".to_owned();
-        }
-        format!("{}://{}/{}", self.base.scheme(), self.host, self.repository)
-    }
-}
-
-fn host_of(base: &Url) -> String {
-    let host = base.host_str().unwrap_or_default();
-    match base.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
-}
 
 /// Turns names into places.
 #[derive(Clone, Debug)]

@@ -1,21 +1,22 @@
 //! The store: everything a node or the command line does with images.
 
+mod archives;
+mod lookup;
+
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 
-use crate::archive::{self, Outgoing};
-use crate::image::{Compression, ConfigFile};
-use crate::layout::{Index, Layout};
+use crate::archive;
+use crate::layout::Layout;
 use crate::mirrors::{CACHE_USER, CacheAddress, Resolver, Source};
 use crate::remote::{Health, Puller, Pusher, Transport};
 use crate::transfer::RemoteStore;
 use crate::{
-    Credential, Digest, Image, ImageError, ImageName, Layer, NoProgress, Platform, Progress, Query, ResolverConfig,
-    Summary,
+    Credential, Digest, Image, ImageError, ImageName, NoProgress, Platform, Progress, Query, ResolverConfig, Summary,
 };
 
 /// A store of images in a directory. Cheap to clone; all methods may be called concurrently, also by other processes
@@ -333,117 +334,6 @@ impl ImageStore {
         .await
     }
 
-    /// Writes images as an archive that is both a docker-save archive and an OCI layout.
-    ///
-    /// # Errors
-    /// [`ImageError::NotFound`] before anything is written.
-    pub async fn export(&self, queries: &[String], writer: impl AsyncWrite + Send + Unpin) -> Result<(), ImageError> {
-        let images = self.exported(queries).await?;
-        let layout = self.inner.layout.clone();
-        let using_layout = layout.clone();
-        let using = blocking(move || using_layout.in_use()).await?;
-        let written =
-            archive::drive_writer(writer, move |writer| archive::export(&layout, &layout.index()?, &images, writer));
-        let written = written.await;
-        drop(using);
-        written
-    }
-
-    /// Stored images, to be sent to another store.
-    ///
-    /// # Errors
-    /// [`ImageError::NotFound`].
-    pub async fn outgoing(&self, queries: &[String]) -> Result<Outgoing, ImageError> {
-        let images = self.exported(queries).await?;
-        self.blocking(move |inner| archive::outgoing(&inner.layout, &inner.layout.index()?, &images)).await
-    }
-
-    /// The images of an archive, found without taking them in.
-    ///
-    /// # Errors
-    /// As [`ImageStore::import`].
-    pub async fn scan(&self, reader: impl AsyncRead + Send + Unpin) -> Result<Outgoing, ImageError> {
-        let (dir, platform) = (self.inner.layout.ingest(), self.inner.platform.clone());
-        let reader = archive::BlockingReader::new(reader);
-        reader.drive(move |source| archive::scan(&platform, archive::spool(source, &dir)?)).await
-    }
-
-    /// As [`ImageStore::scan`], of a file: one that is not compressed is read where it lies.
-    ///
-    /// # Errors
-    /// As [`ImageStore::import`].
-    pub async fn scan_file(&self, path: &Path) -> Result<Outgoing, ImageError> {
-        let mut file = std::fs::File::open(path).map_err(ImageError::io("open", path))?;
-        let mut head = [0; 4];
-        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        let read = std::io::Read::read(&mut file, &mut head).map_err(ImageError::ReadArchive)?;
-        let plain = Compression::of(head.get(..read).unwrap_or_default()) == Compression::None;
-        if is_file && plain {
-            let platform = self.inner.platform.clone();
-            return blocking(move || archive::scan(&platform, file)).await;
-        }
-        if is_file {
-            std::io::Seek::rewind(&mut file).map_err(ImageError::ReadArchive)?;
-            return self.scan(tokio::fs::File::from_std(file)).await;
-        }
-        // Of a pipe what was read is gone from it.
-        let head = std::io::Cursor::new(head.get(..read).unwrap_or_default().to_vec());
-        self.scan(tokio::io::AsyncReadExt::chain(head, tokio::fs::File::from_std(file))).await
-    }
-
-    /// Those of these blobs that are not stored.
-    pub async fn missing(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, ImageError> {
-        self.blocking(move |inner| {
-            Ok(digests.into_iter().filter(|digest| inner.layout.size_of(digest).is_none()).collect())
-        })
-        .await
-    }
-
-    /// What this store would answer for a manifest, as a registry: the manifest or index that a tag or digest of a name
-    /// leads to, with its digest.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub async fn manifest(&self, name: &str) -> Result<Option<(Digest, Vec<u8>)>, ImageError> {
-        let name: ImageName = name.parse()?;
-        self.blocking(move |inner| {
-            let index = inner.layout.index()?;
-            let tagged = name.tagged().filter(|_| name.digest().is_none());
-            let entry = index.manifests.iter().find(|entry| match (&tagged, name.digest()) {
-                (Some(tagged), _) => entry.name() == Some(tagged),
-                (None, Some(digest)) => entry.digest == digest || entry.served() == Some(digest),
-                (None, None) => false,
-            });
-            let Some(entry) = entry else { return Ok(None) };
-            let served = entry.served().filter(|served| inner.layout.size_of(served).is_some());
-            let digest = name.digest().or(served).unwrap_or_else(|| entry.digest.clone());
-            match inner.layout.read(&digest) {
-                Ok(bytes) if Digest::of(&bytes) == digest => Ok(Some((digest, bytes))),
-                _ => Ok(None),
-            }
-        })
-        .await
-    }
-
-    /// The file of a stored blob, and its size.
-    pub fn blob(&self, digest: &Digest) -> Option<(std::path::PathBuf, u64)> {
-        let size = self.inner.layout.size_of(digest)?;
-        Some((self.inner.layout.blob(digest), size))
-    }
-
-    async fn exported(&self, queries: &[String]) -> Result<Vec<archive::Exported>, ImageError> {
-        let mut images = Vec::new();
-        for query in queries {
-            let image = self.get(query).await?.ok_or_else(|| ImageError::NotFound(query.clone()))?;
-            let names = match query.parse()? {
-                Query::Name(name) => name.tagged().into_iter().collect(),
-                Query::Id(_) => image.repo_tags.clone(),
-            };
-            images.push(archive::Exported { manifest: image.manifest, names });
-        }
-        Ok(images)
-    }
-
     /// Removes blobs that no image needs; while a pull or import runs nothing is removed.
     fn collect(&self) {
         if let Err(error) = self.inner.layout.collect() {
@@ -460,105 +350,9 @@ impl ImageStore {
     }
 }
 
-impl Outgoing {
-    /// Writes an OCI layout with all images but, of their pieces, only those of `wanted`.
-    ///
-    /// # Errors
-    /// What the disk says of a piece; [`ImageError::WriteArchive`].
-    pub async fn send(
-        self,
-        wanted: std::collections::BTreeSet<Digest>,
-        writer: impl AsyncWrite + Send + Unpin,
-    ) -> Result<(), ImageError> {
-        archive::drive_writer(writer, move |writer| self.write(&wanted, writer)).await
-    }
-}
-
 /// Runs what touches the disk off the async threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ImageError::Cancelled)?
-}
-
-impl Inner {
-    /// The manifests a query means.
-    fn find(&self, index: &Index, query: &Query) -> Result<Vec<Digest>, ImageError> {
-        match query {
-            Query::Name(name) => {
-                let wanted_digest = name.digest().map(|digest| name.with_digest(&digest));
-                let tagged = name.tagged();
-                let hit = index.manifests.iter().find(|entry| match &wanted_digest {
-                    Some(digest) => entry.repo_digest() == Some(digest),
-                    None => tagged.is_some() && entry.name() == tagged.as_deref(),
-                });
-                Ok(hit.map(|entry| entry.digest.clone()).into_iter().collect())
-            }
-            Query::Id(digits) => {
-                let mut found: Vec<(String, Digest)> = Vec::new();
-                for entry in &index.manifests {
-                    let Ok(manifest) = self.layout.manifest(&entry.digest) else { continue };
-                    let id = manifest.config.digest;
-                    if id.strip_prefix("sha256:").is_some_and(|hex| hex.starts_with(digits)) {
-                        found.push((id, entry.digest.clone()));
-                    }
-                }
-                found.sort();
-                found.dedup();
-                match (found.first(), found.last()) {
-                    (Some((first, _)), Some((last, _))) if first != last => Err(ImageError::Ambiguous(digits.clone())),
-                    _ => Ok(found.into_iter().map(|(_, manifest)| manifest).collect()),
-                }
-            }
-        }
-    }
-
-    fn image(&self, index: &Index, manifest_digest: &Digest) -> Result<Image, ImageError> {
-        let name = manifest_digest.to_string();
-        let manifest = self.layout.manifest(manifest_digest)?;
-        let bad = |error: crate::digest::DigestError| ImageError::BadDocument {
-            what: "the manifest",
-            name: name.clone(),
-            detail: error.to_string(),
-        };
-        let id: Digest = manifest.config.digest.parse().map_err(bad)?;
-        let config = ConfigFile::parse(&name, &self.layout.read(&id)?)?;
-        config.check_layers(&name, &manifest)?;
-        let platform = config.platform();
-        let mut layers = Vec::with_capacity(manifest.layers.len());
-        for (layer, diff_id) in manifest.layers.iter().zip(config.rootfs.diff_ids) {
-            let blob = self.layout.blob(&layer.digest.parse().map_err(bad)?);
-            let (size_bytes, compression) = head(&blob)?;
-            layers.push(Layer { diff_id, blob, compression, size_bytes });
-        }
-        let size_bytes = layers.iter().map(|layer| layer.size_bytes).sum::<u64>() + manifest.config.size.unsigned_abs();
-        let entries = || index.manifests.iter().filter(|entry| entry.digest == *manifest_digest);
-        let mut repo_digests: Vec<String> = entries()
-            .filter_map(|entry| entry.repo_digest())
-            .filter(|d| !d.starts_with('@'))
-            .map(str::to_owned)
-            .collect();
-        repo_digests.sort();
-        repo_digests.dedup();
-        Ok(Image {
-            id,
-            manifest: manifest_digest.clone(),
-            repo_tags: entries().filter_map(|entry| entry.name().map(str::to_owned)).collect(),
-            repo_digests,
-            size_bytes,
-            platform,
-            config: config.config,
-            layers,
-        })
-    }
-}
-
-/// A layer's size, and its compression by its first bytes.
-fn head(blob: &Path) -> Result<(u64, Compression), ImageError> {
-    use std::io::Read;
-    let file = std::fs::File::open(blob).map_err(ImageError::io("open", blob))?;
-    let size = file.metadata().map_err(ImageError::io("look at", blob))?.len();
-    let mut bytes = Vec::new();
-    file.take(4).read_to_end(&mut bytes).map_err(ImageError::io("read", blob))?;
-    Ok((size, Compression::of(&bytes)))
 }
