@@ -7,6 +7,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use super::outgoing::Window;
 use super::stream::Source;
@@ -250,14 +252,43 @@ pub(super) fn within(from: &Path, path: &Path) -> Result<PathBuf, ImageError> {
     Ok(clean)
 }
 
-pub(super) fn ingest(layout: &Layout, reader: &mut impl Read) -> Result<Ingested, ImageError> {
+pub(super) fn ingest(layout: &Layout, syncer: &Syncer, reader: &mut impl Read) -> Result<Ingested, ImageError> {
     let dir = layout.ingest();
     let mut builder = tempfile::Builder::new();
     let temporary = builder.prefix("import-").tempfile_in(&dir).map_err(ImageError::io("create a file in", &dir))?;
     let (mut file, path) = temporary.into_parts();
     let write = |bytes: &[u8]| file.write_all(bytes).map_err(ImageError::io("write", path.to_path_buf()));
     let (digest, size) = hash(reader, write)?;
+    syncer.sync(file);
     Ok(Ingested { digest, size, at: At::Temporary(path) })
+}
+
+/// Files that wait to be synced.
+const UNSYNCED: usize = 16;
+
+/// Brings files to the disk while the next ones are read.
+pub(super) struct Syncer {
+    files: SyncSender<File>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Syncer {
+    pub(super) fn start() -> Syncer {
+        let (files, waiting) = sync_channel::<File>(UNSYNCED);
+        let thread = std::thread::spawn(move || waiting.into_iter().try_for_each(|file| file.sync_all()));
+        Syncer { files, thread }
+    }
+
+    fn sync(&self, file: File) {
+        // A thread that has ended early says why when it is waited for.
+        let _ = self.files.send(file);
+    }
+
+    /// Returns when all are on the disk.
+    pub(super) fn finish(self, dir: &Path) -> Result<(), ImageError> {
+        drop(self.files);
+        self.thread.join().map_err(|_| ImageError::Cancelled)?.map_err(ImageError::io("sync files in", dir))
+    }
 }
 
 fn hash(

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest, OciManifest};
 use serde::Deserialize;
 
-use super::contents::{At, Contents, Ingested, decompressed, hash_all, ingest, read, refused, within};
+use super::contents::{At, Contents, Ingested, Syncer, decompressed, hash_all, ingest, read, refused, within};
 use super::outgoing::{Origin, Outgoing};
 use super::stream::Source;
 use crate::image::{Compression, ConfigFile, select_platform};
@@ -54,8 +54,6 @@ impl Target for &Layout {
         let At::Temporary(temporary) = &file.at else { return Ok(()) };
         let temporary: &Path = temporary;
         if Layout::size_of(self, &file.digest) != Some(file.size) {
-            let synced = File::open(temporary).and_then(|file| file.sync_all());
-            synced.map_err(ImageError::io("sync", temporary))?;
             // A hard link, not a rename: several images of the archive may share the file.
             let copy = temporary.with_extension("stored");
             std::fs::hard_link(temporary, &copy).map_err(ImageError::io("link", temporary))?;
@@ -127,7 +125,10 @@ struct IndexEntry {
 /// Brings an archive's images into a store.
 pub(crate) fn import(layout: &Layout, platform: &Platform, source: Source) -> Result<Vec<Imported>, ImageError> {
     let mut tar = tar::Archive::new(decompressed(source)?);
-    let contents = read(tar.entries().map_err(ImageError::ReadArchive)?, None, |entry| ingest(layout, entry))?;
+    let syncer = Syncer::start();
+    let entries = tar.entries().map_err(ImageError::ReadArchive)?;
+    let contents = read(entries, None, |entry| ingest(layout, &syncer, entry))?;
+    syncer.finish(&layout.ingest())?;
     let mut target = layout;
     images(&mut target, platform, &contents)
 }
