@@ -265,6 +265,7 @@ mod tests {
             "https://file.example/p/library/nginx",
             "https://docker.m.daocloud.io/library/nginx",
             "https://docker.1ms.run/library/nginx",
+            "https://docker.1panel.live/library/nginx",
             "https://m.daocloud.io/docker.io/library/nginx",
             "https://docker.nju.edu.cn/library/nginx",
             "https://registry-1.docker.io/library/nginx",
