@@ -34,11 +34,13 @@ pub fn for_node(loopback: &HostLoopback) -> Vec<String> {
         Some((name, url.to_string()))
     });
     let mut all: Vec<String> = plain.chain(proxies).map(|(name, value)| format!("{name}={value}")).collect();
-    // What the host serves for the node at its gateway is not a proxy's business.
     let direct = DIRECT.iter().find_map(|name| get(name)).map(|value| format!("{value},")).unwrap_or_default();
-    all.push(format!("NO_PROXY={direct}{}", loopback.address));
+    all.push(format!("NO_PROXY={direct}{NEAR},{}", loopback.address));
     all
 }
+
+/// Who is not a proxy's business: the node itself, services, pods; beside what the host serves at the gateway.
+const NEAR: &str = "localhost,127.0.0.0/8,::1,10.96.0.0/12,10.244.0.0/16,.cluster.local";
 
 /// Docker's configuration of the calling user.
 pub fn docker_config() -> PathBuf {

@@ -150,6 +150,39 @@ async fn harmful_archives_are_refused_and_leave_nothing() {
     }
 }
 
+/// What comes out of a thread that panics is `Cancelled`.
+#[tokio::test]
+async fn damaged_archives_are_refused_or_right_and_never_a_panic() {
+    let (dir, store) = store();
+    let good = docker_save("app:1", ARCH);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize
+    };
+    let file = dir.path().join("archive.tar");
+    for _ in 0..300 {
+        let mut archive = good.clone();
+        for _ in 0..=next() % 4 {
+            let at = next() % archive.len();
+            archive[at] = next() as u8;
+        }
+        if next() % 3 == 0 {
+            archive.truncate(next() % good.len());
+        }
+        std::fs::write(&file, &archive).unwrap();
+        for outcome in [store.scan_file(&file).await.map(drop), store.import(archive.as_slice()).await.map(drop)] {
+            assert!(!matches!(outcome, Err(ImageError::Cancelled)), "a panic");
+        }
+    }
+    for image in store.list().await.unwrap() {
+        let image = store.get(image.id.as_str()).await.unwrap().unwrap();
+        assert!(image.layers.iter().all(|layer| layer.blob.exists()));
+    }
+}
+
 #[tokio::test]
 async fn another_machines_archive_is_refused_with_its_platform() {
     let (_dir, store) = store();

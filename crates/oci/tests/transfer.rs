@@ -113,6 +113,37 @@ async fn of_a_changed_image_only_the_changed_layer_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_served_blob_goes_on_from_any_byte_and_names_stay_within_their_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), ResolverConfig::default());
+    let layer = noise(80, 100_000);
+    let path = archive(dir.path(), "team.example/app:1", std::slice::from_ref(&layer));
+    let image = store.import(tokio::fs::File::open(path).await.unwrap()).await.unwrap().remove(0);
+    let at = serve(&store).await;
+    let remote = remote(&at, TOKEN);
+    let get = |path: &str| remote.request(reqwest::Method::GET, path);
+    let blob = format!("/v2/app/blobs/{}", Digest::of(&layer));
+    let part = get(&blob).header("range", "bytes=60000-").send().await.unwrap();
+    assert_eq!(
+        (part.status().as_u16(), &part.headers()["content-range"]),
+        (206, &"bytes 60000-99999/100000".parse().unwrap())
+    );
+    assert!(part.bytes().await.unwrap() == layer[60_000..]);
+    assert_eq!(get(&blob).header("range", "bytes=100000-").send().await.unwrap().status(), 416);
+    let manifest = remote.request(reqwest::Method::HEAD, "/v2/app/manifests/1?ns=team.example").send().await.unwrap();
+    assert_eq!(manifest.headers()["docker-content-digest"], image.manifest.as_str());
+    for absent in ["/v2/app/manifests/1", "/v2/app/manifests/2?ns=team.example", "/v2/app/blobs/sha256:..", "/v2/../x"]
+    {
+        assert_eq!(get(absent).send().await.unwrap().status(), 404, "{absent}");
+    }
+    // What changes the store but by its content is not for those it serves.
+    for (method, path) in [("DELETE", "/?image=team.example/app:1"), ("POST", "/tag?source=a&target=b"), ("GET", "/")] {
+        let answer = remote.request(method.parse().unwrap(), path).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_one_pulls_a_second_gets_from_the_cache_also_without_the_registry() {
     let registry = Registry::start().await;
     let both = [("s390x", vec![noise(40, 1000)]), (ARCH, vec![noise(41, LAYER)])];
