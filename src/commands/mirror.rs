@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kminik_oci::mirrors::Source;
-use kminik_oci::{MirrorArgument, Probe};
+use kminik_oci::{Experience, MirrorArgument, Probe};
 
 use super::Context;
 use crate::ops::image::human_size;
@@ -86,10 +86,11 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
                         .into_iter()
                         .map(|row| {
                             let known = row.known.unwrap_or_default();
-                            vec![row.registry, row.place, from(row.source).to_owned(), known]
+                            let here = here(row.experience);
+                            vec![row.registry, row.place, from(row.source).to_owned(), known, here]
                         })
                         .collect();
-                    printer.data(&table(&["Registry", "Place", "From", "Known to work"], &rows));
+                    printer.data(&table(&["Registry", "Place", "From", "Known to work", "Here"], &rows));
                 }
             }
         }
@@ -132,6 +133,22 @@ fn from(source: Source) -> &'static str {
         Source::MirrorsFile => "mirrors.toml",
         Source::Preset => "country",
         Source::Registry => "the registry",
+    }
+}
+
+/// What pulls and tests of this machine have made of a place.
+fn here(experience: Experience) -> String {
+    let day = |seconds: u64| {
+        let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        time.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string()).unwrap_or_default()
+    };
+    let speed = experience.bytes_per_second.map(|speed| format!(", {}/s", human_size(&speed.to_string())));
+    match (experience.last_worked, experience.last_failed) {
+        (None, None) => String::new(),
+        (Some(worked), failed) if failed.is_none_or(|failed| worked >= failed) => {
+            format!("worked {}{}", day(worked), speed.unwrap_or_default())
+        }
+        (_, failed) => format!("failed {}", day(failed.unwrap_or_default())),
     }
 }
 

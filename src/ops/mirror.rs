@@ -4,9 +4,10 @@ use std::path::Path;
 
 use kminik_base::atomic_file::PUBLIC;
 use kminik_oci::mirrors::{MirrorsFile, Presets, Resolver, Source};
-use kminik_oci::{ImageName, MirrorArgument, Probe, ResolverConfig, probe};
+use kminik_oci::{Experience, ImageName, ImageStore, MirrorArgument, Probe};
 use serde::Serialize;
 
+use super::cache::Cache;
 use super::image::Images;
 use super::registries;
 use crate::agent;
@@ -31,11 +32,14 @@ pub struct Row {
     pub source: Source,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<String>,
+    /// What pulls of this machine have made of it.
+    #[serde(flatten)]
+    pub experience: Experience,
 }
 
 /// What is looked at: a profile's registries, or with `country` those of a preset.
 pub struct View {
-    config: ResolverConfig,
+    store: ImageStore,
     presets: Presets,
 }
 
@@ -44,18 +48,20 @@ impl View {
     /// What makes the lists unusable.
     pub fn new(home: &Home, profile: &str, country: Option<String>) -> Outcome<Self> {
         let profile = Profile::load_optional(home, profile)?;
-        let mut config = registries::on_host(home, profile.as_ref())?;
+        let store = Cache::open(home, profile.as_ref())?.store().clone();
+        let mut config = store.config();
         let unusable = "the mirrors cannot be used";
         let presets = Presets::parse(config.presets_toml.as_deref()).or_fail(&INET_BAD_MIRROR, unusable)?;
         if let Some(country) = country {
             presets.of(&country).or_fail(&INET_REPO, "no such list")?;
             config.country = Some(country);
+            store.reconfigure(config).or_fail(&INET_BAD_MIRROR, unusable)?;
         }
-        Ok(Self { config, presets })
+        Ok(Self { store, presets })
     }
 
     fn resolver(&self) -> Outcome<Resolver> {
-        Resolver::new(&self.config).or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")
+        Resolver::new(&self.store.config()).or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")
     }
 
     /// Every registry of which anything is known.
@@ -74,18 +80,17 @@ impl View {
 
     /// All places, in the order in which they are preferred.
     pub fn list(&self) -> Outcome<Vec<Row>> {
-        let resolver = self.resolver()?;
         let mut rows = Vec::new();
         for registry in self.registries()? {
-            let name: ImageName =
-                self.image(&registry).parse().or_fail(&INET_BAD_MIRROR, "the list of mirrors cannot be used")?;
-            for place in resolver.places(&name) {
+            let image = self.image(&registry);
+            let unusable = "the list of mirrors cannot be used";
+            let name: ImageName = image.parse().or_fail(&INET_BAD_MIRROR, unusable)?;
+            for (place, experience) in self.store.places(&image).or_fail(&INET_BAD_MIRROR, unusable)? {
                 let shown = place.label();
-                let repository = format!("/{}", name.repository());
                 // Without the image, where the place keeps it under its own name.
-                let shown = shown.strip_suffix(&repository).map_or(shown.as_str(), |host| host).to_owned();
+                let shown = shown.strip_suffix(&format!("/{}", name.repository())).unwrap_or(&shown).to_owned();
                 let registry = registry.clone();
-                rows.push(Row { registry, place: shown, source: place.source, known: place.known });
+                rows.push(Row { registry, place: shown, source: place.source, known: place.known, experience });
             }
         }
         Ok(rows)
@@ -96,19 +101,18 @@ impl View {
     /// # Errors
     /// `MK_USAGE` for what is no image's name; what a place says is in its row.
     pub async fn test(&self, images: &[String], printer: &Printer) -> Outcome<Vec<Probe>> {
-        let texts = match images {
+        let texts: Vec<String> = match images {
             [] => self.registries()?.iter().map(|registry| self.image(registry)).collect(),
             given => given.to_vec(),
         };
-        let names = texts.iter().map(|text| text.parse()).collect::<Result<Vec<ImageName>, _>>();
-        let names = names.or_fail(&MK_USAGE, "nothing can be tried")?;
-        let resolver = self.resolver()?;
-        let mut hosts: Vec<String> =
-            names.iter().flat_map(|name| resolver.places(name)).map(|place| place.host).collect();
+        let mut hosts = Vec::new();
+        for text in &texts {
+            hosts.extend(self.store.hosts(text).or_fail(&MK_USAGE, "nothing can be tried")?);
+        }
         hosts.sort();
         hosts.dedup();
         let logins = registries::credentials(&hosts, printer).await?;
-        probe(&self.config, &names, &logins).await.or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")
+        self.store.probe(&texts, &logins).await.or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")
     }
 }
 

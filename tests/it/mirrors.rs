@@ -96,6 +96,10 @@ fn without_a_cluster() {
     assert_eq!(find(&b)["agrees"], json!(false));
     assert!(find("http://127.0.0.1:1")["error"].as_str().unwrap().contains("refused"), "{tried:?}");
     assert!(find(&hub)["error"].is_string());
+    // What was found out is remembered.
+    let listed = home.kminik(&["mirror", "list"]).ok();
+    let line = |place: &str| listed.lines().find(|line| line.contains(place)).unwrap();
+    assert!(line(&a).contains("worked 2") && line("http://127.0.0.1:1 ").contains("failed 2"), "{listed}");
     let table = home.kminik(&["mirror", "test", "app:1"]).ok();
     assert!(table.contains("serves something else") && table.contains("Speed"), "{table}");
     let told = home.kminik(&["mirror", "test", "absent:1"]).fails(40);

@@ -35,5 +35,5 @@ pub use image::{Compression, Image, ImageConfig, Layer, Platform, Summary};
 pub use mirrors::{HostLoopback, MirrorArgument, ResolverConfig};
 pub use progress::{NoProgress, Progress};
 pub use reference::{ImageName, Query};
-pub use remote::{Credential, Probe, Timeouts, get, probe};
+pub use remote::{Credential, Experience, Probe, Timeouts, get};
 pub use store::ImageStore;

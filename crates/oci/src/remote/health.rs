@@ -31,6 +31,19 @@ struct Record {
     not_before: Option<Instant>,
 }
 
+/// What is remembered of a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Experience {
+    /// Seconds since 1970; `None` is never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_worked: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+}
+
 /// The memory; kept in `places.json`.
 pub(crate) struct Health {
     path: PathBuf,
@@ -87,6 +100,15 @@ impl Health {
         self.change(place, |record| {
             record.bytes_per_second = Some(record.bytes_per_second.map_or(speed, |old| (2 * old + speed) / 3));
         });
+    }
+
+    pub(crate) fn experience(&self, place: &Place) -> Experience {
+        let some = |seconds: u64| (seconds > 0).then_some(seconds);
+        self.read(place, |record| Experience {
+            last_worked: some(record.last_ok),
+            last_failed: some(record.last_failure),
+            bytes_per_second: record.bytes_per_second,
+        })
     }
 
     /// Its last word, not long ago, was a failure.

@@ -20,8 +20,10 @@ use oci_client::manifest::{OciImageManifest, OciManifest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+pub use health::Experience;
 pub(crate) use health::Health;
-pub use probe::{Probe, probe};
+pub use probe::Probe;
+pub(crate) use probe::probe;
 pub(crate) use push::Pusher;
 pub use transport::get;
 pub(crate) use transport::{Transport, innermost};

@@ -8,11 +8,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::transport::{Refusal, Request, Transport, innermost, limited};
-use super::{Credential, parse};
+use super::{Credential, Health, parse};
 use crate::image::select_platform;
 use crate::layout::MAX_DOCUMENT_BYTES;
 use crate::mirrors::{Place, Resolver, Source};
-use crate::{Digest, ImageError, ImageName, Platform, ResolverConfig};
+use crate::{Digest, ImageName, Platform};
 
 /// A place's speed is measured over so much of a layer, or so long.
 const SAMPLE_BYTES: u64 = 8 * 1024 * 1024;
@@ -44,25 +44,22 @@ pub struct Probe {
     pub error: Option<String>,
 }
 
-/// Asks all places of all names at once; each is bounded by the configuration's timeouts.
-///
-/// # Errors
-/// [`ImageError::BadConfig`] and [`ImageError::Client`]; what a place says is in its row.
-pub async fn probe(
-    config: &ResolverConfig,
+/// Asks all places of all names at once; each is bounded by the timeouts. What they do is remembered for pulls.
+pub(crate) async fn probe(
+    resolver: &Resolver,
+    transport: &Transport,
+    health: &Health,
     names: &[ImageName],
     credentials: &[Credential],
-) -> Result<Vec<Probe>, ImageError> {
-    let resolver = Resolver::new(config)?;
-    let transport = Transport::new(config.timeouts, config.extra_roots_pem.as_deref())?;
+) -> Vec<Probe> {
     let platform = Platform::here();
     let mut all = Vec::new();
     for name in names {
-        let places = super::lookup::secured(&resolver, resolver.places(name)).await;
+        let places = super::lookup::secured(resolver, resolver.places(name)).await;
         all.extend(places.into_iter().map(|place| (name, place)));
     }
     let tried = all.into_iter().map(|(name, place)| {
-        let (transport, platform) = (&transport, &platform);
+        let platform = &platform;
         async move {
             let trial = Trial { name, place: &place, transport, credentials, platform };
             let started = Instant::now();
@@ -72,6 +69,13 @@ pub async fn probe(
                 Ok(body) => trial.speed(body).await,
                 Err(refusal) => Err(refusal.to_string()),
             };
+            match &speed {
+                Ok(speed) => {
+                    health.ok(&place);
+                    health.measured(&place, speed.unwrap_or_default(), Duration::from_secs(1));
+                }
+                Err(_) => health.failed(&place),
+            }
             Probe {
                 image: name.to_string(),
                 place: place.label(),
@@ -87,7 +91,8 @@ pub async fn probe(
     });
     let mut rows = futures::future::join_all(tried).await;
     compare(&mut rows);
-    Ok(rows)
+    health.save();
+    rows
 }
 
 fn reference(name: &ImageName) -> String {

@@ -12,11 +12,12 @@ use tokio::sync::Semaphore;
 
 use crate::archive;
 use crate::layout::Layout;
-use crate::mirrors::{CACHE_USER, CacheAddress, Resolver, Source};
-use crate::remote::{Health, Puller, Pusher, Transport};
+use crate::mirrors::{CACHE_USER, CacheAddress, Place, Resolver, Source};
+use crate::remote::{Health, Puller, Pusher, Transport, probe};
 use crate::transfer::RemoteStore;
 use crate::{
-    Credential, Digest, Image, ImageError, ImageName, NoProgress, Platform, Progress, Query, ResolverConfig, Summary,
+    Credential, Digest, Experience, Image, ImageError, ImageName, NoProgress, Platform, Probe, Progress, Query,
+    ResolverConfig, Summary,
 };
 
 /// A store of images in a directory. Cheap to clone; all methods may be called concurrently, also by other processes
@@ -108,6 +109,25 @@ impl ImageStore {
         let mut hosts: Vec<String> = remote.map(|place| place.host.clone()).collect();
         hosts.dedup();
         Ok(hosts)
+    }
+
+    /// The places of a name, in the order in which they are preferred, and what is remembered of each.
+    ///
+    /// # Errors
+    /// [`ImageError::InvalidName`].
+    pub fn places(&self, name: &str) -> Result<Vec<(Place, Experience)>, ImageError> {
+        let places = self.inner.setup.read().resolver.places(&name.parse()?);
+        Ok(places.into_iter().map(|place| (place.clone(), self.inner.health.experience(&place))).collect())
+    }
+
+    /// Asks all places of all names at once for the manifest and the beginning of a layer. What they do is remembered.
+    ///
+    /// # Errors
+    /// [`ImageError::InvalidName`] and [`ImageError::Client`]; what a place says is in its row.
+    pub async fn probe(&self, names: &[String], credentials: &[Credential]) -> Result<Vec<Probe>, ImageError> {
+        let setup = self.inner.setup.read().clone();
+        let names = names.iter().map(|name| name.parse()).collect::<Result<Vec<ImageName>, _>>()?;
+        Ok(probe(&setup.resolver, setup.transport()?, &self.inner.health, &names, credentials).await)
     }
 
     /// Fetches an image from the places the configuration names, whether it is stored or not; blobs that are stored
