@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{CHAR, CHECK, FORMAT_NAME, FORMAT_REGEX, LIST, MAP, REGEX, STRUCT, is_nominal, scaled};
+use super::{
+    CHAR, CHECK, FORMAT_NAME, FORMAT_REGEX, LIST, MAP, REGEX, STRUCT, is_equality, is_nominal, is_ordering, scaled,
+};
 use crate::ast::{ACCU, Expr, Fold, Kind, Literal, op};
 use crate::check::{Checked, Meaning};
 use crate::decl::{DeclKind, DeclType, UNSIZED};
@@ -415,16 +417,7 @@ impl<'c> Estimator<'c> {
                 let cost = if id == "add_list" { Range::fixed(1) } else { sum.scale(CHAR) };
                 (cost, Some(sum))
             }
-            "less_string"
-            | "greater_string"
-            | "less_equals_string"
-            | "greater_equals_string"
-            | "less_bytes"
-            | "greater_bytes"
-            | "less_equals_bytes"
-            | "greater_equals_bytes"
-            | "equals"
-            | "not_equals" => {
+            id if is_ordering(id) || is_equality(id) => {
                 let max = size(0).max.min(size(1).max);
                 (Range { min: u64::from(max > 0), max }.scale(CHAR), None)
             }

@@ -21,6 +21,20 @@ pub(crate) const FORMAT_NAME: u64 = 64;
 /// The longest regular expression of a named format.
 pub(crate) const FORMAT_REGEX: f64 = 128.0;
 
+/// Overloads that tell which of two texts or bytes comes first.
+pub(crate) fn is_ordering(overload: &str) -> bool {
+    let of = |kind: &str| {
+        let operator = overload.strip_suffix(kind);
+        matches!(operator, Some("less" | "greater" | "less_equals" | "greater_equals"))
+    };
+    of("_string") || of("_bytes")
+}
+
+/// Overloads that compare values of any kind.
+pub(crate) fn is_equality(overload: &str) -> bool {
+    matches!(overload, "equals" | "not_equals")
+}
+
 /// Functions whose cost is one whatever they are given.
 pub(crate) fn is_nominal(function: &str) -> bool {
     const NOMINAL: &[&str] = &[

@@ -1,6 +1,6 @@
 //! What a call costs as it happens.
 
-use super::{CHAR, CHECK, FORMAT_REGEX, LIST, REGEX, is_nominal, scaled};
+use super::{CHAR, CHECK, FORMAT_REGEX, LIST, REGEX, is_equality, is_nominal, is_ordering, scaled};
 use crate::ast::op;
 use crate::library::opaque::Opaque;
 use crate::value::{List, Map, Value};
@@ -88,16 +88,7 @@ pub(crate) fn before(function: &str, overload: &str, args: &[Value<'_>]) -> u64 
         "starts_with_string" | "ends_with_string" | "string_to_bytes" | "bytes_to_string" | "strings_quote"
         | "string_format" => scaled(size(first), CHAR),
         "in_list" => size(second),
-        "less_string"
-        | "greater_string"
-        | "less_equals_string"
-        | "greater_equals_string"
-        | "less_bytes"
-        | "greater_bytes"
-        | "less_equals_bytes"
-        | "greater_equals_bytes"
-        | "equals"
-        | "not_equals" => scaled(size(first).min(size(second)), CHAR),
+        id if is_ordering(id) || is_equality(id) => scaled(size(first).min(size(second)), CHAR),
         "add_string" | "add_bytes" => scaled(size(first) + size(second), CHAR),
         "matches_string" | "matches" => matching(size(first), size(second)),
         "contains_string" => scaled(size(first), CHAR) * scaled(size(second), CHAR),
