@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kminik_base::pki::Request;
-use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
+use kminik_client::{Informer, Next, ObjectKey};
 use kube::Api;
 use kube::api::{Patch, PostParams};
 use serde_json::json;
@@ -23,11 +22,8 @@ struct Controller {
 
 pub(crate) async fn run(context: Context) -> Result<(), Error> {
     let controller = Arc::new(Controller { requests: context.informers.get(), context: context.clone() });
-    let queue = WorkQueue::new();
-    let _subscription = controller.requests.enqueue(&queue);
-    let synced = [controller.requests.wait_synced().boxed()];
-    let worker = controller.clone();
-    context.work(queue, 1, synced, move |key| reconcile(worker.clone(), key)).await
+    let requests = controller.requests.clone();
+    context.work_on(&requests, move |key| reconcile(controller.clone(), key)).await
 }
 
 async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {

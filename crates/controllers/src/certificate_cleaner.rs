@@ -1,14 +1,12 @@
 //! Certificate signing requests go when nobody needs them any more: an hour after they were decided or issued, a day after they were
 //! made if nobody decides, and when the certificate has ended.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kminik_base::pki;
-use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
+use kminik_client::{Informer, Next, ObjectKey};
 use kube::api::DeleteParams;
 
 use crate::certificates::{condition, issued};
@@ -18,31 +16,22 @@ use crate::error::Error;
 const DECIDED: Duration = Duration::from_secs(3600);
 const PENDING: Duration = Duration::from_secs(24 * 3600);
 
-struct Controller {
-    context: Context,
-    requests: Informer<CertificateSigningRequest>,
-}
-
 pub(crate) async fn run(context: Context) -> Result<(), Error> {
-    let controller = Arc::new(Controller { requests: context.informers.get(), context: context.clone() });
-    let queue = WorkQueue::new();
-    let _subscription = controller.requests.enqueue(&queue);
-    let synced = [controller.requests.wait_synced().boxed()];
-    let worker = controller.clone();
+    let requests: Informer<CertificateSigningRequest> = context.informers.get();
+    let (cleaner, objects) = (context.clone(), requests.clone());
     let reconcile = move |key: ObjectKey| {
-        let controller = worker.clone();
+        let (context, requests) = (cleaner.clone(), objects.clone());
         async move {
-            let Some(request) = controller.requests.get(&key) else { return Ok(Next::Done) };
+            let Some(request) = requests.get(&key) else { return Ok(Next::Done) };
             let left = remaining(&request, Timestamp::now());
             if !left.is_zero() {
                 return Ok(Next::After(left));
             }
-            let Controller { context, requests } = controller.as_ref();
-            context.delete(&key, requests, request.as_ref(), DeleteParams::default()).await?;
+            context.delete(&key, &requests, request.as_ref(), DeleteParams::default()).await?;
             Ok(Next::Done)
         }
     };
-    context.work(queue, 1, synced, reconcile).await
+    context.work_on(&requests, reconcile).await
 }
 
 /// How long the request stays still; zero if it should go now.

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestStatus};
 use kminik_base::pki::{Authority, KeyUse, PkiError, Request};
-use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
+use kminik_client::{Informer, Next, ObjectKey};
 use kube::api::Patch;
 use serde_json::json;
 
@@ -45,11 +44,8 @@ pub(crate) async fn run(context: Context) -> Result<(), Error> {
     };
     let requests = context.informers.get();
     let controller = Arc::new(Controller { authority, requests, context: context.clone() });
-    let queue = WorkQueue::new();
-    let _subscription = controller.requests.enqueue(&queue);
-    let synced = [controller.requests.wait_synced().boxed()];
-    let worker = controller.clone();
-    context.work(queue, 1, synced, move |key| reconcile(worker.clone(), key)).await
+    let requests = controller.requests.clone();
+    context.work_on(&requests, move |key| reconcile(controller.clone(), key)).await
 }
 
 async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {

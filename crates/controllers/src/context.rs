@@ -5,15 +5,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use k8s_openapi::Resource as _;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kminik_base::component::Ready;
 use kminik_client::{Informer, Informers, Next, ObjectKey, Recorder, WorkQueue, Worker, Writes};
-use kube::Resource;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::Request;
+use kube::core::{DynamicObject, GroupVersionKind, Request};
+use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -100,6 +102,18 @@ impl Context {
             })
             .await;
         Ok(())
+    }
+
+    /// [`Context::work`] over all objects of one kind, one at a time.
+    pub(crate) async fn work_on<K, F, R>(&self, objects: &Informer<K>, reconcile: F) -> Result<(), Error>
+    where
+        K: Kind,
+        F: Fn(ObjectKey) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Result<Next, Error>> + Send + 'static,
+    {
+        let queue = WorkQueue::new();
+        let _subscription = objects.enqueue(&queue);
+        self.work(queue, 1, [objects.wait_synced().boxed()], reconcile).await
     }
 
     /// Creates an object for `key`; its namespace is the object's own.
@@ -189,11 +203,36 @@ impl Context {
         old: &K,
         new: &K,
     ) -> Result<Option<K>, Error> {
+        self.write_status(key, informer, old, new, false).await
+    }
+
+    /// As [`Context::update_status`], refused if anyone wrote the object since it was read.
+    pub(crate) async fn update_status_exact<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        old: &K,
+        new: &K,
+    ) -> Result<Option<K>, Error> {
+        self.write_status(key, informer, old, new, true).await
+    }
+
+    async fn write_status<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        old: &K,
+        new: &K,
+        exact: bool,
+    ) -> Result<Option<K>, Error> {
         let (before, after) = (encode(old)?, encode(new)?);
         let (before, after) = (before.get("status"), after.get("status"));
         let (empty, after) = (json!({}), after.cloned().unwrap_or_else(|| json!({})));
         let Some(status) = merge_patch(before.unwrap_or(&empty), &after) else { return Ok(None) };
-        let patch = json!({"metadata": {"uid": old.meta().uid}, "status": status});
+        let mut patch = json!({"metadata": {"uid": old.meta().uid}, "status": status});
+        if exact {
+            patch["metadata"]["resourceVersion"] = json!(old.meta().resource_version);
+        }
         self.patch(key, informer, &ObjectKey::of(old), Some("status"), &Patch::Merge(patch)).await.map(Some)
     }
 
@@ -236,6 +275,34 @@ impl Context {
             body,
         );
         self.send::<ServiceAccount, TokenRequest>("create a token of", account, request).await
+    }
+
+    /// The replicas that the owner of an object wants by its scale, whatever kind it is of. `None` if there is no such owner.
+    pub(crate) async fn scale_of(&self, namespace: &str, owner: &OwnerReference) -> Result<Option<i32>, Error> {
+        let target = ObjectKey::new(namespace, owner.name.clone());
+        let failed = |source| Error::Request {
+            verb: "read the scale of",
+            kind: owner.kind.clone(),
+            key: target.clone(),
+            source: Box::new(source),
+        };
+        let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
+        let kind = GroupVersionKind::gvk(group, version, &owner.kind);
+        let resource = match kube::discovery::oneshot::pinned_kind(&self.client, &kind).await {
+            Ok((resource, _)) => resource,
+            Err(kube::Error::Discovery(_)) => return Ok(None),
+            Err(error) if kminik_client::is_not_found(&error) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let owners: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        match owners.get_scale(&owner.name).await {
+            Ok(scale) if scale.metadata.uid.as_ref() == Some(&owner.uid) => {
+                Ok(Some(scale.spec.and_then(|spec| spec.replicas).unwrap_or_default()))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if kminik_client::is_not_found(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Reads an object past the cache. `None` if it does not exist.

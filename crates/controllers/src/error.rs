@@ -37,6 +37,9 @@ pub enum Error {
     /// An object's label selector cannot be read.
     #[error("the selector of {kind} {key} is invalid")]
     Selector { kind: String, key: ObjectKey },
+    /// The size of what controls a pod is not known.
+    #[error("found no controllers for pod {pod:?}")]
+    NoScale { pod: String },
     /// No address range is left for a node.
     #[error("no pod network is left for node {node}")]
     NoPodNetwork { node: String },

@@ -26,6 +26,7 @@ mod certificate_signing;
 mod certificates;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;

@@ -59,6 +59,7 @@ pub static CONTROLLERS: &[Descriptor] = &[
     controller!("resourcequota-controller", "resourcequota-controller", resource_quota::run),
     controller!("daemonset-controller", "daemon-set-controller", daemon_set::run),
     controller!("statefulset-controller", "statefulset-controller", stateful_set::run),
+    controller!("disruption-controller", "disruption-controller", disruption::run),
     controller!("endpointslice-controller", "endpointslice-controller", endpoint_slice::run),
     controller!("endpoints-controller", "endpoint-controller", endpoints::run),
     controller!(

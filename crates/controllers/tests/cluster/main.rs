@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod certificates;
+mod disruptions;
 mod leadership;
 mod provisioner;
 mod quotas;
