@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{Answer, Client, Events, TestServer};
+use crate::common::{Answer, Client, Events, TestServer, https};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -15,13 +15,10 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use kminik_base::pki::{Authority, Subject, Usage};
 use kminik_meta::Object;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
@@ -106,20 +103,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
 async fn extension_server(server: &TestServer, own: &Authority) -> (u16, JoinSet<()>) {
     let usage = Usage::Server { names: vec!["wardle.default.svc".into()], addresses: Vec::new() };
     let identity = own.issue(&Subject::new("wardle", None), &usage, HOUR).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(server.front_proxies.cert_pem().as_bytes()).unwrap()).unwrap();
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = https::mutual(&identity, &server.front_proxies);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut tasks = JoinSet::new();

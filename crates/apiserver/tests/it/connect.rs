@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{Client, TestServer};
+use crate::common::{Client, TestServer, https};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -17,13 +17,10 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kminik_base::pki::{Subject, Usage};
 use kminik_streaming::{portforward, remotecommand};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
-use tokio_rustls::TlsAcceptor;
 
 fn kubectls() -> Vec<PathBuf> {
     let named = std::env::var("KMINIK_TEST_KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
@@ -142,20 +139,7 @@ async fn start_kubelet(server: &TestServer) -> u16 {
     let day = Duration::from_secs(86_400);
     let usage = Usage::Server { names: vec!["n1".into()], addresses: vec!["127.0.0.1".parse().unwrap()] };
     let identity = server.authority.issue(&Subject::new("system:node:n1", Some("system:nodes")), &usage, day).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(server.authority.cert_pem().as_bytes()).unwrap()).unwrap();
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = https::mutual(&identity, &server.authority);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

@@ -12,6 +12,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kminik_base::pki::{Authority, Identity, Subject, Usage};
 use parking_lot::Mutex;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
@@ -46,16 +48,7 @@ impl HttpsServer {
     }
 
     pub async fn start_as(identity: &Identity, answers: Answers) -> HttpsServer {
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = acceptor(identity, WebPkiClientVerifier::no_client_auth());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -80,6 +73,27 @@ impl HttpsServer {
         });
         HttpsServer { port, connections, paths, task }
     }
+}
+
+/// Accepts only clients with a certificate of this authority.
+pub fn mutual(identity: &Identity, clients: &Authority) -> TlsAcceptor {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(clients.cert_pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    acceptor(identity, WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap())
+}
+
+fn acceptor(identity: &Identity, clients: Arc<dyn ClientCertVerifier>) -> TlsAcceptor {
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(identity.cert_pem.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 async fn serve(
