@@ -38,6 +38,11 @@ impl Reinvocation {
         state.second
     }
 
+    /// Whether this is the second pass.
+    pub(super) fn is_second(&self) -> bool {
+        self.state.lock().second
+    }
+
     /// A plugin begins: in the second pass, all it has asked are due if the object is not as it left it.
     pub(super) fn enter(&self, plugin: &'static str, object: Option<&Object>) {
         let mut state = self.state.lock();

@@ -90,6 +90,13 @@ impl Audit {
         }
     }
 
+    /// Adds an annotation that tells something of bodies: only where the policy has requests' bodies written down.
+    pub(crate) fn annotate_with_body(&self, key: &str, value: impl FnOnce() -> String) {
+        if self.0.as_ref().is_some_and(|record| record.verdict.level >= Level::Request) {
+            self.annotate(key, value);
+        }
+    }
+
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }

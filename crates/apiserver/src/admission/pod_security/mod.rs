@@ -1,7 +1,7 @@
 //! PodSecurity: the labels of a namespace say how privileged its pods may be.
 //!
 //! `pod-security.kubernetes.io/enforce` refuses pods, `warn` warns whoever writes pods or what makes them; each with a
-//! version of the standard. `audit` is parsed and checked like the others. Nobody is exempt.
+//! version of the standard; `audit` has what would violate it written into the audit log. Nobody is exempt.
 
 mod checks;
 mod policy;
@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kminik_meta::{Object, StatusError};
+use kminik_meta::{ErrorList, Object, StatusError};
 use serde_json::Value;
 
 use self::checks::Subject;
-use self::policy::{LevelVersion, Policy};
+use self::policy::{LevelVersion, PREFIX, Policy};
 use super::{Admission, Attributes, Operation};
 
 /// Pods of a namespace that a stricter level is tried on, as upstream's limit.
@@ -77,33 +77,55 @@ impl Admission for PodSecurity {
         match about {
             About::Namespace => validate_namespace(attributes, object).await,
             About::Pod => {
-                let (policy, _) = Policy::of(&*attributes.namespace_object().await?);
-                let significant = attributes.old.is_none_or(|old| is_significant(object, old));
-                if policy.is_privileged() || !significant {
+                let (policy, errors) = Policy::of(&*attributes.namespace_object().await?);
+                if policy.is_privileged() && errors.is_empty() {
+                    annotate(attributes, "enforce-policy", || LevelVersion::PRIVILEGED.to_string());
+                    return Ok(());
+                }
+                if !attributes.old.is_none_or(|old| is_significant(object, old)) {
                     return Ok(());
                 }
                 let Some(subject) = Subject::of_pod(object) else { return Ok(()) };
-                evaluate(attributes, &policy, &subject, true)
+                evaluate(attributes, &policy, &errors, &subject, true)
             }
             About::Template(path) => {
-                let (policy, _) = Policy::of(&*attributes.namespace_object().await?);
-                if policy.is_privileged() {
+                let (policy, errors) = Policy::of(&*attributes.namespace_object().await?);
+                if policy.warn.is_privileged() && policy.audit.is_privileged() && errors.is_empty() {
                     return Ok(());
                 }
                 let Some(subject) = object.get(path).and_then(Subject::of_template) else { return Ok(()) };
-                evaluate(attributes, &policy, &subject, false)
+                evaluate(attributes, &policy, &errors, &subject, false)
             }
         }
     }
 }
 
+/// Adds one of the plugin's annotations to the audit log.
+fn annotate(attributes: &Attributes<'_>, key: &str, value: impl FnOnce() -> String) {
+    attributes.audit.annotate(&format!("{PREFIX}{key}"), value);
+}
+
+/// Holds pods to a policy; `errors` are those of the labels that it was read from.
 fn evaluate(
     attributes: &Attributes<'_>,
     policy: &Policy,
+    errors: &ErrorList,
     subject: &Subject<'_>,
     enforce: bool,
 ) -> Result<(), StatusError> {
+    if !errors.is_empty() {
+        annotate(attributes, "error", || format!("Failed to parse policy: {errors}"));
+    }
+    if attributes.audit.is_on() {
+        let violations = checks::violations(policy.audit, subject);
+        if !violations.is_empty() {
+            let what = checks::details(&violations);
+            let would = || format!("would violate PodSecurity \"{}\": {what}", policy.audit);
+            annotate(attributes, "audit-violations", would);
+        }
+    }
     if enforce {
+        annotate(attributes, "enforce-policy", || policy.enforce.to_string());
         let violations = checks::violations(policy.enforce, subject);
         if !violations.is_empty() {
             let what = checks::details(&violations);

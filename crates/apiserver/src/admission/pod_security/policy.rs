@@ -4,7 +4,8 @@ use std::fmt;
 
 use kminik_meta::{ErrorList, FieldError, Object, Path};
 
-const PREFIX: &str = "pod-security.kubernetes.io/";
+/// Of the labels, and of the annotations of audit events.
+pub(super) const PREFIX: &str = "pod-security.kubernetes.io/";
 
 /// How much is allowed; later is stricter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +44,7 @@ pub(super) struct LevelVersion {
 }
 
 impl LevelVersion {
-    const PRIVILEGED: LevelVersion = LevelVersion { level: Level::Privileged, version: None };
+    pub(super) const PRIVILEGED: LevelVersion = LevelVersion { level: Level::Privileged, version: None };
 
     pub(super) fn is_privileged(self) -> bool {
         self.level == Level::Privileged
@@ -64,6 +65,7 @@ impl fmt::Display for LevelVersion {
 pub(super) struct Policy {
     pub(super) enforce: LevelVersion,
     pub(super) warn: LevelVersion,
+    pub(super) audit: LevelVersion,
 }
 
 impl Policy {
@@ -71,7 +73,8 @@ impl Policy {
     /// loosest where they are not.
     pub(super) fn of(namespace: &Object) -> (Policy, ErrorList) {
         let mut errors = ErrorList::new();
-        let mut policy = Policy { enforce: LevelVersion::PRIVILEGED, warn: LevelVersion::PRIVILEGED };
+        let none = LevelVersion::PRIVILEGED;
+        let mut policy = Policy { enforce: none, warn: none, audit: none };
         let label = |key: &str| namespace.label(&format!("{PREFIX}{key}"));
         let mut read = |mode: &str, level_of_errors: Level| {
             let mut wrong = |key: String, value: &str, why: &str| {
@@ -97,7 +100,7 @@ impl Policy {
         };
         let (enforce, enforces) = read("enforce", Level::Restricted);
         policy.enforce = enforce;
-        read("audit", Level::Privileged);
+        (policy.audit, _) = read("audit", Level::Privileged);
         (policy.warn, _) = read("warn", Level::Privileged);
         // Who enforces and says nothing of warnings wants them for what makes pods, too.
         if label("warn").is_none() && enforces && policy.enforce.level > policy.warn.level {
@@ -110,7 +113,7 @@ impl Policy {
     }
 
     pub(super) fn is_privileged(&self) -> bool {
-        self.enforce.is_privileged() && self.warn.is_privileged()
+        [self.enforce, self.warn, self.audit].into_iter().all(LevelVersion::is_privileged)
     }
 }
 

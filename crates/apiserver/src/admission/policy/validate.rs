@@ -1,7 +1,10 @@
 //! Evaluation of a policy, and what follows from it.
 
+use std::collections::BTreeMap;
+
 use kminik_cel::{Activation, Budget, RUNTIME_BUDGET, Value};
 use kminik_meta::{Object, Reason, StatusError};
+use serde_json::json;
 
 use super::super::Attributes;
 use super::super::expressions::{Subject, Variables, Verdict};
@@ -9,6 +12,10 @@ use super::compiled::{Binding, Expression, Policy, Validation};
 
 /// Bytes that an evaluated message may have.
 const MAX_MESSAGE: usize = 5 * 1024;
+/// Bytes of an audit annotation's value that are written down.
+const MAX_ANNOTATION: usize = 10 * 1024;
+/// Key of the audit annotation of the first validation that does not hold under a binding with the action `Audit`.
+const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 const EXHAUSTED: &str = "validation failed due to running out of cost budget, no further validation rules will be run";
 
 /// Why a request is refused.
@@ -21,8 +28,48 @@ pub(super) struct Denial {
 
 /// What does not hold.
 pub(super) struct Decision {
+    /// Which of the policy's validations it is.
+    index: usize,
     message: String,
     reason: String,
+}
+
+/// What a policy makes of a request.
+#[derive(Default)]
+pub(super) struct Judgement {
+    decisions: Vec<Decision>,
+    /// Keys and values for the audit log.
+    annotations: Vec<(String, String)>,
+    /// Why annotations cannot be made, where that refuses the request.
+    errors: Vec<String>,
+}
+
+impl Judgement {
+    /// The policy cannot be evaluated to its end; `None` lets the request pass.
+    fn failed(message: Option<String>) -> Self {
+        let decision = message.map(|message| Decision { index: 0, message, reason: String::new() });
+        Judgement { decisions: decision.into_iter().collect(), ..Judgement::default() }
+    }
+}
+
+/// The audit annotations of a policy under all of its bindings: of a key that has several values, all are listed.
+#[derive(Default)]
+pub(super) struct Annotations(BTreeMap<String, Vec<String>>);
+
+impl Annotations {
+    fn add(&mut self, key: String, value: String) {
+        let values = self.0.entry(key).or_default();
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+
+    /// Writes them into the audit log.
+    pub(super) fn publish(self, policy: &Policy, attributes: &Attributes<'_>) {
+        for (key, values) in self.0 {
+            attributes.audit.annotate(&format!("{}/{key}", policy.name), || values.join(", "));
+        }
+    }
 }
 
 impl Denial {
@@ -55,53 +102,59 @@ impl Policy {
     }
 
     /// Evaluates the policy with one of its parameters.
-    pub(super) fn validate(&self, subject: &Subject<'_>, params: Option<&Object>) -> Vec<Decision> {
-        let failed =
-            |message: String| if self.fails_open { None } else { Some(Decision { message, reason: String::new() }) };
+    pub(super) fn validate(&self, subject: &Subject<'_>, params: Option<&Object>) -> Judgement {
+        let failed = |message: String| (!self.fails_open).then_some(message);
         let base = subject.activation(params);
         if !self.conditions.is_empty() {
             match self.conditions.verdict(&base) {
                 Verdict::Match => {}
-                Verdict::Skip => return Vec::new(),
-                Verdict::Failed(why) => return failed(why).into_iter().collect(),
+                Verdict::Skip => return Judgement::default(),
+                Verdict::Failed(why) => return Judgement::failed(failed(why)),
             }
         }
         let variables = Variables::new(&self.variables, base);
         let activation = variables.activation();
         let mut run = Run { activation: &activation, variables: &variables, left: RUNTIME_BUDGET };
-        let mut decisions = Vec::new();
-        let mut broken = Vec::new();
-        for validation in &self.validations {
+        let mut outcomes = Vec::new();
+        for (index, validation) in self.validations.iter().enumerate() {
             match run.evaluate(&validation.expression) {
                 Ok(Value::Bool(true)) => {}
-                Ok(_) => broken.push(validation),
-                Err(Failure::Exhausted) => return failed(EXHAUSTED.to_owned()).into_iter().collect(),
-                Err(Failure::Error(why)) => decisions.extend(failed(why)),
+                Ok(_) => outcomes.push((index, validation, None)),
+                Err(Failure::Exhausted) => return Judgement::failed(failed(EXHAUSTED.to_owned())),
+                Err(Failure::Error(why)) => {
+                    outcomes.extend(failed(why).map(|why| (index, validation, Some(why))));
+                }
             }
         }
-        for validation in broken {
-            let message = run.message(validation);
-            decisions.push(Decision { message, reason: validation.reason.clone() });
+        // Messages come after all validations, from the same budget.
+        let mut judgement = Judgement::default();
+        for (index, validation, error) in outcomes {
+            judgement.decisions.push(match error {
+                Some(message) => Decision { index, message, reason: String::new() },
+                None => Decision { index, message: run.message(validation), reason: validation.reason.clone() },
+            });
         }
         let mut run = Run { left: RUNTIME_BUDGET, ..run };
         for annotation in &self.annotations {
             match run.evaluate(&annotation.value) {
-                // Annotations are for the audit log's events.
                 Ok(Value::String(value)) => {
-                    tracing::debug!(
-                        policy = self.name,
-                        key = annotation.key,
-                        value = value.as_str(),
-                        "audit annotation"
-                    );
+                    let value = shortened(value.as_str().trim());
+                    if !value.is_empty() {
+                        judgement.annotations.push((annotation.key.clone(), value.to_owned()));
+                    }
                 }
                 Ok(_) => {}
-                Err(Failure::Exhausted) => decisions.extend(failed(EXHAUSTED.to_owned())),
-                Err(Failure::Error(why)) => decisions.extend(failed(why)),
+                Err(Failure::Exhausted) => return Judgement::failed(failed(EXHAUSTED.to_owned())),
+                Err(Failure::Error(why)) => judgement.errors.extend(failed(why)),
             }
         }
-        decisions
+        judgement
     }
+}
+
+/// The part of an annotation's value that is written down.
+fn shortened(value: &str) -> &str {
+    value.get(..value.floor_char_boundary(MAX_ANNOTATION)).unwrap_or(value)
 }
 
 enum Failure {
@@ -142,30 +195,43 @@ impl<'a> Run<'_, 'a> {
 }
 
 impl Binding {
-    /// Does with the decisions what the binding says.
+    /// Does with what the policy says what the binding says.
     pub(super) fn act(
         &self,
         policy: &Policy,
-        decisions: Vec<Decision>,
+        judgement: Judgement,
         attributes: &Attributes<'_>,
+        annotations: &mut Annotations,
         denials: &mut Vec<Denial>,
     ) {
-        for Decision { message, reason } in decisions {
+        let denial = |message: String, reason: String| Denial {
+            policy: policy.name.clone(),
+            binding: Some(self.name.clone()),
+            message,
+            reason,
+        };
+        for Decision { index, message, reason } in judgement.decisions {
             for action in &self.actions {
                 match action.as_str() {
-                    "Deny" => denials.push(Denial {
-                        policy: policy.name.clone(),
-                        binding: Some(self.name.clone()),
-                        message: message.clone(),
-                        reason: reason.clone(),
-                    }),
+                    "Deny" => denials.push(denial(message.clone(), reason.clone())),
                     "Warn" => attributes.warn(format!(
                         "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
                         policy.name, self.name
                     )),
-                    _ => tracing::info!(policy = policy.name, binding = self.name, message, "policy violated"),
+                    _ => attributes.audit.annotate(VALIDATION_FAILURE, || {
+                        json!([{
+                            "message": message, "policy": policy.name, "binding": self.name,
+                            "expressionIndex": index, "validationActions": self.actions,
+                        }])
+                        .to_string()
+                    }),
                 }
             }
         }
+        for (key, value) in judgement.annotations {
+            annotations.add(key, value);
+        }
+        // These refuse whatever the binding's actions are.
+        denials.extend(judgement.errors.into_iter().map(|message| denial(message, String::new())));
     }
 }

@@ -1,12 +1,14 @@
 //! One webhook and one request: the question is put, the answer taken.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{Request, StatusCode};
 use kminik_meta::decode::FieldValidation;
-use kminik_meta::{Object, StatusError, patch};
+use kminik_meta::{Object, StatusError, names, patch};
+use serde_json::{Value, json};
 
 use super::super::Attributes;
 use super::super::matching::Sighting;
@@ -18,6 +20,9 @@ use crate::schema;
 /// Longest answer: an object's limit once more for base64, and room for what stands around it.
 const ANSWER_LIMIT: usize = 2 * schema::BODY_LIMIT;
 const JSON: &str = "application/json";
+/// Prefixes of audit annotations: whether a webhook changed the object, and how.
+const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
+const PATCH: &str = "patch.webhook.admission.k8s.io/";
 
 /// Why a webhook did not say yes.
 pub(super) enum Denied {
@@ -38,6 +43,21 @@ pub(super) struct Question<'a> {
     pub(super) hook: &'a Hook,
     pub(super) attributes: &'a Attributes<'a>,
     pub(super) sighting: &'a Sighting,
+    /// Which pass over the webhooks this is, and the webhook's place in it, as keys of audit annotations end.
+    pub(super) turn: Turn,
+}
+
+/// A webhook's turn in a request.
+#[derive(Clone, Copy)]
+pub(super) struct Turn {
+    pub(super) round: usize,
+    pub(super) index: usize,
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "round_{}_index_{}", self.round, self.index)
+    }
 }
 
 impl Question<'_> {
@@ -49,6 +69,16 @@ impl Question<'_> {
 
     /// Asks what the object should be; tells whether it was changed. `object` is in the stored version before and after.
     pub(super) async fn mutate(&self, object: Option<&mut Object>) -> Result<bool, Denied> {
+        let answer = self.apply(object).await;
+        let Question { hook, attributes, turn, .. } = self;
+        let mutated = matches!(answer, Ok(true));
+        attributes.audit.annotate(&format!("{MUTATION}{turn}"), || {
+            json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": mutated}).to_string()
+        });
+        answer
+    }
+
+    async fn apply(&self, object: Option<&mut Object>) -> Result<bool, Denied> {
         let seen = object.as_deref().map(|object| self.seen(object).into_owned());
         let answer = self.ask(seen.as_ref(), true).await?;
         answer.verdict?;
@@ -68,7 +98,14 @@ impl Question<'_> {
             }
             Err(error) => return Err(Denied::Refused(StatusError::internal(error))),
         };
-        self.take(object, &seen, patched)
+        let changed = self.take(object, &seen, patched)?;
+        let Question { hook, attributes, turn, .. } = self;
+        attributes.audit.annotate_with_body(&format!("{PATCH}{turn}"), || {
+            let patch: Value = serde_json::from_slice(&answer.patch).unwrap_or_default();
+            json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch, "patchType": "JSONPatch"})
+                .to_string()
+        });
+        Ok(changed)
     }
 
     /// Puts the patched object, in normal form with defaults, in the place of the other.
@@ -124,6 +161,12 @@ impl Question<'_> {
         let answer = review::answer(version, &uid, &hook.name, mutating, response.body());
         let answer = answer.map_err(|error| unasked(&error))?;
         attributes.warnings.lock().extend(answer.warnings.iter().cloned());
+        for (key, value) in &answer.audit_annotations {
+            let key = format!("{}/{key}", hook.name);
+            if names::qualified_name(&key).is_empty() {
+                attributes.audit.annotate(&key, || value.clone());
+            }
+        }
         Ok(answer)
     }
 }

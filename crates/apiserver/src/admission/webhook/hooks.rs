@@ -18,6 +18,8 @@ const DEFAULT_TIMEOUT_SECONDS: u64 = 10;
 /// One webhook, ready to be asked.
 pub(super) struct Hook {
     pub(super) name: String,
+    /// The name of the configuration that it is in.
+    pub(super) configuration: String,
     /// Configuration, name and place in the configuration: what tells it from all others.
     pub(super) id: String,
     pub(super) target: Result<Target, TargetError>,
@@ -41,6 +43,7 @@ impl Hook {
         let seconds = webhook.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_TIMEOUT_SECONDS);
         Hook {
             name: text("name").to_owned(),
+            configuration: configuration.to_owned(),
             id: format!("{configuration}/{}/{at}", text("name")),
             target: Target::of_client_config(webhook.get("clientConfig").unwrap_or(&Value::Null)),
             criteria: Criteria::of_webhook(webhook),

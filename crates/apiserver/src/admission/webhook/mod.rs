@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use kminik_meta::{Object, StatusError};
 
-use self::ask::{Denied, Question};
+use self::ask::{Denied, Question, Turn};
 use self::hooks::{Hook, Hooks};
 use super::expressions::{Subject, Verdict};
 use super::matching::{self, Sighting};
@@ -49,14 +49,16 @@ impl MutatingWebhooks {
     async fn ask_all(&self, attributes: &Attributes<'_>, mut object: Option<&mut Object>) -> Result<(), StatusError> {
         let hooks = self.hooks.current();
         attributes.reinvocation.enter(MUTATING, object.as_deref());
-        for hook in hooks.iter() {
+        let round = usize::from(attributes.reinvocation.is_second());
+        for (index, hook) in hooks.iter().enumerate() {
             let Some(sighting) = hook.criteria.matches(attributes, object.as_deref()).await? else { continue };
             if !attributes.reinvocation.is_due(MUTATING, &hook.id)
                 || !conditions_hold(hook, attributes, &sighting, object.as_deref(), &self.authorizer).await?
             {
                 continue;
             }
-            let question = Question { outbound: &self.outbound, hook, attributes, sighting: &sighting };
+            let turn = Turn { round, index };
+            let question = Question { outbound: &self.outbound, hook, attributes, sighting: &sighting, turn };
             let answer = question.mutate(object.as_deref_mut()).await;
             if matches!(answer, Ok(true)) {
                 attributes.reinvocation.changed(MUTATING);
@@ -64,7 +66,7 @@ impl MutatingWebhooks {
             if hook.reinvoke {
                 attributes.reinvocation.asked(MUTATING, &hook.id);
             }
-            settle(hook, answer.map(drop))?;
+            settle(&question, "mutation", answer.map(drop))?;
         }
         attributes.reinvocation.leave(MUTATING, object.as_deref());
         Ok(())
@@ -122,9 +124,11 @@ impl Admission for ValidatingWebhooks {
         }
         let mut answers: FuturesUnordered<_> = relevant
             .iter()
-            .map(|(hook, sighting)| async move {
-                let question = Question { outbound: &self.outbound, hook, attributes, sighting };
-                settle(hook, question.validate(object).await)
+            .enumerate()
+            .map(|(index, (hook, sighting))| async move {
+                let turn = Turn { round: 0, index };
+                let question = Question { outbound: &self.outbound, hook, attributes, sighting, turn };
+                settle(&question, "validating", question.validate(object).await)
             })
             .collect();
         // All are heard; of several refusals the first counts.
@@ -159,14 +163,18 @@ async fn conditions_hold(
     }
 }
 
-/// What an answer means for the request: a webhook that cannot be asked may be ignored, if it says so.
-fn settle(hook: &Hook, answer: Result<(), Denied>) -> Result<(), StatusError> {
+/// What an answer means for the request: a webhook that cannot be asked may be ignored, if it says so. The audit log has
+/// that under a key that tells the phase.
+fn settle(question: &Question<'_>, phase: &str, answer: Result<(), Denied>) -> Result<(), StatusError> {
+    let Question { hook, attributes, turn, .. } = question;
     match answer {
         Ok(()) => Ok(()),
         Err(Denied::NoAnswer(why)) => {
             let failure = format!("failed calling webhook {:?}: {why}", hook.name);
             if hook.fails_open {
                 tracing::warn!(webhook = hook.name, error = failure, "webhook ignored");
+                let key = format!("failed-open.{phase}.webhook.admission.k8s.io/{turn}");
+                attributes.audit.annotate(&key, || hook.name.clone());
                 return Ok(());
             }
             Err(StatusError::internal(failure))

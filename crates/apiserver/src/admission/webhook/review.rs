@@ -160,6 +160,7 @@ struct Response {
     patch: Option<String>,
     patch_type: Option<String>,
     warnings: Option<Vec<String>>,
+    audit_annotations: Option<BTreeMap<String, String>>,
 }
 
 /// The members of a Status that a refusal relays.
@@ -180,6 +181,8 @@ pub(super) struct Answer {
     /// A JSON patch; empty changes nothing.
     pub(super) patch: Vec<u8>,
     pub(super) warnings: Vec<String>,
+    /// For the audit log, under keys that the webhook's name comes before.
+    pub(super) audit_annotations: BTreeMap<String, String>,
 }
 
 /// Why an answer cannot be taken.
@@ -249,6 +252,7 @@ pub(super) fn answer(
         verdict,
         patch: if mutating { patch } else { Vec::new() },
         warnings: response.warnings.unwrap_or_default(),
+        audit_annotations: response.audit_annotations.unwrap_or_default(),
     })
 }
 
