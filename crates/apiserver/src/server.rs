@@ -189,6 +189,7 @@ impl ApiServer {
         auth::bootstrap(server.clone(), stopping.clone()).await?;
         bootstrap::run(server.clone(), stopping.clone()).await?;
         tokio::spawn(server.flow.clone().follow(Arc::downgrade(&server), stopping.clone()));
+        tokio::spawn(admission::policy::status::keep(server.clone(), stopping.clone()));
         aggregation::local::register(server.clone(), stopping.clone()).await?;
         server.health.set_bootstrapped();
         Ok(ApiServer { server, tls, _stop: stopping.drop_guard() })

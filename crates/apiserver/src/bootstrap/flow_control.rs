@@ -19,9 +19,9 @@ use crate::http::service::LocalService;
 /// Name of the schema and of the level of requests that never wait.
 pub(crate) const EXEMPT: &str = "exempt";
 const CATCH_ALL: &str = "catch-all";
-const API_VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
-const SCHEMAS_PLURAL: &str = "flowschemas";
-const LEVELS_PLURAL: &str = "prioritylevelconfigurations";
+pub(super) const API_VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
+pub(super) const SCHEMAS_PLURAL: &str = "flowschemas";
+pub(super) const LEVELS_PLURAL: &str = "prioritylevelconfigurations";
 const AUTO_UPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 /// Pause before a failed pass is tried again.
 const RETRY: Duration = Duration::from_secs(1);

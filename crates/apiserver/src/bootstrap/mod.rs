@@ -2,6 +2,7 @@
 //! services' addresses, the Service by which pods reach this server, and what joining machines and extension servers must
 //! know of it. Written as any client would write it, through the whole chain.
 
+mod dangling;
 pub(crate) mod flow_control;
 mod service_addresses;
 
@@ -53,6 +54,7 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
     let client = LocalService::new(server.clone(), user());
     let config = server.config();
     flow_control::run(client.clone(), server.clone(), stop.clone()).await?;
+    tokio::spawn(dangling::keep(client.clone(), server.clone(), stop.clone()));
     service_addresses::range(&client, config.service_cidr).await?;
     tokio::spawn(service_addresses::follow(client.clone(), server.clone(), stop));
     // What does not need one another is written side by side, so that it shares the store's commits: a cluster's start waits.
@@ -212,11 +214,34 @@ async fn send(
     path: &str,
     body: Option<&Value>,
 ) -> Result<(StatusCode, Value), StatusError> {
+    exchange(client, method, path, "application/json", body).await
+}
+
+/// Makes the status of an object what `wanted` says of it, on behalf of a field manager. An object that is gone needs none.
+pub(crate) async fn apply_status(
+    client: &LocalService,
+    manager: &str,
+    collection: &str,
+    wanted: &Value,
+) -> Result<(), StatusError> {
+    let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
+    let path = format!("{collection}/{name}/status?fieldManager={manager}&force=true");
+    let (code, answer) = exchange(client, Method::PATCH, &path, "application/apply-patch+yaml", Some(wanted)).await?;
+    if code == StatusCode::NOT_FOUND { Ok(()) } else { accepted(code, &answer) }
+}
+
+async fn exchange(
+    client: &LocalService,
+    method: Method,
+    path: &str,
+    media_type: &'static str,
+    body: Option<&Value>,
+) -> Result<(StatusCode, Value), StatusError> {
     let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header("content-type", "application/json")
+        .header("content-type", media_type)
         .header("user-agent", "kube-apiserver")
         .body(Full::new(body))
         .map_err(StatusError::internal)?;

@@ -3,4 +3,5 @@
 pub mod cache;
 pub mod codec;
 pub mod entry;
+pub(crate) mod follow;
 pub mod key;

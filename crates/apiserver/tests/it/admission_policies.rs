@@ -182,3 +182,64 @@ async fn expressions_are_checked_when_written() {
         assert!(causes[0]["message"].as_str().unwrap().contains(message), "{causes}");
     }
 }
+
+#[tokio::test]
+async fn expressions_are_checked_against_the_kinds_they_are_for() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let rules = |resources: Value| {
+        json!({"resourceRules": [
+            {"operations": ["*"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": resources}]})
+    };
+    let spec = json!({
+        "matchConstraints": rules(json!(["deployments", "daemonsets", "deployments/scale"])),
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "variables": [{"name": "containers", "expression": "object.spec.template.spec.containers"}],
+        "validations": [
+            {"expression": "variables.containers.all(c, c.image.startsWith(params.data['registry']))"},
+            {"expression": "object.kind == 'Deployment' && object.metadata.labels['a'] == 'b'"},
+            {"expression": "object.spec.replicas > 1", "messageExpression": "'at least ' + params.date.min"},
+        ],
+    });
+    let path = format!("{POLICIES}/typed");
+    assert_eq!(client.post(POLICIES, &policy("typed", spec)).await.code, 201);
+    let status = observed(&mut client, &path, 1).await;
+    let undefined = |kind: &str, column: usize, field: &str, source: &str| {
+        let dots = ".".repeat(column - 1);
+        format!("apps/v1, Kind={kind}: ERROR: <input>:1:{column}: undefined field '{field}'\n | {source}\n | {dots}^\n")
+    };
+    let both = ["DaemonSet", "Deployment"].map(|kind| undefined(kind, 21, "date", "'at least ' + params.date.min"));
+    let expected = json!([
+        {
+            "fieldRef": "spec.validations[2].expression",
+            "warning": undefined("DaemonSet", 12, "replicas", "object.spec.replicas > 1"),
+        },
+        {
+            "fieldRef": "spec.validations[2].messageExpression",
+            "warning": both.join("\n"),
+        },
+    ]);
+    assert_eq!(status["typeChecking"]["expressionWarnings"], expected, "{status}");
+
+    // Of all kinds none is looked at.
+    let anything = json!({"spec": {"matchConstraints": rules(json!(["*"]))}});
+    assert_eq!(client.patch(&path, "merge", &anything).await.code, 200);
+    let status = observed(&mut client, &path, 2).await;
+    assert!(status["typeChecking"]["expressionWarnings"].is_null(), "{status}");
+    let owners = client.get(&path).await.json()["metadata"]["managedFields"].clone();
+    let owner = owners.as_array().unwrap().iter().find(|owner| owner["subresource"] == "status").unwrap();
+    assert_eq!(owner["manager"], "validatingadmissionpolicy-status-controller");
+}
+
+/// The policy's status once this generation has been looked at.
+async fn observed(client: &mut Client, path: &str, generation: u64) -> Value {
+    let begin = Instant::now();
+    loop {
+        let status = client.get(path).await.json()["status"].clone();
+        if status["observedGeneration"] == generation {
+            return status;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "not looked at: {status}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -4,8 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use crate::common::TestServer;
+use crate::common::https::HttpsServer;
 use kminik_apiserver::audit::{AuditConfig, LogOptions, Policy};
+use kminik_base::pki::Authority;
 use kminik_store::{EmbeddedStore, Options};
 use serde_json::{Value, json};
 
@@ -18,6 +23,8 @@ rules:
 - {level: None, nonResourceURLs: ["/readyz*"]}
 - {level: RequestResponse, namespaces: ["full"], resources: [{group: "", resources: ["configmaps"]}], omitStages: [RequestReceived]}
 - {level: Request, namespaces: ["half"], omitStages: [RequestReceived]}
+- {level: RequestResponse, namespaces: ["decided"], omitStages: [RequestReceived]}
+- {level: Metadata, namespaces: ["half-decided"], omitStages: [RequestReceived]}
 - {level: Metadata, resources: [{group: "", resources: ["secrets", "pods"]}]}
 - {level: Metadata, nonResourceURLs: ["/version"]}
 "#;
@@ -180,4 +187,141 @@ async fn a_watch_ends_in_the_log_when_it_ends() {
     assert_eq!(events[2]["stage"], "ResponseComplete");
     assert_eq!(events[2]["responseStatus"]["code"], 200);
     assert!(events[2]["stageTimestamp"].as_str() > events[1]["stageTimestamp"].as_str());
+}
+
+/// The annotations of the one event of a request, but for those about authorisation.
+async fn annotations(log: &Path, id: &str) -> Value {
+    let mut annotations = eventually(log, 1, |event| event["auditID"] == id).await[0]["annotations"].take();
+    annotations.as_object_mut().unwrap().retain(|key, _| !key.starts_with("authorization.k8s.io/"));
+    annotations
+}
+
+#[tokio::test]
+async fn pod_security_says_what_it_holds_pods_to() {
+    let (server, log) = start().await;
+    let mut client = server.client().await;
+    let labels =
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/audit": "restricted"});
+    let namespace = json!({"metadata": {"name": "decided", "labels": labels}});
+    assert_eq!(client.post("/api/v1/namespaces", &namespace).await.code, 201);
+    client.post("/api/v1/namespaces/decided/serviceaccounts", &json!({"metadata": {"name": "default"}})).await;
+    let mut send = async |id: &str, spec: Value| {
+        let pod = json!({"metadata": {"name": "p"}, "spec": spec});
+        let headers = [("content-type", "application/json"), ("audit-id", id)];
+        client.send("POST", "/api/v1/namespaces/decided/pods?dryRun=All", &headers, pod.to_string()).await.code
+    };
+    let container = json!([{"name": "c", "image": "i"}]);
+    assert_eq!(send("violates-audit", json!({"containers": container})).await, 201);
+    let found = annotations(&log, "violates-audit").await;
+    assert_eq!(found["pod-security.kubernetes.io/enforce-policy"], "baseline:latest");
+    let violations = found["pod-security.kubernetes.io/audit-violations"].as_str().unwrap();
+    assert!(
+        violations.starts_with("would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation"),
+        "{violations}"
+    );
+    assert_eq!(send("violates-both", json!({"containers": container, "hostPID": true})).await, 403);
+    let found = annotations(&log, "violates-both").await;
+    assert_eq!(found["pod-security.kubernetes.io/enforce-policy"], "baseline:latest");
+    assert!(found["pod-security.kubernetes.io/audit-violations"].as_str().unwrap().contains("host namespaces"));
+}
+
+#[tokio::test]
+async fn policies_say_what_they_found() {
+    let (server, log) = start().await;
+    let mut client = server.client().await;
+    let namespace = json!({"metadata": {"name": "decided"}});
+    assert_eq!(client.post("/api/v1/namespaces", &namespace).await.code, 201);
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": [
+            {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "true"}, {"expression": "object.metadata.name == 'x'", "message": "not x"}],
+        "auditAnnotations": [
+            {"key": "name", "valueExpression": "' ' + object.metadata.name + ' '"},
+            {"key": "none", "valueExpression": "null"},
+        ],
+    }});
+    assert_eq!(client.post(&format!("{group}/validatingadmissionpolicies"), &policy).await.code, 201);
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
+    let answer = client.post(&format!("{group}/validatingadmissionpolicybindings"), &binding).await;
+    let revision: u64 = answer.json()["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    server.api.server().registry().cache().reach(revision).await.unwrap();
+    let headers = [("content-type", "application/json"), ("audit-id", "judged")];
+    let path = "/api/v1/namespaces/decided/configmaps";
+    assert_eq!(client.send("POST", path, &headers, configmap("y").to_string()).await.code, 201);
+    let mut found = annotations(&log, "judged").await;
+    let key = "validation.policy.admission.k8s.io/validation_failure";
+    let failure: Value = serde_json::from_str(found[key].take().as_str().unwrap()).unwrap();
+    let expected = json!([{"message": "not x", "policy": "p", "binding": "b", "expressionIndex": 1, "validationActions": ["Audit"]}]);
+    assert_eq!(failure, expected);
+    assert_eq!(found, json!({key: null, "p/name": "y"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_say_what_they_did() {
+    let (server, log) = start().await;
+    let mut client = server.client().await;
+    for name in ["decided", "half-decided"] {
+        assert_eq!(client.post("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await.code, 201);
+    }
+    let authority = Authority::generate("webhooks", Duration::from_secs(3600)).unwrap();
+    let answer = |path: &str, body: &[u8]| {
+        if path.starts_with("/broken") {
+            return (500, Vec::new());
+        }
+        let review: Value = serde_json::from_slice(body).unwrap();
+        let operations = json!([{"op": "add", "path": "/data/added", "value": "1"}]).to_string();
+        let mut response = json!({"uid": review["request"]["uid"], "allowed": true, "auditAnnotations": {"seen": "yes", "no key": ""}});
+        if path.starts_with("/mutate") {
+            response["patchType"] = "JSONPatch".into();
+            response["patch"] = BASE64_STANDARD.encode(operations).into();
+        }
+        let review = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
+        (200, review.to_string().into_bytes())
+    };
+    let hooks = HttpsServer::start(&authority, &[], Arc::new(answer)).await;
+    let webhook = |name: &str, path: &str| {
+        json!({
+            "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
+            "clientConfig": {
+                "url": format!("https://127.0.0.1:{}{path}", hooks.port), "caBundle": BASE64_STANDARD.encode(authority.cert_pem()),
+            },
+            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+        })
+    };
+    for (kind, webhooks) in [
+        ("mutating", [webhook("broken.m.io", "/broken"), webhook("changes.m.io", "/mutate")]),
+        ("validating", [webhook("allows.v.io", "/allow"), webhook("broken.v.io", "/broken")]),
+    ] {
+        let path = format!("/apis/admissionregistration.k8s.io/v1/{kind}webhookconfigurations");
+        let answer = client.post(&path, &json!({"metadata": {"name": "c"}, "webhooks": webhooks})).await;
+        assert_eq!(answer.code, 201, "{:?}", answer.json());
+        let revision: u64 = answer.json()["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        server.api.server().registry().cache().reach(revision).await.unwrap();
+    }
+    for namespace in ["decided", "half-decided"] {
+        let headers = [("content-type", "application/json"), ("audit-id", namespace)];
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+        assert_eq!(client.send("POST", &path, &headers, configmap("x").to_string()).await.code, 201);
+        let found = annotations(&log, namespace).await;
+        let mut expected = json!({
+            "failed-open.mutation.webhook.admission.k8s.io/round_0_index_0": "broken.m.io",
+            "mutation.webhook.admission.k8s.io/round_0_index_0":
+                json!({"configuration": "c", "webhook": "broken.m.io", "mutated": false}).to_string(),
+            "mutation.webhook.admission.k8s.io/round_0_index_1":
+                json!({"configuration": "c", "webhook": "changes.m.io", "mutated": true}).to_string(),
+            "changes.m.io/seen": "yes",
+            "allows.v.io/seen": "yes",
+            "failed-open.validating.webhook.admission.k8s.io/round_0_index_1": "broken.v.io",
+        });
+        // What was changed is part of the body, which only the first namespace's requests have written down.
+        if namespace == "decided" {
+            let patch = json!([{"op": "add", "path": "/data/added", "value": "1"}]);
+            expected["patch.webhook.admission.k8s.io/round_0_index_1"] =
+                json!({"configuration": "c", "webhook": "changes.m.io", "patch": patch, "patchType": "JSONPatch"})
+                    .to_string()
+                    .into();
+        }
+        assert_eq!(found, expected);
+    }
 }

@@ -5,6 +5,8 @@
 
 mod compiled;
 mod params;
+pub(crate) mod status;
+mod typecheck;
 mod validate;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use kminik_meta::{Object, StatusError};
 
 pub(crate) use self::compiled::expression_errors;
 use self::compiled::{Binding, Policy};
-use self::validate::Denial;
+use self::validate::{Annotations, Denial};
 use super::expressions::Subject;
 use super::{Admission, Attributes, matching};
 use crate::auth;
@@ -91,7 +93,7 @@ impl ValidatingPolicies {
                 return Ok(());
             }
         };
-        let mut subject = None;
+        let (mut subject, mut annotations) = (None, Annotations::default());
         for binding in &policy.bindings {
             match binding.criteria.matches(attributes, object).await {
                 Ok(Some(_)) => {}
@@ -113,10 +115,11 @@ impl ValidatingPolicies {
             }
             let Some(subject) = &subject else { continue };
             for param in &params {
-                let decisions = policy.validate(subject, param.as_deref());
-                binding.act(policy, decisions, attributes, denials);
+                let judgement = policy.validate(subject, param.as_deref());
+                binding.act(policy, judgement, attributes, &mut annotations, denials);
             }
         }
+        annotations.publish(policy, attributes);
         Ok(())
     }
 }

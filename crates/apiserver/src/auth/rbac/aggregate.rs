@@ -1,7 +1,6 @@
 //! Aggregated cluster roles: their rules are those of all cluster roles that their selectors match.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kminik_meta::{LabelSelector, Object, StatusError};
 use serde_json::Value;
@@ -10,28 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::{CLUSTER_ROLES, GROUP, Rule};
 use crate::Server;
 use crate::registry::Change;
-
-/// Pause before a failed pass is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+use crate::storage::follow::follow;
 
 /// Keeps the aggregated roles as they should be until cancelled.
-pub(super) async fn follow(server: Arc<Server>, stop: CancellationToken) {
-    let mut changes = server.registry().cache().resource(CLUSTER_ROLES).subscribe();
-    changes.mark_changed();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-        }
-        if let Err(error) = pass(&server).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cluster roles cannot be aggregated");
-            changes.mark_changed();
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
-            }
-        }
-    }
+pub(super) async fn keep(server: Arc<Server>, stop: CancellationToken) {
+    let changes = server.registry().cache().resource(CLUSTER_ROLES).subscribe();
+    follow("aggregated cluster roles", changes, stop, || pass(&server)).await;
 }
 
 /// Writes the rules of every aggregated role that are not as they should be.

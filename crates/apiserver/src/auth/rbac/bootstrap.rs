@@ -28,7 +28,7 @@ pub async fn bootstrap(server: Arc<Server>, stop: CancellationToken) -> Result<(
         ensure(&server, plural, object).await?;
     }
     aggregate::pass(&server).await?;
-    tokio::spawn(aggregate::follow(server, stop));
+    tokio::spawn(aggregate::keep(server, stop));
     Ok(())
 }
 
