@@ -1,7 +1,6 @@
 //! An extension server behind the API server's door: registration, checks, requests, discovery, OpenAPI.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{Answer, Client, Events, TestServer, https};

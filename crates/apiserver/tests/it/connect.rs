@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{Client, TestServer, https};
