@@ -4,6 +4,9 @@
 //! |---|---|
 //! | none, `binary.k8s.io` | a binary message |
 //! | `base64.binary.k8s.io` | a text message in base64 |
+//!
+//! A body of messages ([`upgrade_messages`]: the events of a watch) goes as it is, in text or binary messages, whatever protocol
+//! the client names.
 
 use std::future::Future;
 
@@ -17,13 +20,21 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::upgrade::{Wanted, choose, websocket_response};
 use crate::{LINGER, StreamingError, UpgradeError};
 
-/// The protocols, and whether each is base64.
-const PROTOCOLS: &[(&str, bool)] = &[("binary.k8s.io", false), ("base64.binary.k8s.io", true)];
+/// How pieces of a body are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Binary,
+    Base64,
+    /// As text; a piece that is not UTF-8 is sent as binary.
+    Text,
+}
+
+const PROTOCOLS: &[(&str, Form)] = &[("binary.k8s.io", Form::Binary), ("base64.binary.k8s.io", Form::Base64)];
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -31,7 +42,7 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub struct Receiver {
     sink: SplitSink<Socket, Message>,
     source: SplitStream<Socket>,
-    base64: bool,
+    form: Form,
 }
 
 /// Whether the request asks for a WebSocket at all.
@@ -46,39 +57,81 @@ pub fn wanted(headers: &http::HeaderMap) -> bool {
 pub fn upgrade<B>(
     request: &mut Request<B>,
 ) -> Result<(Response<()>, impl Future<Output = Result<Receiver, StreamingError>> + Send + use<B>), UpgradeError> {
-    let Wanted::WebSocket { accept, offered } = Wanted::of(request.headers())? else {
-        return Err(UpgradeError::NotAnUpgrade);
+    let (accept, offered) = asked(request)?;
+    let (name, form) = match offered.is_empty() {
+        true => (None, Form::Binary),
+        false => choose(offered, PROTOCOLS).map(|(name, form)| (Some(name), form))?,
     };
-    let (name, base64) = match offered.is_empty() {
-        true => (None, false),
-        false => choose(offered, PROTOCOLS).map(|(name, base64)| (Some(name), base64))?,
+    switch(request, &accept, name, form)
+}
+
+/// As [`upgrade`] for a body whose pieces are messages. As upstream does, the only protocol that a client offers is agreed to,
+/// and means nothing.
+///
+/// # Errors
+/// When the request is no WebSocket's, or offers several protocols.
+pub fn upgrade_messages<B>(
+    request: &mut Request<B>,
+) -> Result<(Response<()>, impl Future<Output = Result<Receiver, StreamingError>> + Send + use<B>), UpgradeError> {
+    let (accept, offered) = asked(request)?;
+    let name = match offered.as_slice() {
+        [] => None,
+        [one] => Some(one.as_str()),
+        _ => return Err(UpgradeError::NoCommonProtocol { offered, accepted: Vec::new() }),
     };
+    switch(request, &accept, name, Form::Text)
+}
+
+/// What answers the client's key, and the protocols it offers.
+fn asked<B>(request: &Request<B>) -> Result<(String, Vec<String>), UpgradeError> {
+    match Wanted::of(request.headers())? {
+        Wanted::WebSocket { accept, offered } => Ok((accept, offered)),
+        Wanted::Spdy { .. } => Err(UpgradeError::NotAnUpgrade),
+    }
+}
+
+fn switch<B>(
+    request: &mut Request<B>,
+    accept: &str,
+    protocol: Option<&str>,
+    form: Form,
+) -> Result<(Response<()>, impl Future<Output = Result<Receiver, StreamingError>> + Send + use<B>), UpgradeError> {
     if request.extensions().get::<OnUpgrade>().is_none() {
         return Err(UpgradeError::NotUpgradable);
     }
     let upgraded = hyper::upgrade::on(request);
-    Ok((websocket_response(&accept, name), async move {
+    Ok((websocket_response(accept, protocol), async move {
         let io = upgraded.await.map_err(StreamingError::Upgrade)?;
         let (sink, source) = crate::websocket::over(TokioIo::new(io), Role::Server).await.split();
-        Ok(Receiver { sink, source, base64 })
+        Ok(Receiver { sink, source, form })
     }))
 }
 
 impl Receiver {
+    /// Sends in another form than was agreed on.
+    #[must_use]
+    pub fn in_form(self, form: Form) -> Self {
+        Receiver { form, ..self }
+    }
+
     /// Sends the body to its end and closes. What the client sends meanwhile is not looked at; it may close at any time.
     ///
     /// # Errors
     /// When the connection broke before the end.
     pub async fn send<E>(self, body: impl Stream<Item = Result<Bytes, E>>) -> Result<(), StreamingError> {
-        let Receiver { mut sink, mut source, base64 } = self;
+        let Receiver { mut sink, mut source, form } = self;
         let gone = async { while matches!(source.next().await, Some(Ok(_))) {} };
         let all = async {
             let mut body = std::pin::pin!(body);
             // A body that breaks ends here as it would end an answer: what came so far has been sent.
             while let Some(Ok(piece)) = body.next().await {
-                let message = match base64 {
-                    true => Message::Text(BASE64_STANDARD.encode(&piece).into()),
-                    false => Message::Binary(piece),
+                let message = match form {
+                    Form::Base64 => Message::Text(BASE64_STANDARD.encode(&piece).into()),
+                    Form::Binary => Message::Binary(piece),
+                    Form::Text => match Utf8Bytes::try_from(piece.clone()) {
+                        Ok(text) => Message::Text(text),
+                        Err(_) => Message::Binary(piece),
+                    },
                 };
                 sink.send(message).await?;
             }

@@ -121,13 +121,13 @@ pub(crate) fn spdy_response(protocol: Option<&'static str>) -> Response<()> {
 }
 
 /// `101 Switching Protocols` to WebSocket; no subprotocol is named to a client that offered none.
-pub(crate) fn websocket_response(accept: &str, protocol: Option<&'static str>) -> Response<()> {
+pub(crate) fn websocket_response(accept: &str, protocol: Option<&str>) -> Response<()> {
     let mut response = switching(HeaderValue::from_static("websocket"));
     if let Ok(accept) = HeaderValue::from_str(accept) {
         response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if let Some(protocol) = protocol {
-        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if let Some(protocol) = protocol.and_then(|name| HeaderValue::from_str(name).ok()) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     response
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use kminik_meta::StatusError;
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::accept::{self, Accepted};
 use super::body::{RequestBody, ResponseBody};
 use super::info::{Query, RequestInfo};
+use super::socket::Socket;
 use super::{compress, plain, respond};
 use crate::Server;
 use crate::aggregation;
@@ -51,6 +52,8 @@ struct Exchange {
     completion: Completion,
     flow: Flow,
     warnings: Warnings,
+    /// Where a watch's events go, if not into the answer's body.
+    socket: Option<Socket>,
 }
 
 impl Exchange {
@@ -64,6 +67,7 @@ impl Exchange {
             completion: Completion::default(),
             flow: Flow::default(),
             warnings: Warnings::default(),
+            socket: None,
         }
     }
 
@@ -125,6 +129,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     if long_running {
         exchange.audit().reached(Stage::ResponseStarted);
     }
+    let socket = exchange.socket.take().filter(|_| response.status() == StatusCode::OK);
     if let (true, ResponseBody::Stream(stream)) = (exchange.audit().is_on(), response.body_mut()) {
         // The request ends with its last byte.
         let stream = std::mem::replace(stream, futures::stream::empty().boxed());
@@ -137,7 +142,10 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     if head {
         *response.body_mut() = ResponseBody::empty();
     }
-    response
+    match socket {
+        Some(socket) => socket.carry(response),
+        None => response,
+    }
 }
 
 fn known(server: &Server, info: &RequestInfo) -> bool {
@@ -227,7 +235,7 @@ async fn authorised(
     if !info.is_resource {
         return plain::serve(server, &info, &parts).await;
     }
-    let request = Request::from_parts(parts, body);
+    let mut request = Request::from_parts(parts, body);
     let Some((row, version)) = table.resolve(&info.group, &info.version, &info.resource) else {
         return Err(StatusError::resource_not_found());
     };
@@ -239,7 +247,13 @@ async fn authorised(
     let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
     let protobuf = version.schema.is_named();
     let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, &query, protobuf)? };
-    exchange.warnings.lock().extend(version.deprecation.iter().map(ToString::to_string));
+    if let Some(deprecation) = &version.deprecation {
+        exchange.warnings.lock().push(deprecation.to_string());
+        exchange.audit().annotate("k8s.io/deprecated", || "true".to_owned());
+    }
+    if info.verb == "watch" {
+        exchange.socket = Socket::of(&mut request)?;
+    }
     let compressible = matches!(info.verb.as_str(), "get" | "list") && !connects;
     let call = Call {
         server: server.clone(),

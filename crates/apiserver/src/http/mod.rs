@@ -11,4 +11,5 @@ pub(crate) mod plain;
 pub mod respond;
 pub(crate) mod serve;
 pub mod service;
+mod socket;
 mod stall;

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+
 use crate::common::{Events, TestServer};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -175,4 +179,58 @@ async fn a_watch_goes_on_after_a_restart() {
     assert_eq!(events.brief().await.0, "ADDED", "the change before the restart, which made it selected");
     server.client().await.delete(&format!("{MAPS}/a")).await;
     assert_eq!(events.brief().await.0, "DELETED");
+}
+
+/// Opens a WebSocket as the administrator; gives the answer's headers too.
+async fn socket(
+    server: &TestServer,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<(impl StreamExt<Item = Result<Message, Error>> + Unpin + use<>, http::HeaderMap), Error> {
+    let mut request = format!("wss://localhost{path}").into_client_request()?;
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    let stream = server.connect(Some(&server.admin)).await;
+    let (socket, response) = tokio_tungstenite::client_async(request, stream).await?;
+    Ok((socket, response.headers().clone()))
+}
+
+#[tokio::test]
+async fn a_watch_over_a_websocket_is_a_message_an_event() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for name in ["a", "b"] {
+        client.post(MAPS, &map(name, json!({}))).await;
+    }
+    let path = format!("{MAPS}?watch=1&timeoutSeconds=2");
+    let dashboards = [("sec-websocket-protocol", "base64.binary.k8s.io")];
+    let (mut events, headers) = socket(&server, &path, &dashboards).await.unwrap();
+    assert_eq!(headers["sec-websocket-protocol"], "base64.binary.k8s.io");
+    assert!(headers.contains_key("audit-id"));
+    client.delete(&format!("{MAPS}/a")).await;
+    for expected in [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "a")] {
+        let Some(Ok(Message::Text(text))) = events.next().await else { panic!("no text") };
+        let event: Value = serde_json::from_str(&text).unwrap();
+        let found = (&event["type"], &event["object"]["metadata"]["name"]);
+        assert_eq!(found, (&json!(expected.0), &json!(expected.1)));
+    }
+    assert!(matches!(events.next().await, Some(Ok(Message::Close(_)))), "the watch ends");
+
+    // In protobuf each message is one event, without what would tell where it ends.
+    let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
+    let (mut events, headers) = socket(&server, &path, &protobuf).await.unwrap();
+    assert_eq!(headers["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+    let Some(Ok(Message::Binary(event))) = events.next().await else { panic!("no bytes") };
+    assert!(event.starts_with(b"\x0a\x05ADDED"), "{event:?}");
+
+    // What cannot be watched is answered, and so is what cannot be agreed on.
+    for (path, headers, code) in [
+        (format!("{MAPS}?watch=1&resourceVersion=x"), &[][..], 422),
+        (path, &[("sec-websocket-protocol", "one, two")][..], 400),
+        ("/api/v1/absent?watch=1".to_owned(), &[][..], 404),
+    ] {
+        let Err(Error::Http(refused)) = socket(&server, &path, headers).await.map(drop) else { panic!("{path}") };
+        assert_eq!(refused.status(), code, "{path}");
+    }
 }
