@@ -1,5 +1,6 @@
 //! ServiceAccount: every pod has an account that exists, its token where programs look for it, and its pull secrets.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,12 @@ const TOKEN_SECONDS: i64 = 60 * 60 + 7;
 /// A new namespace gets its default account from a controller; a pod waits this long for it.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// On accounts whose pods may only have the secrets that the account lists. Deprecated, and still acted on.
+const ENFORCE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
+/// Containers as refusals call them, and where they are in a pod.
+const CONTAINERS: [(&str, &str); 2] = [("init container", "initContainers"), ("container", "containers")];
+const DEBUG_CONTAINERS: (&str, &str) = ("ephemeral container", "ephemeralContainers");
+
 /// On pods that stand for a kubelet's own.
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -31,10 +38,13 @@ impl Admission for ServiceAccount {
     }
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.is(Operation::Create, "", "pods")
+        attributes.is(Operation::Create, "", "pods") || is_debugging(attributes)
     }
 
     async fn mutate(&self, attributes: &Attributes<'_>, pod: &mut Object) -> Result<(), StatusError> {
+        if is_debugging(attributes) {
+            return Ok(());
+        }
         if pod.annotation(MIRROR).is_some() {
             let references = References::of(pod);
             if !references.service_account.is_empty() {
@@ -55,6 +65,7 @@ impl Admission for ServiceAccount {
                 "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
             ))
         })?;
+        check_secrets(&account, pod).map_err(|why| attributes.forbidden(why))?;
         let own = pod.bool(&["spec", "automountServiceAccountToken"]);
         if own.or_else(|| account.bool(&["automountServiceAccountToken"])).unwrap_or(true) {
             mount_token(pod);
@@ -65,6 +76,92 @@ impl Admission for ServiceAccount {
         }
         Ok(())
     }
+
+    async fn validate(&self, attributes: &Attributes<'_>, pod: Option<&Object>) -> Result<(), StatusError> {
+        let Some(pod) = pod.filter(|pod| is_debugging(attributes) && pod.annotation(MIRROR).is_none()) else {
+            return Ok(());
+        };
+        let name = pod.str(&["spec", "serviceAccountName"]).unwrap_or_default();
+        match account(attributes, name).await? {
+            Some(account) if enforces(&account) => {
+                let (kind, list) = DEBUG_CONTAINERS;
+                check_containers(&account, pod, kind, list).map_err(|why| attributes.forbidden(why))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether containers are put into a pod that runs.
+fn is_debugging(attributes: &Attributes<'_>) -> bool {
+    attributes.operation == Operation::Update
+        && attributes.subresource == "ephemeralcontainers"
+        && attributes.row.group.is_empty()
+        && attributes.row.plural == "pods"
+}
+
+/// Whether pods of the account may only have the secrets that it lists.
+fn enforces(account: &Object) -> bool {
+    matches!(account.annotation(ENFORCE_SECRETS), Some("1" | "t" | "T" | "TRUE" | "true" | "True"))
+}
+
+/// The names that a list of references of the account has.
+fn listed<'a>(account: &'a Object, list: &str) -> BTreeSet<&'a str> {
+    account.array(&[list]).iter().filter_map(|reference| reference.get("name")?.as_str()).collect()
+}
+
+/// Refuses secrets that the account does not list, if it says so.
+fn check_secrets(account: &Object, pod: &Object) -> Result<(), String> {
+    if !enforces(account) {
+        return Ok(());
+    }
+    let (own, name) = (listed(account, "secrets"), account.name());
+    for volume in pod.array(&["spec", "volumes"]) {
+        if let Some(secret) = volume["secret"]["secretName"].as_str().filter(|secret| !own.contains(secret)) {
+            return Err(format!(
+                "volume with secret.secretName=\"{secret}\" is not allowed because service account {name} does not reference that secret"
+            ));
+        }
+    }
+    for (kind, list) in CONTAINERS {
+        check_containers(account, pod, kind, list)?;
+    }
+    let own = listed(account, "imagePullSecrets");
+    for (index, reference) in pod.array(&["spec", "imagePullSecrets"]).iter().enumerate() {
+        if let Some(secret) = reference["name"].as_str().filter(|secret| !own.contains(secret)) {
+            return Err(format!(
+                "imagePullSecrets[{index}].name=\"{secret}\" is not allowed because service account {name} does not reference that imagePullSecret"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_containers(account: &Object, pod: &Object, kind: &str, list: &str) -> Result<(), String> {
+    let own = listed(account, "secrets");
+    let refusal = |container: &Value, how: String, secret: &str| {
+        format!(
+            "{kind} {} with {how} referencing secret.secretName=\"{secret}\" is not allowed because service account {} does not reference that secret",
+            container["name"].as_str().unwrap_or_default(),
+            account.name()
+        )
+    };
+    let foreign = |secret: &Value| secret.as_str().filter(|secret| !own.contains(secret)).map(str::to_owned);
+    for container in pod.array(&["spec", list]) {
+        let items = |key: &str| container.get(key).and_then(Value::as_array).into_iter().flatten();
+        for variable in items("env") {
+            if let Some(secret) = foreign(&variable["valueFrom"]["secretKeyRef"]["name"]) {
+                let how = format!("envVar {}", variable["name"].as_str().unwrap_or_default());
+                return Err(refusal(container, how, &secret));
+            }
+        }
+        for source in items("envFrom") {
+            if let Some(secret) = foreign(&source["secretRef"]["name"]) {
+                return Err(refusal(container, "envFrom".to_owned(), &secret));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The account, waited for if it is the default one of a namespace that is just being set up.

@@ -283,3 +283,49 @@ async fn running_pods_are_resized_and_debugged() {
     let refused = client.patch(&debug, "merge", &containers(json!([{"name": "e", "image": "i"}]))).await;
     assert!(message(&refused, 422).contains("may not be removed"));
 }
+
+#[tokio::test]
+async fn an_account_may_bound_the_secrets_of_its_pods() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let account = json!({
+        "metadata": {"name": "bound", "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}},
+        "secrets": [{"name": "own"}], "imagePullSecrets": [{"name": "pull"}],
+    });
+    expect(&client.post("/api/v1/namespaces/default/serviceaccounts", &account).await, 201);
+    let reference = |name: &str| json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}}]);
+    let own = json!({
+        "serviceAccountName": "bound", "imagePullSecrets": [{"name": "pull"}],
+        "volumes": [{"name": "v", "secret": {"secretName": "own"}}],
+        "initContainers": [{"name": "i", "image": "i", "env": reference("own")}],
+        "containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "own"}}]}],
+    });
+    let pod = |spec: &Value| json!({"metadata": {"name": "p"}, "spec": spec});
+    expect(&client.post(&format!("{PODS}?dryRun=All"), &pod(&own)).await, 201);
+    let rest = "is not allowed because service account bound does not reference that";
+    let secret = "referencing secret.secretName=\"other\"";
+    for (pointer, value, why) in [
+        (
+            "/volumes/0/secret/secretName",
+            json!("other"),
+            format!("volume with secret.secretName=\"other\" {rest} secret"),
+        ),
+        ("/initContainers/0/env", reference("other"), format!("init container i with envVar E {secret} {rest} secret")),
+        (
+            "/containers/0/envFrom/0/secretRef/name",
+            json!("other"),
+            format!("container c with envFrom {secret} {rest} secret"),
+        ),
+        ("/imagePullSecrets/0/name", json!("own"), format!("imagePullSecrets[0].name=\"own\" {rest} imagePullSecret")),
+    ] {
+        let mut spec = own.clone();
+        *spec.pointer_mut(pointer).unwrap() = value;
+        let refused = message(&client.post(PODS, &pod(&spec)).await, 403);
+        assert_eq!(refused, format!("pods \"p\" is forbidden: {why}"));
+    }
+    expect(&client.post(PODS, &pod(&own)).await, 201);
+    let debugger = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i", "env": reference("other")}]}});
+    let answer = client.patch(&format!("{PODS}/p/ephemeralcontainers"), "strategic-merge", &debugger).await;
+    let why = format!("ephemeral container d with envVar E {secret} {rest} secret");
+    assert!(message(&answer, 403).ends_with(&why), "{}", answer.json());
+}
