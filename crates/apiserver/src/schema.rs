@@ -208,10 +208,9 @@ fn field_write<'a>(
     convert: &'a Convert<'a>,
 ) -> Write<'a> {
     const STATUS: &[&[&str]] = &[&["status"]];
-    const SPEC: &[&[&str]] = &[&["spec"]];
     let ignored: &[&[&str]] = match call.info.subresource.as_str() {
         "" if call.row.subresource("status").is_some() => STATUS,
-        "status" => SPEC,
+        "status" => call.row.policy.status_keeps,
         _ => &[],
     };
     let (manager, subresource) = (options.field_manager.as_str(), call.info.subresource.as_str());

@@ -14,6 +14,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
             .with_status()
             .policy(|policy| {
                 policy.unconditional_update = false;
+                policy.status_keeps = &[&["spec"], &["metadata"]];
                 policy.returns_deleted = true;
             }),
     ]

@@ -13,7 +13,9 @@ pub(super) fn rows() -> Vec<ResourceDef> {
     vec![
         ResourceDef::new("apps", "v1", "controllerrevisions", "ControllerRevision"),
         workload("daemonsets", "DaemonSet", "ds"),
-        workload("deployments", "Deployment", "deploy").with_scale(),
+        workload("deployments", "Deployment", "deploy")
+            .with_scale()
+            .policy(|policy| policy.status_keeps = &[&["spec"], &["metadata", "labels"]]),
         workload("replicasets", "ReplicaSet", "rs").with_scale().selectable_as(
             "status.replicas",
             "status.replicas",

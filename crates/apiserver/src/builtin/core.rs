@@ -65,6 +65,10 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
             .in_all()
             .strategy(Pods)
             .with_view("status", PodStatus)
+            .policy(|policy| {
+                policy.status_keeps =
+                    &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]];
+            })
             .with_view("ephemeralcontainers", EphemeralContainers)
             .with_view("resize", Resize)
             .with_action("binding", Binding)

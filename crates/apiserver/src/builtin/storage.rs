@@ -22,7 +22,10 @@ pub(super) fn rows() -> Vec<ResourceDef> {
             .short(&["sc"])
             .strategy(StorageClasses)
             .policy(|policy| policy.unconditional_update = true),
-        row("volumeattachments", "VolumeAttachment").cluster().with_status(),
+        row("volumeattachments", "VolumeAttachment")
+            .cluster()
+            .with_status()
+            .policy(|policy| policy.status_keeps = &[&["spec"], &["metadata"]]),
         row("volumeattributesclasses", "VolumeAttributesClass").cluster().short(&["vac"]),
     ]
 }

@@ -221,6 +221,8 @@ pub struct Policy {
     pub propagation: Propagation,
     /// The main resource ignores changes of `status`, creates drop it; `/status` ignores all but it and metadata.
     pub status_reset: bool,
+    /// What `/status` leaves as it was, and nobody comes to own by writing there: upstream's `GetResetFields` of that resource.
+    pub status_keeps: &'static [&'static [&'static str]],
     /// Said to who deletes without saying what becomes of dependents.
     pub silent_delete: Option<&'static str>,
     /// `metadata.generation` counts changes outside metadata and status.
@@ -245,6 +247,7 @@ impl Default for Policy {
             propagation: Propagation::Background,
             silent_delete: None,
             status_reset: true,
+            status_keeps: &[&["spec"]],
             generation: false,
             returns_deleted: false,
         }

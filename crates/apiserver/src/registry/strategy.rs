@@ -148,8 +148,27 @@ impl Strategy for Default {}
 pub struct Status;
 
 impl Strategy for Status {
-    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         keep_all_but_status(old, new);
+        keep_metadata(ctx.row, old, new);
+    }
+}
+
+/// Restores those parts of the metadata that the row's `/status` keeps.
+pub fn keep_metadata(row: &ResourceDef, old: &Object, new: &mut Object) {
+    for path in row.policy.status_keeps {
+        let kept: &[&str] = match path {
+            ["metadata"] => &["labels", "annotations", "finalizers", "ownerReferences"],
+            // A deletion is no client's to take back, in any resource.
+            ["metadata", member] if *member != "deletionTimestamp" => &[*member],
+            _ => &[],
+        };
+        for member in kept {
+            match old.get(&["metadata", member]) {
+                Some(value) => new.set(&["metadata", member], value.clone()),
+                None => drop(new.remove(&["metadata", member])),
+            }
+        }
     }
 }
 

@@ -275,3 +275,32 @@ async fn owners_of_fields_are_known_across_versions() {
     let taker = entry(&taken, "taker");
     assert_eq!((&taker["apiVersion"], &taker["fieldsV1"]), (&json!("v1"), &json!({"f:message": {}})));
 }
+
+#[tokio::test]
+async fn what_a_status_leaves_alone_belongs_to_nobody() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "labels": {"x": "1"}},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    assert_eq!(client.post(path, &deployment).await.code, 201);
+    let applied = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "d", "labels": {"x": "2"}, "annotations": {"y": "3"}},
+        "spec": {"replicas": 7}, "status": {"observedGeneration": 1},
+    });
+    let headers = [("content-type", APPLY)];
+    let answer = client.send("PATCH", &format!("{path}/d/status?fieldManager=m"), &headers, applied.to_string()).await;
+    assert_eq!(answer.code, 200, "{}", answer.json());
+    let found = answer.json();
+    assert_eq!((&found["metadata"]["labels"], &found["spec"]["replicas"]), (&json!({"x": "1"}), &json!(1)));
+    assert_eq!(
+        (&found["metadata"]["annotations"]["y"], &found["status"]["observedGeneration"]),
+        (&json!("3"), &json!(1))
+    );
+    let owners = found["metadata"]["managedFields"].as_array().unwrap();
+    let own = owners.iter().find(|owner| owner["manager"] == "m").unwrap();
+    let expected = json!({"f:metadata": {"f:annotations": {"f:y": {}}}, "f:status": {"f:observedGeneration": {}}});
+    assert_eq!(own["fieldsV1"], expected);
+}

@@ -15,6 +15,7 @@ pub(crate) use self::eviction::Eviction;
 pub(crate) use self::resize::Resize;
 use crate::registry::strategy::{
     Grace, Strategy, StrategyContext, copy_member, default_prepare_create, default_prepare_update, keep_all_but_status,
+    keep_metadata,
 };
 
 /// Seconds between the end of a pod's grace and a kill, where nothing is said.
@@ -119,12 +120,9 @@ fn same_account(pod: &mut Object) {
 pub(crate) struct PodStatus;
 
 impl Strategy for PodStatus {
-    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         keep_all_but_status(old, new);
-        match old.get(&["metadata", "ownerReferences"]) {
-            Some(owners) => new.set(&["metadata", "ownerReferences"], owners.clone()),
-            None => drop(new.remove(&["metadata", "ownerReferences"])),
-        }
+        keep_metadata(ctx.row, old, new);
         if let Some(class) = old.get(&["status", "qosClass"])
             && new.str(&["status", "qosClass"]).unwrap_or_default().is_empty()
         {
