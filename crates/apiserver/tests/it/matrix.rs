@@ -135,25 +135,24 @@ impl Trial<'_> {
         for member in ["apiVersion", "kind"] {
             assert_eq!((&created[member], &dry[member]), (&self.fixture[member], &self.fixture[member]), "{one}");
         }
-        if self.resource.kind == "CustomResourceDefinition" {
-            self.established(one).await;
-        } else {
-            assert_eq!(created, self.client.get(one).await.json(), "{one}: what was answered is what is read");
+        match self.resource.kind.as_str() {
+            "CustomResourceDefinition" => self.settled(one, is_established).await,
+            "FlowSchema" => self.settled(one, |status| has_condition(status, "Dangling")).await,
+            "ValidatingAdmissionPolicy" => self.settled(one, |status| status["observedGeneration"] == 1).await,
+            _ => assert_eq!(created, self.client.get(one).await.json(), "{one}: what was answered is what is read"),
         }
         assert_kept(&self.fixture, &created, one);
     }
 
-    /// Waits until the server has said what it thinks of a definition; until then it writes to it by itself.
-    async fn established(&mut self, one: &str) {
+    /// Waits until the server has said what it thinks of an object; until then it writes to it by itself.
+    async fn settled(&mut self, one: &str, said: fn(&Value) -> bool) {
         for _ in 0..500 {
-            let conditions = self.client.get(one).await.json()["status"]["conditions"].clone();
-            let mut conditions = conditions.as_array().into_iter().flatten();
-            if conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True") {
+            if said(&self.client.get(one).await.json()["status"]) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{one} is not established");
+        panic!("nothing is said of {one}");
     }
 
     async fn read(&mut self, list: &str, one: &str, name: &str) {
@@ -249,6 +248,15 @@ impl Trial<'_> {
             assert!(code == 200 || code == 404, "{one}: {code}");
         }
     }
+}
+
+fn is_established(status: &Value) -> bool {
+    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True")
+}
+
+fn has_condition(status: &Value, kind: &str) -> bool {
+    status["conditions"].as_array().into_iter().flatten().any(|condition| condition["type"] == kind)
 }
 
 /// Whether everything that was sent is still there; only defaults may have come along.

@@ -73,7 +73,11 @@ impl Question<'_> {
         let Question { hook, attributes, turn, .. } = self;
         let mutated = matches!(answer, Ok(true));
         attributes.audit.annotate(&format!("{MUTATION}{turn}"), || {
-            json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": mutated}).to_string()
+            format!(
+                "{{\"configuration\":{},\"webhook\":{},\"mutated\":{mutated}}}",
+                json!(hook.configuration),
+                json!(hook.name)
+            )
         });
         answer
     }
@@ -102,8 +106,11 @@ impl Question<'_> {
         let Question { hook, attributes, turn, .. } = self;
         attributes.audit.annotate_with_body(&format!("{PATCH}{turn}"), || {
             let patch: Value = serde_json::from_slice(&answer.patch).unwrap_or_default();
-            json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch, "patchType": "JSONPatch"})
-                .to_string()
+            format!(
+                "{{\"configuration\":{},\"webhook\":{},\"patch\":{patch},\"patchType\":\"JSONPatch\"}}",
+                json!(hook.configuration),
+                json!(hook.name)
+            )
         });
         Ok(changed)
     }
