@@ -54,12 +54,16 @@ impl Health {
         self.shutting_down.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+
     async fn holds(&self, check: Check, store: &dyn Store) -> bool {
         match check {
             Check::Answers => true,
             Check::Store => matches!(tokio::time::timeout(STORE_TIMEOUT, store.revision()).await, Ok(Ok(_))),
             Check::Bootstrapped => self.bootstrapped.load(Ordering::Acquire),
-            Check::NotShuttingDown => !self.shutting_down.load(Ordering::Acquire),
+            Check::NotShuttingDown => !self.is_shutting_down(),
         }
     }
 

@@ -208,6 +208,7 @@ impl ApiServer {
         let end = async {
             stop.cancelled().await;
             self.server.health.set_shutting_down();
+            bootstrap::endpoints::withdraw(&self.server).await;
             tokio::time::sleep(self.server.config.shutdown_delay).await;
             self.server.stopping.cancel();
             drain.cancel();

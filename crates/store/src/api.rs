@@ -188,6 +188,11 @@ pub enum StoreError {
 /// A revisioned key-value store. Cheap to share; all methods may be called concurrently.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
+    /// Whether other processes may work with the same data.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Runs a transaction; returns once its outcome is durable.
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError>;
     /// Reads one key at the newest visible revision (which is returned too).

@@ -3,6 +3,7 @@
 //! know of it. Written as any client would write it, through the whole chain.
 
 mod dangling;
+pub(crate) mod endpoints;
 pub(crate) mod flow_control;
 mod service_addresses;
 
@@ -56,7 +57,7 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
     flow_control::run(client.clone(), server.clone(), stop.clone()).await?;
     tokio::spawn(dangling::keep(client.clone(), server.clone(), stop.clone()));
     service_addresses::range(&client, config.service_cidr).await?;
-    tokio::spawn(service_addresses::follow(client.clone(), server.clone(), stop));
+    tokio::spawn(service_addresses::follow(client.clone(), server.clone(), stop.clone()));
     // What does not need one another is written side by side, so that it shares the store's commits: a cluster's start waits.
     let namespaces = NAMESPACES.map(|name| {
         json!({
@@ -86,35 +87,15 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.advertise_port}],
         },
     });
-    let address = config.advertise_address.to_string();
-    let port = json!({"name": "https", "port": config.advertise_port, "protocol": "TCP"});
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-        "subsets": [{"addresses": [{"ip": address}], "ports": [port]}],
-    });
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [port],
-    });
     let (info, authentication) = (cluster_info(config), extension_authentication(config));
-    try_join_all([
+    let objects = try_join_all([
         ensure(&client, "/api/v1/namespaces/default/services", &service, false),
-        ensure(&client, "/api/v1/namespaces/default/endpoints", &endpoints, true),
-        ensure(&client, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, true),
         ensure(&client, "/api/v1/namespaces/kube-public/configmaps", &info, true),
         ensure(&client, "/api/v1/namespaces/kube-system/configmaps", &authentication, true),
-    ])
-    .await
-    .map(drop)
+    ]);
+    try_join(objects, endpoints::publish(&client, &server)).await?;
+    tokio::spawn(endpoints::keep(client.clone(), server.clone(), stop));
+    Ok(())
 }
 
 /// What a machine that holds a bootstrap token must know of the cluster: a kubeconfig without a user. A controller signs it

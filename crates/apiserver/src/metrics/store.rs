@@ -81,6 +81,10 @@ impl Metered {
 
 #[async_trait]
 impl Store for Metered {
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
         let operation = match (txn.ops.first(), txn.compare.first()) {
             (Some(Op::Delete { .. }), _) => "delete",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::common::{Events, TestServer};
+use crate::common::{Client, Events, TestServer};
 use crate::etcd::Etcd;
 use kminik_apiserver::Cidr;
 use serde_json::{Value, json};
@@ -160,4 +160,41 @@ async fn no_update_is_lost_and_both_tell_the_same_story() {
     assert_eq!(told[0], told[1]);
     let counts: Vec<String> = (1..=total).map(|n| format!("\"{n}\"")).collect();
     assert_eq!(told[0].iter().map(|(_, n)| n.clone()).collect::<Vec<_>>(), counts);
+}
+
+/// The addresses of the Service `kubernetes`, by both kinds of endpoints, once these are so many.
+async fn endpoints(client: &mut Client, count: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for _ in 0..500 {
+        let old = client.get("/api/v1/namespaces/default/endpoints/kubernetes").await.json();
+        let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+        let slice = client.get(path).await.json();
+        let each = slice["endpoints"].as_array().unwrap().iter();
+        found = each.map(|endpoint| endpoint["addresses"][0].as_str().unwrap().to_owned()).collect();
+        let addresses = old["subsets"][0]["addresses"].as_array().unwrap().iter();
+        let same = addresses.map(|address| address["ip"].as_str().unwrap()).eq(found.iter());
+        if found.len() == count && same {
+            return found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("not {count} endpoints: {found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_server_is_an_endpoint_until_it_stops() {
+    let etcd = Etcd::start();
+    let start = async |last: u8| {
+        TestServer::start_on(Arc::new(etcd.store()), tempfile::tempdir().unwrap(), |config| {
+            config.advertise_address = std::net::Ipv4Addr::new(192, 0, 2, last).into();
+        })
+        .await
+    };
+    let (a, b) = tokio::join!(start(1), start(2));
+    let mut client = b.client().await;
+    assert_eq!(endpoints(&mut client, 2).await, ["192.0.2.1", "192.0.2.2"]);
+    a.stop().await.unwrap();
+    assert_eq!(endpoints(&mut client, 1).await, ["192.0.2.2"]);
+    let c = start(3).await;
+    assert_eq!(endpoints(&mut c.client().await, 2).await, ["192.0.2.2", "192.0.2.3"]);
 }

@@ -174,6 +174,10 @@ impl EtcdStore {
 
 #[async_trait]
 impl Store for EtcdStore {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
         self.open()?;
         for op in &txn.ops {
