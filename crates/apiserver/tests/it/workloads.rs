@@ -348,3 +348,42 @@ async fn events_of_the_new_group_are_strict() {
     refused(&mut client, &one, json!({"reason": "Other"}), "reason: Invalid value: \"Other\": field is immutable")
         .await;
 }
+
+#[tokio::test]
+async fn an_eviction_keeps_to_its_options_and_the_budgets_policy() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    client.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    running(&mut client, "a", true).await;
+    running(&mut client, "b", false).await;
+    let budget = |policy: &str| {
+        json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "p"}, "spec": {
+            "minAvailable": 2, "unhealthyPodEvictionPolicy": policy, "selector": {"matchLabels": {"app": "web"}}}})
+    };
+    client.post(BUDGETS, &budget("IfHealthyBudget")).await;
+    let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1,
+        "desiredHealthy": 2, "expectedPods": 2}});
+    assert_eq!(client.patch(&format!("{BUDGETS}/p/status"), "merge", &status).await.code, 200);
+    let refused = evict(&mut client, "b").await;
+    assert_eq!(refused.code, 429, "too few are healthy for one that is not to go");
+    assert!(!refused.headers.contains_key("retry-after"), "nobody knows when there will be more");
+    let always = json!({"spec": {"unhealthyPodEvictionPolicy": "AlwaysAllow"}});
+    assert_eq!(client.patch(&format!("{BUDGETS}/p"), "merge", &always).await.code, 200);
+
+    let with = |options: Value| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "b"}, "deleteOptions": options});
+    let path = format!("{PODS}/b/eviction");
+    let other = client.post(&path, &with(json!({"preconditions": {"uid": "another"}}))).await;
+    assert_eq!((other.code, other.json()["reason"].as_str()), (409, Some("Conflict")), "{}", other.json());
+    let dry = client.post(&path, &with(json!({"dryRun": ["All"]}))).await;
+    assert_eq!(dry.code, 201, "{}", dry.json());
+    let left = client.get(&format!("{PODS}/b")).await.json();
+    assert!(
+        left["metadata"]["deletionTimestamp"].is_null() && !left["status"].to_string().contains("DisruptionTarget")
+    );
+    let own = json!({"preconditions": {"uid": left["metadata"]["uid"]}, "gracePeriodSeconds": 0});
+    assert_eq!(client.post(&path, &with(own)).await.code, 201);
+    assert_eq!(client.get(&format!("{PODS}/b")).await.code, 404);
+    let charged = client.get(&format!("{BUDGETS}/p")).await.json();
+    assert!(charged["status"]["disruptedPods"].is_null(), "one that is not healthy takes nothing from the budget");
+}
