@@ -167,7 +167,10 @@ async fn administrators_claims_need_a_marked_namespace() {
     let refusal = message(&client.post(claims, &claim).await, 422);
     assert!(refusal.contains("spec.devices.requests[0].exactly.adminAccess: Forbidden"), "{refusal}");
     let label = json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}});
-    expect(&client.patch("/api/v1/namespaces/default", "merge", &label).await, 200);
+    let marked = expect(&client.patch("/api/v1/namespaces/default", "merge", &label).await, 200);
+    // The label is read from the cache, as upstream reads it.
+    let revision = marked["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    server.api.server().registry().cache().reach(revision).await.unwrap();
     let made = expect(&client.post(claims, &claim).await, 201);
     assert_eq!(made["spec"]["devices"]["requests"][0]["exactly"]["count"], 1);
 }
