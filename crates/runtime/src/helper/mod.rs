@@ -4,8 +4,8 @@
 //! the calling process (dumpable flag, out-of-memory score, working directory). So the binary runs itself again as
 //! `<program> __runtime`, dispatched before any thread exists, and does one operation there.
 //!
-//! The helper runs from a sealed memfd: a container that reaches `/proc/<pid>/exe` of a process about to enter it finds a copy
-//! that nobody can write.
+//! The helper runs from a sealed view of the binary: a container that reaches `/proc/<pid>/exe` of a process about to enter it finds
+//! a file that nobody can write.
 //!
 //! Protocol: descriptor 0 of the helper is a sequenced-packet socket. One message comes in, whose first descriptor is a memfd with the
 //! [`Request`]; [`Reply`] messages go out. Descriptor 2 is a pipe that carries what the container library logs as errors.
@@ -14,6 +14,7 @@ mod create;
 mod exec;
 mod executable;
 mod pause;
+mod program;
 mod sandbox;
 mod serve;
 mod session;

@@ -3,13 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::MemfdFlags;
 use tokio::io::unix::AsyncFd;
 
-use super::{ARGUMENT, Reply, Request};
+use super::{ARGUMENT, Reply, Request, program};
 use crate::sys::watched::watched;
 use crate::sys::{pipe, socket};
 
@@ -67,7 +66,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn start(call: Call<'_>) -> Result<Session, HelperError> {
-        let program = sealed_program().map_err(HelperError::io("copy the program into memory"))?;
+        let program = program::sealed().map_err(HelperError::io("seal the program"))?;
         let (ours, theirs) = socket::pair().map_err(HelperError::io("make a socket for the runtime helper"))?;
         let (trace, trace_write) = pipe::pipe().map_err(HelperError::io("make a pipe for the runtime helper"))?;
         pipe::set_nonblocking(&trace).map_err(HelperError::io("prepare the runtime helper's pipe"))?;
@@ -160,29 +159,4 @@ fn request_memfd(request: &Request) -> io::Result<OwnedFd> {
     serde_json::to_writer(io::BufWriter::new(&mut file), request)?;
     io::Seek::rewind(&mut file)?;
     Ok(file.into())
-}
-
-/// This program in a memfd that can no longer change; made once in a process.
-fn sealed_program() -> io::Result<BorrowedFd<'static>> {
-    static PROGRAM: OnceLock<OwnedFd> = OnceLock::new();
-    if let Some(program) = PROGRAM.get() {
-        return Ok(program.as_fd());
-    }
-    let sealed = seal_program()?;
-    Ok(PROGRAM.get_or_init(|| sealed).as_fd())
-}
-
-fn seal_program() -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memfd = match rustix::fs::memfd_create("kminik", flags | MemfdFlags::EXEC) {
-        // Kernels before 6.3 do not know the flag; there a memfd can always be executed.
-        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("kminik", flags)?,
-        other => other?,
-    };
-    let mut copy = std::fs::File::from(memfd);
-    io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut copy)?;
-    rustix::fs::fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-    // Executing needs that no descriptor open for writing is left.
-    let read_only = std::fs::File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
-    Ok(read_only.into())
 }
