@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -14,7 +13,7 @@ use kminik_base::component::{BoxError, Component, Ready};
 use kminik_client::{Informer, Informers, Subscription};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -132,12 +131,9 @@ impl ClusterDns {
         let (udp, tcp) = DnsServer::bind(self.config.listen).await?;
         let health = listen(self.config.health).await?;
         let readiness = listen(self.config.ready).await?;
-        let has_zone = Arc::new(AtomicBool::new(false));
-        let zone_read = has_zone.clone();
-        let probes = futures::future::join(
-            health::serve(health, || true),
-            health::serve(readiness, move || zone_read.load(Ordering::Relaxed)),
-        );
+        let (_alive, lives) = watch::channel(true);
+        let (has_zone, zone_read) = watch::channel(false);
+        let probes = futures::future::join(health::serve(health, lives), health::serve(readiness, zone_read));
         let source = Source::watch(&Informers::new(self.client.clone(), stop.clone()));
         let forwarder = ForwarderConfig { resolv_conf: self.config.resolv_conf.clone(), loopback: false };
         let server = Arc::new(DnsServer::new(Forwarder::new(forwarder)));
@@ -148,7 +144,7 @@ impl ClusterDns {
             }
             server.set_zone(source.zone(&self.domain));
             let serving = tokio::spawn(server.clone().serve(udp, tcp, stop.clone()));
-            has_zone.store(true, Ordering::Relaxed);
+            has_zone.send_replace(true);
             ready.set_ready();
             let prober = server.clone();
             tokio::spawn(async move { prober.forwarder().probe_for_loop().await });

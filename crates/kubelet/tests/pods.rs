@@ -60,6 +60,22 @@ async fn a_container_restarts_at_once_then_backs_off() {
     );
 }
 
+/// Its next due attempt is a minute away, but nobody waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_up_late_is_ready_at_once() {
+    let world = World::new().await;
+    let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = reserved.local_addr().unwrap();
+    drop(reserved);
+    let probe = json!({"tcpSocket": {"host": "127.0.0.1", "port": address.port()}, "periodSeconds": 60});
+    world.create_pod("p", json!({"containers": [{"name": "c", "image": "busybox", "readinessProbe": probe}]}));
+    world.wait_pod("p", |pod| pod["status"]["containerStatuses"][0]["started"] == true).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let listening = tokio::net::TcpListener::bind(address).await.unwrap();
+    world.wait_pod("p", |pod| condition(pod, "Ready") == "True").await;
+    drop(listening);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn init_containers_run_in_order_and_a_job_pod_completes() {
     let world = World::new().await;

@@ -44,6 +44,18 @@ enum Finding {
     /// Good, but with something to tell.
     Warning(String),
     Bad(String),
+    /// Nothing listens on the port: its server has not come up yet, or is gone.
+    Refused(String),
+}
+
+/// How soon a container that has just started, and whose port nothing listens on yet, is asked again; doubled each time.
+/// Its process sees nothing of these attempts, and a failure among them is not counted: upstream's rules hold for the due ones.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+impl Finding {
+    fn unconnected(error: &std::io::Error, text: String) -> Self {
+        if error.kind() == std::io::ErrorKind::ConnectionRefused { Self::Refused(text) } else { Self::Bad(text) }
+    }
 }
 
 /// The probe tasks of one pod.
@@ -146,19 +158,32 @@ impl Task {
         let failures = self.probe.failure_threshold.unwrap_or(3).max(1);
         let (mut good_in_row, mut bad_in_row) = (0, 0);
         let mut verdict = None;
-        let mut next = Instant::now() + delay;
+        let mut due = Instant::now() + delay;
+        let (mut early, mut pause) = (None, FIRST_PAUSE);
         loop {
-            tokio::time::sleep_until(next).await;
-            // Due times lie on a grid, so that slow answers do not stretch the period.
-            next = (next + period).max(Instant::now());
+            tokio::time::sleep_until(early.map_or(due, |early| due.min(early))).await;
+            let counts = Instant::now() >= due;
+            if counts {
+                // Due times lie on a grid, so that slow answers do not stretch the period.
+                due = (due + period).max(Instant::now());
+            }
             let finding = self.attempt().await;
+            let absent = matches!(finding, Finding::Refused(_));
+            early = None;
+            if absent && verdict.is_none() && self.kind != ProbeKind::Liveness {
+                early = Some(Instant::now() + pause);
+                pause = (pause * 2).min(period);
+            }
+            if absent && !counts {
+                continue;
+            }
             self.tell(&finding);
             let new = match finding {
                 Finding::Good | Finding::Warning(_) => {
                     (good_in_row, bad_in_row) = (good_in_row + 1, 0);
                     (good_in_row >= successes).then_some(true)
                 }
-                Finding::Bad(_) => {
+                Finding::Bad(_) | Finding::Refused(_) => {
                     (good_in_row, bad_in_row) = (0, bad_in_row + 1);
                     (bad_in_row >= failures).then_some(false)
                 }
@@ -197,7 +222,7 @@ impl Task {
         let (reason, message) = match finding {
             Finding::Good => return,
             Finding::Warning(text) => ("ProbeWarning", format!("{kind} probe warning: {text}")),
-            Finding::Bad(text) => ("Unhealthy", format!("{kind} probe failed: {text}")),
+            Finding::Bad(text) | Finding::Refused(text) => ("Unhealthy", format!("{kind} probe failed: {text}")),
         };
         self.node.recorder.event(about(&self.view, Some(&self.container)), EventType::Warning, reason, message);
     }
@@ -217,7 +242,11 @@ impl Task {
                 Ok(answer) => Finding::Bad(format!("HTTP probe failed with statuscode: {}", answer.status)),
                 Err(error) => {
                     let scheme = if target.tls { "https" } else { "http" };
-                    Finding::Bad(format!("Get \"{scheme}://{}:{}{}\": {error}", target.host, target.port, target.path))
+                    let text = format!("Get \"{scheme}://{}:{}{}\": {error}", target.host, target.port, target.path);
+                    match error {
+                        http::HttpError::Connect { source, .. } => Finding::unconnected(&source, text),
+                        _ => Finding::Bad(text),
+                    }
                 }
             };
         }
@@ -229,7 +258,9 @@ impl Task {
             let target = std::net::SocketAddr::new(host, port);
             return match tokio::time::timeout(timeout, tokio::net::TcpStream::connect(target)).await {
                 Ok(Ok(_)) => Finding::Good,
-                Ok(Err(error)) => Finding::Bad(format!("dial tcp {target}: connect: {}", http::cause(&error))),
+                Ok(Err(error)) => {
+                    Finding::unconnected(&error, format!("dial tcp {target}: connect: {}", http::cause(&error)))
+                }
                 Err(_) => Finding::Bad(format!("dial tcp {target}: i/o timeout")),
             };
         }
@@ -240,7 +271,13 @@ impl Task {
             let service = action.service.clone().unwrap_or_default();
             return match grpc::check(host, port, &service, timeout).await {
                 Ok(()) => Finding::Good,
-                Err(error) => Finding::Bad(error.to_string()),
+                Err(error) => {
+                    let text = error.to_string();
+                    match error {
+                        grpc::GrpcError::Connect { source, .. } => Finding::unconnected(&source, text),
+                        _ => Finding::Bad(text),
+                    }
+                }
             };
         }
         Finding::Bad("missing probe handler".into())
