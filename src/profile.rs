@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::home::Home;
 use crate::node::config::AuditLog;
 use crate::reason::{
-    Failure, GUEST_NOT_FOUND, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY,
+    Failure, GUEST_NOT_FOUND, HOST_PURGE, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY,
     MK_PROFILE_NEWER, OrFail, Outcome,
 };
 
@@ -150,6 +150,15 @@ impl Profile {
     pub fn save(&self, home: &Home) -> Outcome<()> {
         let text = serde_json::to_vec_pretty(self).or_fail(&HOST_SAVE_PROFILE, "cannot write the profile")?;
         home.write(&home.profile(&self.name).join("config.json"), &text, atomic_file::SECRET)
+    }
+
+    /// Removes the file, after which there is no such profile; what lies beside it stays. None there is success.
+    pub fn remove(home: &Home, name: &str) -> Outcome<()> {
+        match std::fs::remove_file(home.profile(name).join("config.json")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+        .or_fail(&HOST_PURGE, "cannot remove the profile")
     }
 
     /// Names of all profiles that have a file, sorted.

@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Starts the agent unless it runs, from `binary` or else this process' own. Returns at once; what it does then is in `agent.log`.
 pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome<()> {
     let dir = home.profile(&profile.name);
-    if holder(&dir).is_some() {
+    if holder(&dir) != Holder::Nobody {
         return Ok(());
     }
     let log_path = dir.join(LOG);
@@ -57,10 +57,10 @@ pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome
 
 /// Ends the agent of the profile in this directory; nothing running is success.
 pub async fn stop(dir: &Path) {
-    let Some(pid) = holder(dir) else { return };
+    let Some(pid) = named_holder(dir).await else { return };
     let Ok(exit) = exit_watch(pid) else { return };
     // Between reading the pid and opening it another process could have got the number: the lock tells.
-    if holder(dir) != Some(pid) {
+    if holder(dir) != Holder::Agent(pid) {
         return;
     }
     for signal in [Signal::TERM, Signal::KILL] {
@@ -75,9 +75,9 @@ pub async fn stop(dir: &Path) {
 
 /// Has the agent of the profile in this directory read its profile again; nothing running is success.
 pub fn reload(dir: &Path) {
-    let Some(pid) = holder(dir) else { return };
+    let Holder::Agent(pid) = holder(dir) else { return };
     if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
-        && holder(dir) == Some(pid)
+        && holder(dir) == Holder::Agent(pid)
     {
         // It may have ended by itself.
         let _ = pidfd_send_signal(&process, Signal::HUP);
@@ -148,13 +148,33 @@ fn take(dir: &Path) -> Outcome<Option<File>> {
     Ok(Some(file))
 }
 
-/// The process that holds the lock.
-fn holder(dir: &Path) -> Option<Pid> {
-    let mut file = File::open(dir.join(LOCK)).ok()?;
+/// Who has the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    Agent(Pid),
+    /// An agent that has taken it a moment ago and not written its pid yet.
+    Unnamed,
+}
+
+fn holder(dir: &Path) -> Holder {
+    let Ok(mut file) = File::open(dir.join(LOCK)) else { return Holder::Nobody };
     if file.try_lock_shared().is_ok() {
-        return None;
+        return Holder::Nobody;
     }
     let mut text = String::new();
-    file.read_to_string(&mut text).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
+    let pid = file.read_to_string(&mut text).ok().and_then(|_| Pid::from_raw(text.trim().parse().ok()?));
+    pid.map_or(Holder::Unnamed, Holder::Agent)
+}
+
+/// The process that holds the lock, once it has said which it is.
+async fn named_holder(dir: &Path) -> Option<Pid> {
+    for _ in 0..100 {
+        match holder(dir) {
+            Holder::Nobody => return None,
+            Holder::Agent(pid) => return Some(pid),
+            Holder::Unnamed => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    None
 }

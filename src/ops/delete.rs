@@ -79,14 +79,18 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
             driver.delete(name).await?;
         }
     }
-    forget(home, name)?;
+    forget(home, name).await?;
     printer.step(CRUSHED, "Deleted", &format!("Removed all traces of the \"{name}\" cluster."));
     Ok(())
 }
 
 /// Removes the profile, then its entry in the kubeconfig: a file that cannot be edited keeps nothing else alive.
-pub fn forget(home: &Home, name: &str) -> Outcome<()> {
-    remove_tree(&home.profile(name))?;
+pub async fn forget(home: &Home, name: &str) -> Outcome<()> {
+    let dir = home.profile(name);
+    Profile::remove(home, name)?;
+    // An agent that was being started when it was looked for first has the lock by now, or finds no profile to work for.
+    crate::agent::stop(&dir).await;
+    remove_tree(&dir)?;
     kubeconfig::remove(home, &kubeconfig::path(home), name).map(drop)
 }
 

@@ -102,7 +102,7 @@ async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
     agent::stop(&home.profile(name)).await;
     let outcome = async {
         plan.driver.delete(name).await?;
-        delete::forget(home, name)
+        delete::forget(home, name).await
     };
     if let Err(failure) = outcome.await {
         printer.warning(&format!("{failure}; 'kminik delete -p {name}' removes what is left"));
