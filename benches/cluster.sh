@@ -1,7 +1,7 @@
 #!/bin/sh
 # A cluster's life in numbers: benches/cluster.sh BINARY
 # start to node Ready and DNS answering, one pod to Ready, 1 to 20 pods, resident memory, idle CPU over 60 s.
-# Needs root and kubectl; uses the native driver and the image kminik.local/node, which every cluster has.
+# Needs root, kubectl and python3; uses the native driver and the image kminik.local/node, which every cluster has.
 set -eu
 BINARY=$1
 HOME_DIR=$(mktemp -d)
@@ -20,13 +20,7 @@ for i in 1 2 3; do
 done
 
 IMAGE=$(kubectl get pods -n kube-system -o jsonpath='{.items[0].spec.containers[0].image}')
-for i in 1 2 3; do
-    from=$(now)
-    kubectl run "one-$i" --image="$IMAGE" --image-pull-policy=IfNotPresent --command -- /bin/kminik shell --builtin sleep 3600 >/dev/null
-    kubectl wait --for=condition=Ready "pod/one-$i" --timeout=60s >/dev/null
-    echo "kubectl run to Ready seen by kubectl wait, run $i: $(since "$from") ms"
-done
-kubectl get pods -o jsonpath='{range .items[*]}{.metadata.name}{" created "}{.metadata.creationTimestamp}{" ready "}{.status.conditions[?(@.type=="Ready")].lastTransitionTime}{"\n"}{end}'
+"$(dirname "$0")/pod.py" "$IMAGE" /bin/kminik shell --builtin sleep 3600
 kubectl delete pods --all --grace-period=0 --force >/dev/null 2>&1
 
 kubectl create deployment many --image="$IMAGE" -- /bin/kminik shell --builtin sleep 3600 >/dev/null
