@@ -57,12 +57,7 @@ pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome
 
 /// Ends the agent of the profile in this directory; nothing running is success.
 pub async fn stop(dir: &Path) {
-    let Some(pid) = named_holder(dir).await else { return };
-    let Ok(exit) = exit_watch(pid) else { return };
-    // Between reading the pid and opening it another process could have got the number: the lock tells.
-    if holder(dir) != Holder::Agent(pid) {
-        return;
-    }
+    let Some(exit) = running(dir).await else { return };
     for signal in [Signal::TERM, Signal::KILL] {
         // It may have ended by itself.
         let _ = pidfd_send_signal(exit.get_ref(), signal);
@@ -74,14 +69,10 @@ pub async fn stop(dir: &Path) {
 }
 
 /// Has the agent of the profile in this directory read its profile again; nothing running is success.
-pub fn reload(dir: &Path) {
-    let Holder::Agent(pid) = holder(dir) else { return };
-    if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
-        && holder(dir) == Holder::Agent(pid)
-    {
-        // It may have ended by itself.
-        let _ = pidfd_send_signal(&process, Signal::HUP);
-    }
+pub async fn reload(dir: &Path) {
+    let Some(exit) = running(dir).await else { return };
+    // It may have ended by itself.
+    let _ = pidfd_send_signal(exit.get_ref(), Signal::HUP);
 }
 
 /// A handle of a process that is readable once it has exited.
@@ -165,6 +156,14 @@ fn holder(dir: &Path) -> Holder {
     let mut text = String::new();
     let pid = file.read_to_string(&mut text).ok().and_then(|_| Pid::from_raw(text.trim().parse().ok()?));
     pid.map_or(Holder::Unnamed, Holder::Agent)
+}
+
+/// A handle of the agent that holds the lock.
+async fn running(dir: &Path) -> Option<AsyncFd<OwnedFd>> {
+    let pid = named_holder(dir).await?;
+    let exit = exit_watch(pid).ok()?;
+    // Between reading the pid and opening it another process could have got the number: the lock tells.
+    (holder(dir) == Holder::Agent(pid)).then_some(exit)
 }
 
 /// The process that holds the lock, once it has said which it is.

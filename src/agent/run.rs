@@ -85,15 +85,16 @@ async fn serve_loopback(mut host: watch::Receiver<HostLoopback>, notes: &Notes) 
             let what = format!("the node cannot reach port {port} of this machine's loopback");
             (port, insist(notes, &what, || Relay::start(Protocol::Tcp, &listen, target)).await)
         });
-        tokio::select! {
-            opened = futures::future::join_all(relays) => open.extend(opened),
-            // What could not be opened yet is tried anew.
-            changed = host.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => return std::future::pending().await,
-            },
-        }
-        if host.changed().await.is_err() {
+        let opening = async {
+            open.extend(futures::future::join_all(relays).await);
+            std::future::pending::<()>().await;
+        };
+        // What is not open by the next change is tried anew.
+        let changed = tokio::select! {
+            () = opening => Ok(()),
+            changed = host.changed() => changed,
+        };
+        if changed.is_err() {
             return std::future::pending().await;
         }
     }

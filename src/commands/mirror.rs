@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use kminik_oci::mirrors::Source;
 use kminik_oci::{Experience, MirrorArgument, Probe};
 
-use super::Context;
+use super::{Context, Listing};
 use crate::ops::image::human_size;
 use crate::ops::mirror::{self, Change, View};
 use crate::printer::{CHECK, Printer, table};
@@ -26,7 +26,7 @@ enum Verb {
         #[arg(long, value_name = "COUNTRY")]
         country: Option<String>,
         #[arg(short = 'o', long, value_enum, default_value_t)]
-        output: Format,
+        output: Listing,
     },
     /// Ask all places for an image side by side: answer, speed, and whether all serve the same
     Test {
@@ -36,7 +36,7 @@ enum Verb {
         #[arg(long, value_name = "COUNTRY")]
         country: Option<String>,
         #[arg(short = 'o', long, value_enum, default_value_t)]
-        output: Format,
+        output: Listing,
     },
     /// Add a mirror to mirrors.toml: https://…, or REGISTRY=https://…; with *= it serves every registry
     Add {
@@ -67,21 +67,16 @@ enum Verb {
     },
 }
 
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Format {
-    #[default]
-    Table,
-    Json,
-}
-
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let home = &context.home;
     match args.verb {
         Verb::List { country, output } => {
             let rows = View::new(home, &context.profile, country)?.list()?;
             match output {
-                Format::Json => printer.data(&serde_json::to_string(&rows).or_fail(&MK_INTERNAL, "cannot write JSON")?),
-                Format::Table => {
+                Listing::Json => {
+                    printer.data(&serde_json::to_string(&rows).or_fail(&MK_INTERNAL, "cannot write JSON")?)
+                }
+                Listing::Table => {
                     let rows: Vec<_> = rows
                         .into_iter()
                         .map(|row| {
@@ -97,8 +92,10 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         Verb::Test { images, country, output } => {
             let rows = View::new(home, &context.profile, country)?.test(&images, printer).await?;
             match output {
-                Format::Json => printer.data(&serde_json::to_string(&rows).or_fail(&MK_INTERNAL, "cannot write JSON")?),
-                Format::Table => {
+                Listing::Json => {
+                    printer.data(&serde_json::to_string(&rows).or_fail(&MK_INTERNAL, "cannot write JSON")?)
+                }
+                Listing::Table => {
                     let rows: Vec<_> = rows.iter().map(cells).collect();
                     printer.data(&table(&["Image", "Place", "Manifest", "Speed", "Digest", "Result"], &rows));
                 }

@@ -111,7 +111,15 @@ async fn interruptible(work: impl Future<Output = Outcome<ExitCode>>) -> Outcome
     }
 }
 
-/// Formats of `-o` where there are two.
+/// Formats of `-o` of what is a list.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum Listing {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Formats of `-o` of what is no list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     #[default]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Context;
+use super::{Context, Listing};
 use crate::kubeconfig;
 use crate::ops::status::{self, Word};
 use crate::printer::{Printer, table};
@@ -22,18 +22,11 @@ enum Verb {
     /// List all clusters
     List {
         #[arg(short = 'o', long, value_enum, default_value_t)]
-        output: Format,
+        output: Listing,
         /// Do not ask the clusters how they are
         #[arg(short = 'l', long)]
         light: bool,
     },
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Format {
-    #[default]
-    Table,
-    Json,
 }
 
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
@@ -67,11 +60,11 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         }
     }
     match output {
-        Format::Json => printer.data(&json!({ "valid": valid, "invalid": invalid }).to_string()),
-        Format::Table if rows.is_empty() && invalid.is_empty() => {
+        Listing::Json => printer.data(&json!({ "valid": valid, "invalid": invalid }).to_string()),
+        Listing::Table if rows.is_empty() && invalid.is_empty() => {
             return Err(Failure::new(&MK_USAGE_NO_PROFILE, "No kminik profile was found."));
         }
-        Format::Table => {
+        Listing::Table => {
             let headers = [
                 "PROFILE",
                 "DRIVER",

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bollard::Docker;
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::Node;
 use kminik_oci::transfer::{RemoteStore, SHORT, TransferError};
 use kminik_oci::{ImageError, ImageName, Outgoing, Progress, ResolverConfig};
 use reqwest::Method;
@@ -16,7 +18,7 @@ use tokio_util::io::StreamReader;
 
 use super::bars::Bars;
 use super::cache::{self, Cache};
-use super::{client, registries};
+use super::{client, registries, status};
 use crate::home::Home;
 use crate::printer::Printer;
 use crate::profile::Profile;
@@ -62,45 +64,19 @@ impl Images {
     /// # Errors
     /// `K8S_NOT_RESPONDING`.
     pub async fn connect(home: &Home, profile: &str) -> Outcome<Self> {
-        #[derive(Deserialize)]
-        struct Nodes {
-            items: Vec<Node>,
-        }
-        #[derive(Deserialize)]
-        struct Node {
-            metadata: Metadata,
-            #[serde(default)]
-            status: Status,
-        }
-        #[derive(Default, Deserialize)]
-        struct Status {
-            #[serde(default)]
-            conditions: Vec<Condition>,
-        }
-        #[derive(Deserialize)]
-        struct Condition {
-            #[serde(rename = "type")]
-            kind: String,
-            status: String,
-        }
-        #[derive(Deserialize)]
-        struct Metadata {
-            name: String,
-        }
         let profile = Profile::load(home, profile)?;
         let client = client::https(home, &profile)?;
         let all = format!("{}/api/v1/nodes", profile.api_url());
         let api = RemoteStore::new(client.clone(), all.clone(), None);
-        let listed: Nodes = api
+        let listed: List<Node> = api
             .json(api.request(Method::GET, "").timeout(SHORT))
             .await
             .or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;
         let store = |node: Node| {
-            let base = format!("{all}/{}/proxy/kminik/v1/images", node.metadata.name);
+            let base = format!("{all}/{}/proxy/kminik/v1/images", node.metadata.name.unwrap_or_default());
             RemoteStore::new(client.clone(), base, None)
         };
-        let is_ready = |node: &Node| node.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True");
-        let (ready, others): (Vec<Node>, Vec<Node>) = listed.items.into_iter().partition(is_ready);
+        let (ready, others): (Vec<Node>, Vec<Node>) = listed.items.into_iter().partition(status::is_ready);
         // A node that is down holds nobody up; one that has just begun may answer all the same.
         let nodes: Vec<RemoteStore> = if ready.is_empty() { others } else { ready }.into_iter().map(store).collect();
         if nodes.is_empty() {

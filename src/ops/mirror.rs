@@ -235,16 +235,18 @@ async fn tell_nodes(home: &Home, printer: &Printer) -> Outcome<()> {
 
 /// False if the cluster does not run.
 async fn tell(home: &Home, name: &str) -> Outcome<bool> {
-    let mut profile = Profile::load(home, name)?;
+    let profile = Profile::load(home, name)?;
     if drivers::of(home, &profile)?.state(name).await? != MachineState::Running {
         return Ok(false);
     }
     let _lock = Lock::acquire(home, name)?;
+    // What is written below is what is there now, not before the lock.
+    let mut profile = Profile::load(home, name)?;
     let known = profile.loopback.clone();
     profile.serve_loopback(registries::loopback_ports(home, &profile)?);
     if profile.loopback != known {
         profile.save(home)?;
-        agent::reload(&home.profile(name));
+        agent::reload(&home.profile(name)).await;
     }
     let config = registries::on_node(home, &profile)?;
     Images::connect(home, name).await?.configure(&config).await?;

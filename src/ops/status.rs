@@ -109,14 +109,15 @@ pub async fn overall(home: &Home, profile: &Profile) -> Word {
     }
 }
 
+/// What a node says of itself.
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
 async fn is_node_ready(client: kube::Client, profile: &Profile) -> bool {
     let api: Api<Node> = Api::all(client);
     let name = profile.name.to_ascii_lowercase();
-    match tokio::time::timeout(Duration::from_secs(3), api.get(&name)).await {
-        Ok(Ok(node)) => {
-            let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
-            conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
-        }
-        _ => false,
-    }
+    let asked = tokio::time::timeout(Duration::from_secs(3), api.get(&name)).await;
+    asked.is_ok_and(|answer| answer.is_ok_and(|node| is_ready(&node)))
 }

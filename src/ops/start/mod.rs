@@ -114,8 +114,9 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     keep_authorities(&request.ca_certs, home, profile)?;
     let userland = userland(profile, home, printer).await?;
     if request.download_only {
+        let cache = Cache::open(home, Some(profile))?;
         for image in crate::addons::images() {
-            Cache::open(home, Some(profile))?.have(&image, printer).await?;
+            cache.have(&image, printer).await?;
         }
         if plan.is_new {
             // What was kept for the pulls is not a cluster.
@@ -132,7 +133,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     agent::spawn(home, profile, plan.driver.binary(&profile.name))?;
     if was_running {
         // What was made anew has the registries already.
-        agent::reload(&home.profile(&profile.name));
+        agent::reload(&home.profile(&profile.name)).await;
         let config = registries::on_node(home, profile)?;
         let told = async { Images::connect(home, &profile.name).await?.configure(&config).await };
         if let Err(failure) = told.await {

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
 use crate::drivers::{Driver, MachineState};
-use crate::ops::client;
+use crate::ops::{client, status};
 use crate::reason::{Failure, GUEST_START, K8S_START, K8S_TIMEOUT, MK_USAGE, Outcome};
 
 /// Components that can be waited for, as flags.
@@ -78,7 +78,7 @@ pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome
     let system = "kube-system";
     let node = async {
         if wait.node {
-            until::<Node>(Api::all(client.clone()), |nodes| nodes.iter().any(is_node_ready)).await?;
+            until::<Node>(Api::all(client.clone()), |nodes| nodes.iter().any(status::is_ready)).await?;
         }
         Ok(())
     };
@@ -156,11 +156,6 @@ where
         }
     }
     Err(Failure::new(&K8S_START, "the watch of the cluster ended"))
-}
-
-fn is_node_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn is_available(deployment: &Deployment) -> bool {
