@@ -32,6 +32,12 @@ pub enum Command {
     Delete(commands::delete::Args),
     /// Show how the cluster is
     Status(commands::status::Args),
+    /// Keep values for flags of start
+    Config(commands::config::Args),
+    /// Make the kubeconfig lead to the cluster, and the cluster its current one
+    UpdateContext(commands::update_context::Args),
+    /// Show or open the addresses of Services
+    Service(commands::service::Args),
     /// Run kubectl against the cluster
     Kubectl(commands::kubectl::Args),
     /// Work with the images in the cluster
@@ -50,7 +56,7 @@ pub enum Command {
     Ip(commands::ip::Args),
     /// Open a shell in the node, or run a command there
     Ssh(commands::ssh::Args),
-    /// List clusters
+    /// Say which cluster is meant, or list all
     Profile(commands::profile::Args),
     /// Print the version
     Version(commands::version::Args),

@@ -6,6 +6,7 @@
 //!                           agent.lock  agent.sock  agent.log
 //!           machines/<name>/               a native machine: data/ is its /var, state/ what was made for it
 //!           cache/images/                  images by digest, for all clusters of the host
+//!           config/config.json             the user's settings
 //!           certs/                         authorities to trust, PEM files
 //!           mirrors.toml                   the user's own mirrors
 //!           presets.toml                   mirrors by country, in place of the built-in list
@@ -57,6 +58,11 @@ impl Home {
 
     pub fn image_cache(&self) -> PathBuf {
         self.root.join("cache/images")
+    }
+
+    /// The user's settings.
+    pub fn settings_file(&self) -> PathBuf {
+        self.root.join("config/config.json")
     }
 
     pub fn mirrors_file(&self) -> PathBuf {

@@ -15,6 +15,8 @@ mod ops;
 mod printer;
 mod profile;
 mod reason;
+mod settings;
+mod template;
 mod terminal;
 mod version;
 

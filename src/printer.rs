@@ -34,6 +34,7 @@ pub const DRY: Style = Style("🌵  ", "* ");
 pub const DOWNLOAD: Style = Style("💾  ", "* ");
 pub const CHECK: Style = Style("✅  ", "* ");
 pub const TIP: Style = Style("💡  ", "* ");
+pub const CELEBRATE: Style = Style("🎉  ", "* ");
 pub const OPTION: Style = Style("    ▪ ", "  - ");
 const WARN: Style = Style("❗  ", "! ");
 const FATAL: Style = Style("❌  ", "X ");
@@ -141,14 +142,15 @@ impl Printer {
     }
 }
 
-/// A table in minikube's box.
+/// A table in minikube's box; cells may have several lines.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = headers
         .iter()
         .enumerate()
         .map(|(i, header)| {
-            let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count());
-            cells.chain([header.chars().count()]).max().unwrap_or(0)
+            let cells = rows.iter().filter_map(|row| row.get(i)).map(|cell| width(cell));
+            cells.chain([width(header)]).max().unwrap_or(0)
         })
         .collect();
     let rule = |left: &str, middle: &str, right: &str| {
@@ -164,7 +166,11 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
         format!("│{}│", padded.join("│"))
     };
     let mut lines = vec![rule("┌", "┬", "┐"), line(headers), rule("├", "┼", "┤")];
-    lines.extend(rows.iter().map(|row| line(&row.iter().map(String::as_str).collect::<Vec<_>>())));
+    for row in rows {
+        let height = row.iter().map(|cell| cell.lines().count()).max().unwrap_or(0).max(1);
+        let part = |i: usize| row.iter().map(|cell| cell.lines().nth(i).unwrap_or_default()).collect::<Vec<_>>();
+        lines.extend((0..height).map(|i| line(&part(i))));
+    }
     lines.push(rule("└", "┴", "┘"));
     lines.join("\n")
 }
@@ -177,5 +183,7 @@ mod tests {
     fn a_table_is_a_box() {
         let text = table(&["A", "NAME"], &[vec!["x".into(), "y".into()]]);
         assert_eq!(text, "┌───┬──────┐\n│ A │ NAME │\n├───┼──────┤\n│ x │ y    │\n└───┴──────┘");
+        let text = table(&["A"], &[vec!["x\nyy".into()]]);
+        assert_eq!(text, "┌────┐\n│ A  │\n├────┤\n│ x  │\n│ yy │\n└────┘");
     }
 }

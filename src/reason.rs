@@ -26,6 +26,9 @@ reasons! {
     MK_USAGE_NO_PROFILE = 14, "Run 'kminik start' to make a cluster.";
     MK_INTERRUPTED = 2, "";
     MK_INTERNAL = 10, "This is a fault of kminik: please report it with the output of 'kminik logs'.";
+    MK_CONFIG_GET = 14, "'kminik config view' lists what is set.";
+    MK_CONFIG_LOAD = 18, "Mend the file, or remove it: then nothing is set.";
+    MK_CONFIG_SET = 10, "'kminik config defaults' lists what can be set.";
     MK_BAD_PROFILE_NAME = 14, "Use letters, digits and inner dashes or dots, two characters or more.";
     MK_PROFILE_BUSY = 11, "Another kminik command works on this cluster: wait until it has ended.";
     MK_PROFILE_BROKEN = 18, "Run 'kminik delete' for this profile, then 'kminik start'.";
@@ -59,6 +62,7 @@ reasons! {
     GUEST_STOP_TIMEOUT = 82, "";
     GUEST_DELETION = 80, "";
     GUEST_NOT_FOUND = 85, "To start a cluster, run: \"kminik start\"";
+    GUEST_NODE_NOT_FOUND = 85, "'kminik status' shows the nodes there are.";
     GUEST_NOT_RUNNING = 83, "To start a cluster, run: \"kminik start\"";
     GUEST_EXEC = 80, "";
     GUEST_IMAGE_LIST = 80, "";
@@ -79,6 +83,10 @@ reasons! {
     INET_MIRRORS = 40, "'kminik mirror test' shows what each place answers.";
     INET_BAD_CA = 48, "Give a file with certificates in PEM form.";
     INET_CREDENTIALS = 48, "Mend the file, or log in anew with 'docker login'.";
+    SVC_LIST = 110, "";
+    SVC_NOT_FOUND = 115, "";
+    SVC_UNREACHABLE = 115, "";
+    SVC_NO_NODE_PORT = 116, "Give it one: kubectl patch service NAME -p '{\"spec\":{\"type\":\"NodePort\"}}'. Or forward a port: kubectl port-forward service/NAME PORT";
     K8S_VERSION_UNAVAILABLE = 106, "";
     K8S_START = 100, "Run 'kminik logs' to see what the node says.";
     K8S_NOT_RESPONDING = 103, "Run 'kminik status' and 'kminik logs'.";

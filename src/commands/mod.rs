@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod cache;
 pub mod completion;
+pub mod config;
 pub mod delete;
 pub mod image;
 pub mod internal;
@@ -11,22 +12,25 @@ pub mod kubectl;
 pub mod logs;
 pub mod mirror;
 pub mod profile;
+pub mod service;
 pub mod snapshot;
 pub mod ssh;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod update_context;
 pub mod version;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Command};
 use crate::home::Home;
 use crate::printer::Printer;
-use crate::reason::{Failure, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, Outcome};
+use crate::reason::{Failure, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, OrFail, Outcome};
+use crate::settings::{self, Settings};
 
 /// What a command knows of its surroundings.
 pub struct Context {
@@ -36,21 +40,39 @@ pub struct Context {
 
 /// Parses, runs, renders the failure; the process' exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let home = Home::locate();
+    let settings = Settings::load(&home);
+    let cli = match parse(settings.as_ref().unwrap_or(&Settings::default())) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let context = Context { home: Home::locate(), profile: cli.global.profile };
+    let context = Context { home, profile: cli.global.profile };
     match cli.command {
         Command::Internal(internal) => internal::run(internal, &context),
         command => {
-            let (printer, outcome) = run(command, &context);
-            outcome.unwrap_or_else(|failure| {
+            let printer = printer(&command, &context);
+            if let Err(failure) = settings {
+                printer.warning(&format!("{failure}; going on without settings"));
+            }
+            run(command, &context, &printer).unwrap_or_else(|failure| {
                 printer.failure(&failure);
                 ExitCode::from(failure.reason.exit_code)
             })
         }
     }
+}
+
+/// What was typed, over the environment, over the settings.
+fn parse(settings: &Settings) -> Result<Cli, clap::Error> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let mut command = settings::apply(Cli::command(), settings);
+    // Only where it is written: help would show a value at every flag.
+    let is_bool = |text: &str| text.starts_with("--") && (text.ends_with("=true") || text.ends_with("=false"));
+    if arguments.iter().filter_map(|argument| argument.to_str()).any(is_bool) {
+        command = settings::with_bool_values(command);
+    }
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
@@ -63,41 +85,45 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn run(command: Command, context: &Context) -> (Printer, Outcome<ExitCode>) {
-    let printer = match &command {
+fn printer(command: &Command, context: &Context) -> Printer {
+    match command {
         Command::Start(args) if args.is_json() => Printer::json(&context.profile, crate::ops::start::STEPS),
         Command::Stop(args) if args.is_json() => Printer::json(&context.profile, 2),
         Command::Delete(args) if args.is_json() => Printer::json(&context.profile, 2),
         _ => Printer::text(&context.profile),
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return (printer, Err(Failure::because(&MK_INTERNAL, "cannot start", &error))),
-    };
+    }
+}
+
+fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.or_fail(&MK_INTERNAL, "cannot start")?;
     let outcome = runtime.block_on(async {
         match command {
-            Command::Start(args) => start::run(*args, context, &printer).await,
-            Command::Stop(args) => stop::run(args, context, &printer).await,
-            Command::Delete(args) => delete::run(args, context, &printer).await,
-            Command::Status(args) => status::run(args, context, &printer).await,
+            Command::Start(args) => start::run(*args, context, printer).await,
+            Command::Stop(args) => stop::run(args, context, printer).await,
+            Command::Delete(args) => delete::run(args, context, printer).await,
+            Command::Status(args) => interruptible(status::run(args, context, printer)).await,
+            Command::Config(args) => config::run(&args, context, printer),
+            Command::UpdateContext(args) => update_context::run(args, context, printer).await,
+            Command::Service(args) => interruptible(service::run(args, context, printer)).await,
             Command::Kubectl(args) => kubectl::run(args, context).await,
-            Command::Image(args) => interruptible(image::run(args, context, &printer)).await,
-            Command::Mirror(args) => interruptible(mirror::run(args, context, &printer)).await,
-            Command::Bundle(args) => interruptible(bundle::run(args, context, &printer)).await,
-            Command::Cache(args) => interruptible(cache::run(args, context, &printer)).await,
-            Command::Logs(args) => logs::run(args, context, &printer).await,
-            Command::Ip(args) => ip::run(args, context, &printer).await,
+            Command::Image(args) => interruptible(image::run(args, context, printer)).await,
+            Command::Mirror(args) => interruptible(mirror::run(args, context, printer)).await,
+            Command::Bundle(args) => interruptible(bundle::run(args, context, printer)).await,
+            Command::Cache(args) => interruptible(cache::run(args, context, printer)).await,
+            Command::Logs(args) => logs::run(args, context, printer).await,
+            Command::Ip(args) => ip::run(args, context, printer).await,
             Command::Ssh(args) => ssh::run(args, context).await,
-            Command::Profile(args) => profile::run(args, context, &printer).await,
-            Command::Snapshot(args) => snapshot::run(args, context, &printer).await,
-            Command::Version(args) => version::run(&args, &printer),
-            Command::Completion(args) => completion::run(&args, &printer),
+            Command::Profile(args) => profile::run(args, context, printer).await,
+            Command::Snapshot(args) => snapshot::run(args, context, printer).await,
+            Command::Version(args) => version::run(&args, printer),
+            Command::Completion(args) => completion::run(&args, printer),
             Command::Internal(_) => Err(Failure::new(&MK_INTERNAL, "an internal command reached the user's")),
         }
     });
     // Tasks that are still running (a terminal's reader blocked in read) must not hold the process.
     runtime.shutdown_background();
-    (printer, outcome)
+    outcome
 }
 
 /// Ends the work at Ctrl-C with what it has begun taken back: temporary files go, downloads stay to be continued.

@@ -1,99 +1,227 @@
 //! `kminik status`: minikube's fields, formats and exit bits.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Context, Output};
-use crate::ops::status::{self, Status, Word};
+use crate::ops::status::{self, Cluster, Status, Word};
+use crate::ops::units;
 use crate::printer::Printer;
 use crate::profile::Profile;
-use crate::reason::{Failure, MK_USAGE, Outcome};
+use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, MK_USAGE, Outcome};
+use crate::template::render;
+use crate::version;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[arg(short = 'o', long, value_enum)]
     output: Option<Output>,
-    /// Template with the fields .Name .Host .Kubelet .APIServer .Kubeconfig
-    #[arg(short = 'f', long)]
+    /// Template of a node with the fields .Name .Host .Kubelet .APIServer .Kubeconfig .Worker
+    #[arg(short = 'f', long, value_name = "TEMPLATE")]
     format: Option<String>,
+    /// What is told, of each node or of the whole; of the whole as JSON only
+    #[arg(short = 'l', long, value_enum, default_value_t)]
+    layout: Layout,
+    /// Only of this node
+    #[arg(short = 'n', long, value_name = "NAME")]
+    node: Option<String>,
+    /// Tell it again and again, until Ctrl-C
+    #[arg(
+        short = 'w', long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "1s", value_parser = units::duration
+    )]
+    watch: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Layout {
+    #[default]
+    Nodes,
+    Cluster,
 }
 
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     if args.output.is_some() && args.format.is_some() {
         return Err(Failure::new(&MK_USAGE, "Cannot use both --output and --format options"));
     }
-    let profile = Profile::load(&context.home, &context.profile)?;
-    let status = status::get(&context.home, &profile).await?;
-    match (&args.format, args.output.unwrap_or_default()) {
-        (Some(template), _) => printer.data(&render(template, &status)?),
-        (None, Output::Json) => printer.data(
-            &json!({
-                "Name": status.name, "Host": status.host.to_string(), "Kubelet": status.kubelet.to_string(),
-                "APIServer": status.apiserver.to_string(), "Kubeconfig": status.kubeconfig.to_string(), "Worker": false,
-            })
-            .to_string(),
-        ),
-        (None, Output::Text) => {
-            printer.data(&format!(
-                "{}\ntype: Control Plane\nhost: {}\nkubelet: {}\napiserver: {}\nkubeconfig: {}\n",
-                status.name, status.host, status.kubelet, status.apiserver, status.kubeconfig
-            ));
-            for note in &status.notes {
+    if args.layout == Layout::Cluster && (args.output == Some(Output::Text) || args.format.is_some()) {
+        return Err(Failure::new(&MK_USAGE, "--layout=cluster is JSON: use it with --output=json"));
+    }
+    loop {
+        let profile = Profile::load(&context.home, &context.profile)?;
+        let mut cluster = status::get(&context.home, &profile).await?;
+        if let Some(name) = &args.node {
+            cluster.nodes.retain(|node| node.name == *name);
+            if cluster.nodes.is_empty() {
+                let why = format!("there is no node {name:?} in the cluster {:?}", profile.name);
+                return Err(Failure::new(&GUEST_NODE_NOT_FOUND, why));
+            }
+        }
+        tell(&args, &profile, &cluster, printer)?;
+        match args.watch {
+            Some(interval) => tokio::time::sleep(interval.max(Duration::from_millis(100))).await,
+            None => return Ok(ExitCode::from(cluster.exit_bits())),
+        }
+    }
+}
+
+fn tell(args: &Args, profile: &Profile, cluster: &Cluster, printer: &Printer) -> Outcome<()> {
+    match (args.layout, &args.format, args.output.unwrap_or_default()) {
+        (Layout::Cluster, ..) => printer.data(&whole(profile, cluster).to_string()),
+        (_, Some(template), _) => {
+            for node in &cluster.nodes {
+                printer.data(&formatted(template, node)?);
+            }
+        }
+        (_, None, Output::Json) => {
+            let mut nodes: Vec<Value> = cluster.nodes.iter().map(object).collect();
+            let one = nodes.len() == 1;
+            printer.data(&if one { nodes.remove(0) } else { Value::Array(nodes) }.to_string());
+        }
+        (_, None, Output::Text) => {
+            for node in &cluster.nodes {
+                printer.data(&text(node));
+            }
+            for note in &cluster.notes {
                 printer.warning(note);
             }
-            if status.kubeconfig == Word::Misconfigured {
-                printer.warning(&format!(
-                    "kubectl does not lead to this cluster. To mend it, run 'kminik start -p {}'",
-                    status.name
-                ));
+            if cluster.nodes.iter().any(|node| !node.worker && node.kubeconfig == Word::Misconfigured) {
+                printer.warning("Your kubectl is pointing to a stale or missing context.");
+                printer
+                    .warning(&format!("To fix the kubectl context, run 'kminik update-context -p {}'", profile.name));
             }
         }
     }
-    Ok(ExitCode::from(status.exit_bits()))
+    Ok(())
 }
 
-/// The part of Go's templates that people use here: `{{.Field}}` and text.
-fn render(template: &str, status: &Status) -> Outcome<String> {
-    let mut text = String::new();
-    let mut rest = template;
-    while let Some(start) = rest.find("{{") {
-        text.push_str(&rest[..start]);
-        let bad = || Failure::new(&MK_USAGE, format!("--format={template:?} is not a template of known fields"));
-        let end = rest[start..].find("}}").ok_or_else(bad)? + start;
-        let value = match rest[start + 2..end].trim() {
-            ".Name" => status.name.clone(),
-            ".Host" => status.host.to_string(),
-            ".Kubelet" => status.kubelet.to_string(),
-            ".APIServer" => status.apiserver.to_string(),
-            ".Kubeconfig" => status.kubeconfig.to_string(),
-            ".Worker" => "false".to_owned(),
-            _ => return Err(bad()),
-        };
-        text.push_str(&value);
-        rest = &rest[end + 2..];
+/// The fields of one node as minikube names them, in its order.
+fn fields(node: &Status) -> [(&'static str, String); 6] {
+    let of_control_plane = |word: Word| if node.worker { Word::Irrelevant } else { word }.to_string();
+    [
+        ("Name", node.name.clone()),
+        ("Host", node.host.to_string()),
+        ("Kubelet", node.kubelet.to_string()),
+        ("APIServer", of_control_plane(node.apiserver)),
+        ("Kubeconfig", of_control_plane(node.kubeconfig)),
+        ("Worker", node.worker.to_string()),
+    ]
+}
+
+fn formatted(template: &str, node: &Status) -> Outcome<String> {
+    let fields = fields(node);
+    render(template, &fields.each_ref().map(|(name, value)| (*name, value.as_str())))
+}
+
+fn object(node: &Status) -> Value {
+    let mut object: Map<String, Value> =
+        fields(node).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    object.insert("Worker".to_owned(), node.worker.into());
+    object.into()
+}
+
+/// With an empty line after it.
+fn text(node: &Status) -> String {
+    let kind = if node.worker { "Worker" } else { "Control Plane" };
+    let mut text = format!("{}\ntype: {kind}\nhost: {}\nkubelet: {}\n", node.name, node.host, node.kubelet);
+    if !node.worker {
+        text.push_str(&format!("apiserver: {}\nkubeconfig: {}\n", node.apiserver, node.kubeconfig));
     }
-    text.push_str(rest);
-    Ok(text)
+    text
+}
+
+/// minikube's numbers of a state, after HTTP's.
+fn code(word: Word) -> u16 {
+    match word {
+        Word::Running | Word::Configured | Word::Ok => 200,
+        Word::Nonexistent => 404,
+        Word::Stopped => 405,
+        Word::Paused => 418,
+        Word::Error | Word::Misconfigured => 500,
+        Word::Irrelevant | Word::Skipped => 520,
+    }
+}
+
+/// The name of a number.
+fn named(code: u16) -> &'static str {
+    match code {
+        200 => "OK",
+        404 => "NotFound",
+        405 => "Stopped",
+        418 => "Paused",
+        500 => "Error",
+        _ => "Unknown",
+    }
+}
+
+fn state(name: &str, word: Word) -> Map<String, Value> {
+    let code = code(word);
+    [("Name", json!(name)), ("StatusCode", json!(code)), ("StatusName", json!(named(code)))]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// `--layout=cluster`.
+fn whole(profile: &Profile, cluster: &Cluster) -> Value {
+    let mut object = state(&profile.name, cluster.word());
+    object.insert("BinaryVersion".to_owned(), format!("v{}", version::KMINIK).into());
+    if let Some(first) = cluster.nodes.iter().find(|node| !node.worker) {
+        object.insert("Components".to_owned(), json!({ "kubeconfig": state("kubeconfig", first.kubeconfig) }));
+    }
+    let nodes: Vec<Value> = cluster
+        .nodes
+        .iter()
+        .map(|node| {
+            let one = Cluster { nodes: vec![node.clone()], notes: Vec::new() };
+            let mut object = state(&node.name, one.word());
+            let mut components = json!({ "kubelet": state("kubelet", node.kubelet) });
+            if !node.worker {
+                components["apiserver"] = state("apiserver", node.apiserver).into();
+            }
+            object.insert("Components".to_owned(), components);
+            object.into()
+        })
+        .collect();
+    object.insert("Nodes".to_owned(), nodes.into());
+    object.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn templates_and_bits() {
-        let status = Status {
+    fn node(worker: bool) -> Status {
+        Status {
             name: "x".into(),
+            worker,
             host: Word::Running,
             kubelet: Word::Stopped,
-            apiserver: Word::Stopped,
+            apiserver: Word::Paused,
             kubeconfig: Word::Misconfigured,
-            notes: vec![],
-        };
-        assert_eq!(render("h={{.Host}} {{ .Name }}", &status).unwrap(), "h=Running x");
-        assert!(render("{{.Nope}}", &status).is_err());
-        assert!(render("{{.Host", &status).is_err());
-        assert_eq!(status.exit_bits(), 6);
+        }
+    }
+
+    #[test]
+    fn templates_and_bits() {
+        assert_eq!(formatted("h={{.Host}} {{ .Name }}", &node(false)).unwrap(), "h=Running x");
+        assert!(formatted("{{.Nope}}", &node(false)).is_err());
+        assert_eq!((node(false).exit_bits(), node(true).exit_bits()), (6, 2));
+    }
+
+    #[test]
+    fn shapes() {
+        assert_eq!(
+            text(&node(false)),
+            "x\ntype: Control Plane\nhost: Running\nkubelet: Stopped\napiserver: Paused\nkubeconfig: Misconfigured\n"
+        );
+        assert_eq!(text(&node(true)), "x\ntype: Worker\nhost: Running\nkubelet: Stopped\n");
+        assert_eq!(
+            object(&node(true)),
+            json!({"Name": "x", "Host": "Running", "Kubelet": "Stopped", "APIServer": "Irrelevant",
+                "Kubeconfig": "Irrelevant", "Worker": true})
+        );
     }
 }

@@ -8,7 +8,7 @@ use kube::{Client, Config};
 use super::pki;
 use crate::home::Home;
 use crate::profile::Profile;
-use crate::reason::{K8S_NOT_RESPONDING, MK_INTERNAL, OrFail, Outcome};
+use crate::reason::{Failure, K8S_NOT_RESPONDING, MK_INTERNAL, OrFail, Outcome};
 
 /// A client with the admin's certificate. Nothing is sent yet.
 pub async fn connect(home: &Home, profile: &Profile) -> Outcome<Client> {
@@ -22,6 +22,18 @@ pub async fn connect(home: &Home, profile: &Profile) -> Outcome<Client> {
     config.proxy_url = None;
     config.connect_timeout = Some(Duration::from_secs(3));
     Client::try_from(config).or_fail(&K8S_NOT_RESPONDING, "cannot make a client")
+}
+
+/// A client of a cluster that answers.
+///
+/// # Errors
+/// `K8S_NOT_RESPONDING`.
+pub async fn ready(home: &Home, profile: &Profile) -> Outcome<Client> {
+    let client = connect(home, profile).await?;
+    if is_ready(&client).await {
+        return Ok(client);
+    }
+    Err(Failure::new(&K8S_NOT_RESPONDING, format!("the API of the cluster {:?} does not answer", profile.name)))
 }
 
 /// A plain HTTPS client with the admin's certificate, for bodies that are streamed. Nothing is sent yet.

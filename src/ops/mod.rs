@@ -9,6 +9,7 @@ pub mod mirror;
 pub mod node_image;
 pub mod pki;
 pub mod registries;
+pub mod service;
 pub mod snapshot;
 pub mod start;
 pub mod status;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kminik_base::{atomic_file, tls};
 use kminik_oci::credentials::{DockerConfig, HelperUser};
-use kminik_oci::mirrors::Resolver;
+use kminik_oci::mirrors::{Presets, Resolver};
 use kminik_oci::{Credential, MirrorArgument, ResolverConfig};
 
 use crate::env;
@@ -30,6 +30,20 @@ pub fn mirrors_file(home: &Home) -> Outcome<Option<String>> {
 /// The text of the list of mirrors by country that replaces the built-in one, if there is one.
 pub fn presets_file(home: &Home) -> Outcome<Option<String>> {
     text(&home.presets_file())
+}
+
+/// Whether this can be a mirror.
+///
+/// # Errors
+/// `INET_BAD_MIRROR`.
+pub fn check_mirror(text: &str) -> Outcome<()> {
+    MirrorArgument::parse(text).map(drop).or_fail(&INET_BAD_MIRROR, "--registry-mirror cannot be used")
+}
+
+/// Countries with a list of mirrors; none where the list cannot be read.
+pub fn countries(home: &Home) -> Vec<String> {
+    let presets = presets_file(home).ok().and_then(|text| Presets::parse(text.as_deref()).ok());
+    presets.map(|presets| presets.countries().iter().map(ToString::to_string).collect()).unwrap_or_default()
 }
 
 /// What pulls of the host go by; of a profile's, with the registries it was given.

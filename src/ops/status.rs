@@ -23,6 +23,9 @@ pub enum Word {
     Configured,
     Misconfigured,
     Ok,
+    Paused,
+    /// What a worker says of a control plane's parts.
+    Irrelevant,
     Skipped,
 }
 
@@ -36,21 +39,32 @@ impl fmt::Display for Word {
             Self::Configured => "Configured",
             Self::Misconfigured => "Misconfigured",
             Self::Ok => "OK",
+            Self::Paused => "Paused",
+            Self::Irrelevant => "Irrelevant",
             Self::Skipped => "Skipped",
         })
     }
+}
+
+/// A cluster's state.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The control plane's first.
+    pub nodes: Vec<Status>,
+    /// What the agent has to say: ports it could not take.
+    pub notes: Vec<String>,
 }
 
 /// One node's state.
 #[derive(Clone, Debug)]
 pub struct Status {
     pub name: String,
+    /// It has no control plane; [`Status::apiserver`] and [`Status::kubeconfig`] mean nothing.
+    pub worker: bool,
     pub host: Word,
     pub kubelet: Word,
     pub apiserver: Word,
     pub kubeconfig: Word,
-    /// What the agent has to say: ports it could not take.
-    pub notes: Vec<String>,
 }
 
 /// minikube's exit bits.
@@ -62,14 +76,39 @@ impl Status {
     /// Bits: 1 the machine, 2 kubelet or API, 4 the kubeconfig is not as it should be.
     pub fn exit_bits(&self) -> u8 {
         let host = if self.host == Word::Running { 0 } else { HOST };
-        let cluster = if self.kubelet == Word::Running && self.apiserver == Word::Running { 0 } else { CLUSTER };
-        let kubeconfig = if self.kubeconfig == Word::Configured { 0 } else { KUBECONFIG };
+        let good = self.kubelet == Word::Running && (self.worker || self.apiserver == Word::Running);
+        let cluster = if good { 0 } else { CLUSTER };
+        let kubeconfig = if self.worker || self.kubeconfig == Word::Configured { 0 } else { KUBECONFIG };
         host | cluster | kubeconfig
     }
 }
 
-/// Asks machine, API and kubeconfig; bounded to a few seconds.
-pub async fn get(home: &Home, profile: &Profile) -> Outcome<Status> {
+impl Cluster {
+    /// One word for all of it.
+    pub fn word(&self) -> Word {
+        let is = |test: fn(&Status) -> bool| self.nodes.iter().find(|node| test(node));
+        if let Some(down) = is(|node| node.host != Word::Running) {
+            return down.host;
+        }
+        if is(|node| node.apiserver == Word::Paused).is_some() {
+            return Word::Paused;
+        }
+        if self.exit_bits() & CLUSTER == 0 { Word::Ok } else { Word::Error }
+    }
+
+    /// The bits of all nodes.
+    pub fn exit_bits(&self) -> u8 {
+        self.nodes.iter().fold(0, |bits, node| bits | node.exit_bits())
+    }
+}
+
+/// Asks machines, API and kubeconfig; bounded to a few seconds.
+pub async fn get(home: &Home, profile: &Profile) -> Outcome<Cluster> {
+    let notes = crate::agent::notes(&home.profile(&profile.name)).await;
+    Ok(Cluster { nodes: vec![control_plane(home, profile).await?], notes })
+}
+
+async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {
     let driver = drivers::of(home, profile)?;
     let host = match driver.state(&profile.name).await? {
         MachineState::Running => Word::Running,
@@ -78,6 +117,7 @@ pub async fn get(home: &Home, profile: &Profile) -> Outcome<Status> {
     };
     let mut status = Status {
         name: profile.name.clone(),
+        worker: false,
         host,
         kubelet: host,
         apiserver: host,
@@ -85,7 +125,6 @@ pub async fn get(home: &Home, profile: &Profile) -> Outcome<Status> {
             State::Configured => Word::Configured,
             State::Misconfigured => Word::Misconfigured,
         },
-        notes: crate::agent::notes(&home.profile(&profile.name)).await,
     };
     if host != Word::Running {
         return Ok(status);
@@ -103,9 +142,8 @@ pub async fn get(home: &Home, profile: &Profile) -> Outcome<Status> {
 /// One word for the whole cluster.
 pub async fn overall(home: &Home, profile: &Profile) -> Word {
     match get(home, profile).await {
-        Ok(status) if status.host != Word::Running => status.host,
-        Ok(status) if status.exit_bits() & CLUSTER == 0 => Word::Ok,
-        _ => Word::Error,
+        Ok(cluster) => cluster.word(),
+        Err(_) => Word::Error,
     }
 }
 

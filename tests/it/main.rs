@@ -18,10 +18,12 @@ mod images;
 mod lifecycle;
 mod mirrors;
 mod services;
+mod settings;
 mod start_failures;
 mod storage;
 mod support;
 mod traces;
+mod views;
 mod workloads;
 
 use libtest_mimic::{Arguments, Trial};
@@ -42,9 +44,11 @@ fn main() -> std::process::ExitCode {
         ("lifecycle", lifecycle::TESTS),
         ("mirrors", mirrors::TESTS),
         ("services", services::TESTS),
+        ("settings", settings::TESTS),
         ("start_failures", start_failures::TESTS),
         ("storage", storage::TESTS),
         ("traces", traces::TESTS),
+        ("views", views::TESTS),
         ("workloads", workloads::TESTS),
     ];
     let trials = tables.iter().flat_map(|(module, tests)| {

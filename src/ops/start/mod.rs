@@ -14,7 +14,7 @@ mod wait;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use wait::Wait;
+pub use wait::{Wait, until};
 
 use crate::agent;
 use crate::drivers::{self, MachineState, NodeFile, Userland};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kminik_oci::mirrors::{MirrorArgument, Presets};
+use kminik_oci::mirrors::Presets;
 use parking_lot::Mutex;
 
 use super::{Request, datastore};
@@ -182,10 +182,7 @@ fn check_registries(request: &Request, home: &Home) -> Outcome<()> {
     for file in &request.ca_certs {
         registries::authority(file)?;
     }
-    for mirror in &request.registries.mirrors {
-        MirrorArgument::parse(mirror).or_fail(&INET_BAD_MIRROR, "--registry-mirror cannot be used")?;
-    }
-    Ok(())
+    request.registries.mirrors.iter().try_for_each(|mirror| registries::check_mirror(mirror))
 }
 
 fn check_storage(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {

@@ -130,7 +130,7 @@ async fn bounded<T>(
 }
 
 /// Watches a collection until `done` holds for it.
-async fn until<K>(api: Api<K>, done: impl Fn(&[K]) -> bool) -> Outcome<()>
+pub async fn until<K>(api: Api<K>, done: impl Fn(&[K]) -> bool) -> Outcome<()>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
