@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
 use kminik_base::atomic_file;
 use kminik_base::component::{Supervisor, chain};
+use kminik_client::{Informers, Selection};
 use kminik_kubelet::images::{ImageService, StoredImages};
 use kminik_kubelet::server::{KubeletServer, ServerConfig};
 use kminik_kubelet::{Kubelet, KubeletConfig};
@@ -18,9 +19,9 @@ use kminik_oci::{ImageStore, ResolverConfig};
 use kminik_runtime::{LibcontainerRuntime, Runtime, RuntimeConfig};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::wait::await_condition;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::config::{CONFIG_FILE, DATA_DIR, NODE_IMAGES, NodeConfig};
 use super::control::ControlPlane;
@@ -157,11 +158,12 @@ async fn keep_range(
 
 /// Gives the node, once it exists, the labels that a kubelet may not give itself: its role, and minikube's.
 async fn label(client: kube::Client, node: String, profile: String) {
+    let stop = CancellationToken::new();
+    let informers = Informers::new(client.clone(), stop.clone());
+    let own = informers.get_with::<Node>(Selection::fields(format!("metadata.name={node}")));
+    own.wait_for(|nodes| !nodes.is_empty()).await;
+    stop.cancel();
     let nodes: Api<Node> = Api::all(client);
-    let exists = |node: Option<&Node>| node.is_some();
-    if let Err(error) = await_condition(nodes.clone(), &node, exists).await {
-        return tracing::error!(error = %error, "the node cannot be labelled");
-    }
     let patch = serde_json::json!({ "metadata": { "labels": {
         "node-role.kubernetes.io/control-plane": "",
         "minikube.k8s.io/name": profile,

@@ -238,6 +238,11 @@ impl<K: Resource + Send + Sync + 'static> Informer<K> {
         self.wait_until(|progress| progress.revision >= revision).await
     }
 
+    /// Waits until `done` holds for the objects, once the first list has been read. `false` if the informer was stopped before.
+    pub async fn wait_for(&self, done: impl Fn(&[Arc<K>]) -> bool) -> bool {
+        self.wait_until(|progress| progress.synced && done(&self.list())).await
+    }
+
     async fn wait_until(&self, reached: impl Fn(&Progress) -> bool) -> bool {
         let mut progress = self.0.progress.subscribe();
         match progress.wait_for(|progress| reached(progress) || progress.ended).await {

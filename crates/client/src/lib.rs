@@ -30,6 +30,7 @@
 
 pub mod claims;
 mod correlate;
+mod decode;
 mod error;
 mod informer;
 mod informers;
@@ -42,6 +43,7 @@ mod recorder;
 mod worker;
 mod writes;
 
+pub use decode::typed;
 pub use error::{
     describe, is_already_exists, is_conflict, is_forbidden, is_gone, is_invalid, is_not_found, is_terminating,
     stems_from_conflict,

@@ -18,6 +18,7 @@ use kube::core::ObjectList;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::decode::Undecoded;
 use crate::error::{describe, is_gone};
 use crate::informer::Informer;
 use crate::key::revision_of;
@@ -151,16 +152,18 @@ where
     let request =
         if K::metadata_api() { request.watch_metadata(&params, &version) } else { request.watch(&params, &version) };
     let request = request.map_err(|error| (kube::Error::BuildRequest(error).into(), from))?;
-    let events = client.request_events::<K>(request).await.map_err(|error| (error.into(), from))?;
+    let events = client.request_events::<Undecoded>(request).await.map_err(|error| (error.into(), from))?;
     let mut events = std::pin::pin!(events);
     let mut reached = from;
     while let Some(event) = events.next().await {
         match event.map_err(|error| (error.into(), reached))? {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                let object: K = object.decode().map_err(|error| (error.into(), reached))?;
                 reached = reached.max(revision_of(object.meta()));
                 informer.apply(object, reached);
             }
             WatchEvent::Deleted(object) => {
+                let object: K = object.decode().map_err(|error| (error.into(), reached))?;
                 reached = reached.max(revision_of(object.meta()));
                 informer.remove(object, reached);
             }

@@ -59,7 +59,7 @@ pub(crate) fn label(revision: &ControllerRevision) -> String {
 pub(crate) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     let mut template = revision.data.as_ref()?.0.pointer("/spec/template")?.clone();
     template.as_object_mut()?.remove("$patch");
-    serde_json::from_value(template).ok()
+    kminik_client::typed(&template).ok()
 }
 
 fn data(template: &PodTemplateSpec) -> Value {

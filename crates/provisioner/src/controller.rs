@@ -158,7 +158,7 @@ impl Provisioner {
         let path = blocking(move || this.directory.make(&namespace, &directory_name)).await?;
         let volume = volume(&claim, &class, &name, &path.to_string_lossy(), &self.config.node);
         let encode = |source| ProvisionerError::Encode { name: name.clone(), source };
-        let volume: PersistentVolume = serde_json::from_value(volume).map_err(encode)?;
+        let volume: PersistentVolume = kminik_client::typed(&volume).map_err(encode)?;
         let api: Api<PersistentVolume> = Api::all(self.config.client.clone());
         match api.create(&PostParams::default(), &volume).await {
             Err(error) if !is_already_exists(&error) => {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kminik_client::{Informers, Selection};
+use kube::Client;
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
 use crate::drivers::{Driver, MachineState};
 use crate::ops::{client, status};
@@ -75,17 +76,18 @@ pub async fn api(client: &Client, driver: &dyn Driver, name: &str, bound: Durati
 
 /// Until all that was asked for is there.
 pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome<()> {
-    let system = "kube-system";
+    let system = || Selection::namespace("kube-system");
     let node = async {
         if wait.node {
-            until::<Node>(Api::all(client.clone()), |nodes| nodes.iter().any(status::is_ready)).await?;
+            until::<Node>(client, Selection::default(), |nodes| nodes.iter().any(|node| status::is_ready(node)))
+                .await?;
         }
         Ok(())
     };
     let addons = async {
         if wait.system_pods || wait.apps {
             let wanted: BTreeSet<&str> = crate::addons::deployments().into_iter().collect();
-            until::<Deployment>(Api::namespaced(client.clone(), system), move |found| {
+            until::<Deployment>(client, system(), move |found| {
                 wanted
                     .iter()
                     .all(|name| found.iter().any(|d| d.metadata.name.as_deref() == Some(name) && is_available(d)))
@@ -93,16 +95,13 @@ pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome
             .await?;
         }
         if wait.system_pods {
-            until::<Pod>(Api::namespaced(client.clone(), system), |pods| {
-                !pods.is_empty() && pods.iter().all(is_pod_ready)
-            })
-            .await?;
+            until::<Pod>(client, system(), |pods| !pods.is_empty() && pods.iter().all(|pod| is_pod_ready(pod))).await?;
         }
         Ok(())
     };
     let account = async {
         if wait.default_account {
-            until::<ServiceAccount>(Api::namespaced(client.clone(), "default"), |accounts| {
+            until::<ServiceAccount>(client, Selection::namespace("default"), |accounts| {
                 accounts.iter().any(|a| a.metadata.name.as_deref() == Some("default"))
             })
             .await?;
@@ -130,32 +129,17 @@ async fn bounded<T>(
 }
 
 /// Watches a collection until `done` holds for it.
-pub async fn until<K>(api: Api<K>, done: impl Fn(&[K]) -> bool) -> Outcome<()>
+pub async fn until<K>(client: &Client, selection: Selection, done: impl Fn(&[Arc<K>]) -> bool) -> Outcome<()>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static,
 {
-    let mut objects: Vec<K> = Vec::new();
-    let mut pending: Vec<K> = Vec::new();
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
-    let same = |a: &K, b: &K| a.meta().namespace == b.meta().namespace && a.meta().name == b.meta().name;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => pending.clear(),
-            Ok(watcher::Event::InitApply(object)) => pending.push(object),
-            Ok(watcher::Event::InitDone) => objects = std::mem::take(&mut pending),
-            Ok(watcher::Event::Apply(object)) => {
-                objects.retain(|o| !same(o, &object));
-                objects.push(object);
-            }
-            Ok(watcher::Event::Delete(object)) => objects.retain(|o| !same(o, &object)),
-            // Back-off is the stream's; the bound is the caller's.
-            Err(_) => continue,
-        }
-        if done(&objects) {
-            return Ok(());
-        }
+    let stop = CancellationToken::new();
+    let _ends_with_this = stop.clone().drop_guard();
+    // Back-off is the informer's; the bound is the caller's.
+    match Informers::new(client.clone(), stop).get_with::<K>(selection).wait_for(done).await {
+        true => Ok(()),
+        false => Err(Failure::new(&K8S_START, "the watch of the cluster ended")),
     }
-    Err(Failure::new(&K8S_START, "the watch of the cluster ended"))
 }
 
 fn is_available(deployment: &Deployment) -> bool {
