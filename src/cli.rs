@@ -40,6 +40,8 @@ pub enum Command {
     Service(commands::service::Args),
     /// Run kubectl against the cluster
     Kubectl(commands::kubectl::Args),
+    /// Add to a cluster what it does not have by itself
+    Addons(commands::addons::Args),
     /// Work with the images in the cluster
     Image(commands::image::Args),
     /// Show, try and change the places that images are fetched from

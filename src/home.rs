@@ -7,6 +7,7 @@
 //!           machines/<name>/               a native machine: data/ is its /var, state/ what was made for it
 //!           cache/images/                  images by digest, for all clusters of the host
 //!           config/config.json             the user's settings
+//!           addons/<name>/                 the user's own addons: addon.toml and manifests
 //!           certs/                         authorities to trust, PEM files
 //!           mirrors.toml                   the user's own mirrors
 //!           presets.toml                   mirrors by country, in place of the built-in list
@@ -71,6 +72,10 @@ impl Home {
 
     pub fn presets_file(&self) -> PathBuf {
         self.root.join("presets.toml")
+    }
+
+    pub fn addons(&self) -> PathBuf {
+        self.root.join("addons")
     }
 
     pub fn certs(&self) -> PathBuf {

@@ -23,6 +23,7 @@ pub const FIRE: Style = Style("🔥  ", "* ");
 pub const PREPARE: Style = Style("📦  ", "* ");
 pub const VERIFY: Style = Style("🔎  ", "* ");
 pub const ADDONS: Style = Style("🌟  ", "* ");
+pub const NEW_MOON: Style = Style("🌑  ", "* ");
 pub const DONE: Style = Style("🏄  ", "* ");
 pub const STOP: Style = Style("🛑  ", "* ");
 pub const RESTART: Style = Style("🔄  ", "* ");

@@ -13,6 +13,7 @@ use kminik_oci::HostLoopback;
 use kminik_oci::mirrors::CacheAddress;
 use serde::{Deserialize, Serialize};
 
+use crate::addons::Choices;
 use crate::home::Home;
 use crate::node::config::AuditLog;
 use crate::reason::{
@@ -95,6 +96,9 @@ pub struct Profile {
     /// By which nodes prove to the host's cache of images that they are of this cluster; empty in profiles of older versions.
     #[serde(default)]
     pub cache_token: String,
+    /// What the user has said of addons; of one that is not named nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addons: Choices,
     /// Seconds since the epoch.
     pub created: i64,
 }

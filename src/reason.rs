@@ -35,6 +35,9 @@ reasons! {
     MK_PROFILE_NEWER = 18, "Use the newer kminik, or delete the cluster and start again.";
     MK_BAD_DATASTORE = 14, "Name each member of the etcd cluster as http://HOST:PORT or https://HOST:PORT, and its certificates with --datastore-cafile, --datastore-certfile and --datastore-keyfile.";
     MK_BAD_EXTRA_CONFIG = 14, "";
+    MK_ADDON_ENABLE = 10, "Run 'kminik addons list' to see how it is, and 'kminik logs' to see what the node says.";
+    MK_ADDON_DISABLE = 10, "Run 'kminik addons disable' again once the cluster works.";
+    MK_ADDON_BROKEN = 18, "Mend the addon's folder in ~/.kminik/addons: docs/ADDONS.md says what has to be in it.";
     MK_BAD_SNAPSHOT = 14, "Name a file that 'kminik snapshot save' has written; 'kminik snapshot info FILE' checks one.";
     RSRC_INSUFFICIENT_CORES = 29, "Ask for fewer cpus with --cpus.";
     RSRC_INSUFFICIENT_REQ_MEMORY = 23, "Ask for more memory with --memory.";

@@ -1,102 +1,355 @@
-//! Addons: a folder with manifests and a row each. The node applies those its configuration names, by server-side apply.
+//! Addons: a folder each, with `addon.toml` (its row) and manifests. Those of the binary are in [`TABLE`]; the user's are folders
+//! in `~/.kminik/addons`. Both are the same from there on.
+//!
+//! ```text
+//! folder ─► Addon ──render(choice, values)──► objects ──► Applier ─► the cluster, and a record of what is in it
+//!           (definition)   (images, settings)              (server-side apply, prune)
+//! ```
+//! What the user has chosen is kept in the profile ([`Choice`]). The node applies the binary's own addons when it starts, from the
+//! names in its configuration; everything else, and every change, is applied by the command line. A record (a ConfigMap an addon)
+//! says what stands in the cluster, so that both may, in any order.
 
-/// One row.
-pub struct Addon {
-    pub name: &'static str,
-    /// Applied unless the user says otherwise.
-    pub default: bool,
-    /// YAML documents; `{{image}}` and the like are filled in by [`render`].
-    manifests: &'static str,
-    /// Deployments in kube-system that are available once it works.
-    pub deployments: &'static [&'static str],
+mod apply;
+mod definition;
+mod health;
+mod objects;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use apply::{Applier, ApplyError, Record, State};
+pub use definition::{Definition, Install};
+pub use health::{Health, health, healthy};
+use kube::core::DynamicObject;
+pub use objects::{ManifestError, digest, workloads};
+use serde::{Deserialize, Serialize};
+
+/// Largest file of a user's folder, and all of its manifests together.
+const LIMIT_BYTES: u64 = 8 << 20;
+const LIMIT_TOTAL_BYTES: usize = 32 << 20;
+
+/// A folder of the binary.
+struct Embedded {
+    name: &'static str,
+    definition: &'static str,
+    manifests: &'static [&'static str],
 }
 
-/// Every addon there is.
-pub const TABLE: &[Addon] = &[
-    Addon {
-        name: "coredns",
-        default: true,
-        manifests: include_str!("coredns/manifests.yaml"),
-        deployments: &["coredns"],
-    },
-    Addon {
-        name: "storage-provisioner",
-        default: true,
-        manifests: include_str!("storage-provisioner/manifests.yaml"),
-        deployments: &["storage-provisioner"],
-    },
-    Addon {
-        name: "default-storageclass",
-        default: true,
-        manifests: include_str!("default-storageclass/manifests.yaml"),
-        deployments: &[],
-    },
-];
+macro_rules! table {
+    ($($name:literal: $($file:literal),*;)*) => {
+        /// The binary's own addons.
+        const TABLE: &[Embedded] = &[$(Embedded {
+            name: $name,
+            definition: include_str!(concat!($name, "/addon.toml")),
+            manifests: &[$(include_str!(concat!($name, "/", $file))),*],
+        }),*];
+    };
+}
+
+table! {
+    "coredns": "manifests.yaml";
+    "default-storageclass": "manifests.yaml";
+    "storage-provisioner": "manifests.yaml";
+}
 
 /// Name of the image that the binary itself is, as pods of the cluster call it.
 pub fn built_in_image() -> String {
     format!("kminik.local/node:v{}", crate::version::KMINIK)
 }
 
-/// Values that manifests may use.
+/// What the user has said of an addon, kept in the profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Choice {
+    /// `None` is as the addon's definition has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Name of an image → the reference to use instead.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<String, String>,
+    /// Name of an image → the registry to take it from.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub registries: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What the user has said of all addons, by name.
+pub type Choices = BTreeMap<String, Choice>;
+
+/// What manifests may name of the cluster.
 #[derive(Clone, Debug)]
 pub struct Values {
     pub cluster_dns: String,
     pub cluster_domain: String,
 }
 
-/// The addon's objects as YAML.
-pub fn render(addon: &Addon, values: &Values) -> String {
-    addon
-        .manifests
-        .replace("{{image}}", &built_in_image())
-        .replace("{{clusterDNS}}", &values.cluster_dns)
-        .replace("{{clusterDomain}}", &values.cluster_domain)
+/// One addon.
+#[derive(Clone, Debug)]
+pub struct Addon {
+    pub name: String,
+    pub definition: Definition,
+    /// YAML documents; `{{image}}` and the like are filled in by [`Addon::render`].
+    manifests: Vec<String>,
+    /// Of the binary, and not of the user's folder.
+    pub is_built_in: bool,
 }
 
-/// Images that the manifests name, but for the built-in one.
-pub fn images() -> Vec<String> {
-    let lines = TABLE.iter().flat_map(|addon| addon.manifests.lines());
-    let named = lines.filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("image:"));
-    let mut images: Vec<String> = named
-        .map(|name| name.trim().trim_matches(['"', '\'']).to_owned())
-        .filter(|name| !name.contains("{{"))
-        .collect();
-    images.sort();
-    images.dedup();
-    images
+/// All addons, by name.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    pub addons: Vec<Addon>,
+    /// Folders of the user that cannot be used, and why.
+    pub problems: Vec<String>,
 }
 
-pub fn default_names() -> Vec<&'static str> {
-    TABLE.iter().filter(|a| a.default).map(|a| a.name).collect()
+/// Why a folder is no addon.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{} is larger than {limit_bytes} bytes", path.display())]
+    TooLarge { path: PathBuf, limit_bytes: u64 },
+    #[error("{} cannot be understood", path.display())]
+    Definition {
+        path: PathBuf,
+        #[source]
+        source: toml::de::Error,
+    },
+    #[error("{} has no manifest (*.yaml)", path.display())]
+    Empty { path: PathBuf },
+    #[error("{name:?} is no name for an addon: lower-case letters, digits and inner dashes, 50 at most")]
+    Name { name: String },
+    #[error("kminik has an addon {name:?} of its own")]
+    Taken { name: String },
 }
 
-/// Deployments of the default addons.
-pub fn deployments() -> Vec<&'static str> {
-    TABLE.iter().filter(|a| a.default).flat_map(|a| a.deployments.iter().copied()).collect()
+impl Catalogue {
+    /// The binary's own.
+    ///
+    /// # Errors
+    /// Never for a binary whose tests have run.
+    pub fn built_in() -> Result<Self, toml::de::Error> {
+        let addons = TABLE.iter().map(|folder| {
+            Ok(Addon {
+                name: folder.name.to_owned(),
+                definition: toml::from_str(folder.definition)?,
+                manifests: folder.manifests.iter().map(|&text| text.to_owned()).collect(),
+                is_built_in: true,
+            })
+        });
+        Ok(Self { addons: addons.collect::<Result<_, _>>()?, problems: Vec::new() })
+    }
+
+    /// With the folders below `dir`; a folder that cannot be used is one of [`Catalogue::problems`].
+    ///
+    /// # Errors
+    /// As [`Catalogue::built_in`].
+    pub fn with_folders(dir: &Path) -> Result<Self, toml::de::Error> {
+        let mut all = Self::built_in()?;
+        let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+        let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+        folders.sort();
+        for folder in folders {
+            match read_folder(&folder) {
+                Ok(addon) if all.find(&addon.name).is_some() => {
+                    all.problems.push(format!("{}: {}", folder.display(), FolderError::Taken { name: addon.name }));
+                }
+                Ok(addon) => all.addons.push(addon),
+                Err(error) => {
+                    all.problems.push(format!("{}: {}", folder.display(), kminik_base::component::chain(&error)));
+                }
+            }
+        }
+        all.addons.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Addon> {
+        self.addons.iter().find(|addon| addon.name == name)
+    }
+
+    /// Those that are to be in a cluster whose user has made these choices.
+    pub fn enabled<'a>(&'a self, choices: &'a Choices) -> impl Iterator<Item = &'a Addon> {
+        self.addons.iter().filter(|addon| addon.is_enabled(choices.get(&addon.name)))
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=50).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+fn read_file(path: &Path) -> Result<String, FolderError> {
+    let failed = |source| FolderError::Read { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.len() > LIMIT_BYTES {
+        return Err(FolderError::TooLarge { path: path.to_owned(), limit_bytes: LIMIT_BYTES });
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+fn read_folder(folder: &Path) -> Result<Addon, FolderError> {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    if !is_name(&name) {
+        return Err(FolderError::Name { name });
+    }
+    let path = folder.join("addon.toml");
+    let definition =
+        toml::from_str(&read_file(&path)?).map_err(|source| FolderError::Definition { path: path.clone(), source })?;
+    let listed = std::fs::read_dir(folder).map_err(|source| FolderError::Read { path: folder.to_owned(), source })?;
+    let is_manifest = |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+    let mut files: Vec<PathBuf> = listed.filter_map(Result::ok).map(|entry| entry.path()).filter(is_manifest).collect();
+    files.sort();
+    let manifests = files.iter().map(|path| read_file(path)).collect::<Result<Vec<_>, _>>()?;
+    if manifests.is_empty() {
+        return Err(FolderError::Empty { path: folder.to_owned() });
+    }
+    if manifests.iter().map(String::len).sum::<usize>() > LIMIT_TOTAL_BYTES {
+        return Err(FolderError::TooLarge { path: folder.to_owned(), limit_bytes: LIMIT_TOTAL_BYTES as u64 });
+    }
+    Ok(Addon { name, definition, manifests, is_built_in: false })
+}
+
+impl Addon {
+    pub fn is_enabled(&self, choice: Option<&Choice>) -> bool {
+        choice.and_then(|choice| choice.enabled).unwrap_or(self.definition.install != Install::Asked)
+    }
+
+    /// Applied by the node itself when it starts: all that is needed for that is in the binary.
+    pub fn is_the_nodes(&self) -> bool {
+        self.is_built_in
+    }
+
+    /// Not of kminik's makers or Kubernetes'.
+    pub fn is_third_party(&self) -> bool {
+        !matches!(self.definition.maintainer.as_str(), "kminik" | "Kubernetes") && self.is_built_in
+    }
+
+    /// Where to read about it, or else what it is.
+    pub fn docs(&self) -> &str {
+        let definition = &self.definition;
+        if definition.docs.is_empty() { &definition.title } else { &definition.docs }
+    }
+
+    /// The value of a setting: the user's, or the default.
+    pub fn setting<'a>(&'a self, name: &str, choice: &'a Choice) -> Option<&'a str> {
+        let setting = self.definition.settings.get(name)?;
+        Some(choice.settings.get(name).unwrap_or(&setting.default))
+    }
+
+    /// Name of an image, the reference that stands in the manifests, the reference that is used.
+    pub fn images<'a>(&'a self, choice: &'a Choice) -> impl Iterator<Item = (&'a str, &'a str, String)> {
+        self.definition.images.iter().map(|(name, written)| {
+            let base = choice.images.get(name).unwrap_or(written);
+            let used = match choice.registries.get(name) {
+                Some(registry) => objects::with_registry(base, registry),
+                None => base.clone(),
+            };
+            (name.as_str(), written.as_str(), used)
+        })
+    }
+
+    /// The addon's objects, labelled as its own, in the order of their making.
+    ///
+    /// # Errors
+    /// [`ManifestError`] for a manifest that is no list of objects.
+    pub fn render(&self, choice: &Choice, values: &Values) -> Result<Vec<DynamicObject>, ManifestError> {
+        let mut filled: Vec<(String, String)> = vec![
+            ("{{image}}".to_owned(), built_in_image()),
+            ("{{clusterDNS}}".to_owned(), values.cluster_dns.clone()),
+            ("{{clusterDomain}}".to_owned(), values.cluster_domain.clone()),
+        ];
+        for name in self.definition.settings.keys() {
+            let value = self.setting(name, choice).unwrap_or_default().to_owned();
+            filled.push((format!("{{{{setting.{name}}}}}"), value));
+        }
+        let mut all = Vec::new();
+        for text in &self.manifests {
+            let text = filled.iter().fold(text.clone(), |text, (mark, value)| text.replace(mark, value));
+            objects::parse(&text, &mut all)?;
+        }
+        let replaced: Vec<(String, String)> = self
+            .images(choice)
+            .filter(|(_, written, used)| written != used)
+            .map(|(_, written, used)| (written.to_owned(), used))
+            .collect();
+        for object in &mut all {
+            objects::replace(&mut object.data, &replaced);
+            object.metadata.labels.get_or_insert_default().insert(apply::LABEL.to_owned(), self.name.clone());
+        }
+        objects::order(&mut all);
+        Ok(all)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
-
     use super::*;
 
+    fn values() -> Values {
+        Values { cluster_dns: "10.96.0.10".into(), cluster_domain: "cluster.local".into() }
+    }
+
     #[test]
-    fn manifests_are_whole_and_their_deployments_exist() {
-        let values = Values { cluster_dns: "10.96.0.10".into(), cluster_domain: "cluster.local".into() };
-        for addon in TABLE {
-            let text = render(addon, &values);
+    fn the_binarys_own_are_whole() {
+        let catalogue = Catalogue::built_in().unwrap();
+        for addon in &catalogue.addons {
+            assert!(is_name(&addon.name) && !addon.definition.title.is_empty(), "{}", addon.name);
+            let choice = Choice::default();
+            let text = serde_json::to_string(&addon.render(&choice, &values()).unwrap()).unwrap();
             assert!(!text.contains("{{"), "{}: something is not filled in", addon.name);
-            let mut deployments = Vec::new();
-            for document in serde_yaml::Deserializer::from_str(&text) {
-                let object = serde_yaml::Value::deserialize(document).unwrap();
-                let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-                if object["kind"].as_str().unwrap() == "Deployment" {
-                    deployments.push(name);
-                }
+            for (_, written, used) in addon.images(&choice) {
+                assert!(text.contains(written) && written == used, "{}: {written}", addon.name);
             }
-            assert_eq!(deployments, addon.deployments, "{}", addon.name);
+            for (name, setting) in &addon.definition.settings {
+                assert_eq!(setting.kind.check(&setting.default), Ok(()), "{}: {name}", addon.name);
+            }
         }
+        let nothing_said = Choices::new();
+        let names: Vec<&str> = catalogue.enabled(&nothing_said).map(|addon| addon.name.as_str()).collect();
+        assert_eq!(names, ["coredns", "default-storageclass", "storage-provisioner"]);
+    }
+
+    #[test]
+    fn a_folder_of_the_user_is_an_addon_and_a_bad_one_a_problem() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let toml =
+            "title = 'Mine'\nimages = { Web = 'nginx:1' }\nsettings = { who = { title = 'Who', default = 'me' } }";
+        write("mine/addon.toml", toml);
+        write(
+            "mine/a.yaml",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {who: '{{setting.who}} {{.x}}'}",
+        );
+        write(
+            "mine/b.yml",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\nspec: {containers: [{image: 'nginx:1', args: [--run=nginx:1]}]}",
+        );
+        write("bare/addon.toml", "title = 'x'");
+        write("Bad/addon.toml", "title = 'x'");
+        write("odd/addon.toml", "titel = 'x'");
+        write("coredns/addon.toml", "title = 'x'");
+        write("coredns/a.yaml", "");
+        let catalogue = Catalogue::with_folders(dir.path()).unwrap();
+        assert_eq!(catalogue.problems.len(), 4, "{:?}", catalogue.problems);
+        let mine = catalogue.find("mine").unwrap();
+        assert!(!mine.is_enabled(None));
+        let choice = Choice {
+            registries: [("Web".to_owned(), "r.example:5000".to_owned())].into(),
+            settings: [("who".to_owned(), "you".to_owned())].into(),
+            ..Choice::default()
+        };
+        let text = serde_json::to_string(&mine.render(&choice, &values()).unwrap()).unwrap();
+        assert!(text.contains(r#""who":"you {{.x}}""#), "{text}");
+        assert!(text.contains(r#""image":"r.example:5000/library/nginx:1""#), "{text}");
+        assert!(text.contains("--run=r.example:5000/library/nginx:1"), "{text}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
-use crate::addons;
+use crate::ops::addons;
 use crate::ops::cache::Cache;
 use crate::ops::image::human_size;
 use crate::printer::{CHECK, PREPARE, Printer};
@@ -40,10 +40,9 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     let cache = Cache::open(&context.home, profile.as_ref())?;
     match args.verb {
         Verb::Create { file, images, base_image } => {
-            let base = base_image.or_else(|| profile.and_then(|profile| profile.base_image));
             let mut names = images;
-            names.extend(base);
-            names.extend(addons::images());
+            names.extend(addons::images(&context.home, profile.as_ref())?);
+            names.extend(base_image.or_else(|| profile.and_then(|profile| profile.base_image)));
             if names.is_empty() {
                 return Err(Failure::new(&MK_USAGE, "there is nothing to put into the bundle")
                     .advise("The built-in node needs no image: name those that your pods use."));

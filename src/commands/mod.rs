@@ -1,5 +1,6 @@
 //! One file a command: its arguments and the call of an operation in `ops`.
 
+pub mod addons;
 pub mod bundle;
 pub mod cache;
 pub mod completion;
@@ -107,6 +108,7 @@ fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCo
             Command::UpdateContext(args) => update_context::run(args, context, printer).await,
             Command::Service(args) => interruptible(service::run(args, context, printer)).await,
             Command::Kubectl(args) => kubectl::run(args, context).await,
+            Command::Addons(args) => interruptible(addons::run(args, context, printer)).await,
             Command::Image(args) => interruptible(image::run(args, context, printer)).await,
             Command::Mirror(args) => interruptible(mirror::run(args, context, printer)).await,
             Command::Bundle(args) => interruptible(bundle::run(args, context, printer)).await,

@@ -84,6 +84,12 @@ pub struct Args {
     /// Put certificates into the kubeconfig instead of their paths
     #[arg(long)]
     embed_certs: bool,
+    /// Addons to enable, beside those that are there by default
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    addons: Vec<String>,
+    /// Whether a new cluster gets the addons that are there by default: storage-provisioner, default-storageclass
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    install_addons: bool,
     /// Accepted for minikube's sake: no driver here needs VT-x
     #[arg(long)]
     no_vtx_check: bool,
@@ -134,6 +140,8 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         delete_on_failure: args.delete_on_failure,
         keep_context: args.keep_context,
         embed_certs: args.embed_certs,
+        addons: args.addons,
+        install_addons: args.install_addons,
     };
     start::run(&request, &context.home, printer).await?;
     Ok(ExitCode::SUCCESS)

@@ -1,24 +1,18 @@
-//! Applies the manifests of the enabled addons by server-side apply, once at each start of the node process.
+//! Applies the binary's own addons that the node's configuration names, once at each start of the node process.
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use kminik_base::component::{BoxError, Component, Ready};
-use kube::api::{Patch, PatchParams};
-use kube::core::{DynamicObject, GroupVersionKind};
-use kube::discovery::ApiResource;
-use kube::{Api, Client};
-use serde::Deserialize;
+use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::addons::{TABLE, Values, render};
-
-/// Field manager of everything applied.
-const MANAGER: &str = "kminik-addons";
+use crate::addons::{Addon, Applier, ApplyError, Catalogue, Choice, Choices, ManifestError, State, Values};
 
 pub struct AddonManager {
     pub client: Client,
     pub enabled: Vec<String>,
+    pub choices: Choices,
     pub values: Values,
 }
 
@@ -26,58 +20,36 @@ pub struct AddonManager {
 enum AddonError {
     #[error("manifest of the addon {addon} is damaged")]
     Manifest {
-        addon: &'static str,
+        addon: String,
         #[source]
-        source: serde_yaml::Error,
+        source: ManifestError,
     },
-    #[error("a manifest of the addon {addon} has no {what}")]
-    Incomplete { addon: &'static str, what: &'static str },
-    #[error("cannot apply {kind} {name} of the addon {addon}")]
+    #[error("cannot apply the addon {addon}")]
     Apply {
-        addon: &'static str,
-        kind: String,
-        name: String,
+        addon: String,
         #[source]
-        source: Box<kube::Error>,
+        source: ApplyError,
     },
 }
 
 impl AddonManager {
-    async fn apply_all(&self) -> Result<(), AddonError> {
-        for addon in TABLE.iter().filter(|a| self.enabled.iter().any(|e| e == a.name)) {
-            for object in objects(addon.name, &render(addon, &self.values))? {
-                self.apply(addon.name, object).await?;
+    async fn apply(&self, applier: &Applier, addon: &Addon) -> Result<(), AddonError> {
+        let none = Choice::default();
+        let objects = addon
+            .render(self.choices.get(&addon.name).unwrap_or(&none), &self.values)
+            .map_err(|source| AddonError::Manifest { addon: addon.name.clone(), source })?;
+        let apply = async {
+            // The configuration is of the node's start; what was disabled since then stays so.
+            let record = applier.record(&addon.name).await?;
+            if record.is_some_and(|record| record.state == State::Disabled) {
+                return Ok(());
             }
-            tracing::info!(addon = addon.name, "addon applied");
-        }
-        Ok(())
-    }
-
-    async fn apply(&self, addon: &'static str, object: DynamicObject) -> Result<(), AddonError> {
-        let missing = |what| AddonError::Incomplete { addon, what };
-        let types = object.types.clone().ok_or_else(|| missing("kind"))?;
-        let name = object.metadata.name.clone().ok_or_else(|| missing("name"))?;
-        let kind = GroupVersionKind::try_from(&types).map_err(|_| missing("valid apiVersion"))?;
-        let resource = ApiResource::from_gvk(&kind);
-        let api: Api<DynamicObject> = match &object.metadata.namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
+            applier.apply(&addon.name, &objects).await.map(drop)
         };
-        let parameters = PatchParams::apply(MANAGER).force();
-        api.patch(&name, &parameters, &Patch::Apply(&object)).await.map_err(|source| AddonError::Apply {
-            addon,
-            kind: kind.kind,
-            name,
-            source: Box::new(source),
-        })?;
+        apply.await.map_err(|source| AddonError::Apply { addon: addon.name.clone(), source })?;
+        tracing::info!(addon = addon.name, "addon applied");
         Ok(())
     }
-}
-
-fn objects(addon: &'static str, manifests: &str) -> Result<Vec<DynamicObject>, AddonError> {
-    serde_yaml::Deserializer::from_str(manifests)
-        .map(|document| DynamicObject::deserialize(document).map_err(|source| AddonError::Manifest { addon, source }))
-        .collect()
 }
 
 impl Component for AddonManager {
@@ -87,7 +59,10 @@ impl Component for AddonManager {
 
     fn run(self: Arc<Self>, stop: CancellationToken, ready: Ready) -> BoxFuture<'static, Result<(), BoxError>> {
         Box::pin(async move {
-            self.apply_all().await?;
+            let applier = Applier::new(self.client.clone());
+            let catalogue = Catalogue::built_in()?;
+            let enabled = catalogue.addons.iter().filter(|addon| self.enabled.contains(&addon.name));
+            try_join_all(enabled.map(|addon| self.apply(&applier, addon))).await?;
             ready.set_ready();
             stop.cancelled().await;
             Ok(())

@@ -6,6 +6,8 @@ use std::path::Path;
 use kminik_oci::ResolverConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::addons::{Choices, Values};
+
 /// Seen from inside the node.
 pub const DATA_DIR: &str = "/var/lib/kminik";
 /// Where the images of the cluster's own pods are, below the node's /var.
@@ -21,6 +23,10 @@ pub const RESTORE_FILE: &str = "store/restore.snapshot";
 pub const DATASTORE_CA: &str = "datastore-ca.crt";
 pub const DATASTORE_CERT: &str = "datastore-client.crt";
 pub const DATASTORE_KEY: &str = "datastore-client.key";
+
+/// The address of cluster DNS, in the network of services.
+pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// The node's configuration; absent fields have their defaults, unknown ones are an older or newer command line's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,8 +56,11 @@ pub struct NodeConfig {
     pub memory_bytes: u64,
     /// Where pods' images come from.
     pub images: ResolverConfig,
-    /// Addons to apply, by name.
+    /// Addons of the binary's own to apply, by name.
     pub addons: Vec<String>,
+    /// What the user has said of them.
+    #[serde(default)]
+    pub addon_choices: Choices,
 }
 
 /// The API server's audit log, bounded as upstream's.
@@ -76,6 +85,11 @@ impl Default for AuditLog {
 }
 
 impl NodeConfig {
+    /// What addons may name of the cluster.
+    pub fn addon_values(&self) -> Values {
+        Values { cluster_dns: self.cluster_dns.to_string(), cluster_domain: self.cluster_domain.clone() }
+    }
+
     /// # Errors
     /// When the file is missing or damaged.
     pub fn load(data_dir: &Path) -> std::io::Result<Self> {

@@ -24,7 +24,6 @@ use super::NodeError;
 use super::addons::AddonManager;
 use super::config::{AUDIT_POLICY, AuditLog, DATASTORE_CA, DATASTORE_CERT, DATASTORE_KEY, NodeConfig, RESTORE_FILE};
 use super::identity::Identities;
-use crate::addons::Values;
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -195,10 +194,8 @@ impl ControlPlane {
         let addons = AddonManager {
             client: self.client("kminik:addon-manager", &["system:masters"]),
             enabled: config.addons.clone(),
-            values: Values {
-                cluster_dns: config.cluster_dns.to_string(),
-                cluster_domain: config.cluster_domain.clone(),
-            },
+            choices: config.addon_choices.clone(),
+            values: config.addon_values(),
         };
         supervisor.start_on(runtime, Arc::new(addons));
     }

@@ -1,5 +1,6 @@
 //! What a verb does, in steps. Commands parse and call; drivers, profile and kubeconfig do the work.
 
+pub mod addons;
 pub mod bars;
 pub mod cache;
 pub mod client;

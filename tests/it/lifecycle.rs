@@ -29,7 +29,7 @@ fn uids(cluster: &Cluster) -> BTreeSet<String> {
 }
 
 /// A pid of the cluster as the host sees it: PID 1 of the node, or its only program child.
-fn host_pid(cluster: &Cluster, program: &str) -> i32 {
+pub fn host_pid(cluster: &Cluster, program: &str) -> i32 {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
@@ -44,7 +44,7 @@ fn host_pid(cluster: &Cluster, program: &str) -> i32 {
     found[0]
 }
 
-fn kill(pid: i32) {
+pub fn kill(pid: i32) {
     run(&mut command("kill", &["-9", &pid.to_string()]), None).ok();
 }
 

@@ -10,6 +10,7 @@
     reason = "one program; a test that cannot go on panics and says so"
 )]
 
+mod addons;
 mod architecture;
 mod command_line;
 mod datastore;
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
     // Two cores: more clusters at once only make each other late.
     arguments.test_threads = arguments.test_threads.or(Some(3));
     let tables: &[(&str, &[Test])] = &[
+        ("addons", addons::TESTS),
         ("architecture", architecture::TESTS),
         ("command_line", command_line::TESTS),
         ("datastore", datastore::TESTS),

@@ -20,7 +20,8 @@ use crate::agent;
 use crate::drivers::{self, MachineState, NodeFile, Userland};
 use crate::home::Home;
 use crate::kubeconfig;
-use crate::node::config::{CONFIG_FILE, NodeConfig, RESTORE_FILE};
+use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, CONFIG_FILE, NodeConfig, RESTORE_FILE};
+use crate::ops::addons::{self, Freshness};
 use crate::ops::cache::Cache;
 use crate::ops::image::Images;
 use crate::ops::{client, delete, pki, registries, snapshot};
@@ -57,6 +58,10 @@ pub struct Request {
     pub delete_on_failure: bool,
     pub keep_context: bool,
     pub embed_certs: bool,
+    /// Addons to enable.
+    pub addons: Vec<String>,
+    /// False makes a new cluster without those that are there by default.
+    pub install_addons: bool,
 }
 
 /// Runs the request.
@@ -115,7 +120,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     let userland = userland(profile, home, printer).await?;
     if request.download_only {
         let cache = Cache::open(home, Some(profile))?;
-        for image in crate::addons::images() {
+        for image in addons::images(home, Some(profile))? {
             cache.have(&image, printer).await?;
         }
         if plan.is_new {
@@ -142,8 +147,13 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         }
     }
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
-    wait::components(&client, request.wait, request.wait_timeout).await?;
-    printer.step(ADDONS, "Enabling Addons", &format!("Enabled addons: {}", crate::addons::default_names().join(", ")));
+    let freshness = if was_running { Freshness::Running } else { Freshness::JustStarted };
+    let applied = addons::reconcile(home, profile, &client, freshness, printer).await?;
+    wait::components(&client, request.wait, &addons::deployments(profile)?, request.wait_timeout).await?;
+    if request.wait.system_pods || request.wait.apps {
+        addons::wait(&client, &applied, request.wait_timeout, printer).await;
+    }
+    printer.step(ADDONS, "Enabling Addons", &format!("Enabled addons: {}", addons::enabled_names(home, profile)?));
     let message = if request.keep_context {
         format!("To connect to this cluster, use:  --context={}", profile.name)
     } else {
@@ -263,15 +273,16 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         host_resolver: Some(profile.gateway),
         service_cidr: "10.96.0.0/12".into(),
         cluster_cidr: "10.244.0.0/16".into(),
-        cluster_dns: std::net::Ipv4Addr::new(10, 96, 0, 10),
-        cluster_domain: "cluster.local".into(),
+        cluster_dns: CLUSTER_DNS,
+        cluster_domain: CLUSTER_DOMAIN.into(),
         api_port: 8443,
         audit_log: profile.audit_log.clone(),
         datastore_endpoints: profile.datastore.as_ref().map(|store| store.endpoints.clone()).unwrap_or_default(),
         cpus: profile.cpus,
         memory_bytes: profile.memory_mib << 20,
         images: registries::on_node(home, profile)?,
-        addons: crate::addons::default_names().iter().map(|&n| n.to_owned()).collect(),
+        addons: addons::of_the_node(profile)?,
+        addon_choices: profile.addons.clone(),
     };
     let content = serde_json::to_vec_pretty(&config).or_fail(&MK_INTERNAL, "cannot write the node's configuration")?;
     files.push(NodeFile { path: CONFIG_FILE.into(), content, mode: 0o600 });

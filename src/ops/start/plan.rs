@@ -10,7 +10,7 @@ use super::{Request, datastore};
 use crate::drivers::{self, Driver, free_space};
 use crate::home::Home;
 use crate::kubeconfig;
-use crate::ops::{registries, units};
+use crate::ops::{addons, registries, units};
 use crate::printer::{Printer, SPARKLE};
 use crate::profile::{NetworkTurn, Profile};
 use crate::reason::{
@@ -42,6 +42,7 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
         None => create(request, home, printer).await?,
     };
     let profile = &mut plan.profile;
+    addons::choose(home, profile, &request.addons)?;
     profile.serve_loopback(registries::loopback_ports(home, profile)?);
     if profile.cache_token.is_empty() {
         profile.cache_token = uuid::Uuid::new_v4().simple().to_string();
@@ -106,6 +107,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         embed_certs: request.embed_certs,
         loopback: BTreeMap::new(),
         cache_token: String::new(),
+        addons: addons::at_first(request.install_addons)?,
         created: jiff::Timestamp::now().as_second(),
     };
     request.extra_config.update(&mut profile);

@@ -74,8 +74,8 @@ pub async fn api(client: &Client, driver: &dyn Driver, name: &str, bound: Durati
     bounded(bound, &K8S_START, "the API server to answer", wait).await
 }
 
-/// Until all that was asked for is there.
-pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome<()> {
+/// Until all that was asked for is there; `deployments` are those of kube-system that addons have.
+pub async fn components(client: &Client, wait: Wait, deployments: &[String], bound: Duration) -> Outcome<()> {
     let system = || Selection::namespace("kube-system");
     let node = async {
         if wait.node {
@@ -86,7 +86,7 @@ pub async fn components(client: &Client, wait: Wait, bound: Duration) -> Outcome
     };
     let addons = async {
         if wait.system_pods || wait.apps {
-            let wanted: BTreeSet<&str> = crate::addons::deployments().into_iter().collect();
+            let wanted: BTreeSet<&str> = deployments.iter().map(String::as_str).collect();
             until::<Deployment>(client, system(), move |found| {
                 wanted
                     .iter()

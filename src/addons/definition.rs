@@ -1,0 +1,94 @@
+//! What `addon.toml` says, the same for those of the binary and those of the user.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// When an addon is there without a word of the user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Install {
+    /// In every cluster; it may be disabled afterwards.
+    Always,
+    /// In clusters that are not made with `--install-addons=false`.
+    Default,
+    /// When it is enabled.
+    #[default]
+    Asked,
+}
+
+/// One row: the text of an `addon.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// What it is, in a line.
+    pub title: String,
+    /// Who answers for it.
+    #[serde(default)]
+    pub maintainer: String,
+    /// Where to read about it.
+    #[serde(default)]
+    pub docs: String,
+    #[serde(default)]
+    pub install: Install,
+    /// Name for `--images` and `--registries` → reference, as it stands in the manifests.
+    #[serde(default)]
+    pub images: BTreeMap<String, String>,
+    /// What `addons configure` changes; in manifests `{{setting.NAME}}`.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Setting>,
+    /// The Service that `addons open` shows.
+    #[serde(default)]
+    pub open: Option<Endpoint>,
+}
+
+/// One thing that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// What it is, as the user is asked for it.
+    pub title: String,
+    pub default: String,
+    #[serde(default)]
+    pub kind: Kind,
+}
+
+/// What may be the value of a setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One line.
+    #[default]
+    Text,
+    /// 1 to 65535.
+    Port,
+    /// `24h`, `90m`; `0` is never.
+    Duration,
+}
+
+/// A Service to be opened in a browser.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    pub namespace: String,
+    pub service: String,
+    /// Of the Service's ports; the first if it is not named.
+    #[serde(default)]
+    pub port: Option<String>,
+    #[serde(default)]
+    pub https: bool,
+}
+
+impl Kind {
+    /// What the value has to be, if it is not that.
+    pub fn check(self, value: &str) -> Result<(), &'static str> {
+        let (fits, wanted) = match self {
+            Kind::Text => (!value.chars().any(char::is_control), "one line of text"),
+            Kind::Port => (value.parse::<u16>().is_ok_and(|port| port > 0), "a port, 1 to 65535"),
+            Kind::Duration => {
+                (value == "0" || crate::ops::units::duration(value).is_ok(), "a duration like 90m or 24h, 0 for never")
+            }
+        };
+        if fits { Ok(()) } else { Err(wanted) }
+    }
+}

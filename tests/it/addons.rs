@@ -1,0 +1,179 @@
+//! Addons: the binary's own and the user's, through everything that happens to a cluster.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::Test;
+use crate::lifecycle::{host_pid, kill};
+use crate::support::{Cluster, busybox, eventually};
+
+pub const TESTS: &[Test] = &[("addons_are_applied_pruned_and_kept", whole_life)];
+
+const DEFINITION: &str = r#"
+title = "A page"
+maintainer = "me"
+docs = "https://mine.example"
+images = { Page = "busybox:latest" }
+[settings.greeting]
+title = "What it says"
+default = "hello"
+[settings.port]
+title = "Its port"
+default = "30555"
+kind = "port"
+[open]
+namespace = "mine"
+service = "page"
+"#;
+
+const MANIFESTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: page, namespace: mine}
+spec: {type: NodePort, selector: {app: page}, ports: [{port: 80, nodePort: {{setting.port}}}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: page, namespace: mine}
+spec:
+  selector: {matchLabels: {app: page}}
+  template:
+    metadata: {labels: {app: page}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: c, image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: [sh, -c, 'sleep 3600']}
+---
+apiVersion: mine.example/v1
+kind: Greeting
+metadata: {name: first}
+text: "{{setting.greeting}} {{.left}}"
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: mine}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: greetings.mine.example}
+spec:
+  group: mine.example
+  names: {plural: greetings, singular: greeting, kind: Greeting}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+"#;
+
+const OLD: &str = "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: old, namespace: mine}}\n";
+const THEIRS: &str = "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: theirs, namespace: mine}}\n";
+
+fn folder(cluster: &Cluster, name: &str, definition: &str, manifests: &str) {
+    let folder = cluster.home().join("home/addons").join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("addon.toml"), definition).unwrap();
+    std::fs::write(folder.join("manifests.yaml"), manifests).unwrap();
+}
+
+fn list(cluster: &Cluster) -> Value {
+    serde_json::from_str(&cluster.kminik(&["addons", "list", "-o", "json"]).ok()).unwrap()
+}
+
+fn names(cluster: &Cluster, kind: &str) -> String {
+    cluster.kubectl(&["get", kind, "-A", "-o", "jsonpath={.items[*].metadata.name}"]).ok()
+}
+
+/// One cluster sees all of it: made without the default addons and with one of the user's.
+fn whole_life() {
+    let cluster = Cluster::prepare("addons");
+    for verb in ["enable", "disable"] {
+        let told = cluster.kminik(&["addons", verb, "storage-provisioner"]).fails(85);
+        assert!(told.contains("To start a cluster, run"), "{told}");
+    }
+    let listed = cluster.kminik(&["addons", "list"]).ok();
+    assert!(listed.contains("│ storage-provisioner ") && !listed.contains("STATUS"), "{listed}");
+
+    let small = "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: small}, data: {a: b}}\n";
+    folder(&cluster, "small", "title = 'Small'", small);
+    folder(&cluster, "broken", "titel = 'x'", small);
+    let told = cluster.start_again(&["--addons=smal"]).fails(14);
+    assert!(told.contains("'smal' is not a valid kminik addon"), "{told}");
+    cluster.start_again(&["--addons", "small", "--install-addons=false"]).ok();
+    let of = list(&cluster);
+    assert_eq!((&of["small"]["Status"], &of["small"]["Health"]), (&"enabled".into(), &"healthy".into()), "{of}");
+    assert_eq!(of["coredns"]["Status"], "enabled", "{of}");
+    assert_eq!((&of["default-storageclass"]["Status"], names(&cluster, "sc")), (&"disabled".into(), String::new()));
+    assert_eq!(of["small"]["Profile"], cluster.profile.as_str());
+    assert!(cluster.kminik(&["addons", "list"]).stderr.contains("broken"));
+
+    // The whole of one: a kind of its own, a workload that is waited for, a page.
+    cluster.load(&busybox());
+    folder(&cluster, "mine", DEFINITION, &format!("{MANIFESTS}{OLD}{THEIRS}"));
+    cluster.kminik(&["addons", "enable", "mine"]).ok();
+    let greeting = || cluster.kubectl(&["get", "greeting", "first", "-o", "jsonpath={.text}"]).ok();
+    assert_eq!(greeting(), "hello {{.left}}");
+    let table = cluster.kminik(&["addons", "list", "-d"]).ok();
+    assert!(table.contains("enabled ✅") && table.contains("https://mine.example"), "{table}");
+    let url = cluster.kminik(&["addons", "open", "mine", "--url"]).ok();
+    assert_eq!(url, "http://127.0.0.1:30555\n");
+    cluster.kminik(&["addons", "open", "small", "--url"]).fails(115);
+
+    // What is no longer in the manifests goes, but for what somebody else has put in its place.
+    cluster.kubectl(&["-n", "mine", "delete", "configmap", "theirs"]).ok();
+    cluster.kubectl(&["-n", "mine", "create", "configmap", "theirs"]).ok();
+    folder(&cluster, "mine", DEFINITION, MANIFESTS);
+    cluster.kminik(&["addons", "enable", "mine"]).ok();
+    let maps = names(&cluster, "cm");
+    assert!(!maps.split(' ').any(|name| name == "old") && maps.contains("theirs"), "{maps}");
+
+    // Settings, images.
+    cluster.kminik(&["addons", "configure", "mine", "port=99999"]).fails(14);
+    cluster.kminik(&["addons", "configure", "mine", "no=1"]).fails(14);
+    cluster.kminik(&["addons", "configure", "mine"]).fails(14);
+    let file = cluster.home().join("settings.yaml");
+    std::fs::write(&file, "greeting: good day\nport: 30556\n").unwrap();
+    cluster.kminik(&["addons", "configure", "mine", "-f", file.to_str().unwrap()]).ok();
+    assert_eq!(greeting(), "good day {{.left}}");
+    assert!(cluster.kminik(&["addons", "open", "mine", "--url", "--https"]).ok().ends_with(":30556\n"));
+    cluster.kminik(&["image", "tag", "busybox:latest", "mine.example/bb:2"]).ok();
+    let told = cluster.kminik(&["addons", "enable", "mine", "--images=Page=mine.example/bb:2,None=x"]);
+    assert!(told.stderr.contains("None is ignored") && told.stderr.contains("Using image mine.example/bb:2"));
+    told.ok();
+    let images = cluster.kminik(&["addons", "images", "mine", "-o", "json"]).ok();
+    assert_eq!(images, "[\"mine.example/bb:2\"]\n");
+    let running = cluster.kubectl(&["-n", "mine", "get", "deploy/page", "-o", "jsonpath={..containers[0].image}"]).ok();
+    assert_eq!(running, "mine.example/bb:2");
+
+    // While it is stopped they are changed for the next start; it keeps the rest.
+    cluster.kminik(&["stop"]).ok();
+    cluster.kminik(&["addons", "disable", "small"]).ok();
+    cluster.kminik(&["addons", "enable", "default-storageclass"]).ok();
+    assert_eq!(list(&cluster)["mine"]["Health"], Value::Null);
+    cluster.start_again(&[]).ok();
+    let maps = names(&cluster, "cm");
+    assert!(!maps.split(' ').any(|name| name == "small"), "{maps}");
+    assert_eq!(names(&cluster, "sc"), "standard");
+    eventually("it to be healthy", || (list(&cluster)["mine"]["Health"] == "healthy").then_some(()));
+
+    // What is disabled stays so when the node's process comes back with what it was told at its start.
+    cluster.kminik(&["addons", "disable", "default-storageclass"]).ok();
+    assert_eq!(names(&cluster, "sc"), "");
+    kill(host_pid(&cluster, "node"));
+    eventually("the API to be back", || (cluster.kubectl(&["get", "--raw", "/readyz"]).code == 0).then_some(()));
+    eventually("cluster DNS to be applied", || {
+        let logs = cluster.kminik(&["ssh", "cat /var/log/kminik/node.log"]);
+        let logs = if logs.code == 0 { logs.stdout } else { cluster.kminik(&["logs"]).stdout };
+        (logs.matches("addon applied").count() >= 2).then_some(())
+    });
+    assert_eq!(names(&cluster, "sc"), "");
+
+    // Disabled, nothing of it is left.
+    cluster.kminik(&["addons", "disable", "mine"]).ok();
+    assert!(!names(&cluster, "ns").contains("mine"));
+    assert_eq!(cluster.kubectl(&["get", "crd", "-o", "name"]).ok(), "");
+    remove(&cluster.home().join("home/addons/mine"));
+    assert!(cluster.kminik(&["addons", "enable", "mine"]).fails(14).contains("not a valid"));
+}
+
+fn remove(folder: &Path) {
+    std::fs::remove_dir_all(folder).unwrap();
+}
