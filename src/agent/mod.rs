@@ -6,4 +6,4 @@ mod process;
 mod relay;
 mod run;
 
-pub use process::{exit_watch, main, notes, reload, spawn, stop};
+pub use process::{exit_watch, is_wanted, main, notes, reload, spawn, stop};

@@ -1,4 +1,7 @@
 //! One agent a profile: started detached, held by a lock on `agent.lock` that carries its pid, ended by a signal.
+//!
+//! `agent.wanted` lies beside it while the cluster is meant to run: made before an agent is started, removed before one is
+//! ended. So one that was just being started when `stop` looked for it finds that nobody wants it any more, and ends.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -7,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use kminik_base::atomic_file::PUBLIC;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +24,7 @@ use crate::reason::{MK_INTERNAL, OrFail, Outcome};
 
 const LOCK: &str = "agent.lock";
 const LOG: &str = "agent.log";
+const WANTED: &str = "agent.wanted";
 /// A line for each thing the user should know: a port that is taken.
 pub(super) const NOTES: &str = "agent.notes";
 /// Bounds on a stop: asked, then killed.
@@ -28,6 +33,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Starts the agent unless it runs, from `binary` or else this process' own. Returns at once; what it does then is in `agent.log`.
 pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome<()> {
     let dir = home.profile(&profile.name);
+    home.write(&dir.join(WANTED), b"", PUBLIC)?;
     if holder(&dir) != Holder::Nobody {
         return Ok(());
     }
@@ -55,8 +61,15 @@ pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome
     Ok(())
 }
 
-/// Ends the agent of the profile in this directory; nothing running is success.
+/// Whether the profile in this directory is meant to run: its last `start` has come to its agent, and no `stop` since.
+pub fn is_wanted(dir: &Path) -> bool {
+    dir.join(WANTED).exists()
+}
+
+/// Ends the agent of the profile in this directory, and has one that comes up later end at once; nothing running is success.
 pub async fn stop(dir: &Path) {
+    // Where it cannot be removed nothing else of the profile can be either, which the caller meets next.
+    let _ = std::fs::remove_file(dir.join(WANTED));
     let Some(exit) = running(dir).await else { return };
     for signal in [Signal::TERM, Signal::KILL] {
         // It may have ended by itself.
@@ -105,6 +118,10 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
         let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for signals");
         let (mut terminate, mut hangup) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
         let Some(_lock) = take(&home.profile(name))? else { return Ok(()) };
+        // Who stops the cluster takes the mark away first, then looks who has the lock.
+        if !is_wanted(&home.profile(name)) {
+            return Ok(());
+        }
         let profile = Profile::load(&home, name)?;
         let stop = CancellationToken::new();
         let child = stop.clone();

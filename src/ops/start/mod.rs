@@ -188,14 +188,14 @@ async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<
     }
 }
 
-/// Brings back the machine of a cluster whose node ended by itself; does nothing if it runs.
+/// Brings back the machine of a cluster whose node ended by itself; does nothing if it runs, or was stopped meanwhile.
 ///
 /// # Errors
 /// `MK_PROFILE_BUSY` while another command works on the cluster, and whatever making it can fail with.
 pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<()> {
     let _lock = Lock::acquire(home, &profile.name)?;
     let driver = drivers::of(home, profile)?;
-    if driver.state(&profile.name).await? == MachineState::Running {
+    if !agent::is_wanted(&home.profile(&profile.name)) || driver.state(&profile.name).await? == MachineState::Running {
         return Ok(());
     }
     let userland = userland(profile, home, printer).await?;
