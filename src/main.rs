@@ -6,6 +6,7 @@ mod addons;
 mod agent;
 mod cli;
 mod commands;
+mod declared;
 mod drivers;
 mod env;
 mod home;

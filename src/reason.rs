@@ -34,6 +34,7 @@ reasons! {
     MK_PROFILE_BROKEN = 18, "Run 'kminik delete' for this profile, then 'kminik start'.";
     MK_PROFILE_NEWER = 18, "Use the newer kminik, or delete the cluster and start again.";
     MK_BAD_DATASTORE = 14, "Name each member of the etcd cluster as http://HOST:PORT or https://HOST:PORT, and its certificates with --datastore-cafile, --datastore-certfile and --datastore-keyfile.";
+    MK_BAD_CLUSTER_FILE = 14, "docs/CLUSTER_FILE.md says what such a file may have.";
     MK_BAD_EXTRA_CONFIG = 14, "";
     MK_ADDON_ENABLE = 10, "Run 'kminik addons list' to see how it is, and 'kminik logs' to see what the node says.";
     MK_ADDON_DISABLE = 10, "Run 'kminik addons disable' again once the cluster works.";

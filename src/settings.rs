@@ -22,8 +22,8 @@ use crate::version;
 pub const PROFILE: &str = "profile";
 const LIMIT_BYTES: u64 = 1 << 20;
 
-/// Flags of `start` that are of one start only.
-const ONCE: &[&str] = &["delete-on-failure", "download-only", "dry-run", "file", "force", "output"];
+/// Flags of `start` that are of one start only: neither settings nor files have them.
+pub const ONCE: &[&str] = &["delete-on-failure", "download-only", "dry-run", "file", "force", "output"];
 
 /// What is known of a property beside what its flag says.
 struct Known {

@@ -22,15 +22,17 @@ pub mod stop;
 pub mod update_context;
 pub mod version;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Command};
+use crate::declared;
 use crate::home::Home;
 use crate::printer::Printer;
-use crate::reason::{Failure, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, MK_BAD_CLUSTER_FILE, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, OrFail, Outcome};
 use crate::settings::{self, Settings};
 
 /// What a command knows of its surroundings.
@@ -42,20 +44,31 @@ pub struct Context {
 /// Parses, runs, renders the failure; the process' exit code.
 pub fn main() -> ExitCode {
     let home = Home::locate();
-    let settings = Settings::load(&home);
-    let cli = match parse(settings.as_ref().unwrap_or(&Settings::default())) {
-        Ok(cli) => cli,
+    let loaded = Settings::load(&home);
+    let settings = loaded.as_ref().cloned().unwrap_or_default();
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let (cli, matches) = match parse(&typed, &settings) {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
+    };
+    let (cli, told) = match with_files(&typed, &matches, &settings) {
+        Ok(None) => (cli, Ok(Vec::new())),
+        Ok(Some((whole, notes))) => (whole, Ok(notes)),
+        Err(failure) => (cli, Err(failure)),
     };
     let context = Context { home, profile: cli.global.profile };
     match cli.command {
         Command::Internal(internal) => internal::run(internal, &context),
         command => {
             let printer = printer(&command, &context);
-            if let Err(failure) = settings {
+            if let Err(failure) = loaded {
                 printer.warning(&format!("{failure}; going on without settings"));
             }
-            run(command, &context, &printer).unwrap_or_else(|failure| {
+            let outcome = told.and_then(|notes| {
+                notes.iter().for_each(|note| printer.warning(note));
+                run(command, &context, &printer)
+            });
+            outcome.unwrap_or_else(|failure| {
                 printer.failure(&failure);
                 ExitCode::from(failure.reason.exit_code)
             })
@@ -64,8 +77,7 @@ pub fn main() -> ExitCode {
 }
 
 /// What was typed, over the environment, over the settings.
-fn parse(settings: &Settings) -> Result<Cli, clap::Error> {
-    let arguments: Vec<_> = std::env::args_os().collect();
+fn parse(arguments: &[OsString], settings: &Settings) -> Result<(Cli, ArgMatches), clap::Error> {
     let mut command = settings::apply(Cli::command(), settings);
     // Only where it is written: help would show a value at every flag.
     let is_bool = |text: &str| text.starts_with("--") && (text.ends_with("=true") || text.ends_with("=false"));
@@ -73,7 +85,24 @@ fn parse(settings: &Settings) -> Result<Cli, clap::Error> {
         command = settings::with_bool_values(command);
     }
     let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, matches))
+}
+
+/// What was typed together with what the files say that it names, and what the user should know of them; `None` if it
+/// names none.
+fn with_files(typed: &[OsString], matches: &ArgMatches, settings: &Settings) -> Outcome<Option<(Cli, Vec<String>)>> {
+    let additions = declared::read(&Cli::command(), matches)?;
+    if additions.arguments.is_empty() && additions.notes.is_empty() {
+        return Ok(None);
+    }
+    let all: Vec<OsString> = typed.iter().cloned().chain(additions.arguments).collect();
+    let (cli, _) = parse(&all, settings).map_err(|error| {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Failure::new(&MK_BAD_CLUSTER_FILE, format!("what --file says cannot be used: {first}"))
+    })?;
+    Ok(Some((cli, additions.notes)))
 }
 
 fn usage(error: &clap::Error) -> ExitCode {

@@ -13,6 +13,9 @@ use crate::reason::Outcome;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// File that says what the flags say: a Cluster of kminik or kind, or k3s's registries.yaml; - is standard input
+    #[arg(short = 'f', long, value_name = "FILE")]
+    file: Vec<PathBuf>,
     /// Where the node lives: docker or native; chosen by itself if not given
     #[arg(short = 'd', long)]
     driver: Option<String>,

@@ -14,14 +14,17 @@ mod addons;
 mod architecture;
 mod command_line;
 mod datastore;
+mod declared;
 mod docker;
 mod images;
 mod lifecycle;
 mod mirrors;
+mod packaging;
 mod services;
 mod settings;
 mod start_failures;
 mod storage;
+mod sturdy;
 mod support;
 mod traces;
 mod views;
@@ -41,14 +44,17 @@ fn main() -> std::process::ExitCode {
         ("architecture", architecture::TESTS),
         ("command_line", command_line::TESTS),
         ("datastore", datastore::TESTS),
+        ("declared", declared::TESTS),
         ("docker", docker::TESTS),
         ("images", images::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("mirrors", mirrors::TESTS),
+        ("packaging", packaging::TESTS),
         ("services", services::TESTS),
         ("settings", settings::TESTS),
         ("start_failures", start_failures::TESTS),
         ("storage", storage::TESTS),
+        ("sturdy", sturdy::TESTS),
         ("traces", traces::TESTS),
         ("views", views::TESTS),
         ("workloads", workloads::TESTS),
