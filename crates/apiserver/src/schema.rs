@@ -9,12 +9,16 @@ use kminik_meta::decode::{self, Decoded, FieldValidation};
 use kminik_meta::field::quote;
 use kminik_meta::schema::{self, Schema};
 use kminik_meta::{GroupVersion, Gvk, Object, StatusError, defaults, protobuf};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::http::accept::Encoding;
 use crate::http::body::RequestBody;
 use crate::verbs::call::{Call, Form, WriteOptions};
 
+const MANAGED: &[&str] = &["metadata", "managedFields"];
+/// Versions that one merge of fields can have to ask for, one after the other: far more than a resource has.
+const MERGE_ROUNDS: usize = 64;
 /// A body may be so large.
 pub(crate) const BODY_LIMIT: usize = 3 << 20;
 
@@ -128,8 +132,9 @@ pub(crate) fn normalize(
     Ok(warnings)
 }
 
-/// Records who manages the written fields, as the request's version names them; `new` is complete and in the stored version.
-pub(crate) fn manage_fields(
+/// Records who manages the written fields, as the request's version names them; `new` is complete and in the version that the row
+/// works in.
+pub(crate) async fn manage_fields(
     call: &Call,
     options: &WriteOptions,
     old: Option<&Object>,
@@ -139,7 +144,7 @@ pub(crate) fn manage_fields(
         return Ok(());
     }
     if call.reads_stored_form() {
-        return track(call, options, old, new);
+        return track(call, options, old, new).await;
     }
     let in_request = |object: &Object| {
         let mut object = object.clone();
@@ -147,39 +152,91 @@ pub(crate) fn manage_fields(
         object
     };
     let mut tracked = in_request(new);
-    track(call, options, old.map(in_request).as_ref(), &mut tracked)?;
-    match tracked.remove(&["metadata", "managedFields"]) {
-        Some(entries) => new.set(&["metadata", "managedFields"], entries),
-        None => drop(new.remove(&["metadata", "managedFields"])),
+    track(call, options, old.map(in_request).as_ref(), &mut tracked).await?;
+    match tracked.remove(MANAGED) {
+        Some(entries) => new.set(MANAGED, entries),
+        None => drop(new.remove(MANAGED)),
     }
     Ok(())
 }
 
-fn track(call: &Call, options: &WriteOptions, old: Option<&Object>, new: &mut Object) -> Result<(), StatusError> {
-    let (forms, api_version) = (OnceLock::new(), call.api_version());
-    let convert = |value: &Value, version: &str| at_version(forms.get_or_init(|| call.forms()), value, version);
-    let write = field_write(call, options, &call.version.schema, &api_version, &convert);
-    if let Err(error) = apply::update(old, new, write) {
-        tracing::debug!(%error, name = new.name(), "a write's fields are not tracked");
-    }
+async fn track(call: &Call, options: &WriteOptions, old: Option<&Object>, new: &mut Object) -> Result<(), StatusError> {
+    // A merge that has to be begun anew begins with what was sent.
+    let sent = call.row.hub.as_ref().map(|_| new.get(MANAGED).cloned());
+    let tracked = merged(call, options, |write| {
+        match &sent {
+            Some(Some(sent)) => new.set(MANAGED, sent.clone()),
+            Some(None) => drop(new.remove(MANAGED)),
+            None => {}
+        }
+        apply::update(old, new, write)
+    });
+    let untracked = match tracked.await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    tracing::debug!(error = untracked, name = new.name(), "a write's fields are not tracked");
     Ok(())
+}
+
+/// Runs a merge of fields, which asks as it goes for objects in the versions in which their managers named them. Where these
+/// must be waited for, it is run again until it has all it asks for.
+///
+/// # Errors
+/// 500 for a conversion that fails.
+async fn merged<T>(
+    call: &Call,
+    options: &WriteOptions,
+    mut merge: impl FnMut(Write<'_>) -> T + Send,
+) -> Result<T, StatusError> {
+    let (forms, api_version) = (OnceLock::new(), call.api_version());
+    let Some(hub) = &call.row.hub else {
+        let convert = |value: &Value, version: &str| at_version(forms.get_or_init(|| call.forms()), value, version);
+        return Ok(merge(field_write(call, options, &api_version, &convert)));
+    };
+    let mut known: Vec<(Value, String, Value)> = Vec::new();
+    for _ in 0..MERGE_ROUNDS {
+        let missing = Mutex::new(Vec::new());
+        let convert = |value: &Value, version: &str| {
+            let schema = hub.converter.schema(version)?;
+            if value.get("apiVersion").and_then(Value::as_str) == Some(version) {
+                return Some((value.clone(), schema));
+            }
+            let found = known.iter().find(|(from, to, _)| to == version && from == value);
+            if found.is_none() {
+                missing.lock().push((value.clone(), version.to_owned()));
+            }
+            found.map(|(_, _, there)| (there.clone(), schema))
+        };
+        let outcome = merge(field_write(call, options, &api_version, &convert));
+        let missing = missing.into_inner();
+        if missing.is_empty() {
+            return Ok(outcome);
+        }
+        drop(outcome);
+        for (value, version) in missing {
+            let Ok(object) = Object::try_from(value.clone()) else { continue };
+            let there = hub.converter.convert(vec![object], &version).await?.into_iter().next();
+            known.extend(there.map(|there| (value, version, there.into())));
+        }
+    }
+    Err(StatusError::internal("the versions of managed fields cannot be brought together"))
 }
 
 /// Merges an applied configuration into the present object, both in the request's version; the result is in normal form.
 ///
 /// # Errors
 /// 409 where other managers own what would change; 400 and 500 for a configuration that does not fit.
-pub(crate) fn apply_configuration(
+pub(crate) async fn apply_configuration(
     call: &Call,
     options: &WriteOptions,
     present: &Object,
     configuration: &Object,
 ) -> Result<Object, StatusError> {
-    let (schema, forms, api_version) = (&*call.version.schema, OnceLock::new(), call.api_version());
-    let convert = |value: &Value, version: &str| at_version(forms.get_or_init(|| call.forms()), value, version);
-    let write = field_write(call, options, schema, &api_version, &convert);
-    let mut object = apply::apply(present, configuration, options.force, write).map_err(|error| error.status())?;
-    call.warn(normalize(&call.gvk(), schema, &mut object, options.field_validation)?);
+    let applied = merged(call, options, |write| apply::apply(present, configuration, options.force, write));
+    let mut object = applied.await?.map_err(|error| error.status())?;
+    call.warn(normalize(&call.gvk(), &call.version.schema, &mut object, options.field_validation)?);
     Ok(object)
 }
 
@@ -203,7 +260,6 @@ fn at_version<'a>(forms: &'a [Form], value: &Value, api_version: &str) -> Option
 fn field_write<'a>(
     call: &'a Call,
     options: &'a WriteOptions,
-    schema: &'a Schema,
     api_version: &'a str,
     convert: &'a Convert<'a>,
 ) -> Write<'a> {
@@ -214,6 +270,7 @@ fn field_write<'a>(
         _ => &[],
     };
     let (manager, subresource) = (options.field_manager.as_str(), call.info.subresource.as_str());
+    let schema = &*call.version.schema;
     Write { schema, manager, api_version, subresource, ignored, now: call.now, convert: Some(convert) }
 }
 

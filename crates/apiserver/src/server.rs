@@ -160,7 +160,7 @@ impl ApiServer {
         let registrations = ApiServiceSource::new(identity);
         let composer = Composer::new(vec![
             Box::new(Fixed::new(builtin::rows(&pools))),
-            Box::new(custom::Definitions::default()),
+            Box::new(custom::Definitions::new(outbound.clone())),
             Box::new(registrations),
         ]);
         let registry = Registry::new(composer, store, cache)?;

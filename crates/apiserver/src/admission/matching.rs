@@ -47,17 +47,25 @@ pub struct Sighting {
     pub kind: Gvk,
     /// Whether that is the row's own kind, which has other versions.
     own: bool,
+    /// apiVersion that the request's row works in.
+    hub: String,
 }
 
 impl Sighting {
     /// An object of the request as it is seen.
-    pub fn seen<'o>(&self, object: &'o Object) -> Cow<'o, Object> {
+    ///
+    /// # Errors
+    /// 500 for a conversion that fails.
+    pub async fn seen<'o>(&self, object: &'o Object) -> Result<Cow<'o, Object>, StatusError> {
         if !self.own || (object.kind() == self.kind.kind && object.api_version() == self.kind.api_version()) {
-            return Cow::Borrowed(object);
+            return Ok(Cow::Borrowed(object));
         }
         let mut seen = object.clone();
-        self.row.from_stored(&self.version, &mut seen);
-        Cow::Owned(seen)
+        match &self.row.hub {
+            Some(hub) => seen = hub.convert_one(seen, &self.kind.api_version()).await?,
+            None => self.row.from_stored(&self.version, &mut seen),
+        }
+        Ok(Cow::Owned(seen))
     }
 
     /// The type of the request's object there; `None` for a subresource's own, which is built in.
@@ -65,11 +73,17 @@ impl Sighting {
         self.own.then(|| &*self.version.schema)
     }
 
-    /// Brings an object as it is seen back into the stored version.
-    pub fn to_stored(&self, object: &mut Object) {
-        if self.own {
-            self.row.to_stored(&self.version, object);
+    /// An object as it is seen, back in the version that the request's row works in.
+    ///
+    /// # Errors
+    /// 500 for a conversion that fails.
+    pub async fn taken_back(&self, mut seen: Object) -> Result<Object, StatusError> {
+        match &self.row.hub {
+            Some(hub) if self.own => return hub.convert_one(seen, &self.hub).await,
+            None if self.own => self.row.to_stored(&self.version, &mut seen),
+            _ => {}
         }
+        Ok(seen)
     }
 }
 
@@ -114,8 +128,8 @@ impl Criteria {
         }
     }
 
-    /// Whether the request is one to be asked about, and as what. `object` is what the request would leave, in the stored
-    /// version; `None` on delete.
+    /// Whether the request is one to be asked about, and as what. `object` is what the request would leave, in the
+    /// version that its row works in; `None` on delete.
     ///
     /// # Errors
     /// 404 if the request's namespace does not exist, 500 for a selector that cannot be read; only where the rules match.
@@ -154,10 +168,11 @@ impl Criteria {
         let found = |row: Arc<ResourceDef>, version: &VersionDef| {
             let kind = row.kind_of(version, attributes.subresource)?;
             let own = row.carries_own(attributes.subresource);
-            Some(Sighting { row, version: version.clone(), kind, own })
+            let hub = attributes.row.api_version().unwrap_or_default().to_owned();
+            Some(Sighting { row, version: version.clone(), kind, own, hub })
         };
         if matched(&self.rules, row, version) || (self.all_without_rules && self.rules.is_empty()) {
-            return found(attributes.registry.row(&row.group, &row.plural).ok()?, version);
+            return found(attributes.row.clone(), version);
         }
         if !self.equivalent {
             return None;
@@ -211,7 +226,7 @@ fn equivalents(attributes: &Attributes<'_>) -> Vec<(Arc<ResourceDef>, VersionDef
                 && row.plural == attributes.row.plural
                 && version.name == attributes.version.name;
             if !same {
-                found.push((row.clone(), version.clone()));
+                found.push((row.in_version(&version.name), version.clone()));
             }
         }
     }

@@ -21,7 +21,7 @@ mod runtime_class;
 mod service_account;
 mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
-mod webhook;
+pub(crate) mod webhook;
 
 use std::sync::Arc;
 
@@ -77,10 +77,10 @@ impl Operation {
     }
 }
 
-/// A request as plugins see it. Objects are in the row's stored version.
+/// A request as plugins see it. Objects are in the version that the row works in.
 pub struct Attributes<'a> {
     pub registry: &'a Registry,
-    pub row: &'a ResourceDef,
+    pub row: &'a Arc<ResourceDef>,
     /// The version of the request.
     pub version: &'a VersionDef,
     pub operation: Operation,

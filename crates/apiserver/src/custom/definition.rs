@@ -10,10 +10,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::conversion::{ConversionWebhook, Versions};
+use crate::outbound::Outbound;
 use crate::registry::def::{
-    Policy, ResourceDef, ScalePaths, Scope, SelectableField, Storage, Subresource, SubresourceKind, Verb, VersionDef,
-    api_version,
+    Policy, ResourceDef, ScalePaths, Scope, SelectableField, Storage, Subresource, SubresourceKind, Text, Verb,
+    VersionDef, api_version,
 };
+use crate::registry::hub::{Converter, Hub};
 use crate::registry::table::version_priority;
 use crate::strategies::custom::{CustomObjects, CustomStatus};
 
@@ -47,6 +50,14 @@ struct Spec {
 #[serde(default)]
 struct Conversion {
     strategy: String,
+    webhook: Webhook,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Webhook {
+    client_config: Value,
+    conversion_review_versions: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -141,32 +152,66 @@ impl Outline {
         )
     }
 
-    /// The row; `since` is the revision of the definition, `bytes` what it is stored as.
-    pub(super) fn row(&self, bytes: &Bytes, since: u64) -> ResourceDef {
+    /// The row; `since` is the revision of the definition, `bytes` what it is stored as. Webhooks are asked over `outbound`.
+    pub(super) fn row(&self, bytes: &Bytes, since: u64, outbound: &Arc<Outbound>) -> ResourceDef {
+        let mut versions: Vec<VersionDef> =
+            self.spec.versions.iter().map(|version| self.version(version, bytes)).collect();
+        versions.sort_by_key(|version| Reverse(version_priority(&version.name)));
+        let stored = versions.iter().find(|version| version.stored).or(versions.first()).cloned();
+        let stored = stored.map_or_else(Text::default, |version| version.name);
+        let mut row = self.form(&stored, &versions, since);
+        // Where there is one version only, nothing is ever converted.
+        if versions.len() > 1 {
+            let converter: Arc<dyn Converter> = Arc::new(self.converter(&versions, outbound));
+            let forms = versions.iter().filter_map(|version| {
+                let mut form = self.form(&version.name, &versions, since);
+                let api_version = |version: &str| api_version(&self.spec.group, version).into();
+                let hub = Hub::new(converter.clone(), &form.kind, api_version(&version.name), api_version(&stored));
+                form.hub = Some(hub.ok()?);
+                form.retired = row.retired.clone();
+                Some((version.name.clone(), Arc::new(form)))
+            });
+            row.forms = forms.collect();
+        }
+        row
+    }
+
+    fn converter(&self, versions: &[VersionDef], outbound: &Arc<Outbound>) -> Versions {
+        let Conversion { strategy, webhook } = &self.spec.conversion;
+        let schemas = versions
+            .iter()
+            .map(|version| (api_version(&self.spec.group, &version.name), version.schema.clone()))
+            .collect();
+        let webhook = (strategy == "Webhook").then(|| {
+            ConversionWebhook::new(&webhook.client_config, &webhook.conversion_review_versions, outbound.clone())
+        });
+        Versions::new(schemas, webhook)
+    }
+
+    /// The row as requests of one version have it.
+    fn form(&self, hub: &str, versions: &[VersionDef], since: u64) -> ResourceDef {
         let (spec, names) = (&self.spec, &self.status.accepted_names);
         let kind = if names.kind.is_empty() { &spec.names.kind } else { &names.kind };
         let list_kind = if names.list_kind.is_empty() { format!("{kind}List") } else { names.list_kind.clone() };
-        let mut versions: Vec<VersionDef> = spec.versions.iter().map(|version| self.version(version, bytes)).collect();
-        versions.sort_by_key(|version| Reverse(version_priority(&version.name)));
-        let stored = versions.iter().find(|version| version.stored).or(versions.first());
+        let schema = versions.iter().find(|version| version.name == hub).map(|version| version.schema.clone());
+        let schema = schema.unwrap_or_else(kminik_meta::schema::any_object);
         let storage = Storage::Stored {
             prefix: format!("{}/{}", spec.group, spec.names.plural).into(),
-            api_version: api_version(&spec.group, stored.map_or("", |version| &version.name)).into(),
+            api_version: api_version(&spec.group, hub).into(),
             kind: kind.clone().into(),
-            schema: stored.map_or_else(kminik_meta::schema::any_object, |version| version.schema.clone()),
+            schema: schema.clone(),
             normal_since: since,
             ttl: None,
         };
-        let scale =
-            spec.versions.iter().find_map(|version| version.subresources.scale.clone()).map(|scale| ScalePaths {
-                spec_replicas: scale.spec_replicas_path.into(),
-                status_replicas: scale.status_replicas_path.into(),
-                selector: scale.label_selector_path.filter(|path| !path.is_empty()).map(Into::into),
-            });
-        let schema = stored.map_or_else(kminik_meta::schema::any_object, |version| version.schema.clone());
+        let below = spec.versions.iter().find(|version| version.name == hub).map(|version| &version.subresources);
+        let scale = below.and_then(|below| below.scale.clone()).map(|scale| ScalePaths {
+            spec_replicas: scale.spec_replicas_path.into(),
+            status_replicas: scale.status_replicas_path.into(),
+            selector: scale.label_selector_path.filter(|path| !path.is_empty()).map(Into::into),
+        });
         let strategy = Arc::new(CustomObjects::new(scale.clone(), schema));
         let mut subresources = Vec::new();
-        if spec.versions.iter().any(|version| version.subresources.status.is_some()) {
+        if below.is_some_and(|below| below.status.is_some()) {
             let kind = SubresourceKind::View(Arc::new(CustomStatus(strategy.clone())));
             subresources.push(Subresource { name: "status".into(), kind });
         }
@@ -186,11 +231,13 @@ impl Outline {
             categories: names.categories.iter().cloned().map(Into::into).collect(),
             scope: if spec.scope == "Cluster" { Scope::Cluster } else { Scope::Namespaced },
             verbs,
-            versions,
+            versions: versions.to_vec(),
             storage,
             subresources,
             policy: Policy { unconditional_update: false, generation: true, ..Policy::default() },
             strategy,
+            hub: None,
+            forms: Vec::new(),
             edition: self.edition().into(),
             retired: CancellationToken::new(),
         }
@@ -207,8 +254,7 @@ impl Outline {
         });
         VersionDef {
             name: version.name.clone().into(),
-            // Nothing asks a webhook yet, and objects must never be taken for what they are not.
-            served: version.served && (version.storage || self.spec.conversion.strategy != "Webhook"),
+            served: version.served,
             stored: version.storage,
             schema: Ref::Defined(Arc::new(Definition::new(bytes.clone(), version.name.clone()))),
             conversion: None,

@@ -8,6 +8,7 @@
 //! Behind the table nothing knows where a row came from.
 
 mod conditions;
+mod conversion;
 mod definition;
 mod keeper;
 mod names;

@@ -153,8 +153,8 @@ pub(super) fn subresource(row: &ResourceDef, version: &VersionDef, sub: &Subreso
 
 fn storage_hash(row: &ResourceDef) -> String {
     use base64::Engine as _;
-    let Storage::Stored { api_version, kind, .. } = &row.storage else { return String::new() };
-    let digest = Sha512::digest(format!("{}/{}/{kind}", row.group, api_version));
+    let Some(api_version) = row.stored_api_version() else { return String::new() };
+    let digest = Sha512::digest(format!("{}/{}/{}", row.group, api_version, row.kind));
     base64::prelude::BASE64_STANDARD.encode(digest.get(..8).unwrap_or_default())
 }
 

@@ -111,6 +111,18 @@ impl CallError {
     }
 }
 
+/// No answer to a webhook's question.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("{0}")]
+    Url(#[from] http::Error),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Another status than one of success, in client-go's words.
+    #[error("{0}")]
+    Refused(String),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Cause {
     #[error("context deadline exceeded")]

@@ -21,12 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{Request, Response, StatusCode};
 
 use self::client::Clients;
 use self::dial::Dialer;
 pub use self::dial::Io;
-pub use self::error::{CallError, DialError, refusal};
+pub use self::error::{AskError, CallError, DialError, refusal};
 pub use self::peer::{Peer, Place, Security, Target, TargetError, Trust, Verify};
 use crate::storage::cache::Cache;
 
@@ -70,6 +71,23 @@ impl Outbound {
         bounds: Bounds,
     ) -> Result<Response<Bytes>, CallError> {
         self.clients.call(&self.dialer, peer, request, bounds).await
+    }
+
+    /// Puts a question to a webhook, as JSON, and gives the body of its answer.
+    ///
+    /// # Errors
+    /// When there is no answer in time, one that is too long, or a refusal.
+    pub async fn ask(&self, target: &Target, question: Vec<u8>, bounds: Bounds) -> Result<Bytes, AskError> {
+        let request = Request::post(format!("{}?timeout={}s", target.url, bounds.timeout.as_secs()))
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, */*")
+            .header(USER_AGENT, concat!("kube-apiserver-admission/", env!("CARGO_PKG_VERSION")))
+            .body(Bytes::from(question))?;
+        let response = self.call(&target.peer, request, bounds).await?;
+        match response.status() {
+            StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => Ok(response.into_body()),
+            status => Err(AskError::Refused(refusal(status, response.body()))),
+        }
     }
 
     /// An endpoint of a service that is ready, some one if there are several: its address and the number of the port of

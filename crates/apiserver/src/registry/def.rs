@@ -15,6 +15,7 @@ use kminik_meta::{Gvk, Object};
 use tokio_util::sync::CancellationToken;
 
 use super::action::{Action, Connect, Create, Source};
+use super::hub::Hub;
 use super::strategy::Strategy;
 
 /// Static text for built-in rows, owned text for rows that come from custom resource definitions.
@@ -95,6 +96,10 @@ pub struct ResourceDef {
     pub subresources: Vec<Subresource>,
     pub policy: Policy,
     pub strategy: Arc<dyn Strategy>,
+    /// Where this row is one of another row's `forms`: how its objects come from the store and go there.
+    pub hub: Option<Hub>,
+    /// The resource as requests in each version have it, where versions differ in more than functions can tell; else empty.
+    pub forms: Vec<(Text, Arc<ResourceDef>)>,
     /// Which edition of the object that defines it the row was made from; empty for built-in rows.
     pub edition: Text,
     /// Cancelled when the row was removed from the table or replaced: watches end.
@@ -111,7 +116,7 @@ pub struct VersionDef {
     pub stored: bool,
     /// The type of its objects: decoding, defaults, patches, apply and OpenAPI read it.
     pub schema: Ref,
-    /// How to reach the stored version and back; `None` where only apiVersion differs.
+    /// How to reach the stored version and back; `None` where only apiVersion differs, or where the row has forms.
     pub conversion: Option<Conversion>,
     /// Paths (`status.phase`) that field selectors may use besides metadata.name and metadata.namespace.
     pub selectable_fields: Vec<SelectableField>,
@@ -298,6 +303,8 @@ impl ResourceDef {
             subresources: Vec::new(),
             policy: Policy::default(),
             strategy: Arc::new(super::strategy::Default),
+            hub: None,
+            forms: Vec::new(),
             edition: Text::default(),
             retired: CancellationToken::new(),
         }

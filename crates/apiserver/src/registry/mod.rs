@@ -3,6 +3,7 @@
 pub mod action;
 pub mod compose;
 pub mod def;
+pub mod hub;
 pub mod strategy;
 pub mod table;
 
@@ -42,7 +43,7 @@ pub struct Registry {
 
 /// What became of a new object.
 pub enum Inserted {
-    Stored(Entry),
+    Stored(Arc<Entry>),
     /// Another object has what this one claims. The cache has seen that object: what is asked for again will differ.
     Claimed,
 }
@@ -157,14 +158,17 @@ impl Registry {
         Ok(decoded(&self.cache.fresh(prefix).await?, &key::namespace(prefix, namespace)))
     }
 
-    /// Reads one object as the store has it now, in its stored version.
+    /// Reads one object as the store has it now, in the version that the row works in.
     ///
     /// # Errors
-    /// When the store fails; an absent object is `None`.
-    pub async fn get(&self, row: &ResourceDef, namespace: &str, name: &str) -> Result<Option<Entry>, StatusError> {
+    /// When the store or a conversion fails; an absent object is `None`.
+    pub async fn get(&self, row: &ResourceDef, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, StatusError> {
         let (_, record) =
             self.store.get(&key::object(storage_prefix(row)?, namespace, name)).await.map_err(from_store)?;
-        Ok(record.map(Entry::new))
+        match record {
+            Some(record) => row.shown(Arc::new(Entry::new(record))).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// As [`Registry::get`], by name of the resource, decoded.
@@ -188,19 +192,21 @@ impl Registry {
         }
     }
 
-    /// Stores a new object. `object` must be in the stored version and complete.
+    /// Stores a new object. `object` must be in the version that the row works in, and complete.
     ///
     /// # Errors
-    /// 409 if the name is taken.
+    /// 409 if the name is taken; whatever a conversion fails with, before or after the object is stored.
     pub async fn insert(&self, row: &ResourceDef, object: &Object) -> Result<Inserted, StatusError> {
         let key = key::object(storage_prefix(row)?, object.namespace(), object.name());
-        let value = codec::encode(object)?;
+        let value = row.encode(object).await?;
         let mut txn =
             Txn { compare: vec![Compare::Absent(key.clone())], ops: vec![put(row, key.clone(), value.clone())] };
         claim(&mut txn, row, &key, None, Some(object))?;
         self.accompany(row.strategy.companions(None, Some(object)), &mut txn)?;
         match self.store.txn(txn).await.map_err(from_store)? {
-            TxnResult::Committed { revision } => Ok(Inserted::Stored(Entry::at(key, value, revision))),
+            TxnResult::Committed { revision } => {
+                row.shown(Arc::new(Entry::at(key, value, revision))).await.map(Inserted::Stored)
+            }
             TxnResult::Conflict { revision, current } => match current.first() {
                 Some(None) => {
                     self.cache.reach(revision).await?;
@@ -247,9 +253,10 @@ impl Registry {
         let (_, mut record) = self.store.get(&key).await.map_err(from_store)?;
         for _ in 0..UPDATE_ATTEMPTS {
             let found = record.ok_or_else(|| StatusError::not_found(&row.group, &row.plural, name))?;
-            let current = Arc::new(Entry::new(found));
+            let found = Arc::new(Entry::new(found));
+            let current = row.shown(found.clone()).await?;
             let wanted = write.attempt(&current).await?;
-            match self.write(row, current, wanted).await? {
+            match self.write(row, &found, current, wanted).await? {
                 Outcome::Written(written) => return Ok(written),
                 Outcome::Overtaken(newer) => record = newer,
             }
@@ -275,9 +282,10 @@ impl Registry {
         let (_, mut record) = self.store.get(&key).await.map_err(from_store)?;
         for _ in 0..UPDATE_ATTEMPTS {
             let found = record.ok_or_else(|| StatusError::not_found(&row.group, &row.plural, name))?;
-            let current = Arc::new(Entry::new(found));
+            let found = Arc::new(Entry::new(found));
+            let current = row.shown(found.clone()).await?;
             let wanted = change(&*current.object()?)?;
-            match self.write(row, current, wanted).await? {
+            match self.write(row, &found, current, wanted).await? {
                 Outcome::Written(written) => return Ok(written),
                 Outcome::Overtaken(newer) => record = newer,
             }
@@ -285,15 +293,21 @@ impl Registry {
         Err(StatusError::modified(&row.group, &row.plural, name))
     }
 
-    /// Writes the change if the object still is as `current` has it.
-    async fn write(&self, row: &ResourceDef, current: Arc<Entry>, change: Change) -> Result<Outcome, StatusError> {
+    /// Writes the change if the object still is as it was found; `current` is that in the version that the row works in.
+    async fn write(
+        &self,
+        row: &ResourceDef,
+        found: &Entry,
+        current: Arc<Entry>,
+        change: Change,
+    ) -> Result<Outcome, StatusError> {
         let key = current.key.clone();
         let (op, value, new) = match change {
             Change::Keep => return Ok(Outcome::Written(Written::Unchanged(current))),
             Change::Delete => (Op::Delete { key: key.clone() }, None, None),
             Change::Put(object) => {
-                let value = codec::encode(&object)?;
-                if value == current.value {
+                let value = row.encode(&object).await?;
+                if value == found.value {
                     return Ok(Outcome::Written(Written::Unchanged(current)));
                 }
                 (put(row, key.clone(), value.clone()), Some(value), Some(object))
@@ -304,8 +318,8 @@ impl Registry {
         self.accompany(row.strategy.companions(Some(&*current.object()?), new.as_ref()), &mut txn)?;
         Ok(match self.store.txn(txn).await.map_err(from_store)? {
             TxnResult::Committed { revision } => Outcome::Written(match value {
-                Some(value) => Written::Stored(Arc::new(Entry::at(key, value, revision))),
-                None => Written::Deleted(Arc::new(Entry::at(key, current.value.clone(), revision))),
+                Some(value) => Written::Stored(row.shown(Arc::new(Entry::at(key, value, revision))).await?),
+                None => Written::Deleted(Arc::new(current.moved_to(revision))),
             }),
             TxnResult::Conflict { revision, current: found } => {
                 let found = found.into_iter().next().flatten();

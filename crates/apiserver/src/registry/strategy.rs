@@ -52,7 +52,7 @@ pub enum Grace {
     Seconds(i64),
 }
 
-/// Differences of one resource, or of one of its views. Objects are in the row's stored version.
+/// Differences of one resource, or of one of its views. Objects are in the version that the row works in.
 pub trait Strategy: Send + Sync + Any {
     /// Fills what a new object must have and drops what a client may not set. May mutate.
     fn prepare_create(&self, ctx: &StrategyContext<'_>, object: &mut Object) {

@@ -62,7 +62,8 @@ impl ResourceTable {
                 order.push(row.group.to_string());
             }
             for version in row.versions.iter().filter(|version| version.served) {
-                versions.entry((row.group.to_string(), version.name.to_string())).or_default().push(row.clone());
+                let of_version = versions.entry((row.group.to_string(), version.name.to_string())).or_default();
+                of_version.push(row.in_version(&version.name));
             }
         }
         let groups = order
@@ -151,11 +152,11 @@ impl ResourceTable {
         self.by_name.get(&(group.to_owned(), plural.to_owned()))
     }
 
-    /// The row and served version a URL names.
+    /// The row and served version a URL names, the row as that version has it.
     pub fn resolve(&self, group: &str, version: &str, plural: &str) -> Option<(Arc<ResourceDef>, VersionDef)> {
         let row = self.row(group, plural)?;
         let version = row.version(version)?;
-        Some((row.clone(), version.clone()))
+        Some((row.in_version(&version.name), version.clone()))
     }
 
     /// The row that owns a storage prefix (`core/pods`).

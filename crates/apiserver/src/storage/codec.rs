@@ -14,14 +14,7 @@ const SEARCHED: usize = 1024;
 /// # Errors
 /// Never for an object that was decoded by this server; a status of 500 otherwise.
 pub fn encode(object: &Object) -> Result<Bytes, StatusError> {
-    let mut out = Vec::with_capacity(1024);
-    out.push(b'{');
-    for key in ["kind", "apiVersion"] {
-        if let Some(value) = object.map().get(key) {
-            member(&mut out, key, value)?;
-            out.push(b',');
-        }
-    }
+    let mut out = head(object.map().get("kind"), object.map().get("apiVersion"))?;
     out.extend_from_slice(METADATA);
     let empty = Map::new();
     let mut first = true;
@@ -44,6 +37,22 @@ pub fn encode(object: &Object) -> Result<Bytes, StatusError> {
     }
     out.push(b'}');
     Ok(Bytes::from(out))
+}
+
+/// What the stored form of an object of this type begins with.
+///
+/// # Errors
+/// As [`encode`].
+pub fn head(kind: Option<&Value>, api_version: Option<&Value>) -> Result<Vec<u8>, StatusError> {
+    let mut out = Vec::with_capacity(1024);
+    out.push(b'{');
+    for (key, value) in [("kind", kind), ("apiVersion", api_version)] {
+        if let Some(value) = value {
+            member(&mut out, key, value)?;
+            out.push(b',');
+        }
+    }
+    Ok(out)
 }
 
 fn member(out: &mut Vec<u8>, key: &str, value: &Value) -> Result<(), StatusError> {

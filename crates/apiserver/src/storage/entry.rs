@@ -17,6 +17,8 @@ pub struct Entry {
     pub key: Bytes,
     pub value: Bytes,
     pub revision: u64,
+    /// Whether a conversion made it, and not the store.
+    converted: bool,
     splice: usize,
     labels: OnceLock<BTreeMap<String, String>>,
     fields: OnceLock<Option<FieldValues>>,
@@ -49,11 +51,30 @@ impl Entry {
             key,
             value,
             revision,
+            converted: false,
             splice,
             labels: OnceLock::new(),
             fields: OnceLock::new(),
             object: OnceLock::new(),
         }
+    }
+
+    /// The object of this entry in another version, in normal form there.
+    ///
+    /// # Errors
+    /// 500 for an object that cannot be written.
+    pub fn converted(&self, object: &Object) -> Result<Self, StatusError> {
+        Ok(Entry { converted: true, ..Self::at(self.key.clone(), codec::encode(object)?, self.revision) })
+    }
+
+    /// The same object as of a later revision (a deletion's).
+    pub fn moved_to(&self, revision: u64) -> Self {
+        Entry { converted: self.converted, ..Self::at(self.key.clone(), self.value.clone(), revision) }
+    }
+
+    /// Whether it is in the normal form of its type, where what was stored up to revision `since` may not be.
+    pub fn is_normal(&self, since: u64) -> bool {
+        self.converted || since == 0 || self.revision > since
     }
 
     /// Namespace and name, the namespace empty for cluster-scoped objects.

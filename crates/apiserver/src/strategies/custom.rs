@@ -26,7 +26,8 @@ pub(crate) struct CustomObjects {
 }
 
 impl CustomObjects {
-    /// `scale`: where Scale finds its fields, if the resource has it; `schema`: the type of stored objects.
+    /// `scale`: where Scale finds its fields, if the resource has it; `schema`: the type of objects in the version that the
+    /// row works in.
     pub(crate) fn new(scale: Option<ScalePaths>, schema: Ref) -> Self {
         CustomObjects { scale, schema, rules: OnceLock::new() }
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use jiff::Timestamp;
-use kminik_meta::decode::{self, FieldValidation};
+use kminik_meta::decode::FieldValidation;
 use kminik_meta::patch::PatchType;
 use kminik_meta::schema::{Ref, Schema};
-use kminik_meta::{Gvk, Object, StatusError, defaults};
+use kminik_meta::{Gvk, Object, StatusError};
 use serde_json::Value;
 
 use crate::Server;
@@ -44,7 +44,7 @@ impl Call {
         api_version(&self.row.group, &self.version.name)
     }
 
-    /// apiVersion and kind of stored bytes; those of the request for virtual rows.
+    /// apiVersion and kind of the objects that the row works with; those of the request for virtual rows.
     pub(crate) fn stored_type(&self) -> (String, String) {
         match &self.row.storage {
             Storage::Stored { api_version, kind, .. } => (api_version.to_string(), kind.to_string()),
@@ -52,7 +52,7 @@ impl Call {
         }
     }
 
-    /// Type of stored objects; that of the request for virtual rows.
+    /// Type of the objects that the row works with; that of the request for virtual rows.
     pub(crate) fn stored_schema(&self) -> &Schema {
         match &self.row.storage {
             Storage::Stored { schema, .. } => schema,
@@ -60,53 +60,48 @@ impl Call {
         }
     }
 
-    /// Whether stored bytes are of the request's version.
+    /// Whether the row works in the request's version.
     pub(crate) fn reads_stored_form(&self) -> bool {
         let (stored_version, stored_kind) = self.stored_type();
         self.version.conversion.is_none() && stored_version == self.api_version() && stored_kind == self.row.kind
     }
 
-    /// Whether these stored bytes can be sent as they are.
+    /// Whether these bytes can be sent as they are.
     pub(crate) fn sends_as_stored(&self, entry: &Entry) -> bool {
-        self.accepted == Accepted::JSON && self.reads_stored_form() && entry.revision > self.normal_since()
+        self.accepted == Accepted::JSON && self.reads_stored_form() && entry.is_normal(self.row.normal_since())
     }
 
-    /// Whether all of these stored bytes can be sent as they are.
+    /// Whether all of these bytes can be sent as they are.
     pub(crate) fn sends_all_as_stored(&self, entries: &[Arc<Entry>]) -> bool {
-        let since = self.normal_since();
+        let since = self.row.normal_since();
         self.accepted == Accepted::JSON
             && self.reads_stored_form()
-            && (since == 0 || entries.iter().all(|entry| entry.revision > since))
+            && (since == 0 || entries.iter().all(|entry| entry.is_normal(since)))
     }
 
-    fn normal_since(&self) -> u64 {
-        match &self.row.storage {
-            Storage::Stored { normal_since, .. } => *normal_since,
-            Storage::Virtual(_) | Storage::Computed(_) => 0,
+    /// The object of an entry in the request's version.
+    ///
+    /// # Errors
+    /// 500 where the entry cannot be decoded.
+    pub(crate) fn object_of(&self, entry: &Entry) -> Result<Object, StatusError> {
+        let mut object = entry.decode()?;
+        if !entry.is_normal(self.row.normal_since()) {
+            self.row.normalize(&mut object);
         }
+        self.row.from_stored(&self.version, &mut object);
+        Ok(object)
     }
 
-    /// Brings an object that was written before its type became what it is into the normal form of the version it is stored in.
-    fn normalize(&self, object: &mut Object) {
-        let since = self.normal_since();
-        if since == 0 || object.resource_version().parse::<u64>().is_ok_and(|revision| revision > since) {
-            return;
-        }
-        let found = self.row.versions.iter().find(|version| object.gvk().version == version.name);
-        if let Some(version) = found
-            && let Ok(_dropped) = decode::conform(object, &version.schema, FieldValidation::Ignore)
-        {
-            defaults::apply(object, &version.schema);
-        }
-    }
-
-    /// Brings an object of the stored version into the request's.
+    /// Brings an object of the version that the row works in into the request's.
     pub(crate) fn to_request_version(&self, object: &mut Object) {
-        self.normalize(object);
+        let since = self.row.normal_since();
+        if since > 0 && !object.resource_version().parse::<u64>().is_ok_and(|revision| revision > since) {
+            self.row.normalize(object);
+        }
         self.row.from_stored(&self.version, object);
     }
 
-    /// Brings an object of the request's version into the stored one.
+    /// Brings an object of the request's version into the one that the row works in.
     pub(crate) fn to_stored_version(&self, object: &mut Object) {
         self.row.to_stored(&self.version, object);
     }

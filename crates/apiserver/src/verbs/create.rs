@@ -1,5 +1,7 @@
 //! New objects.
 
+use std::sync::Arc;
+
 use http::{Request, Response, StatusCode};
 use kminik_meta::{Object, StatusError};
 
@@ -64,7 +66,7 @@ fn answer(call: &Call, created: Created) -> Result<Response<ResponseBody>, Statu
 
 /// What became of a create.
 enum Created {
-    Stored(Entry),
+    Stored(Arc<Entry>),
     /// The object as it would have been stored.
     DryRun(Object),
 }

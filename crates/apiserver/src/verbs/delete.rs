@@ -97,7 +97,7 @@ impl DeleteOptions {
 struct Deletion {
     entry: Arc<Entry>,
     gone: bool,
-    /// A dry run's object, in the stored version.
+    /// A dry run's object, in the version that the row works in.
     dry_run: Option<Object>,
 }
 

@@ -15,5 +15,5 @@ pub(crate) async fn get(call: &Call) -> Result<Response<ResponseBody>, StatusErr
         call.server.registry().cache().reach(revision).await?;
     }
     let entry = call.server.registry().get(&call.row, &call.info.namespace, &call.info.name).await?;
-    render::entry(call, StatusCode::OK, &entry.ok_or_else(|| call.not_found())?)
+    render::entry(call, StatusCode::OK, &*entry.ok_or_else(|| call.not_found())?)
 }

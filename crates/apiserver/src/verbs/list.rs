@@ -24,6 +24,7 @@ use super::selection::Selection;
 use crate::error::from_store;
 use crate::http::body::ResponseBody;
 use crate::registry::storage_prefix;
+use crate::storage::cache::Snapshot;
 use crate::storage::entry::Entry;
 use crate::storage::key;
 
@@ -215,11 +216,31 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, StatusEr
     render::list(call, metadata, page.entries)
 }
 
-/// The page that options and selectors describe.
+/// The page that options and selectors describe, in the version that the row works in.
 ///
 /// # Errors
-/// 410 where the revision is compacted.
+/// 410 where the revision is compacted, 500 for a conversion that fails.
 pub(crate) async fn page(call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page, StatusError> {
+    let mut page = select(call, options, selection).await?;
+    page.entries = call.row.shown_all(page.entries).await?;
+    Ok(page)
+}
+
+/// What the snapshot has in this range as the request's version shows it, as far as selectors must see that.
+pub(crate) async fn selectable(
+    call: &Call,
+    selection: &Selection,
+    range: &str,
+    mut snapshot: Snapshot,
+) -> Result<Snapshot, StatusError> {
+    if call.row.hub.is_some() && selection.reads_objects() {
+        let shown = call.row.shown_all(snapshot.range(range, None).cloned().collect()).await?;
+        snapshot.entries = shown.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+    }
+    Ok(snapshot)
+}
+
+async fn select(call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page, StatusError> {
     let cache = call.server.registry().cache();
     let prefix = storage_prefix(&call.row)?;
     let range = key::namespace(prefix, &call.info.namespace);
@@ -227,7 +248,7 @@ pub(crate) async fn page(call: &Call, options: &ListOptions, selection: &Selecti
         let token = Token::parse(token)?;
         let after = format!("{range}{}", token.start);
         let Ok(revision) = u64::try_from(token.rv) else {
-            let snapshot = cache.fresh(prefix).await?;
+            let snapshot = selectable(call, selection, &range, cache.fresh(prefix).await?).await?;
             return from_entries(
                 &range,
                 snapshot.revision,
@@ -254,6 +275,7 @@ pub(crate) async fn page(call: &Call, options: &ListOptions, selection: &Selecti
             cache.snapshot(prefix)
         }
     };
+    let snapshot = selectable(call, selection, &range, snapshot).await?;
     let revision = snapshot.revision;
     if let Some(name) = selection.only_name() {
         let named = match call.row.namespaced() && call.info.namespace.is_empty() {
@@ -340,8 +362,11 @@ async fn old_page(
             Err(error) => return Err(from_store(error)),
         };
         let (read, more) = (found.records.len(), found.more);
-        for record in found.records {
-            let entry = Arc::new(Entry::new(record));
+        let mut entries = found.records.into_iter().map(|record| Arc::new(Entry::new(record))).collect();
+        if selection.reads_objects() {
+            entries = call.row.shown_all(entries).await?;
+        }
+        for entry in entries {
             if !everything && !selection.matches(&entry)? {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Patches of all kinds, server-side apply among them, through the optimistic loop of updates.
 
+use async_trait::async_trait;
 use http::{Request, Response};
 use kminik_meta::decode::{self, FieldValidation};
 use kminik_meta::patch::{self, PatchType};
@@ -8,6 +9,7 @@ use kminik_meta::{Object, StatusError};
 use serde_json::Value;
 
 use super::call::{Call, WriteOptions};
+use super::update::Make;
 use super::{create, update, write};
 use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
@@ -30,22 +32,18 @@ pub(crate) async fn patch(call: &Call, request: Request<RequestBody>) -> Result<
         let known = [PatchType::Json, PatchType::Merge, PatchType::Apply];
         return Err(StatusError::unsupported_media_type(&known.map(PatchType::content_type)));
     }
-    let changed = update::change(call, &options, |present| patched(call, &options, kind, present, &body)).await?;
+    let changed =
+        update::change(call, &options, |present: &Object| patched(call, &options, kind, present, &body)).await?;
     update::answer(call, changed)
 }
 
 /// Server-side apply: merges into the present object, or creates it.
 async fn apply(call: &Call, options: &WriteOptions, body: &[u8]) -> Result<Response<ResponseBody>, StatusError> {
     let (configuration, duplicates) = schema::decode_configuration(body)?;
-    let merge = |present: &Object| {
-        let mut object = schema::apply_configuration(call, options, present, &configuration)?;
-        report_duplicates(call, options, &duplicates)?;
-        write::check_identity(call, &mut object)?;
-        Ok(object)
-    };
+    let mut merge = Merge { call, options, configuration: &configuration, duplicates: &duplicates };
     match update::change(call, options, merge).await {
         Err(error) if error.code() == 404 && call.info.subresource.is_empty() => {
-            let mut object = merge(&Object::new(&call.gvk()))?;
+            let mut object = merge.make(&Object::new(&call.gvk())).await?;
             if !object.uid().is_empty() {
                 let why = format!(
                     "uid mismatch: the provided object specified uid {}, and no existing object was found",
@@ -57,6 +55,26 @@ async fn apply(call: &Call, options: &WriteOptions, body: &[u8]) -> Result<Respo
             create::create_by_other_verb(call, options, object).await
         }
         changed => update::answer(call, changed?),
+    }
+}
+
+/// Merges a configuration into what is there.
+#[derive(Clone, Copy)]
+struct Merge<'a> {
+    call: &'a Call,
+    options: &'a WriteOptions,
+    configuration: &'a Object,
+    duplicates: &'a [String],
+}
+
+#[async_trait]
+impl Make for Merge<'_> {
+    async fn make(&mut self, present: &Object) -> Result<Object, StatusError> {
+        let Merge { call, options, configuration, duplicates } = *self;
+        let mut object = schema::apply_configuration(call, options, present, configuration).await?;
+        report_duplicates(call, options, duplicates)?;
+        write::check_identity(call, &mut object)?;
+        Ok(object)
     }
 }
 

@@ -28,9 +28,7 @@ pub(crate) fn entry(call: &Call, code: StatusCode, entry: &Entry) -> Result<Resp
         out.push(b'\n');
         return Ok(respond::bytes(code, Encoding::Json.media_type(), Bytes::from(out)));
     }
-    let mut object = entry.decode()?;
-    call.to_request_version(&mut object);
-    self::object(call, code, object)
+    self::object(call, code, call.object_of(entry)?)
 }
 
 /// One object in the request's version as the whole answer.
@@ -65,14 +63,7 @@ pub(crate) fn list(
         let body = json_list(call, &metadata, entries);
         return Ok(respond::with_body(StatusCode::OK, Encoding::Json.media_type(), body));
     }
-    let objects = entries
-        .iter()
-        .map(|entry| {
-            let mut object = entry.decode()?;
-            call.to_request_version(&mut object);
-            Ok(object)
-        })
-        .collect::<Result<Vec<_>, StatusError>>()?;
+    let objects = entries.iter().map(|entry| call.object_of(entry)).collect::<Result<Vec<_>, StatusError>>()?;
     self::objects(call, metadata, objects)
 }
 

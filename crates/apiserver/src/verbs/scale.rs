@@ -1,12 +1,13 @@
 //! `/scale`: the number of replicas of any object that has one, as autoscaling/v1 Scale.
 
+use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
 use kminik_meta::patch::PatchType;
 use kminik_meta::{FieldError, Object, Path, StatusError, labels};
 use serde_json::{Value, json};
 
 use super::call::{Call, WriteOptions};
-use super::update::{self, Changed};
+use super::update::{self, Changed, Make};
 use super::{patch, render};
 use crate::http::accept::{self, Encoding};
 use crate::http::body::{RequestBody, ResponseBody};
@@ -29,8 +30,6 @@ pub(crate) async fn change(
     let patching = call.info.verb == "patch";
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
     let options = WriteOptions::of(&call.query, &call.headers, kind)?;
-    let gvk = ScalePaths::gvk();
-    let own = schema::of(&gvk)?;
     let content_type = accept::content_type(&call.headers).unwrap_or_default();
     let form = match (patching, PatchType::from_content_type(&content_type)) {
         (false, _) => Form::Whole(accept::body_encoding(&call.headers)?),
@@ -40,28 +39,7 @@ pub(crate) async fn change(
         }
     };
     let body = schema::read_body(request.into_body()).await?;
-    let changed = update::change(call, &options, |present| {
-        let scale = scale_of(paths, present)?;
-        let scale = match form {
-            Form::Whole(encoding) => {
-                let decoded = schema::decode(&body, encoding, &gvk, own, options.field_validation)?;
-                call.warn(decoded.warnings);
-                decoded.object
-            }
-            Form::Patch(PatchType::Apply) => return applied(call, &options, paths, present, &body),
-            Form::Patch(kind) => {
-                let warn = |warnings| call.warn(warnings);
-                patch::patch_object(&scale, kind, &body, own, options.field_validation, warn)?
-            }
-        };
-        let mut wanted = present.clone();
-        wanted.set_resource_version(scale.resource_version());
-        let replicas = scale.i64(&["spec", "replicas"]).unwrap_or_default();
-        check(present, replicas)?;
-        set_replicas(paths, &scale, &mut wanted);
-        Ok(wanted)
-    })
-    .await?;
+    let changed = update::change(call, &options, Sent { call, options: &options, paths, form, body: &body }).await?;
     match changed {
         Changed::Stored(entry) => answer(call, paths, &*entry.object()?),
         Changed::DryRun(object) => answer(call, paths, &object),
@@ -75,6 +53,43 @@ enum Form {
     Patch(PatchType),
 }
 
+/// A Scale as it was sent.
+struct Sent<'a> {
+    call: &'a Call,
+    options: &'a WriteOptions,
+    paths: &'a ScalePaths,
+    form: Form,
+    body: &'a [u8],
+}
+
+#[async_trait]
+impl Make for Sent<'_> {
+    async fn make(&mut self, present: &Object) -> Result<Object, StatusError> {
+        let Sent { call, options, paths, form, body } = *self;
+        let gvk = ScalePaths::gvk();
+        let own = schema::of(&gvk)?;
+        let scale = scale_of(paths, present)?;
+        let scale = match form {
+            Form::Whole(encoding) => {
+                let decoded = schema::decode(body, encoding, &gvk, own, options.field_validation)?;
+                call.warn(decoded.warnings);
+                decoded.object
+            }
+            Form::Patch(PatchType::Apply) => return applied(call, options, paths, present, body).await,
+            Form::Patch(kind) => {
+                let warn = |warnings| call.warn(warnings);
+                patch::patch_object(&scale, kind, body, own, options.field_validation, warn)?
+            }
+        };
+        let mut wanted = present.clone();
+        wanted.set_resource_version(scale.resource_version());
+        let replicas = scale.i64(&["spec", "replicas"]).unwrap_or_default();
+        check(present, replicas)?;
+        set_replicas(paths, &scale, &mut wanted);
+        Ok(wanted)
+    }
+}
+
 fn check(present: &Object, replicas: i64) -> Result<(), StatusError> {
     if replicas >= 0 {
         return Ok(());
@@ -85,7 +100,7 @@ fn check(present: &Object, replicas: i64) -> Result<(), StatusError> {
 }
 
 /// Server-side apply of a Scale: of the one field of the object that it stands for, whose owners are the object's.
-fn applied(
+async fn applied(
     call: &Call,
     options: &WriteOptions,
     paths: &ScalePaths,
@@ -110,7 +125,7 @@ fn applied(
         check(present, replicas)?;
         configuration.set(&path_of(&paths.spec_replicas), replicas);
     }
-    schema::apply_configuration(call, options, present, &configuration)
+    schema::apply_configuration(call, options, present, &configuration).await
 }
 
 fn answer(call: &Call, paths: &ScalePaths, object: &Object) -> Result<Response<ResponseBody>, StatusError> {

@@ -53,6 +53,12 @@ impl Selection {
         self.labels.is_everything() & self.fields.is_empty()
     }
 
+    /// Whether it looks at anything of objects but their names, which are the same in every version.
+    pub(crate) fn reads_objects(&self) -> bool {
+        let named = |term: &Term| matches!(term.field.as_str(), "metadata.name" | "metadata.namespace");
+        !self.labels.is_everything() || !self.fields.terms.iter().all(named)
+    }
+
     /// The only name that can be selected, if the fields say so.
     pub(crate) fn only_name(&self) -> Option<&str> {
         self.fields.exact("metadata.name")

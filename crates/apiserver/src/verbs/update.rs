@@ -21,7 +21,7 @@ pub(crate) async fn update(call: &Call, request: Request<RequestBody>) -> Result
     let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
     let wanted = write::decode(call, &options, &bytes, encoding)?;
-    let updated = change(call, &options, |_| Ok(wanted.clone())).await;
+    let updated = change(call, &options, |_: &Object| Ok(wanted.clone())).await;
     match updated {
         Err(error) if error.code() == 404 && call.row.policy.create_on_update && call.info.subresource.is_empty() => {
             create::create_by_other_verb(call, &options, wanted).await
@@ -33,8 +33,27 @@ pub(crate) async fn update(call: &Call, request: Request<RequestBody>) -> Result
 /// What became of an update.
 pub(crate) enum Changed {
     Stored(Arc<Entry>),
-    /// The object as it would have been stored, in the stored version.
+    /// The object as it would have been stored, in the version that the row works in.
     DryRun(Object),
+}
+
+/// What turns the present object into the wanted one, both in the request's version; asked again whenever somebody else was
+/// faster.
+#[async_trait]
+pub(crate) trait Make: Send {
+    /// # Errors
+    /// The update is given up with this status.
+    async fn make(&mut self, present: &Object) -> Result<Object, StatusError>;
+}
+
+#[async_trait]
+impl<F> Make for F
+where
+    F: FnMut(&Object) -> Result<Object, StatusError> + Send,
+{
+    async fn make(&mut self, present: &Object) -> Result<Object, StatusError> {
+        self(present)
+    }
 }
 
 /// Answers with the changed object.
@@ -48,16 +67,11 @@ pub(crate) fn answer(call: &Call, changed: Changed) -> Result<Response<ResponseB
     }
 }
 
-/// Changes the object the URL names: `make` turns the present object into the wanted one, both in the request's version;
-/// it is called again whenever somebody else was faster.
+/// Changes the object the URL names.
 ///
 /// # Errors
 /// The first refusal; 404 if there is no such object.
-pub(crate) async fn change(
-    call: &Call,
-    options: &WriteOptions,
-    make: impl FnMut(&Object) -> Result<Object, StatusError> + Send,
-) -> Result<Changed, StatusError> {
+pub(crate) async fn change(call: &Call, options: &WriteOptions, make: impl Make) -> Result<Changed, StatusError> {
     let warnings = call.warnings.lock().len();
     let mut update = Update { call, options, make, warnings, dry_run: None, reservation: None };
     let written = call.server.registry().update(&call.row, &call.info.namespace, &call.info.name, &mut update).await?;
@@ -75,10 +89,10 @@ pub(crate) async fn change(
     }))
 }
 
-struct Update<'a, F> {
+struct Update<'a, M> {
     call: &'a Call,
     options: &'a WriteOptions,
-    make: F,
+    make: M,
     /// Warnings that were there before the first round.
     warnings: usize,
     dry_run: Option<Object>,
@@ -86,18 +100,14 @@ struct Update<'a, F> {
 }
 
 #[async_trait]
-impl<F> Attempt for Update<'_, F>
-where
-    F: FnMut(&Object) -> Result<Object, StatusError> + Send,
-{
+impl<M: Make> Attempt for Update<'_, M> {
     async fn attempt(&mut self, current: &Entry) -> Result<Change, StatusError> {
         let call = self.call;
         call.warnings.lock().truncate(self.warnings);
         // A guard of an earlier round gives back before this one takes.
         self.reservation = None;
-        let mut present = Object::clone(&*current.object()?);
-        call.to_request_version(&mut present);
-        let wanted = (self.make)(&present)?;
+        let present = call.object_of(current)?;
+        let wanted = self.make.make(&present).await?;
         let admitted = write::admit_update(call, self.options, current, wanted).await?;
         if self.options.dry_run {
             self.dry_run = Some(admitted.object);

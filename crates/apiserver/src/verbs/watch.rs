@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::call::Call;
-use super::list::ListOptions;
+use super::list::{self, ListOptions};
 use super::render::{meta_version, metadata_of};
 use super::selection::Selection;
 use super::table;
@@ -42,6 +42,8 @@ const DELETED: &str = "DELETED";
 
 /// Events are sent in slices of about this size.
 const SLICE: usize = 64 << 10;
+/// Initial objects that are converted at a time.
+const CONVERTED: usize = 64;
 /// Changes looked at before the client gets what was found.
 const BATCH: usize = 512;
 /// Without `timeoutSeconds` a watch ends after this time, or up to twice of it.
@@ -58,6 +60,28 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 enum Source {
     Log(Cursor),
     History(Watcher),
+}
+
+/// An object before and after a change.
+struct State {
+    before: Option<Arc<Entry>>,
+    now: Option<Arc<Entry>>,
+}
+
+impl State {
+    /// What of a change is below a prefix.
+    fn of(change: &Change, prefix: &str) -> State {
+        let visible = |entry: &Option<Arc<Entry>>| {
+            entry.as_ref().filter(|entry| entry.key.starts_with(prefix.as_bytes())).cloned()
+        };
+        State { before: visible(&change.before), now: visible(&change.now) }
+    }
+
+    /// Both, or only what follows from the change.
+    fn parts(&mut self, both: bool) -> impl Iterator<Item = &mut Arc<Entry>> {
+        let replaced = !both && self.now.is_some();
+        self.before.as_mut().filter(|_| !replaced).into_iter().chain(self.now.as_mut())
+    }
 }
 
 struct Watch {
@@ -111,6 +135,7 @@ pub(crate) async fn watch(mut call: Call) -> Result<Response<ResponseBody>, Stat
     let changed = resource.subscribe();
     let prefix = key::namespace(&storage, &call.info.namespace);
     let (initial, from) = if initial_wanted {
+        let snapshot = list::selectable(&call, &selection, &prefix, snapshot).await?;
         let mut initial = Vec::new();
         for entry in snapshot.range(&prefix, None) {
             if selection.matches(entry)? {
@@ -199,7 +224,7 @@ impl Watch {
     }
 
     async fn step(&mut self) -> Result<Option<Bytes>, StatusError> {
-        if let Some(slice) = self.initial_slice()? {
+        if let Some(slice) = self.initial_slice().await? {
             return Ok(Some(slice));
         }
         if std::mem::take(&mut self.announce_end) {
@@ -219,7 +244,7 @@ impl Watch {
                 Source::History(_) => Vec::new(),
             };
             if !changes.is_empty() {
-                if let Some(slice) = self.slice_of(&changes)? {
+                if let Some(slice) = self.slice_of(&changes).await? {
                     return Ok(Some(slice));
                 }
                 continue;
@@ -254,7 +279,7 @@ impl Watch {
                     Some(Ok(batch)) => {
                         let changes: Vec<Arc<Change>> =
                             batch.events.iter().map(|event| Arc::new(Change::from_event(event))).collect();
-                        let slice = self.slice_of(&changes)?;
+                        let slice = self.slice_of(&changes).await?;
                         self.seen = self.seen.max(batch.revision);
                         if slice.is_some() {
                             return Ok(slice);
@@ -265,20 +290,29 @@ impl Watch {
         }
     }
 
-    fn initial_slice(&mut self) -> Result<Option<Bytes>, StatusError> {
+    async fn initial_slice(&mut self) -> Result<Option<Bytes>, StatusError> {
         let mut out = Vec::new();
+        let mut next = Vec::new();
         while out.len() < SLICE {
-            let Some(entry) = self.initial.next() else { break };
-            let columns = !std::mem::replace(&mut self.columns_sent, true);
-            encode(&self.call, ADDED, &entry, entry.revision, columns, &mut out)?;
+            // What is converted is converted together.
+            next.extend(self.initial.by_ref().take(if self.call.row.hub.is_some() { CONVERTED } else { 1 }));
+            if next.is_empty() {
+                break;
+            }
+            next = self.call.row.shown_all(next).await?;
+            for entry in next.drain(..) {
+                let columns = !std::mem::replace(&mut self.columns_sent, true);
+                encode(&self.call, ADDED, &entry, entry.revision, columns, &mut out)?;
+            }
         }
         Ok((!out.is_empty()).then(|| Bytes::from(out)))
     }
 
-    fn slice_of(&mut self, changes: &[Arc<Change>]) -> Result<Option<Bytes>, StatusError> {
+    async fn slice_of(&mut self, changes: &[Arc<Change>]) -> Result<Option<Bytes>, StatusError> {
         let mut frames = Vec::new();
-        for change in changes {
-            if let Some(frame) = self.frame(change)? {
+        let states = self.states(changes).await?;
+        for (change, state) in changes.iter().zip(states) {
+            if let Some(frame) = self.frame(change, &state)? {
                 frames.push(frame);
             }
             self.seen = self.seen.max(change.revision);
@@ -290,20 +324,40 @@ impl Watch {
         })
     }
 
+    /// The objects of each change before and after it, in the version that the row works in. Those that this client cannot
+    /// see are left out.
+    async fn states(&self, changes: &[Arc<Change>]) -> Result<Vec<State>, StatusError> {
+        let mut states = Vec::with_capacity(changes.len());
+        for change in changes {
+            states.push(State::of(change, &self.prefix));
+        }
+        let row = &self.call.row;
+        if row.hub.is_some() {
+            // Of what is shown in any case, only what is sent need be converted.
+            let both = self.selection.reads_objects();
+            let mut entries = Vec::with_capacity(states.len());
+            for state in &mut states {
+                entries.extend(state.parts(both).map(|entry| entry.clone()));
+            }
+            let mut shown = row.shown_all(entries).await?.into_iter();
+            for state in &mut states {
+                state.parts(both).zip(shown.by_ref()).for_each(|(entry, shown)| *entry = shown);
+            }
+        }
+        Ok(states)
+    }
+
     /// What a change is to this client.
-    fn frame(&mut self, change: &Arc<Change>) -> Result<Option<Bytes>, StatusError> {
+    fn frame(&mut self, change: &Arc<Change>, state: &State) -> Result<Option<Bytes>, StatusError> {
         let selected = |entry: &Option<Arc<Entry>>| -> Result<bool, StatusError> {
             let Some(entry) = entry else { return Ok(false) };
-            if !entry.key.starts_with(self.prefix.as_bytes()) {
-                return Ok(false);
-            }
             if self.everything { Ok(true) } else { self.selection.matches(entry) }
         };
-        let (kind, entry) = match (selected(&change.before)?, selected(&change.now)?) {
+        let (kind, entry) = match (selected(&state.before)?, selected(&state.now)?) {
             (false, false) => return Ok(None),
-            (false, true) => (ADDED, &change.now),
-            (true, true) => (MODIFIED, &change.now),
-            (true, false) => (DELETED, &change.before),
+            (false, true) => (ADDED, &state.now),
+            (true, true) => (MODIFIED, &state.now),
+            (true, false) => (DELETED, &state.before),
         };
         let Some(entry) = entry else { return Ok(None) };
         let render = |columns: bool| {
@@ -378,8 +432,7 @@ fn encode(
         out.extend_from_slice(b"}\n");
         return Ok(());
     }
-    let mut object = entry.decode()?;
-    call.to_request_version(&mut object);
+    let mut object = call.object_of(entry)?;
     object.set_resource_version(&revision.to_string());
     let value = match call.accepted.view {
         View::Object => object.into(),

@@ -122,7 +122,7 @@ pub(crate) fn generate_name(prefix: &str) -> String {
 }
 
 /// Everything between decoding and storing a new object. `object` is in the request's version with defaults set, and
-/// leaves in the stored version, complete.
+/// leaves in the version that the row works in, complete.
 ///
 /// # Errors
 /// The first refusal.
@@ -170,7 +170,7 @@ pub(crate) async fn admit_create(
     call.warn(warnings::of(&gvk, object, None));
     call.warn(strategy.warnings(&ctx, None, object));
     strategy.canonicalize(&ctx, object);
-    schema::manage_fields(call, options, None, object)?;
+    schema::manage_fields(call, options, None, object).await?;
     let name = object.name().to_owned();
     server.admission().validate(&call.attributes(Operation::Create, &name, None, options), Some(object)).await?;
     Ok(reservation)
@@ -179,7 +179,7 @@ pub(crate) async fn admit_create(
 /// How an update ended.
 pub(crate) struct Admitted {
     pub(crate) change: Change,
-    /// The object as it would be stored, in the stored version.
+    /// The object as it would be stored, in the version that the row works in.
     pub(crate) object: Object,
     pub(crate) reservation: Option<Box<dyn Reservation>>,
 }
@@ -244,10 +244,11 @@ pub(crate) async fn admit_update(
     }
     call.warn(strategy.warnings(&ctx, Some(&old), &new));
     strategy.canonicalize(&ctx, &mut new);
-    schema::manage_fields(call, options, Some(&old), &mut new)?;
+    schema::manage_fields(call, options, Some(&old), &mut new).await?;
     validate_update(call, options, &old, &new).await?;
     apply::restore_times(&old, &mut new);
-    let change = if new == *old {
+    // What is stored may be in another version than the one it is to be in: then the bytes tell.
+    let change = if new == *old && row.hub.is_none() {
         Change::Keep
     } else if metadata::released(&new) && !strategy_holds(call, &new) {
         Change::Delete

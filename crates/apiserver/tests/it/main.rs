@@ -19,6 +19,7 @@ mod audit;
 mod cluster_kinds;
 mod common;
 mod connect;
+mod conversion_webhooks;
 mod coverage;
 mod custom_definitions;
 mod custom_projects;

@@ -148,10 +148,11 @@ pub(crate) struct Subject<'r> {
 }
 
 impl<'r> Subject<'r> {
-    /// Looks at a request as it is sighted. `object` is what it would leave, in the stored version.
+    /// Looks at a request as it is sighted. `object` is what it would leave, in the version that its row
+    /// works in.
     ///
     /// # Errors
-    /// 404 if the request's namespace does not exist.
+    /// 404 if the request's namespace does not exist, 500 for a conversion that fails.
     pub(crate) async fn new(
         attributes: &Attributes<'r>,
         sighting: &Sighting,
@@ -161,9 +162,16 @@ impl<'r> Subject<'r> {
         let namespaced = !attributes.is_namespace() && !attributes.namespace.is_empty();
         let namespace = if namespaced { Some(attributes.namespace_object().await?) } else { None };
         let row = attributes.row;
+        let mut seen = [None, None];
+        for (seen, object) in seen.iter_mut().zip([object, attributes.old]) {
+            if let Some(object) = object {
+                *seen = Some(sighting.seen(object).await?);
+            }
+        }
+        let [object, old] = seen;
         Ok(Subject {
-            object: object.map(|o| sighting.seen(o)),
-            old: attributes.old.map(|o| sighting.seen(o)),
+            object,
+            old,
             request: request(attributes, sighting),
             namespace,
             authorizer: Arc::new(Asker { authorizer, user: attributes.user.clone() }),

@@ -103,7 +103,7 @@ impl ValidatingPolicies {
                     continue;
                 }
             }
-            let params = match params::collect(policy, binding, attributes) {
+            let params = match params::collect(policy, binding, attributes).await {
                 Ok(params) => params,
                 Err(why) => {
                     denials.extend(policy.misconfigured(Some(binding), &why));

@@ -1,11 +1,7 @@
 //! One webhook and one request: the question is put, the answer taken.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use http::{Request, StatusCode};
 use kminik_meta::decode::FieldValidation;
 use kminik_meta::{Object, StatusError, names, patch};
 use serde_json::{Value, json};
@@ -14,12 +10,11 @@ use super::super::Attributes;
 use super::super::matching::Sighting;
 use super::hooks::Hook;
 use super::review::{self, Answer};
-use crate::outbound::{Bounds, Outbound, refusal};
+use crate::outbound::{AskError, Bounds, Outbound};
 use crate::schema;
 
 /// Longest answer: an object's limit once more for base64, and room for what stands around it.
 const ANSWER_LIMIT: usize = 2 * schema::BODY_LIMIT;
-const JSON: &str = "application/json";
 /// Prefixes of audit annotations: whether a webhook changed the object, and how.
 const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
 const PATCH: &str = "patch.webhook.admission.k8s.io/";
@@ -63,11 +58,15 @@ impl fmt::Display for Turn {
 impl Question<'_> {
     /// Asks whether the request may be.
     pub(super) async fn validate(&self, object: Option<&Object>) -> Result<(), Denied> {
-        let seen = object.map(|object| self.seen(object));
+        let seen = match object {
+            Some(object) => Some(self.sighting.seen(object).await?),
+            None => None,
+        };
         self.ask(seen.as_deref(), false).await?.verdict.map_err(Denied::Refused)
     }
 
-    /// Asks what the object should be; tells whether it was changed. `object` is in the stored version before and after.
+    /// Asks what the object should be; tells whether it was changed. `object` is in the version that the row works in before
+    /// and after.
     pub(super) async fn mutate(&self, object: Option<&mut Object>) -> Result<bool, Denied> {
         let answer = self.apply(object).await;
         let Question { hook, attributes, turn, .. } = self;
@@ -83,7 +82,10 @@ impl Question<'_> {
     }
 
     async fn apply(&self, object: Option<&mut Object>) -> Result<bool, Denied> {
-        let seen = object.as_deref().map(|object| self.seen(object).into_owned());
+        let seen = match object.as_deref() {
+            Some(object) => Some(self.sighting.seen(object).await?.into_owned()),
+            None => None,
+        };
         let answer = self.ask(seen.as_ref(), true).await?;
         answer.verdict?;
         if review::is_empty_patch(&answer.patch) {
@@ -102,7 +104,7 @@ impl Question<'_> {
             }
             Err(error) => return Err(Denied::Refused(StatusError::internal(error))),
         };
-        let changed = self.take(object, &seen, patched)?;
+        let changed = self.take(object, &seen, patched).await?;
         let Question { hook, attributes, turn, .. } = self;
         attributes.audit.annotate_with_body(&format!("{PATCH}{turn}"), || {
             let patch: Value = serde_json::from_slice(&answer.patch).unwrap_or_default();
@@ -116,7 +118,7 @@ impl Question<'_> {
     }
 
     /// Puts the patched object, in normal form with defaults, in the place of the other.
-    fn take(&self, object: &mut Object, seen: &Object, mut patched: Object) -> Result<bool, Denied> {
+    async fn take(&self, object: &mut Object, seen: &Object, mut patched: Object) -> Result<bool, Denied> {
         let kind = &self.sighting.kind;
         let normal = match self.sighting.schema() {
             Some(own) => schema::normalize(kind, own, &mut patched, FieldValidation::Ignore),
@@ -126,15 +128,9 @@ impl Question<'_> {
         patched.set_gvk(kind);
         let changed = patched != *seen;
         if changed {
-            self.sighting.to_stored(&mut patched);
-            *object = patched;
+            *object = self.sighting.taken_back(patched).await?;
         }
         Ok(changed)
-    }
-
-    /// The object as the webhook knows it.
-    fn seen<'o>(&self, object: &'o Object) -> Cow<'o, Object> {
-        self.sighting.seen(object)
     }
 
     async fn ask(&self, object: Option<&Object>, mutating: bool) -> Result<Answer, Denied> {
@@ -151,21 +147,17 @@ impl Question<'_> {
         })?;
         let target = hook.target.as_ref().map_err(|error| unasked(&format!("could not get REST client: {error}")))?;
         let uid = uuid::Uuid::new_v4().to_string();
-        let old = attributes.old.map(|old| self.seen(old));
+        let old = match attributes.old {
+            Some(old) => Some(sighting.seen(old).await?),
+            None => None,
+        };
         let body = review::question(version, &uid, attributes, sighting, object, old.as_deref())?;
-        let request = Request::post(format!("{}?timeout={}s", target.url, hook.timeout.as_secs()))
-            .header(CONTENT_TYPE, JSON)
-            .header(ACCEPT, "application/json, */*")
-            .header(USER_AGENT, concat!("kube-apiserver-admission/", env!("CARGO_PKG_VERSION")))
-            .body(Bytes::from(body))
-            .map_err(|error| unasked(&format!("could not get REST client: {error}")))?;
         let bounds = Bounds { timeout: hook.timeout, body: ANSWER_LIMIT };
-        let failed = |why: &dyn std::fmt::Display| Denied::NoAnswer(format!("failed to call webhook: {why}"));
-        let response = self.outbound.call(&target.peer, request, bounds).await.map_err(|error| failed(&error))?;
-        if !matches!(response.status(), StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED) {
-            return Err(failed(&refusal(response.status(), response.body())));
-        }
-        let answer = review::answer(version, &uid, &hook.name, mutating, response.body());
+        let response = self.outbound.ask(target, body, bounds).await.map_err(|error| match error {
+            error @ AskError::Url(_) => unasked(&format!("could not get REST client: {error}")),
+            error => unasked(&format!("failed to call webhook: {error}")),
+        })?;
+        let answer = review::answer(version, &uid, &hook.name, mutating, &response);
         let answer = answer.map_err(|error| unasked(&error))?;
         attributes.warnings.lock().extend(answer.warnings.iter().cloned());
         for (key, value) in &answer.audit_annotations {

@@ -16,15 +16,15 @@ const GROUP: &str = "admission.k8s.io";
 const KIND: &str = "AdmissionReview";
 const JSON_PATCH: &str = "JSONPatch";
 
-/// The versions of AdmissionReview; they differ only in how strictly answers are read.
+/// The versions of AdmissionReview and ConversionReview; they differ only in how strictly answers are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReviewVersion {
+pub(crate) enum ReviewVersion {
     V1,
     V1Beta1,
 }
 
 impl ReviewVersion {
-    pub(super) fn parse(version: &str) -> Option<Self> {
+    pub(crate) fn parse(version: &str) -> Option<Self> {
         match version {
             "v1" => Some(ReviewVersion::V1),
             "v1beta1" => Some(ReviewVersion::V1Beta1),
