@@ -80,6 +80,9 @@ pub struct Profile {
     /// `None` writes no audit log; the policy is a file of the profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_log: Option<AuditLog>,
+    /// Serves and asks MutatingAdmissionPolicies.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mutating_policies: bool,
     /// Network of the nodes on the host, e.g. `192.168.49.0/24`.
     pub subnet: String,
     /// The host's end of it.

@@ -51,6 +51,9 @@ pub struct NodeConfig {
     /// `None` writes no audit log; the policy lies in [`AUDIT_POLICY`].
     #[serde(default)]
     pub audit_log: Option<AuditLog>,
+    /// Serves and asks MutatingAdmissionPolicies.
+    #[serde(default)]
+    pub mutating_policies: bool,
     /// Limits of the machine, 0 is none.
     pub cpus: u32,
     pub memory_bytes: u64,

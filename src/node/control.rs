@@ -145,6 +145,7 @@ pub async fn start(
         let scheduler = readiness.get("scheduler").copied().unwrap_or_default();
         vec![("controller-manager", controllers.all(|ready| ready)), ("scheduler", scheduler)]
     });
+    api.mutating_policies = config.mutating_policies;
     api.audit = config.audit_log.as_ref().map(|log| audit(data, log)).transpose()?;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.api_port));
     let stop = CancellationToken::new();

@@ -78,6 +78,9 @@ pub struct Config {
     pub max_in_flight: usize,
     /// What is written into the audit log; `None` is nothing.
     pub audit: Option<AuditConfig>,
+    /// Serves MutatingAdmissionPolicies (admissionregistration.k8s.io/v1beta1) and asks them. Off by default, as upstream's API version
+    /// and its gate of that name are.
+    pub mutating_policies: bool,
     /// A non-watching request may take so long.
     pub request_timeout: Duration,
     /// What ComponentStatuses tell of besides the store; none by default.
@@ -111,6 +114,7 @@ impl Config {
             front_proxy: None,
             max_in_flight: 600,
             audit: None,
+            mutating_policies: false,
             request_timeout: Duration::from_secs(60),
             components: Arc::new(Vec::new),
             shutdown_delay: Duration::ZERO,

@@ -159,7 +159,7 @@ impl ApiServer {
         let identity = config.front_proxy.as_ref().map(|proxy| proxy.client.clone());
         let registrations = ApiServiceSource::new(identity);
         let composer = Composer::new(vec![
-            Box::new(Fixed::new(builtin::rows(&pools))),
+            Box::new(Fixed::new(builtin::rows(&pools, config.mutating_policies))),
             Box::new(custom::Definitions::new(outbound.clone())),
             Box::new(registrations),
         ]);
@@ -169,7 +169,12 @@ impl ApiServer {
             None => None,
         };
         let server = Arc::new(Server {
-            admission: AdmissionChain::new(admission::default_plugins(&auth, registry.cache(), &outbound)),
+            admission: AdmissionChain::new(admission::default_plugins(
+                &auth,
+                registry.cache(),
+                &outbound,
+                config.mutating_policies,
+            )),
             auth,
             outbound,
             health: Health::default(),

@@ -12,12 +12,16 @@ pub struct ExtraConfig {
     /// Content of the audit policy.
     audit_policy: Option<String>,
     audit_log: AuditLog,
+    /// Whether admissionregistration.k8s.io/v1beta1 is to be served; `None` where nothing was said.
+    mutating_version: Option<bool>,
+    /// The gate MutatingAdmissionPolicy, likewise.
+    mutating_gate: Option<bool>,
 }
 
 type Setting = (&'static str, fn(&mut ExtraConfig, &str) -> Outcome<()>);
 
 /// Every setting there is.
-const SETTINGS: [Setting; 5] = [
+const SETTINGS: [Setting; 7] = [
     ("apiserver.audit-policy-file", |config, value| {
         let text = std::fs::read_to_string(value)
             .or_fail(&MK_BAD_EXTRA_CONFIG, format_args!("cannot read the audit policy {value}"))?;
@@ -36,6 +40,15 @@ const SETTINGS: [Setting; 5] = [
     ("apiserver.audit-log-maxsize", |config, value| set(&mut config.audit_log.max_size_mb, value)),
     ("apiserver.audit-log-maxbackup", |config, value| set(&mut config.audit_log.max_backups, value)),
     ("apiserver.audit-log-maxage", |config, value| set(&mut config.audit_log.max_age_days, value)),
+    ("apiserver.runtime-config", |config, value| {
+        config.mutating_version =
+            Some(switch("apiserver.runtime-config", "admissionregistration.k8s.io/v1beta1", value)?);
+        Ok(())
+    }),
+    ("apiserver.feature-gates", |config, value| {
+        config.mutating_gate = Some(switch("apiserver.feature-gates", "MutatingAdmissionPolicy", value)?);
+        Ok(())
+    }),
 ];
 
 fn refuse(message: String) -> Failure {
@@ -45,6 +58,15 @@ fn refuse(message: String) -> Failure {
 fn set(field: &mut u32, value: &str) -> Outcome<()> {
     *field = value.parse().map_err(|_| refuse(format!("{value:?} is no number")))?;
     Ok(())
+}
+
+/// Reads `NAME=true` or `NAME=false` of the one name that a setting knows.
+fn switch(setting: &str, known: &str, value: &str) -> Outcome<bool> {
+    match value.split_once('=') {
+        Some((name, "true")) if name == known => Ok(true),
+        Some((name, "false")) if name == known => Ok(false),
+        _ => Err(refuse(format!("{setting} takes {known}=true or {known}=false, not {value:?}"))),
+    }
 }
 
 impl ExtraConfig {
@@ -68,6 +90,11 @@ impl ExtraConfig {
         if config.audit_policy.is_none() && config.audit_log != AuditLog::default() {
             return Err(refuse("an audit log needs apiserver.audit-policy-file".to_owned()));
         }
+        if config.mutating_version.unwrap_or_default() != config.mutating_gate.unwrap_or_default() {
+            let both = "apiserver.runtime-config=admissionregistration.k8s.io/v1beta1=true and \
+                        apiserver.feature-gates=MutatingAdmissionPolicy=true";
+            return Err(refuse(format!("MutatingAdmissionPolicy needs both {both}")));
+        }
         Ok(config)
     }
 
@@ -75,6 +102,9 @@ impl ExtraConfig {
     pub fn update(&self, profile: &mut Profile) {
         if self.audit_policy.is_some() {
             profile.audit_log = Some(self.audit_log.clone());
+        }
+        if let Some(wanted) = self.mutating_version.or(self.mutating_gate) {
+            profile.mutating_policies = wanted;
         }
     }
 
@@ -123,12 +153,20 @@ mod tests {
                 .unwrap();
         assert_eq!((config.audit_log.path.as_str(), config.audit_log.max_size_mb), ("/var/log/a.log", 5));
         assert_eq!(parse(&[]).unwrap(), ExtraConfig::default());
+        let (version, gate) = (
+            "apiserver.runtime-config=admissionregistration.k8s.io/v1beta1=true",
+            "apiserver.feature-gates=MutatingAdmissionPolicy=true",
+        );
+        assert_eq!(parse(&[version, gate]).unwrap().mutating_gate, Some(true));
         for given in [
             vec![bad.as_str()],
             vec!["apiserver.audit-policy-file=/no/such/file"],
             vec!["apiserver.audit-log-maxsize=5"],
             vec![good.as_str(), "apiserver.audit-log-path=a.log"],
             vec![good.as_str(), "apiserver.audit-log-maxage=old"],
+            vec![version],
+            vec![gate],
+            vec![version, "apiserver.feature-gates=Other=true"],
             vec!["apiserver.v=10"],
             vec!["nonsense"],
         ] {

@@ -277,6 +277,7 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         cluster_domain: CLUSTER_DOMAIN.into(),
         api_port: 8443,
         audit_log: profile.audit_log.clone(),
+        mutating_policies: profile.mutating_policies,
         datastore_endpoints: profile.datastore.as_ref().map(|store| store.endpoints.clone()).unwrap_or_default(),
         cpus: profile.cpus,
         memory_bytes: profile.memory_mib << 20,

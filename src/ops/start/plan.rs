@@ -99,6 +99,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         registries: request.registries.clone(),
         datastore: request.datastore.wanted(),
         audit_log: None,
+        mutating_policies: false,
         subnet: place.subnet,
         gateway: place.gateway,
         node_address: place.node_address,

@@ -23,6 +23,11 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ("k8s.io/apimachinery/pkg/apis/meta/v1", "apimachinery/pkg/apis/meta/v1", "io.k8s.apimachinery.pkg.apis.meta.v1"),
     ("k8s.io/api/admission/v1", "api/admission/v1", "io.k8s.api.admission.v1"),
     ("k8s.io/api/admissionregistration/v1", "api/admissionregistration/v1", "io.k8s.api.admissionregistration.v1"),
+    (
+        "k8s.io/api/admissionregistration/v1beta1",
+        "api/admissionregistration/v1beta1",
+        "io.k8s.api.admissionregistration.v1beta1",
+    ),
     ("k8s.io/api/apidiscovery/v2", "api/apidiscovery/v2", "io.k8s.api.apidiscovery.v2"),
     ("k8s.io/api/apps/v1", "api/apps/v1", "io.k8s.api.apps.v1"),
     ("k8s.io/api/authentication/v1", "api/authentication/v1", "io.k8s.api.authentication.v1"),
@@ -55,12 +60,24 @@ const PACKAGES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// The kinds that are read of a package whose others are served in another version only.
+const ONLY: &[(&str, &[&str])] = &[(
+    "k8s.io/api/admissionregistration/v1beta1",
+    &[
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionPolicyBinding",
+        "MutatingAdmissionPolicyBindingList",
+        "MutatingAdmissionPolicyList",
+    ],
+)];
+
 /// Generates both files; with `check` compares them with what is checked in instead.
 pub(crate) fn run(sources: &Path, check: bool) -> Result<()> {
     let mut table = Table::default();
     for (import, directory, prefix) in PACKAGES {
         let package = go::read_package(&sources.join(directory))?;
-        table.add_package(import, prefix, package);
+        let only = ONLY.iter().find(|(of, _)| of == import).map(|(_, kinds)| *kinds);
+        table.add_package(import, prefix, package, only);
     }
     let built = table.build()?;
 

@@ -78,6 +78,8 @@ struct Row {
 #[derive(Default)]
 pub(crate) struct Table {
     packages: BTreeMap<String, (String, Package)>,
+    /// The kinds of packages of which not all are wanted.
+    only: BTreeMap<String, &'static [&'static str]>,
 }
 
 /// The generated source and the definitions with their field names.
@@ -87,7 +89,15 @@ pub(crate) struct Built {
 }
 
 impl Table {
-    pub(crate) fn add_package(&mut self, import: &str, prefix: &str, package: Package) {
+    /// Adds a package, or only these kinds of it and what they refer to.
+    pub(crate) fn add_package(
+        &mut self,
+        import: &str,
+        prefix: &str,
+        package: Package,
+        only: Option<&'static [&'static str]>,
+    ) {
+        self.only.extend(only.map(|kinds| (import.to_owned(), kinds)));
         self.packages.insert(import.to_owned(), (prefix.to_owned(), package));
     }
 
@@ -102,7 +112,8 @@ impl Table {
                 let Body::Struct(members) = &declaration.body else { continue };
                 // Fields carry metadata and lists of metadata without being kinds themselves.
                 let is_kind = members.iter().any(|m| m.inline && m.expression.ends_with("TypeMeta"));
-                if is_kind {
+                let wanted = self.only.get(import).is_none_or(|kinds| kinds.contains(&name.as_str()));
+                if is_kind && wanted {
                     let definition = format!("{prefix}.{name}");
                     let version = if package.group == "meta.k8s.io" { "v1" } else { version };
                     kinds.insert((package.group.clone(), version.to_owned(), name.clone()), definition);

@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use kminik_meta::decode::FieldValidation;
 use kminik_meta::schema::Schema;
 use kminik_meta::{Gvk, LabelSelector, Object, StatusError};
 use serde_json::Value;
 
 use super::{Attributes, Operation};
 use crate::registry::def::{ResourceDef, Storage, VersionDef};
+use crate::schema;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 /// Nobody is asked about the kinds that say who is asked: a mistake in one could never be mended.
@@ -68,9 +70,23 @@ impl Sighting {
         Ok(Cow::Owned(seen))
     }
 
-    /// The type of the request's object there; `None` for a subresource's own, which is built in.
-    pub fn schema(&self) -> Option<&Schema> {
-        self.own.then(|| &*self.version.schema)
+    /// The type of the request's object there.
+    ///
+    /// # Errors
+    /// 500 for a kind that has none: a mistake in the program.
+    pub fn schema(&self) -> Result<&Schema, StatusError> {
+        if self.own { Ok(&self.version.schema) } else { schema::of(&self.kind) }
+    }
+
+    /// Brings an object that was changed, as it is seen, into normal form with defaults.
+    ///
+    /// # Errors
+    /// 500 where it does not fit its type.
+    pub fn normalize(&self, object: &mut Object) -> Result<(), StatusError> {
+        let normal = schema::normalize(&self.kind, self.schema()?, object, FieldValidation::Ignore);
+        normal.map_err(StatusError::internal)?;
+        object.set_gvk(&self.kind);
+        Ok(())
     }
 
     /// An object as it is seen, back in the version that the request's row works in.

@@ -38,7 +38,7 @@ use self::persistent_volume_claim_resize::PersistentVolumeClaimResize;
 use self::pod_security::PodSecurity;
 use self::pod_topology_labels::PodTopologyLabels;
 pub(crate) use self::pod_topology_labels::TOPOLOGY;
-use self::policy::ValidatingPolicies;
+use self::policy::{MutatingPolicies, ValidatingPolicies};
 use self::priority::Priority;
 pub use self::reinvocation::Reinvocation;
 use self::resource_quota::ResourceQuota;
@@ -255,9 +255,14 @@ impl AdmissionChain {
     }
 }
 
-/// The plugins that are always on, in upstream's order: those that ask others come last.
-pub fn default_plugins(auth: &Auth, cache: &Cache, outbound: &Arc<Outbound>) -> Vec<Box<dyn Admission>> {
-    vec![
+/// The plugins that are on, in upstream's order: those that ask others come last. MutatingAdmissionPolicies are asked if `mutating`.
+pub fn default_plugins(
+    auth: &Auth,
+    cache: &Cache,
+    outbound: &Arc<Outbound>,
+    mutating: bool,
+) -> Vec<Box<dyn Admission>> {
+    let mut plugins: Vec<Box<dyn Admission>> = vec![
         Box::new(NamespaceLifecycle),
         Box::new(LimitRanger::new(cache)),
         Box::new(ServiceAccount),
@@ -276,9 +281,16 @@ pub fn default_plugins(auth: &Auth, cache: &Cache, outbound: &Arc<Outbound>) -> 
         Box::new(default_class::INGRESS),
         Box::new(PodTopologyLabels),
         Box::new(EscalationCheck { rbac: auth.rbac.clone(), authorizer: auth.authorizer.clone() }),
+    ];
+    if mutating {
+        plugins.push(Box::new(MutatingPolicies::new(cache, auth.authorizer.clone())));
+    }
+    let asking: [Box<dyn Admission>; 4] = [
         Box::new(MutatingWebhooks::new(cache, outbound.clone(), auth.authorizer.clone())),
         Box::new(ValidatingPolicies::new(cache, auth.authorizer.clone())),
         Box::new(ValidatingWebhooks::new(cache, outbound.clone(), auth.authorizer.clone())),
         Box::new(ResourceQuota::new(cache)),
-    ]
+    ];
+    plugins.extend(asking);
+    plugins
 }

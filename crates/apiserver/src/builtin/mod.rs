@@ -27,8 +27,9 @@ use std::sync::Arc;
 use crate::registry::def::ResourceDef;
 use crate::strategies::services::Pools;
 
-/// All built-in rows in the order of discovery. Services take their addresses from `pools`.
-pub(crate) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
+/// All built-in rows in the order of discovery. Services take their addresses from `pools`; MutatingAdmissionPolicies are among them
+/// if `mutating_policies`.
+pub(crate) fn rows(pools: &Arc<Pools>, mutating_policies: bool) -> Vec<ResourceDef> {
     [
         core::rows(pools),
         apiregistration::rows(),
@@ -43,7 +44,7 @@ pub(crate) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
         policy::rows(),
         rbac::rows(),
         storage::rows(),
-        admissionregistration::rows(),
+        admissionregistration::rows(mutating_policies),
         apiextensions::rows(),
         scheduling::rows(),
         coordination::rows(),
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn every_row_is_whole() {
-        let rows = super::rows(&Pools::new(Cidr::default(), (30000, 32767)));
+        let rows = super::rows(&Pools::new(Cidr::default(), (30000, 32767)), true);
         let table = ResourceTable::new(rows.into_iter().map(Arc::new).collect()).unwrap();
         for row in table.rows() {
             assert!(row.plural.chars().all(|c| c.is_ascii_lowercase()), "{}", row.qualified());

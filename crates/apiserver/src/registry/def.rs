@@ -151,7 +151,7 @@ pub enum Storage {
     Stored {
         /// Key prefix below the registry's root, without slashes at its ends (`core/pods`). Two rows that share it are two views of one set.
         prefix: Text,
-        /// apiVersion of the stored bytes.
+        /// apiVersion of the stored bytes; in one of a row's forms, of the objects that it works with.
         api_version: Text,
         /// Kind of the stored bytes.
         kind: Text,

@@ -8,13 +8,23 @@ use crate::admission::expressions::{compile, environment};
 use crate::admission::policy;
 use crate::registry::strategy::{Strategy, StrategyContext};
 
-/// Policies.
+/// Validating policies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policies;
 
 impl Strategy for Policies {
     fn validate(&self, _ctx: &StrategyContext<'_>, object: &Object) -> ErrorList {
         policy::expression_errors(object)
+    }
+}
+
+/// Mutating policies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MutatingPolicies;
+
+impl Strategy for MutatingPolicies {
+    fn validate(&self, _ctx: &StrategyContext<'_>, object: &Object) -> ErrorList {
+        policy::mutating_expression_errors(object)
     }
 }
 

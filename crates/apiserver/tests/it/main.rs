@@ -10,6 +10,7 @@
 
 mod access;
 mod access_matrix;
+mod admission_mutating_policies;
 mod admission_pod_security;
 mod admission_policies;
 mod admission_quota;

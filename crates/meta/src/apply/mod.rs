@@ -7,6 +7,7 @@
 mod managers;
 mod set;
 mod typed;
+mod untracked;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ use crate::status::Cause;
 use crate::{Object, StatusError};
 
 pub use set::{Element, FieldSet};
+pub use untracked::merge_untracked;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -70,6 +72,9 @@ pub enum ApplyError {
     /// A list has an element twice.
     #[error("duplicate entries for key {0}")]
     Duplicate(String),
+    /// A configuration of admission names parts that can only be replaced as a whole; their paths.
+    #[error("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}", .0.join(", "))]
+    Atomics(Vec<String>),
     /// The live object's managed fields cannot be read.
     #[error("failed to decode managed fields")]
     Unreadable,
@@ -88,7 +93,7 @@ impl ApplyError {
                 StatusError::apply_conflict(causes.collect(), self.to_string())
             }
             Self::Version { .. } | Self::ManagedFields => StatusError::bad_request(self.to_string()),
-            Self::Undeclared(_) | Self::NoKeys(_) | Self::Duplicate(_) | Self::Unreadable => {
+            Self::Undeclared(_) | Self::NoKeys(_) | Self::Duplicate(_) | Self::Atomics(_) | Self::Unreadable => {
                 StatusError::internal(self)
             }
         }

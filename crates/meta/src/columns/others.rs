@@ -18,6 +18,26 @@ const ROLE_BINDING: &[Column] = &[
     wide(text("ServiceAccounts", "Service accounts that get it.", |o, _| subjects(o, "ServiceAccount").into())),
 ];
 
+/// Kind of the parameters of a policy.
+const PARAM_KIND: Column = text("ParamKind", "Kind of its parameters.", |o, _| match o.get(&["spec", "paramKind"]) {
+    Some(kind) => format!("{}/{}", member(kind, "apiVersion"), member(kind, "kind")).into(),
+    None => "<unset>".into(),
+});
+
+/// Bindings of policies of both kinds.
+const POLICY_BINDINGS: &[Column] = &[
+    NAME,
+    text("PolicyName", "Policy that is bound.", |o, _| or(o, &["spec", "policyName"], "").into()),
+    text("ParamRef", "Its parameters.", |o, _| match o.get(&["spec", "paramRef"]) {
+        Some(reference) if !member(reference, "namespace").is_empty() => {
+            format!("{}/{}", member(reference, "namespace"), member(reference, "name")).into()
+        }
+        Some(reference) if !member(reference, "name").is_empty() => format!("*/{}", member(reference, "name")).into(),
+        _ => "<unset>".into(),
+    }),
+    AGE,
+];
+
 const WEBHOOKS: &[Column] =
     &[NAME, number("Webhooks", "Number of webhooks.", |o, _| o.array(&["webhooks"]).len().into()), AGE];
 
@@ -93,35 +113,26 @@ pub(super) const KINDS: &[KindColumns] = &[
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", WEBHOOKS),
     (
         "admissionregistration.k8s.io",
+        "MutatingAdmissionPolicy",
+        &[
+            NAME,
+            number("Mutations", "Number of changes.", |o, _| o.array(&["spec", "mutations"]).len().into()),
+            PARAM_KIND,
+            AGE,
+        ],
+    ),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", POLICY_BINDINGS),
+    (
+        "admissionregistration.k8s.io",
         "ValidatingAdmissionPolicy",
         &[
             NAME,
             number("Validations", "Number of rules.", |o, _| o.array(&["spec", "validations"]).len().into()),
-            text("ParamKind", "Kind of its parameters.", |o, _| match o.get(&["spec", "paramKind"]) {
-                Some(kind) => format!("{}/{}", member(kind, "apiVersion"), member(kind, "kind")).into(),
-                None => "<unset>".into(),
-            }),
+            PARAM_KIND,
             AGE,
         ],
     ),
-    (
-        "admissionregistration.k8s.io",
-        "ValidatingAdmissionPolicyBinding",
-        &[
-            NAME,
-            text("PolicyName", "Policy that is bound.", |o, _| or(o, &["spec", "policyName"], "").into()),
-            text("ParamRef", "Its parameters.", |o, _| match o.get(&["spec", "paramRef"]) {
-                Some(reference) if !member(reference, "namespace").is_empty() => {
-                    format!("{}/{}", member(reference, "namespace"), member(reference, "name")).into()
-                }
-                Some(reference) if !member(reference, "name").is_empty() => {
-                    format!("*/{}", member(reference, "name")).into()
-                }
-                _ => "<unset>".into(),
-            }),
-            AGE,
-        ],
-    ),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", POLICY_BINDINGS),
     (
         "certificates.k8s.io",
         "CertificateSigningRequest",

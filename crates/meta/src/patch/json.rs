@@ -1,6 +1,6 @@
 //! JSON patch: the operations are the json-patch crate's; bounded here in number and in what copies add.
 
-use json_patch::PatchOperation;
+use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
 use super::{MAX_JSON_PATCH_OPERATIONS, PatchError, Patched};
@@ -42,7 +42,10 @@ pub(super) fn apply(object: &Object, patch: &[u8]) -> Result<Patched, PatchError
                 return Err(PatchError::CopyTooLarge(copied, MAX_COPIED_BYTES));
             }
         }
-        json_patch::patch(&mut document, &[operation]).map_err(|e| PatchError::Operation(e.to_string()))?;
+        json_patch::patch(&mut document, &[operation]).map_err(|error| match error.kind {
+            PatchErrorKind::TestFailed => PatchError::Test(error.to_string()),
+            _ => PatchError::Operation(error.to_string()),
+        })?;
     }
     let object = Object::try_from(document).map_err(|_| PatchError::NotAnObject)?;
     let warnings = warnings.into_iter().map(|warning| format!("json patch {warning}")).collect();

@@ -68,6 +68,9 @@ pub enum PatchError {
     /// An operation of a JSON patch fails.
     #[error("{0}")]
     Operation(String),
+    /// A test of a JSON patch does not hold.
+    #[error("{0}")]
+    Test(String),
     /// The patch turns the object into something else.
     #[error("the patched document is not an object")]
     NotAnObject,
@@ -115,7 +118,9 @@ impl PatchError {
     pub fn status(&self) -> StatusError {
         match self {
             Self::TooManyOperations(_) => StatusError::too_large(self),
-            Self::Operation(_) | Self::CopyTooLarge(..) | Self::RetainKeys => StatusError::unprocessable(),
+            Self::Operation(_) | Self::Test(_) | Self::CopyTooLarge(..) | Self::RetainKeys => {
+                StatusError::unprocessable()
+            }
             Self::NotAnObject => refused("", self),
             Self::Decode(_)
             | Self::Body(_)

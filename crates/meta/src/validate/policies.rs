@@ -9,14 +9,21 @@ use crate::{GroupVersion, names};
 pub(super) const KINDS: &[Kind] = &[
     Kind::new(GROUP, "ValidatingAdmissionPolicy", policy).status(policy_status),
     Kind::new(GROUP, "ValidatingAdmissionPolicyBinding", binding),
+    Kind::new(GROUP, "MutatingAdmissionPolicy", mutating_policy),
+    Kind::new(GROUP, "MutatingAdmissionPolicyBinding", mutating_binding),
 ];
 
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
 /// In bytes.
 const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-fn policy(policy: &Node<'_>, errors: &mut ErrorList) {
-    let spec = policy.child("spec");
+/// What can be changed on its way: not a deletion.
+const MUTABLE: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
+/// Kinds of mutations, each with the member that it needs.
+const PATCH_TYPES: [(&str, &str); 2] = [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
+
+/// What policies of both kinds have.
+fn common(spec: &Node<'_>, errors: &mut ErrorList) {
     let kind = spec.child("paramKind");
     if kind.is_set() {
         param_kind(&kind, errors);
@@ -33,6 +40,11 @@ fn policy(policy: &Node<'_>, errors: &mut ErrorList) {
     }
     match_conditions(&spec.child("matchConditions"), errors);
     spec.child("variables").items().for_each(|variable| self::variable(&variable, errors));
+}
+
+fn policy(policy: &Node<'_>, errors: &mut ErrorList) {
+    let spec = policy.child("spec");
+    common(&spec, errors);
     let (validations, annotations) = (spec.child("validations"), spec.child("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         let message = "validations or auditAnnotations must contain at least one item";
@@ -54,6 +66,85 @@ fn policy(policy: &Node<'_>, errors: &mut ErrorList) {
         }
         keys.push(key.text());
     }
+}
+
+fn mutating_policy(policy: &Node<'_>, errors: &mut ErrorList) {
+    let spec = policy.child("spec");
+    let failure = spec.child("failurePolicy");
+    if required(&failure, errors) && !matches!(failure.text(), "Fail" | "Ignore") {
+        errors.push(FieldError::not_supported(&failure.path, failure.text(), &["Fail", "Ignore"]));
+    }
+    common(&spec, errors);
+    mutable_operations(&spec.child("matchConstraints"), errors);
+    let mutations = spec.child("mutations");
+    if mutations.is_empty() {
+        errors.push(FieldError::required(&mutations.path, "mutations must contain at least one item"));
+    }
+    mutations.items().for_each(|mutation| self::mutation(&mutation, errors));
+    let again = spec.child("reinvocationPolicy");
+    if required(&again, errors) && !matches!(again.text(), "Never" | "IfNeeded") {
+        errors.push(FieldError::not_supported(&again.path, again.text(), &["IfNeeded", "Never"]));
+    }
+}
+
+/// Upstream's errors name no index here.
+fn mutable_operations(resources: &Node<'_>, errors: &mut ErrorList) {
+    let path = resources.path.child("resourceRules").child("operations");
+    for rule in resources.child("resourceRules").items() {
+        for operation in rule.child("operations").items().filter(|operation| !MUTABLE.contains(&operation.text())) {
+            errors.push(FieldError::not_supported(&path, operation.text(), &MUTABLE));
+        }
+    }
+}
+
+fn mutation(mutation: &Node<'_>, errors: &mut ErrorList) {
+    let kind = mutation.child("patchType");
+    if !required(&kind, errors) {
+        return;
+    }
+    if !PATCH_TYPES.iter().any(|(name, _)| *name == kind.text()) {
+        errors.push(FieldError::not_supported(&kind.path, kind.text(), &PATCH_TYPES.map(|(name, _)| name)));
+        return;
+    }
+    for (name, member) in PATCH_TYPES {
+        let patch = mutation.child(member);
+        match (name == kind.text(), patch.is_set()) {
+            (true, true) => {
+                let expression = patch.child("expression");
+                if expression.text().trim().is_empty() {
+                    errors.push(FieldError::required(&expression.path, ""));
+                }
+            }
+            (true, false) => {
+                let message = format!("must be specified when patchType is {}", kind.text());
+                errors.push(FieldError::required(&patch.path, message));
+            }
+            (false, true) => {
+                let message = format!("must not be specified when patchType is {}", kind.text());
+                errors.push(FieldError::invalid(&patch.path, patch.value.clone(), message));
+            }
+            (false, false) => {}
+        }
+    }
+}
+
+fn mutating_binding(binding: &Node<'_>, errors: &mut ErrorList) {
+    let spec = binding.child("spec");
+    bound(&spec, errors);
+    let resources = spec.child("matchResources");
+    if resources.is_set() {
+        match_resources(&resources, errors);
+        mutable_operations(&resources, errors);
+    }
+}
+
+/// The policy and the parameters that a binding names.
+fn bound(spec: &Node<'_>, errors: &mut ErrorList) {
+    let name = spec.child("policyName");
+    if required(&name, errors) {
+        errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
+    }
+    param_ref(&spec.child("paramRef"), errors);
 }
 
 /// The kind of a policy's parameters.
@@ -185,11 +276,7 @@ fn policy_status(new: &Node<'_>, _old: &Node<'_>, errors: &mut ErrorList) {
 
 fn binding(binding: &Node<'_>, errors: &mut ErrorList) {
     let spec = binding.child("spec");
-    let name = spec.child("policyName");
-    if required(&name, errors) {
-        errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
-    }
-    param_ref(&spec.child("paramRef"), errors);
+    bound(&spec, errors);
     let resources = spec.child("matchResources");
     if resources.is_set() {
         // Upstream's errors name the field so.

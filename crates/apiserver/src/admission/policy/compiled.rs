@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 use super::super::expressions::{Conditions, VariablesType, compile, environment};
 use super::super::matching::Criteria;
 
-/// A policy with its bindings.
-pub(super) struct Policy {
+/// What policies of both kinds have.
+pub(super) struct Common {
     pub(super) name: String,
     /// `failurePolicy: Ignore`.
     pub(super) fails_open: bool,
@@ -18,9 +18,14 @@ pub(super) struct Policy {
     pub(super) param_kind: Option<ParamKind>,
     pub(super) conditions: Conditions,
     pub(super) variables: VariablesType,
+    pub(super) bindings: Vec<Binding>,
+}
+
+/// A validating policy with its bindings.
+pub(super) struct Policy {
+    pub(super) common: Common,
     pub(super) validations: Vec<Validation>,
     pub(super) annotations: Vec<Annotation>,
-    pub(super) bindings: Vec<Binding>,
 }
 
 /// What kind the parameters of a policy are of.
@@ -67,26 +72,29 @@ pub(super) struct ParamRef {
     pub(super) deny_missing: bool,
 }
 
-fn text(value: &Json, key: &str) -> String {
+/// A member that is text; empty where it is absent.
+pub(super) fn text(value: &Json, key: &str) -> String {
     value.get(key).and_then(Json::as_str).unwrap_or_default().to_owned()
 }
 
 impl Expression {
-    fn of(source: String, env: &Env, wanted: &[Type]) -> Self {
+    /// Whose value must be of one of these types.
+    pub(super) fn of(source: String, env: &Env, wanted: &[Type]) -> Self {
         Expression { program: compile(&source, env, wanted), source }
     }
 }
 
 /// The environments of a policy's expressions.
-struct Environments {
-    conditions: Env,
-    validations: Env,
+pub(super) struct Environments {
+    pub(super) conditions: Env,
+    /// With variables.
+    pub(super) validations: Env,
     messages: Env,
     variables: VariablesType,
 }
 
 impl Environments {
-    fn of(policy: &Object) -> Self {
+    pub(super) fn of(policy: &Object) -> Self {
         let params = policy.get(&["spec", "paramKind"]).is_some_and(|k| !k.is_null());
         let (with, without) = (environment(params, true), environment(params, false));
         let variables = VariablesType::of(policy.get(&["spec", "variables"]), &with);
@@ -95,6 +103,33 @@ impl Environments {
             messages: variables.declare(without),
             conditions: with,
             variables,
+        }
+    }
+
+    /// What does not compile in the variables.
+    pub(super) fn errors(&self) -> ErrorList {
+        let variables = Path::new("spec").child("variables");
+        let mut errors = ErrorList::new();
+        for (i, source, why) in self.variables.errors() {
+            errors.push(FieldError::invalid(&variables.index(i).child("expression"), source, why));
+        }
+        errors
+    }
+}
+
+impl Common {
+    pub(super) fn of(policy: &Object, environments: Environments, bindings: Vec<Binding>) -> Self {
+        Common {
+            name: policy.name().to_owned(),
+            fails_open: policy.str(&["spec", "failurePolicy"]) == Some("Ignore"),
+            criteria: Criteria::of_policy(policy.get(&["spec", "matchConstraints"]).unwrap_or(&Json::Null)),
+            param_kind: policy
+                .get(&["spec", "paramKind"])
+                .filter(|k| k.is_object())
+                .map(|k| ParamKind { api_version: text(k, "apiVersion"), kind: text(k, "kind") }),
+            conditions: Conditions::of(policy.get(&["spec", "matchConditions"]), &environments.conditions),
+            variables: environments.variables,
+            bindings,
         }
     }
 }
@@ -115,18 +150,9 @@ impl Policy {
             value: Expression::of(text(a, "valueExpression"), &env.validations, &[Type::String, Type::Null]),
         };
         Policy {
-            name: policy.name().to_owned(),
-            fails_open: policy.str(&["spec", "failurePolicy"]) == Some("Ignore"),
-            criteria: Criteria::of_policy(policy.get(&["spec", "matchConstraints"]).unwrap_or(&Json::Null)),
-            param_kind: policy
-                .get(&["spec", "paramKind"])
-                .filter(|k| k.is_object())
-                .map(|k| ParamKind { api_version: text(k, "apiVersion"), kind: text(k, "kind") }),
-            conditions: Conditions::of(policy.get(&["spec", "matchConditions"]), &env.conditions),
             validations: policy.array(&["spec", "validations"]).iter().map(validation).collect(),
             annotations: policy.array(&["spec", "auditAnnotations"]).iter().map(annotation).collect(),
-            variables: env.variables,
-            bindings,
+            common: Common::of(policy, env, bindings),
         }
     }
 }
@@ -149,28 +175,37 @@ impl Binding {
     }
 }
 
-/// What does not compile in a policy that is being written.
+/// What does not compile in a validating policy that is being written.
 pub(crate) fn expression_errors(policy: &Object) -> ErrorList {
     let env = Environments::of(policy);
-    let spec = Path::new("spec");
-    let mut errors = ErrorList::new();
-    for (i, source, why) in env.variables.errors() {
-        errors.push(FieldError::invalid(&spec.child("variables").index(i).child("expression"), source, why));
-    }
+    let mut errors = env.errors();
     let mut check = |list: &str, member: &str, env: &Env, wanted: &[Type]| {
-        for (i, item) in policy.array(&["spec", list]).iter().enumerate() {
-            // What is empty is another check's to complain about.
-            let Some(source) = item.get(member).and_then(Json::as_str).filter(|s| !s.trim().is_empty()) else {
-                continue;
-            };
-            if let Err(why) = compile(source, env, wanted) {
-                errors.push(FieldError::invalid(&spec.child(list).index(i).child(member), source, why));
-            }
-        }
+        check_list(policy, list, member, env, wanted, &mut errors);
     };
     check("matchConditions", "expression", &env.conditions, &[Type::Bool]);
     check("validations", "expression", &env.validations, &[Type::Bool]);
     check("validations", "messageExpression", &env.messages, &[Type::String]);
     check("auditAnnotations", "valueExpression", &env.validations, &[Type::String, Type::Null]);
     errors
+}
+
+/// Adds what does not compile in one member of the elements of a list of the policy's `spec`.
+pub(super) fn check_list(
+    policy: &Object,
+    list: &str,
+    member: &str,
+    env: &Env,
+    wanted: &[Type],
+    errors: &mut ErrorList,
+) {
+    for (i, item) in policy.array(&["spec", list]).iter().enumerate() {
+        // What is empty is another check's to complain about.
+        let Some(source) = item.get(member).and_then(Json::as_str).filter(|s| !s.trim().is_empty()) else {
+            continue;
+        };
+        if let Err(why) = compile(source, env, wanted) {
+            let path = Path::new("spec").child(list).index(i).child(member);
+            errors.push(FieldError::invalid(&path, source, why));
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kminik_meta::{GroupVersion, LabelSelector, Object};
 
 use super::super::Attributes;
-use super::compiled::{Binding, Policy};
+use super::compiled::{Binding, Common};
 use crate::registry::storage_prefix;
 use crate::storage::entry::Entry;
 use crate::storage::key;
@@ -15,7 +15,7 @@ use crate::storage::key;
 /// # Errors
 /// Why the binding cannot be used, in upstream's words.
 pub(super) async fn collect(
-    policy: &Policy,
+    policy: &Common,
     binding: &Binding,
     attributes: &Attributes<'_>,
 ) -> Result<Vec<Option<Arc<Object>>>, String> {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kminik_cel::{Activation, Budget, RUNTIME_BUDGET, Value};
+use kminik_cel::{RUNTIME_BUDGET, Value};
 use kminik_meta::{Object, Reason, StatusError};
 use serde_json::json;
 
 use super::super::Attributes;
 use super::super::expressions::{Subject, Variables, Verdict};
-use super::compiled::{Binding, Expression, Policy, Validation};
+use super::compiled::{Binding, Policy, Validation};
+use super::run::{EXHAUSTED, Failure, Run};
 
 /// Bytes that an evaluated message may have.
 const MAX_MESSAGE: usize = 5 * 1024;
@@ -16,7 +17,6 @@ const MAX_MESSAGE: usize = 5 * 1024;
 const MAX_ANNOTATION: usize = 10 * 1024;
 /// Key of the audit annotation of the first validation that does not hold under a binding with the action `Audit`.
 const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
-const EXHAUSTED: &str = "validation failed due to running out of cost budget, no further validation rules will be run";
 
 /// Why a request is refused.
 pub(super) struct Denial {
@@ -67,7 +67,7 @@ impl Annotations {
     /// Writes them into the audit log.
     pub(super) fn publish(self, policy: &Policy, attributes: &Attributes<'_>) {
         for (key, values) in self.0 {
-            attributes.audit.annotate(&format!("{}/{key}", policy.name), || values.join(", "));
+            attributes.audit.annotate(&format!("{}/{key}", policy.common.name), || values.join(", "));
         }
     }
 }
@@ -92,27 +92,26 @@ impl Denial {
 impl Policy {
     /// What follows from a policy or binding that cannot be used.
     pub(super) fn misconfigured(&self, binding: Option<&Binding>, why: &str) -> Option<Denial> {
-        let what = if binding.is_some() { "binding" } else { "policy" };
-        (!self.fails_open).then(|| Denial {
-            policy: self.name.clone(),
+        self.common.misconfiguration(binding, why).map(|message| Denial {
+            policy: self.common.name.clone(),
             binding: binding.map(|b| b.name.clone()),
-            message: format!("failed to configure {what}: {why}"),
+            message,
             reason: String::new(),
         })
     }
 
     /// Evaluates the policy with one of its parameters.
     pub(super) fn validate(&self, subject: &Subject<'_>, params: Option<&Object>) -> Judgement {
-        let failed = |message: String| (!self.fails_open).then_some(message);
+        let failed = |message: String| (!self.common.fails_open).then_some(message);
         let base = subject.activation(params);
-        if !self.conditions.is_empty() {
-            match self.conditions.verdict(&base) {
+        if !self.common.conditions.is_empty() {
+            match self.common.conditions.verdict(&base) {
                 Verdict::Match => {}
                 Verdict::Skip => return Judgement::default(),
                 Verdict::Failed(why) => return Judgement::failed(failed(why)),
             }
         }
-        let variables = Variables::new(&self.variables, base);
+        let variables = Variables::new(&self.common.variables, base);
         let activation = variables.activation();
         let mut run = Run { activation: &activation, variables: &variables, left: RUNTIME_BUDGET };
         let mut outcomes = Vec::new();
@@ -157,28 +156,7 @@ fn shortened(value: &str) -> &str {
     value.get(..value.floor_char_boundary(MAX_ANNOTATION)).unwrap_or(value)
 }
 
-enum Failure {
-    Exhausted,
-    Error(String),
-}
-
-/// The evaluations of a policy's expressions, which share a budget.
-struct Run<'e, 'a> {
-    activation: &'e Activation<'a>,
-    variables: &'e Variables<'a>,
-    left: u64,
-}
-
-impl<'a> Run<'_, 'a> {
-    fn evaluate(&mut self, expression: &Expression) -> Result<Value<'a>, Failure> {
-        let program = expression.program.as_ref().map_err(|why| Failure::Error(format!("compilation error: {why}")))?;
-        let mut budget = Budget::default();
-        let result = program.eval(self.activation, &mut budget);
-        let cost = budget.spent().saturating_add(self.variables.take_cost());
-        self.left = self.left.checked_sub(cost).ok_or(Failure::Exhausted)?;
-        result.map_err(|error| Failure::Error(format!("expression '{}' resulted in error: {error}", expression.source)))
-    }
-
+impl Run<'_, '_> {
     /// What is said of a validation that does not hold.
     fn message(&mut self, validation: &Validation) -> String {
         let evaluated = validation.message_expression.as_ref().map(|e| self.evaluate(e));
@@ -205,7 +183,7 @@ impl Binding {
         denials: &mut Vec<Denial>,
     ) {
         let denial = |message: String, reason: String| Denial {
-            policy: policy.name.clone(),
+            policy: policy.common.name.clone(),
             binding: Some(self.name.clone()),
             message,
             reason,
@@ -216,11 +194,11 @@ impl Binding {
                     "Deny" => denials.push(denial(message.clone(), reason.clone())),
                     "Warn" => attributes.warn(format!(
                         "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
-                        policy.name, self.name
+                        policy.common.name, self.name
                     )),
                     _ => attributes.audit.annotate(VALIDATION_FAILURE, || {
                         json!([{
-                            "message": message, "policy": policy.name, "binding": self.name,
+                            "message": message, "policy": policy.common.name, "binding": self.name,
                             "expressionIndex": index, "validationActions": self.actions,
                         }])
                         .to_string()

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use kminik_meta::decode::FieldValidation;
 use kminik_meta::{Object, StatusError, names, patch};
 use serde_json::{Value, json};
 
@@ -119,13 +118,7 @@ impl Question<'_> {
 
     /// Puts the patched object, in normal form with defaults, in the place of the other.
     async fn take(&self, object: &mut Object, seen: &Object, mut patched: Object) -> Result<bool, Denied> {
-        let kind = &self.sighting.kind;
-        let normal = match self.sighting.schema() {
-            Some(own) => schema::normalize(kind, own, &mut patched, FieldValidation::Ignore),
-            None => schema::normalize(kind, schema::of(kind)?, &mut patched, FieldValidation::Ignore),
-        };
-        normal.map_err(StatusError::internal)?;
-        patched.set_gvk(kind);
+        self.sighting.normalize(&mut patched)?;
         let changed = patched != *seen;
         if changed {
             *object = self.sighting.taken_back(patched).await?;
