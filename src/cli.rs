@@ -83,6 +83,9 @@ pub enum Internal {
     /// The storage provisioner, in its pod
     #[command(hide = true)]
     StorageProvisioner,
+    /// The image registry, in its pod
+    #[command(hide = true)]
+    Registry(commands::internal::RegistryArgs),
     /// The node's shell
     #[command(hide = true)]
     Shell(commands::internal::ShellArgs),

@@ -37,6 +37,9 @@ pub struct Definition {
     /// What `addons configure` changes; in manifests `{{setting.NAME}}`.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
+    /// Makes it an image registry of the user's.
+    #[serde(default)]
+    pub registry: Option<RegistryEndpoint>,
     /// The Service that `addons open` shows.
     #[serde(default)]
     pub open: Option<Endpoint>,
@@ -64,6 +67,19 @@ pub enum Kind {
     Port,
     /// `24h`, `90m`; `0` is never.
     Duration,
+}
+
+/// A registry that a port of the user's loopback leads to, and that nodes pull `localhost:<port>/…` from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryEndpoint {
+    /// The setting that is the port.
+    pub setting: String,
+    pub namespace: String,
+    /// With a node port, and `{{registryAddress}}` as its address.
+    pub service: String,
+    /// Of the Service's ports.
+    pub port: u16,
 }
 
 /// A Service to be opened in a browser.

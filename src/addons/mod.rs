@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 pub use apply::{Applier, ApplyError, Record, State};
 pub use definition::{Definition, Install};
 pub use health::{Health, health, healthy};
+use k8s_openapi::api::core::v1::Service;
 use kube::core::DynamicObject;
 pub use objects::{ManifestError, digest, workloads};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,7 @@ macro_rules! table {
 table! {
     "coredns": "manifests.yaml";
     "default-storageclass": "manifests.yaml";
+    "registry": "manifests.yaml";
     "storage-provisioner": "manifests.yaml";
 }
 
@@ -82,6 +84,28 @@ pub type Choices = BTreeMap<String, Choice>;
 pub struct Values {
     pub cluster_dns: String,
     pub cluster_domain: String,
+    /// Of a Service that is the user's registry.
+    pub registry_address: String,
+}
+
+/// A port of the user's loopback that leads to a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub port: u16,
+    pub namespace: String,
+    pub service: String,
+    /// Of the Service's ports.
+    pub service_port: u16,
+}
+
+impl HostPort {
+    /// Whether it leads to this port of this Service.
+    pub fn leads_to(&self, service: &Service, port: i32) -> bool {
+        let metadata = &service.metadata;
+        metadata.namespace.as_ref() == Some(&self.namespace)
+            && metadata.name.as_ref() == Some(&self.service)
+            && port == i32::from(self.service_port)
+    }
 }
 
 /// One addon.
@@ -241,6 +265,17 @@ impl Addon {
         Some(choice.settings.get(name).unwrap_or(&setting.default))
     }
 
+    /// Where the registry that it is, if it is one, is found on the user's loopback.
+    pub fn registry(&self, choice: &Choice) -> Option<HostPort> {
+        let endpoint = self.definition.registry.as_ref()?;
+        Some(HostPort {
+            port: self.setting(&endpoint.setting, choice)?.parse().ok()?,
+            namespace: endpoint.namespace.clone(),
+            service: endpoint.service.clone(),
+            service_port: endpoint.port,
+        })
+    }
+
     /// Name of an image, the reference that stands in the manifests, the reference that is used.
     pub fn images<'a>(&'a self, choice: &'a Choice) -> impl Iterator<Item = (&'a str, &'a str, String)> {
         self.definition.images.iter().map(|(name, written)| {
@@ -262,6 +297,7 @@ impl Addon {
             ("{{image}}".to_owned(), built_in_image()),
             ("{{clusterDNS}}".to_owned(), values.cluster_dns.clone()),
             ("{{clusterDomain}}".to_owned(), values.cluster_domain.clone()),
+            ("{{registryAddress}}".to_owned(), values.registry_address.clone()),
         ];
         for name in self.definition.settings.keys() {
             let value = self.setting(name, choice).unwrap_or_default().to_owned();
@@ -291,7 +327,11 @@ mod tests {
     use super::*;
 
     fn values() -> Values {
-        Values { cluster_dns: "10.96.0.10".into(), cluster_domain: "cluster.local".into() }
+        Values {
+            cluster_dns: "10.96.0.10".into(),
+            cluster_domain: "cluster.local".into(),
+            registry_address: "10.96.0.50".into(),
+        }
     }
 
     #[test]

@@ -129,12 +129,12 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
             terminate.recv().await;
             child.cancel();
         });
-        let (loopback, reloaded) = watch::channel(profile.host_loopback());
+        let (current, reloaded) = watch::channel(profile.clone());
         let (files, name) = (home.clone(), name.to_owned());
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 match Profile::load(&files, &name) {
-                    Ok(profile) => drop(loopback.send_replace(profile.host_loopback())),
+                    Ok(profile) => drop(current.send_replace(profile)),
                     Err(failure) => tracing::warn!(%failure, "the profile cannot be read again"),
                 }
             }

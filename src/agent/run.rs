@@ -10,7 +10,6 @@ use kminik_base::backoff::Backoff;
 use kminik_base::component::chain;
 use kminik_client::{Informers, Recorder};
 use kminik_dns::{DnsServer, Forwarder, ForwarderConfig};
-use kminik_oci::HostLoopback;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -39,7 +38,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub async fn run(
     home: Home,
     profile: Profile,
-    loopback: watch::Receiver<HostLoopback>,
+    current: watch::Receiver<Profile>,
     stop: CancellationToken,
 ) -> Outcome<()> {
     let notes = Arc::new(Notes::new(home.clone(), home.profile(&profile.name).join(NOTES)));
@@ -50,9 +49,9 @@ pub async fn run(
     let published = profile.api_host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback());
     let ports = Ports::new(profile.node_address, (!published).then_some(API_PORT), notes.clone(), recorder);
     tokio::select! {
-        () = ports.follow(&services) => {}
+        () = ports.follow(&services, &home, current.clone()) => {}
         () = forward_dns(profile.gateway, &notes, stop.clone()) => {}
-        () = serve_loopback(loopback, &notes) => {}
+        () = serve_loopback(current, &notes) => {}
         () = serve_cache(&home, &profile, &notes) => {}
         outcome = keep_node(&home, &profile) => outcome?,
         () = stop.cancelled() => {}
@@ -72,10 +71,10 @@ async fn forward_dns(gateway: Ipv4Addr, notes: &Notes, stop: CancellationToken) 
 }
 
 /// Serves ports of the host's loopback on the nodes' gateway: mirrors and proxies that listen nowhere else. Never returns.
-async fn serve_loopback(mut host: watch::Receiver<HostLoopback>, notes: &Notes) {
+async fn serve_loopback(mut current: watch::Receiver<Profile>, notes: &Notes) {
     let mut open: BTreeMap<u16, Relay> = BTreeMap::new();
     loop {
-        let wanted = host.borrow_and_update().clone();
+        let wanted = current.borrow_and_update().host_loopback();
         open.retain(|port, _| wanted.ports.contains_key(port));
         let new: Vec<(u16, u16)> =
             wanted.ports.iter().filter(|(port, _)| !open.contains_key(port)).map(|(a, b)| (*a, *b)).collect();
@@ -92,7 +91,7 @@ async fn serve_loopback(mut host: watch::Receiver<HostLoopback>, notes: &Notes) 
         // What is not open by the next change is tried anew.
         let changed = tokio::select! {
             () = opening => Ok(()),
-            changed = host.changed() => changed,
+            changed = current.changed() => changed,
         };
         if changed.is_err() {
             return std::future::pending().await;

@@ -1,18 +1,37 @@
 //! Commands that kminik runs of itself; hidden from help.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
 use crate::cli::Internal;
 use crate::node;
+use crate::ops::units;
 use crate::printer::Printer;
-use crate::reason::{Failure, MK_INTERNAL, OrFail, Outcome};
+use crate::reason::{Failure, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
 
 /// `kminik dns`.
 #[derive(Debug, clap::Args)]
 pub struct DnsArgs {
     #[arg(long, default_value = "cluster.local")]
     domain: String,
+}
+
+/// `kminik registry`.
+#[derive(Debug, clap::Args)]
+pub struct RegistryArgs {
+    /// Directory of everything that is pushed
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Most GiB of one blob
+    #[arg(long, default_value_t = 32)]
+    limit_gib: u64,
+    /// How long a manifest without a tag is kept since its last push or pull; 0 is for ever
+    #[arg(long, default_value = "168h")]
+    untagged: String,
 }
 
 /// `kminik shell`.
@@ -44,6 +63,7 @@ pub fn run(command: Internal, context: &Context) -> ExitCode {
         Internal::Agent => crate::agent::main(context.home.clone(), &context.profile).map(|()| 0),
         Internal::Dns(args) => dns(args).map(|()| 0),
         Internal::StorageProvisioner => storage_provisioner().map(|()| 0),
+        Internal::Registry(args) => registry(args).map(|()| 0),
         Internal::Shell(args) => Ok(match &args.builtin {
             Some(words) => node::shell::builtin(words),
             None => node::shell::main(args.command.as_deref()),
@@ -78,4 +98,14 @@ fn dns(args: DnsArgs) -> Outcome<()> {
 
 fn storage_provisioner() -> Outcome<()> {
     serve(kminik_provisioner::run())
+}
+
+fn registry(args: RegistryArgs) -> Outcome<()> {
+    let untagged = match args.untagged.as_str() {
+        "0" => None,
+        text => Some(units::duration(text).map_err(|error| Failure::new(&MK_USAGE, error))?),
+    };
+    let policy = kminik_registry::Policy { untagged, ..Default::default() };
+    let (data, listen, limit_bytes) = (args.data, args.listen, args.limit_gib.saturating_mul(1 << 30));
+    serve(kminik_registry::run(kminik_registry::Config { data, listen, limit_bytes, policy }))
 }

@@ -27,6 +27,8 @@ pub const DATASTORE_KEY: &str = "datastore-client.key";
 /// The address of cluster DNS, in the network of services.
 pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Of the registry addon's Service: among those that are never given to a Service which names none.
+pub const REGISTRY_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 50);
 
 /// The node's configuration; absent fields have their defaults, unknown ones are an older or newer command line's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,7 +92,11 @@ impl Default for AuditLog {
 impl NodeConfig {
     /// What addons may name of the cluster.
     pub fn addon_values(&self) -> Values {
-        Values { cluster_dns: self.cluster_dns.to_string(), cluster_domain: self.cluster_domain.clone() }
+        Values {
+            cluster_dns: self.cluster_dns.to_string(),
+            cluster_domain: self.cluster_domain.clone(),
+            registry_address: REGISTRY_ADDRESS.to_string(),
+        }
     }
 
     /// # Errors

@@ -8,6 +8,7 @@ use kminik_oci::credentials::{DockerConfig, HelperUser};
 use kminik_oci::mirrors::{Presets, Resolver};
 use kminik_oci::{Credential, MirrorArgument, ResolverConfig};
 
+use super::addons;
 use crate::env;
 use crate::home::Home;
 use crate::printer::Printer;
@@ -75,7 +76,8 @@ pub fn on_host(home: &Home, profile: Option<&Profile>) -> Outcome<ResolverConfig
 /// # Errors
 /// As [`on_host`].
 pub fn on_node(home: &Home, profile: &Profile) -> Outcome<ResolverConfig> {
-    let config = on_host(home, Some(profile))?;
+    let mut config = on_host(home, Some(profile))?;
+    config.mirrors.splice(..0, addons::mirrors(home, profile)?);
     let roots = format!("{}{}", config.extra_roots_pem.as_deref().unwrap_or_default(), tls::own_roots_pem());
     Ok(ResolverConfig {
         extra_roots_pem: (!roots.is_empty()).then_some(roots),

@@ -5,10 +5,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::Test;
+use crate::docker::{Engine, docker};
 use crate::lifecycle::{host_pid, kill};
-use crate::support::{Cluster, busybox, eventually};
+use crate::support::{Cluster, busybox, command, eventually, nginx, run};
 
-pub const TESTS: &[Test] = &[("addons_are_applied_pruned_and_kept", whole_life)];
+pub const TESTS: &[Test] = &[
+    ("addons_are_applied_pruned_and_kept", whole_life),
+    ("docker_pushes_to_localhost_and_a_deployment_runs_it", registry),
+];
 
 const DEFINITION: &str = r#"
 title = "A page"
@@ -176,4 +180,78 @@ fn whole_life() {
 
 fn remove(folder: &Path) {
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn curl(arguments: &[&str]) -> String {
+    run(&mut command("curl", &[&["-sS", "--max-time", "10"], arguments].concat()), None).stdout
+}
+
+fn skopeo(arguments: &[&str]) -> String {
+    run(&mut command("skopeo", &[&["--insecure-policy"], arguments].concat()), None).ok()
+}
+
+/// What a user does with it: docker push, curl, a Deployment; `skopeo` in and out; a restart; disabled and enabled again.
+fn registry_on(name: &str) {
+    let driver = &format!("--driver={name}");
+    let cluster = Cluster::start(&format!("registry-{name}"), &["--addons=registry", driver]);
+    eventually("the registry to be healthy", || (list(&cluster)["registry"]["Health"] == "healthy").then_some(()));
+    for image in ["nginx", "busybox"] {
+        docker(&["tag", &format!("{image}:latest"), &format!("localhost:5000/{image}")]);
+        docker(&["push", &format!("localhost:5000/{image}")]);
+        docker(&["rmi", &format!("localhost:5000/{image}")]);
+    }
+    let tags = || curl(&["http://localhost:5000/v2/nginx/tags/list"]);
+    assert_eq!(tags(), r#"{"name":"nginx","tags":["latest"]}"#);
+    cluster.kubectl(&["create", "deployment", "web", "--image=localhost:5000/nginx"]).ok();
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
+
+    // By its name in the cluster, of an image that is pulled by the other of the host's names.
+    let tool = "{apiVersion: v1, kind: Pod, metadata: {name: tool}, spec: {restartPolicy: Never, containers: [{name: c, \
+         image: '127.0.0.1:5000/busybox', command: [wget, -qO-, 'http://registry.kube-system/v2/_catalog']}]}}";
+    cluster.apply(tool);
+    eventually("the pod's answer", || {
+        let logs = cluster.kubectl(&["logs", "tool"]).stdout;
+        (logs.contains(r#"{"repositories":["busybox","nginx"]}"#)).then_some(())
+    });
+    let hosting = cluster.kubectl(&["-n", "kube-public", "get", "cm", "local-registry-hosting", "-o", "yaml"]).ok();
+    assert!(hosting.contains(r#"host: "localhost:5000""#), "{hosting}");
+
+    // Another client: in, out, and gone.
+    let dir = tempfile::tempdir().unwrap();
+    let image = nginx();
+    let archive = format!("docker-archive:{}", image.path().display());
+    skopeo(&["copy", "--dest-tls-verify=false", &archive, "docker://localhost:5000/team/web:1"]);
+    let layout = format!("oci:{}:web", dir.path().display());
+    skopeo(&["copy", "--src-tls-verify=false", "docker://localhost:5000/team/web:1", &layout]);
+    skopeo(&["delete", "--tls-verify=false", "docker://localhost:5000/team/web:1"]);
+    assert!(curl(&["http://localhost:5000/v2/team/web/manifests/1"]).contains("MANIFEST_UNKNOWN"));
+
+    // What was pushed stays.
+    cluster.kminik(&["stop"]).ok();
+    assert_eq!(tags(), "");
+    cluster.start_again(&[driver]).ok();
+    eventually("the registry after the restart", || tags().contains("latest").then_some(()));
+    cluster.kminik(&["addons", "disable", "registry"]).ok();
+    eventually("its port to be closed", || tags().is_empty().then_some(()));
+
+    // On another port: clients, nodes and the ConfigMap follow.
+    cluster.kminik(&["addons", "configure", "registry", "port=5099"]).ok();
+    cluster.kminik(&["addons", "enable", "registry"]).ok();
+    let tags = || curl(&["http://localhost:5099/v2/nginx/tags/list"]);
+    eventually("the registry on another port", || tags().contains("latest").then_some(()));
+    cluster.kubectl(&["create", "deployment", "other", "--image=localhost:5099/nginx"]).ok();
+    cluster.kubectl(&["rollout", "status", "deployment/other", "--timeout=60s"]).ok();
+    let hosting = cluster.kubectl(&["-n", "kube-public", "get", "cm", "local-registry-hosting", "-o", "yaml"]).ok();
+    assert!(hosting.contains(r#"host: "localhost:5099""#), "{hosting}");
+}
+
+/// Both drivers in turn, for both have the host's port 5000.
+fn registry() {
+    let _engine = Engine::get();
+    for image in [nginx(), busybox()] {
+        docker(&["load", "-i", image.path().to_str().unwrap()]);
+    }
+    registry_on("native");
+    registry_on("docker");
+    docker(&["rmi", "nginx:latest", "busybox:latest"]);
 }

@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("controllers", &["base", "meta", "client"]),
     ("scheduler", &["base", "meta", "client"]),
     ("provisioner", &["base", "meta", "client"]),
+    ("registry", &["base", "oci"]),
 ];
 
 /// Tables, and nothing else, may be longer than 800 lines.

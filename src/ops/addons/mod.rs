@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kminik_base::component::chain;
+use kminik_oci::MirrorArgument;
 use kube::Client;
 use kube::core::DynamicObject;
 
-use super::client;
+use super::image::Images;
+use super::{client, registries};
 use crate::addons::{
-    self, Addon, Applier, ApplyError, Catalogue, Choice, Choices, Health, Install, ManifestError, Record, State, Values,
+    self, Addon, Applier, ApplyError, Catalogue, Choice, Choices, Health, HostPort, Install, ManifestError, Record,
+    State, Values,
 };
+use crate::agent;
 use crate::drivers::{self, MachineState};
 use crate::home::Home;
-use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN};
+use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, REGISTRY_ADDRESS};
 use crate::printer::{OPTION, Printer};
 use crate::profile::{Lock, Profile};
 use crate::reason::{
@@ -38,7 +42,11 @@ fn built_in() -> Outcome<Catalogue> {
 }
 
 fn values() -> Values {
-    Values { cluster_dns: CLUSTER_DNS.to_string(), cluster_domain: CLUSTER_DOMAIN.to_owned() }
+    Values {
+        cluster_dns: CLUSTER_DNS.to_string(),
+        cluster_domain: CLUSTER_DOMAIN.to_owned(),
+        registry_address: REGISTRY_ADDRESS.to_string(),
+    }
 }
 
 /// # Errors
@@ -115,6 +123,21 @@ pub fn images(home: &Home, profile: Option<&Profile>) -> Outcome<Vec<String>> {
     images.sort();
     images.dedup();
     Ok(images)
+}
+
+/// Ports of this machine's loopback that lead to the profile's addons.
+pub fn host_ports(home: &Home, profile: &Profile) -> Outcome<Vec<HostPort>> {
+    let (catalogue, none) = (catalogue(home)?, Choice::default());
+    let enabled = catalogue.enabled(&profile.addons);
+    Ok(enabled.filter_map(|addon| addon.registry(profile.addons.get(&addon.name).unwrap_or(&none))).collect())
+}
+
+/// Where nodes pull from what is named after a port of the user's loopback that leads to a registry of the cluster.
+pub fn mirrors(home: &Home, profile: &Profile) -> Outcome<Vec<MirrorArgument>> {
+    let hosts = |port: HostPort| ["localhost", "127.0.0.1"].map(|host| format!("{host}:{}", port.port));
+    let texts = host_ports(home, profile)?.into_iter().flat_map(hosts);
+    let parsed = texts.map(|host| MirrorArgument::parse(&format!("{host}=http://{REGISTRY_ADDRESS}")));
+    parsed.collect::<Result<_, _>>().or_fail(&MK_INTERNAL, "an addon's registry cannot be named")
 }
 
 fn render(addon: &Addon, profile: &Profile) -> Outcome<Vec<DynamicObject>> {
@@ -264,6 +287,7 @@ async fn bring(home: &Home, profile: &Profile, addon: &Addon, printer: &Printer)
     let objects = render(addon, profile)?;
     profile.save(home)?;
     let Some(live) = Live::of(home, profile).await? else { return Ok(false) };
+    tell(home, profile, addon).await?;
     let record = live.applier.apply(&addon.name, &objects).await;
     let record = record.or_fail(&MK_ADDON_ENABLE, format_args!("the addon {} cannot be enabled", addon.name))?;
     printer.info(crate::printer::VERIFY, &format!("Verifying {} addon...", addon.name));
@@ -281,6 +305,16 @@ async fn bring(home: &Home, profile: &Profile, addon: &Addon, printer: &Printer)
     }
 }
 
+/// Tells agent and nodes where the registry is now, if the addon is one.
+async fn tell(home: &Home, profile: &Profile, addon: &Addon) -> Outcome<()> {
+    if addon.definition.registry.is_none() {
+        return Ok(());
+    }
+    agent::reload(&home.profile(&profile.name)).await;
+    let config = registries::on_node(home, profile)?;
+    Images::connect(home, &profile.name).await?.configure(&config).await
+}
+
 fn not_working(addon: &str, why: &str) -> Failure {
     Failure::new(&MK_ADDON_ENABLE, format!("the addon {addon} is enabled but does not work: {why}"))
 }
@@ -292,14 +326,18 @@ fn not_working(addon: &str, why: &str) -> Failure {
 pub async fn disable(home: &Home, profile: &str, name: &str) -> Outcome<bool> {
     let (_lock, mut profile) = locked(home, profile)?;
     // The folder of one that is enabled may be gone.
+    let catalogue = catalogue(home)?;
     if !profile.addons.contains_key(name) {
-        find(&catalogue(home)?, name)?;
+        find(&catalogue, name)?;
     }
     profile.addons.entry(name.to_owned()).or_default().enabled = Some(false);
     profile.save(home)?;
     let Some(live) = Live::of(home, &profile).await? else { return Ok(false) };
     let removed = live.applier.remove(name).await;
     removed.or_fail(&MK_ADDON_DISABLE, format_args!("the addon {name} cannot be disabled"))?;
+    if let Some(addon) = catalogue.find(name) {
+        tell(home, &profile, addon).await?;
+    }
     Ok(true)
 }
 
