@@ -6,6 +6,7 @@
 //!                           agent.lock  agent.sock  agent.log
 //!           machines/<name>/               a native machine: data/ is its /var, state/ what was made for it
 //!           cache/images/                  images by digest, for all clusters of the host
+//!                 manifests/               manifests of addons by digest
 //!           config/config.json             the user's settings
 //!           addons/<name>/                 the user's own addons: addon.toml and manifests
 //!           certs/                         authorities to trust, PEM files
@@ -64,6 +65,11 @@ impl Home {
     /// The user's settings.
     pub fn settings_file(&self) -> PathBuf {
         self.root.join("config/config.json")
+    }
+
+    /// Manifests that were fetched, by digest.
+    pub fn manifest_cache(&self) -> PathBuf {
+        self.root.join("cache/manifests")
     }
 
     pub fn mirrors_file(&self) -> PathBuf {

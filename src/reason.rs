@@ -84,6 +84,7 @@ reasons! {
     INET_REPO = 40, "Countries with a list of mirrors: cn, global.";
     INET_BAD_MIRROR = 48, "A mirror is an http or https URL, optionally with a path, optionally for one registry: docker.io=https://mirror.example/dockerhub";
     INET_CACHE = 40, "";
+    INET_ADDON = 40, "Check the network, or name a mirror of its host: kminik mirror add raw.githubusercontent.com=https://mirror.example/{registry}/{repository}";
     INET_MIRRORS = 40, "'kminik mirror test' shows what each place answers.";
     INET_BAD_CA = 48, "Give a file with certificates in PEM form.";
     INET_CREDENTIALS = 48, "Mend the file, or log in anew with 'docker login'.";

@@ -34,6 +34,12 @@ pub struct Definition {
     /// Name for `--images` and `--registries` → reference, as it stands in the manifests.
     #[serde(default)]
     pub images: BTreeMap<String, String>,
+    /// Name of an image → the reference to use in place of that of the manifests, unless the user wants another.
+    #[serde(default)]
+    pub pins: BTreeMap<String, String>,
+    /// Manifests that somebody publishes, beside those of the folder.
+    #[serde(default)]
+    pub published: Vec<Published>,
     /// What `addons configure` changes; in manifests `{{setting.NAME}}`.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
@@ -43,6 +49,19 @@ pub struct Definition {
     /// The Service that `addons open` shows.
     #[serde(default)]
     pub open: Option<Endpoint>,
+}
+
+/// A manifest that is fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// Of what it installs.
+    pub version: String,
+    /// The first is the publisher's, the others serve the same bytes.
+    pub urls: Vec<String>,
+    /// Of its bytes. Without it the digest of what the publisher serves at the first time holds from then on.
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 /// One thing that can be set.

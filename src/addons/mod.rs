@@ -18,9 +18,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Applier, ApplyError, Record, State};
-pub use definition::{Definition, Install};
+pub use definition::{Definition, Install, Published};
 pub use health::{Health, health, healthy};
 use k8s_openapi::api::core::v1::Service;
+use kminik_oci::Digest;
 use kube::core::DynamicObject;
 pub use objects::{ManifestError, digest, workloads};
 use serde::{Deserialize, Serialize};
@@ -37,22 +38,28 @@ struct Embedded {
 }
 
 macro_rules! table {
-    ($($name:literal: $($file:literal),*;)*) => {
+    ($($name:literal: $($file:literal)?;)*) => {
         /// The binary's own addons.
         const TABLE: &[Embedded] = &[$(Embedded {
             name: $name,
             definition: include_str!(concat!($name, "/addon.toml")),
-            manifests: &[$(include_str!(concat!($name, "/", $file))),*],
+            manifests: &[$(include_str!(concat!($name, "/", $file)))?],
         }),*];
     };
 }
 
 table! {
+    "cert-manager": ;
     "coredns": "manifests.yaml";
     "default-storageclass": "manifests.yaml";
+    "headlamp": "manifests.yaml";
+    "portainer": ;
     "registry": "manifests.yaml";
     "storage-provisioner": "manifests.yaml";
 }
+
+/// What others publish: for which addon, in which version, where, and its digest.
+const PUBLISHED: &str = include_str!("published.toml");
 
 /// Name of the image that the binary itself is, as pods of the cluster call it.
 pub fn built_in_image() -> String {
@@ -74,6 +81,9 @@ pub struct Choice {
     pub registries: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, String>,
+    /// The publisher's URL of a manifest → its digest when it was fetched first, where nobody had said it before.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub published: BTreeMap<String, Digest>,
 }
 
 /// What the user has said of all addons, by name.
@@ -144,7 +154,7 @@ pub enum FolderError {
         #[source]
         source: toml::de::Error,
     },
-    #[error("{} has no manifest (*.yaml)", path.display())]
+    #[error("{} has no manifest (*.yaml), and names none that is published", path.display())]
     Empty { path: PathBuf },
     #[error("{name:?} is no name for an addon: lower-case letters, digits and inner dashes, 50 at most")]
     Name { name: String },
@@ -158,10 +168,13 @@ impl Catalogue {
     /// # Errors
     /// Never for a binary whose tests have run.
     pub fn built_in() -> Result<Self, toml::de::Error> {
+        let mut published: BTreeMap<String, Vec<Published>> = toml::from_str(PUBLISHED)?;
         let addons = TABLE.iter().map(|folder| {
+            let mut definition: Definition = toml::from_str(folder.definition)?;
+            definition.published = published.remove(folder.name).unwrap_or_default();
             Ok(Addon {
                 name: folder.name.to_owned(),
-                definition: toml::from_str(folder.definition)?,
+                definition,
                 manifests: folder.manifests.iter().map(|&text| text.to_owned()).collect(),
                 is_built_in: true,
             })
@@ -229,7 +242,8 @@ fn read_folder(folder: &Path) -> Result<Addon, FolderError> {
     let mut files: Vec<PathBuf> = listed.filter_map(Result::ok).map(|entry| entry.path()).filter(is_manifest).collect();
     files.sort();
     let manifests = files.iter().map(|path| read_file(path)).collect::<Result<Vec<_>, _>>()?;
-    if manifests.is_empty() {
+    let definition: Definition = definition;
+    if manifests.is_empty() && definition.published.is_empty() {
         return Err(FolderError::Empty { path: folder.to_owned() });
     }
     if manifests.iter().map(String::len).sum::<usize>() > LIMIT_TOTAL_BYTES {
@@ -245,7 +259,7 @@ impl Addon {
 
     /// Applied by the node itself when it starts: all that is needed for that is in the binary.
     pub fn is_the_nodes(&self) -> bool {
-        self.is_built_in
+        self.is_built_in && self.definition.published.is_empty()
     }
 
     /// Not of kminik's makers or Kubernetes'.
@@ -279,7 +293,7 @@ impl Addon {
     /// Name of an image, the reference that stands in the manifests, the reference that is used.
     pub fn images<'a>(&'a self, choice: &'a Choice) -> impl Iterator<Item = (&'a str, &'a str, String)> {
         self.definition.images.iter().map(|(name, written)| {
-            let base = choice.images.get(name).unwrap_or(written);
+            let base = choice.images.get(name).or_else(|| self.definition.pins.get(name)).unwrap_or(written);
             let used = match choice.registries.get(name) {
                 Some(registry) => objects::with_registry(base, registry),
                 None => base.clone(),
@@ -288,11 +302,17 @@ impl Addon {
         })
     }
 
-    /// The addon's objects, labelled as its own, in the order of their making.
+    /// The addon's objects, labelled as its own, in the order of their making. `published` are the texts of
+    /// [`Definition::published`], in which nothing is filled in.
     ///
     /// # Errors
     /// [`ManifestError`] for a manifest that is no list of objects.
-    pub fn render(&self, choice: &Choice, values: &Values) -> Result<Vec<DynamicObject>, ManifestError> {
+    pub fn render(
+        &self,
+        choice: &Choice,
+        values: &Values,
+        published: &[String],
+    ) -> Result<Vec<DynamicObject>, ManifestError> {
         let mut filled: Vec<(String, String)> = vec![
             ("{{image}}".to_owned(), built_in_image()),
             ("{{clusterDNS}}".to_owned(), values.cluster_dns.clone()),
@@ -304,6 +324,9 @@ impl Addon {
             filled.push((format!("{{{{setting.{name}}}}}"), value));
         }
         let mut all = Vec::new();
+        for text in published {
+            objects::parse(text, &mut all)?;
+        }
         for text in &self.manifests {
             let text = filled.iter().fold(text.clone(), |text, (mark, value)| text.replace(mark, value));
             objects::parse(&text, &mut all)?;
@@ -340,10 +363,16 @@ mod tests {
         for addon in &catalogue.addons {
             assert!(is_name(&addon.name) && !addon.definition.title.is_empty(), "{}", addon.name);
             let choice = Choice::default();
-            let text = serde_json::to_string(&addon.render(&choice, &values()).unwrap()).unwrap();
+            let text = serde_json::to_string(&addon.render(&choice, &values(), &[]).unwrap()).unwrap();
             assert!(!text.contains("{{"), "{}: something is not filled in", addon.name);
-            for (_, written, used) in addon.images(&choice) {
-                assert!(text.contains(written) && written == used, "{}: {written}", addon.name);
+            for published in &addon.definition.published {
+                assert!(published.urls.iter().all(|url| url.starts_with("https://")), "{}", addon.name);
+                assert!(published.sha256.iter().all(|hex| format!("sha256:{hex}").parse::<Digest>().is_ok()));
+                assert!(published.sha256.is_some() || published.urls.len() == 1, "{}: whose bytes?", addon.name);
+            }
+            for (name, written, _) in addon.images(&choice) {
+                assert!(!addon.is_the_nodes() || text.contains(written), "{}: {written}", addon.name);
+                assert!(addon.definition.pins.keys().all(|pin| addon.definition.images.contains_key(pin)), "{name}");
             }
             for (name, setting) in &addon.definition.settings {
                 assert_eq!(setting.kind.check(&setting.default), Ok(()), "{}: {name}", addon.name);
@@ -387,7 +416,7 @@ mod tests {
             settings: [("who".to_owned(), "you".to_owned())].into(),
             ..Choice::default()
         };
-        let text = serde_json::to_string(&mine.render(&choice, &values()).unwrap()).unwrap();
+        let text = serde_json::to_string(&mine.render(&choice, &values(), &[]).unwrap()).unwrap();
         assert!(text.contains(r#""who":"you {{.x}}""#), "{text}");
         assert!(text.contains(r#""image":"r.example:5000/library/nginx:1""#), "{text}");
         assert!(text.contains("--run=r.example:5000/library/nginx:1"), "{text}");

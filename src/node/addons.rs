@@ -36,7 +36,7 @@ impl AddonManager {
     async fn apply(&self, applier: &Applier, addon: &Addon) -> Result<(), AddonError> {
         let none = Choice::default();
         let objects = addon
-            .render(self.choices.get(&addon.name).unwrap_or(&none), &self.values)
+            .render(self.choices.get(&addon.name).unwrap_or(&none), &self.values, &[])
             .map_err(|source| AddonError::Manifest { addon: addon.name.clone(), source })?;
         let apply = async {
             // The configuration is of the node's start; what was disabled since then stays so.
@@ -61,7 +61,8 @@ impl Component for AddonManager {
         Box::pin(async move {
             let applier = Applier::new(self.client.clone());
             let catalogue = Catalogue::built_in()?;
-            let enabled = catalogue.addons.iter().filter(|addon| self.enabled.contains(&addon.name));
+            let own = catalogue.addons.iter().filter(|addon| addon.is_the_nodes());
+            let enabled = own.filter(|addon| self.enabled.contains(&addon.name));
             try_join_all(enabled.map(|addon| self.apply(&applier, addon))).await?;
             ready.set_ready();
             stop.cancelled().await;

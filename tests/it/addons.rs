@@ -1,8 +1,13 @@
 //! Addons: the binary's own and the user's, through everything that happens to a cluster.
 
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::Test;
 use crate::docker::{Engine, docker};
@@ -176,6 +181,7 @@ fn whole_life() {
     assert_eq!(cluster.kubectl(&["get", "crd", "-o", "name"]).ok(), "");
     remove(&cluster.home().join("home/addons/mine"));
     assert!(cluster.kminik(&["addons", "enable", "mine"]).fails(14).contains("not a valid"));
+    published(&cluster);
 }
 
 fn remove(folder: &Path) {
@@ -254,4 +260,144 @@ fn registry() {
     registry_on("native");
     registry_on("docker");
     docker(&["rmi", "nginx:latest", "busybox:latest"]);
+}
+
+/// Serves what it is given, by path, on a port of loopback.
+struct Files {
+    port: u16,
+    served: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Files {
+    fn serve() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served: Arc<Mutex<HashMap<String, String>>> = Arc::default();
+        let files = served.clone();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut reader = BufReader::new(&client);
+                let mut line = String::new();
+                let _ = reader.read_line(&mut line);
+                // All of the head: what is not read would break the connection.
+                let mut rest = String::new();
+                while reader.read_line(&mut rest).is_ok_and(|length| length > 2) {}
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                let found = files.lock().unwrap().get(path).cloned();
+                let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = found.unwrap_or_default();
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = client.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        Self { port, served }
+    }
+
+    fn put(&self, path: &str, text: &str) -> String {
+        self.served.lock().unwrap().insert(path.to_owned(), text.to_owned());
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+}
+
+/// In the shape of what others publish: a namespace, a kind, an account with its rights, a workload that says latest.
+const THIRD: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: third}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: issuers.third.example}
+spec:
+  group: third.example
+  names: {plural: issuers, singular: issuer, kind: Issuer}
+  scope: Cluster
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: third, namespace: third}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: third}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{kind: ServiceAccount, name: third, namespace: third}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: third, namespace: third}
+spec:
+  selector: {matchLabels: {app: third}}
+  template:
+    metadata: {labels: {app: third}}
+    spec:
+      serviceAccountName: third
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: c, image: 'third.example/c:latest', imagePullPolicy: IfNotPresent, command: [sh, -c, 'sleep 3600'], env: [{name: T, value: "{{image}}"}]}
+"#;
+
+/// Manifests that are fetched: held to their digest, wherever they come from, or to that of the first time.
+fn published(cluster: &Cluster) {
+    let files = Files::serve();
+    let hex = |text: &str| hex::encode(Sha256::digest(text));
+    let (changed, right) = (files.put("/changed.yaml", "other: bytes"), files.put("/right.yaml", THIRD));
+    let definition = |urls: &str, sha256: &str| {
+        format!(
+            "title = 'Third'\nimages = {{ C = 'third.example/c:latest' }}\npins = {{ C = 'busybox:latest' }}\n\
+             [[published]]\nversion = '1'\nurls = [{urls}]\n{sha256}\n"
+        )
+    };
+    let known = format!("sha256 = '{}'", hex(THIRD));
+    let absent = format!("http://127.0.0.1:{}/absent.yaml", files.port);
+
+    bare_folder(cluster, "third", &definition(&format!("'{changed}', '{absent}'"), &known));
+    let told = cluster.kminik(&["addons", "enable", "third"]).fails(40);
+    assert!(told.contains("INET_ADDON") && told.contains(&hex("other: bytes")) && told.contains(&absent), "{told}");
+    assert_eq!(list(cluster)["third"]["Status"], "disabled");
+    bare_folder(cluster, "third", &definition(&format!("'{changed}', '{right}'"), &known));
+    cluster.kminik(&["addons", "enable", "third"]).ok();
+    let of =
+        |path: &str| cluster.kubectl(&["-n", "third", "get", "deploy/third", "-o", &format!("jsonpath={path}")]).ok();
+    assert_eq!(of("{..containers[0].image}{..env[0].value}"), "busybox:latest{{image}}");
+    assert_eq!(list(cluster)["third"]["Health"], "healthy");
+    // The next time it comes from this machine.
+    files.served.lock().unwrap().clear();
+    cluster.kminik(&["addons", "disable", "third"]).ok();
+    assert!(!names(cluster, "ns").contains("third"));
+    cluster.kminik(&["addons", "enable", "third"]).ok();
+    cluster.kminik(&["addons", "disable", "third"]).ok();
+
+    // A mirror of its host; the host itself does not exist.
+    let cache = cluster.home().join("home/cache/manifests");
+    std::fs::remove_dir_all(&cache).unwrap();
+    files.put("/m/files.invalid/third.yaml", THIRD);
+    let mirror = format!("files.invalid=http://127.0.0.1:{}/m/{{registry}}/{{repository}}", files.port);
+    cluster.kminik(&["mirror", "add", &mirror]).ok();
+    bare_folder(cluster, "third", &definition("'https://files.invalid/third.yaml'", &known));
+    cluster.kminik(&["addons", "enable", "third"]).ok();
+    cluster.kminik(&["addons", "disable", "third"]).ok();
+
+    // Without a digest that of the first time holds; only the publisher is asked for it, and not over a network in plain text.
+    std::fs::remove_dir_all(&cache).unwrap();
+    bare_folder(cluster, "third", &definition("'http://files.invalid/third.yaml'", ""));
+    assert!(cluster.kminik(&["addons", "enable", "third"]).fails(18).contains("has to come by https"));
+    let first = files.put("/first.yaml", THIRD);
+    bare_folder(cluster, "third", &definition(&format!("'{first}'"), ""));
+    let told = cluster.kminik(&["addons", "enable", "third"]);
+    assert!(told.stderr.contains(&format!("from now on it has to be sha256:{}", hex(THIRD))), "{told:?}");
+    told.ok();
+    std::fs::remove_dir_all(&cache).unwrap();
+    files.put("/first.yaml", &format!("{THIRD}# changed"));
+    let told = cluster.kminik(&["addons", "enable", "third"]).fails(40);
+    assert!(told.contains("which is not what was published"), "{told}");
+    cluster.kminik(&["addons", "disable", "third"]).ok();
+    assert_eq!(cluster.kubectl(&["get", "crd", "-o", "name"]).ok(), "");
+}
+
+fn bare_folder(cluster: &Cluster, name: &str, definition: &str) {
+    let folder = cluster.home().join("home/addons").join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("addon.toml"), definition).unwrap();
 }

@@ -1,6 +1,7 @@
 //! The addons of a cluster: listed, enabled, disabled, configured, and brought to what the profile says by every start.
 
 pub mod open;
+mod published;
 
 use std::time::Duration;
 
@@ -13,8 +14,7 @@ use kube::core::DynamicObject;
 use super::image::Images;
 use super::{client, registries};
 use crate::addons::{
-    self, Addon, Applier, ApplyError, Catalogue, Choice, Choices, Health, HostPort, Install, ManifestError, Record,
-    State, Values,
+    self, Addon, Applier, ApplyError, Catalogue, Choice, Choices, Health, HostPort, Install, Record, State, Values,
 };
 use crate::agent;
 use crate::drivers::{self, MachineState};
@@ -98,7 +98,9 @@ pub fn deployments(profile: &Profile) -> Outcome<Vec<String>> {
     let catalogue = built_in()?;
     let mut names = Vec::new();
     for addon in catalogue.enabled(&profile.addons).filter(|addon| addon.is_the_nodes()) {
-        let objects = render(addon, profile)?;
+        let none = Choice::default();
+        let rendered = addon.render(profile.addons.get(&addon.name).unwrap_or(&none), &values(), &[]);
+        let objects = rendered.or_fail(&MK_INTERNAL, "an addon of kminik is damaged")?;
         let system = addons::workloads(&objects).filter(|(namespace, _)| *namespace == "kube-system");
         names.extend(system.map(|(_, name)| name.to_owned()));
     }
@@ -140,11 +142,25 @@ pub fn mirrors(home: &Home, profile: &Profile) -> Outcome<Vec<MirrorArgument>> {
     parsed.collect::<Result<_, _>>().or_fail(&MK_INTERNAL, "an addon's registry cannot be named")
 }
 
-fn render(addon: &Addon, profile: &Profile) -> Outcome<Vec<DynamicObject>> {
-    let none = Choice::default();
-    let choice = profile.addons.get(&addon.name).unwrap_or(&none);
-    let rendered: Result<_, ManifestError> = addon.render(choice, &values());
+/// The addon's objects. What it needs to fetch is fetched; digests that nobody has said before are noted in the profile.
+async fn render(home: &Home, profile: &mut Profile, addon: &Addon, printer: &Printer) -> Outcome<Vec<DynamicObject>> {
+    let mut choice = profile.addons.get(&addon.name).cloned().unwrap_or_default();
+    let published = published::texts(home, profile, addon, &mut choice, printer).await?;
+    let rendered = addon.render(&choice, &values(), &published);
+    if choice != Choice::default() {
+        profile.addons.insert(addon.name.clone(), choice);
+    }
     rendered.or_fail(&MK_ADDON_BROKEN, format_args!("a manifest of the addon {} cannot be used", addon.name))
+}
+
+/// Fetches what the profile's addons need to be fetched, for later.
+pub async fn fetch(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<()> {
+    let (catalogue, mut profile) = (catalogue(home)?, profile.clone());
+    let choices = profile.addons.clone();
+    for addon in catalogue.enabled(&choices).filter(|addon| !addon.is_the_nodes()) {
+        render(home, &mut profile, addon, printer).await?;
+    }
+    Ok(())
 }
 
 /// A cluster whose addons can be changed.
@@ -278,13 +294,13 @@ pub async fn enable(home: &Home, profile: &str, name: &str, overrides: &Override
     for (_, _, used) in addon.images(choice) {
         printer.info(OPTION, &format!("Using image {used}"));
     }
-    bring(home, &profile, addon, printer).await
+    bring(home, &mut profile, addon, printer).await
 }
 
 /// Saves the profile and brings the addon as the profile now has it into the cluster, if it runs, and waits until it works.
-async fn bring(home: &Home, profile: &Profile, addon: &Addon, printer: &Printer) -> Outcome<bool> {
+async fn bring(home: &Home, profile: &mut Profile, addon: &Addon, printer: &Printer) -> Outcome<bool> {
     // Before anything is kept: what cannot be applied at all is not wanted at the next start.
-    let objects = render(addon, profile)?;
+    let objects = render(home, profile, addon, printer).await?;
     profile.save(home)?;
     let Some(live) = Live::of(home, profile).await? else { return Ok(false) };
     tell(home, profile, addon).await?;
@@ -368,7 +384,7 @@ pub async fn configure(
         choice.settings.insert(key.clone(), value.clone());
     }
     if addon.is_enabled(profile.addons.get(name)) {
-        bring(home, &profile, addon, printer).await.map(drop)
+        bring(home, &mut profile, addon, printer).await.map(drop)
     } else {
         profile.save(home)
     }
@@ -402,18 +418,21 @@ pub async fn reconcile(
 ) -> Outcome<Vec<(String, Record)>> {
     let (catalogue, applier) = (catalogue(home)?, Applier::new(client.clone()));
     let records = applier.all().await.or_fail(&K8S_NOT_RESPONDING, "the cluster does not say which addons it has")?;
-    let mut applied = Vec::new();
+    let (mut applied, mut kept) = (Vec::new(), profile.clone());
     for addon in catalogue.enabled(&profile.addons) {
         let record = records.iter().find(|(name, _)| *name == addon.name).map(|(_, record)| record);
         let at_work = freshness == Freshness::JustStarted && addon.is_the_nodes();
         if at_work && record.is_none_or(|record| record.state == State::Enabled) {
             continue;
         }
-        match apply(&applier, addon, record, profile).await {
+        match apply(home, &applier, addon, record, &mut kept, printer).await {
             Ok(None) => {}
             Ok(Some(record)) => applied.push((addon.name.clone(), record)),
             Err(failure) => printer.warning(&failure.to_string()),
         }
+    }
+    if kept.addons != profile.addons {
+        kept.save(home)?;
     }
     let wanted = |name: &str| match catalogue.find(name) {
         Some(addon) => addon.is_enabled(profile.addons.get(name)),
@@ -433,12 +452,14 @@ pub async fn reconcile(
 
 /// `None` if it stands there as it is.
 async fn apply(
+    home: &Home,
     applier: &Applier,
     addon: &Addon,
     record: Option<&Record>,
-    profile: &Profile,
+    profile: &mut Profile,
+    printer: &Printer,
 ) -> Outcome<Option<Record>> {
-    let objects = render(addon, profile)?;
+    let objects = render(home, profile, addon, printer).await?;
     let digest = addons::digest(&objects);
     if record.is_some_and(|record| record.state == State::Enabled && record.digest.as_ref() == Some(&digest)) {
         return Ok(None);

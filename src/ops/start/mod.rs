@@ -120,6 +120,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     let userland = userland(profile, home, printer).await?;
     if request.download_only {
         let cache = Cache::open(home, Some(profile))?;
+        addons::fetch(home, profile, printer).await?;
         for image in addons::images(home, Some(profile))? {
             cache.have(&image, printer).await?;
         }

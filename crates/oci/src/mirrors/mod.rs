@@ -151,6 +151,32 @@ impl Resolver {
         places
     }
 
+    /// Where a file may be fetched from: the mirrors of its host in the order of preference, with its path as they name it, then
+    /// its own address. Mirrors of every registry (`*=`) are none of a host that is no registry.
+    pub fn files(&self, url: &Url) -> Vec<Url> {
+        let host = host_of(url);
+        let path = url.path().trim_start_matches('/');
+        let file = self.file.get(&host);
+        let from_file =
+            file.into_iter().flat_map(|row| &row.mirrors).filter_map(|text| MirrorArgument::parse(text).ok());
+        let preset = self.preset.get(&host).filter(|_| !file.is_some_and(|row| row.replace));
+        let preset = preset.into_iter().flatten().filter_map(|known| MirrorArgument::parse(&known.url).ok());
+        let mirrors = self.mirrors.iter().filter(|mirror| mirror.registry() == host).cloned();
+        let mut urls: Vec<Url> = Vec::new();
+        for mirror in mirrors.chain(from_file).chain(preset) {
+            let mut found = mirror.base();
+            found.set_path(&mirror.repository(&host, path));
+            if let Some(loopback) = &self.host_loopback {
+                loopback.translate(&mut found);
+            }
+            urls.push(found);
+        }
+        if file.is_none_or(|row| row.upstream) {
+            urls.push(url.clone());
+        }
+        urls
+    }
+
     /// The registry that a name means: where a push goes.
     pub fn upstream(&self, name: &ImageName) -> Vec<Place> {
         let mut places = Vec::new();
@@ -325,6 +351,28 @@ mod tests {
             row("http://192.168.49.1:25001/", "http://localhost:5001/x"),
         ];
         assert_eq!(places("localhost:5001/x"), both);
+    }
+
+    #[test]
+    fn files_come_from_mirrors_of_their_host_first() {
+        let text = "[registry.\"files.example\"]\nmirrors = [\"https://b.example/x/{registry}/{repository}\"]\n";
+        let config = ResolverConfig {
+            mirrors: vec![
+                MirrorArgument::parse("files.example=http://a.example").unwrap(),
+                MirrorArgument::parse("*=http://every.example").unwrap(),
+                MirrorArgument::parse("https://docker.example").unwrap(),
+            ],
+            mirrors_toml: Some(text.into()),
+            ..Default::default()
+        };
+        let url = Url::parse("https://files.example/A/b-1.yaml").unwrap();
+        let urls: Vec<String> = Resolver::new(&config).unwrap().files(&url).iter().map(Url::to_string).collect();
+        let wanted = [
+            "http://a.example/A/b-1.yaml",
+            "https://b.example/x/files.example/A/b-1.yaml",
+            "https://files.example/A/b-1.yaml",
+        ];
+        assert_eq!(urls, wanted);
     }
 
     #[test]
