@@ -129,17 +129,17 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
             terminate.recv().await;
             child.cancel();
         });
-        let (current, reloaded) = watch::channel(profile.clone());
+        let (reload, profiles) = watch::channel(profile);
         let (files, name) = (home.clone(), name.to_owned());
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 match Profile::load(&files, &name) {
-                    Ok(profile) => drop(current.send_replace(profile)),
+                    Ok(profile) => drop(reload.send_replace(profile)),
                     Err(failure) => tracing::warn!(%failure, "the profile cannot be read again"),
                 }
             }
         });
-        run::run(home, profile, reloaded, stop).await
+        run::run(home, profiles, stop).await
     })
 }
 

@@ -35,12 +35,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 ///
 /// # Errors
 /// If the profile's driver or credentials cannot be used.
-pub async fn run(
-    home: Home,
-    profile: Profile,
-    current: watch::Receiver<Profile>,
-    stop: CancellationToken,
-) -> Outcome<()> {
+pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: CancellationToken) -> Outcome<()> {
+    let profile = profiles.borrow().clone();
     let notes = Arc::new(Notes::new(home.clone(), home.profile(&profile.name).join(NOTES)));
     let client = client::connect(&home, &profile).await?;
     let recorder = Recorder::new(client.clone(), "kminik-agent", "", stop.clone());
@@ -49,9 +45,9 @@ pub async fn run(
     let published = profile.api_host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback());
     let ports = Ports::new(profile.node_address, (!published).then_some(API_PORT), notes.clone(), recorder);
     tokio::select! {
-        () = ports.follow(&services, &home, current.clone()) => {}
+        () = ports.follow(&services, &home, profiles.clone()) => {}
         () = forward_dns(profile.gateway, &notes, stop.clone()) => {}
-        () = serve_loopback(current, &notes) => {}
+        () = serve_loopback(profiles.clone(), &notes) => {}
         () = serve_cache(&home, &profile, &notes) => {}
         outcome = keep_node(&home, &profile) => outcome?,
         () = stop.cancelled() => {}
@@ -71,10 +67,10 @@ async fn forward_dns(gateway: Ipv4Addr, notes: &Notes, stop: CancellationToken) 
 }
 
 /// Serves ports of the host's loopback on the nodes' gateway: mirrors and proxies that listen nowhere else. Never returns.
-async fn serve_loopback(mut current: watch::Receiver<Profile>, notes: &Notes) {
+async fn serve_loopback(mut profiles: watch::Receiver<Profile>, notes: &Notes) {
     let mut open: BTreeMap<u16, Relay> = BTreeMap::new();
     loop {
-        let wanted = current.borrow_and_update().host_loopback();
+        let wanted = profiles.borrow_and_update().host_loopback();
         open.retain(|port, _| wanted.ports.contains_key(port));
         let new: Vec<(u16, u16)> =
             wanted.ports.iter().filter(|(port, _)| !open.contains_key(port)).map(|(a, b)| (*a, *b)).collect();
@@ -91,7 +87,7 @@ async fn serve_loopback(mut current: watch::Receiver<Profile>, notes: &Notes) {
         // What is not open by the next change is tried anew.
         let changed = tokio::select! {
             () = opening => Ok(()),
-            changed = current.changed() => changed,
+            changed = profiles.changed() => changed,
         };
         if changed.is_err() {
             return std::future::pending().await;
