@@ -59,18 +59,21 @@ impl Ports {
         let changed = Arc::new(Notify::new());
         let notify = changed.clone();
         let _subscription = services.subscribe(move |_| notify.notify_one());
-        // The API's own port does not wait for the API.
-        loop {
-            let addons = addons::host_ports(home, &profile.borrow_and_update()).unwrap_or_else(|failure| {
+        let of_addons = |profile: &Profile| {
+            addons::host_ports(home, profile).unwrap_or_else(|failure| {
                 tracing::warn!(%failure, "the ports of addons are not known");
                 Vec::new()
-            });
+            })
+        };
+        let mut addons = of_addons(&profile.borrow_and_update());
+        // The API's own port does not wait for the API.
+        loop {
             self.apply(&wanted(&services.list(), self.api_port, &addons)).await;
             let retry = if self.taken.is_empty() { Duration::MAX } else { RETRY };
             tokio::select! {
                 () = changed.notified() => {}
                 // Its sender lives as long as the agent.
-                Ok(()) = profile.changed() => {}
+                Ok(()) = profile.changed() => addons = of_addons(&profile.borrow_and_update()),
                 () = tokio::time::sleep(retry) => {}
             }
         }

@@ -132,7 +132,6 @@ impl Storage {
         }
         let manifest = Manifest::parse(bytes, content_type)?;
         for blob in &manifest.blobs {
-            // A manifest may be stored as a blob by some clients and the other way round.
             self.blob(repository, blob).map_err(|_| RegistryError::MissingPart(blob.clone()))?;
         }
         for child in &manifest.children {
