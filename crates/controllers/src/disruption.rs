@@ -1,7 +1,8 @@
 //! The status of disruption budgets: how many of their pods are healthy, how many must be, and how many may be evicted.
 //!
 //! The API server's eviction takes from `disruptionsAllowed` and notes the pod in `disruptedPods`; so the status is only written where
-//! it still is as it was read, and a pod noted there counts as gone until it is, or for two minutes.
+//! it still is as it was read, and a pod noted there counts as gone until it is, or for two minutes. After that time a pod that was to
+//! be disrupted and still runs is one like any other, and its condition says so.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,16 +16,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
+use kube::api::Patch;
+use serde_json::json;
 
 use crate::context::{Context, Kind};
 use crate::deployment::scaled;
 use crate::error::Error;
 use crate::owners::{controller_of, selector_of, selects};
-use crate::pods::{elapsed, is_ready, is_terminating};
+use crate::pods::{elapsed, is_ready, is_terminal, is_terminating};
 
 /// How long an evicted pod is expected to be deleted.
 const DELETION: Duration = Duration::from_secs(120);
 const ALLOWED: &str = "DisruptionAllowed";
+/// Condition of pods that are about to be disrupted.
+const TARGET: &str = "DisruptionTarget";
+/// Reason of that condition where it is the kubelet that ends the pod, in its own time.
+const BY_KUBELET: &str = "TerminationByKubelet";
 
 struct Controller {
     context: Context,
@@ -67,8 +74,49 @@ pub(crate) async fn run(context: Context) -> Result<(), Error> {
         controller.stateful_sets.wait_synced().boxed(),
         controller.replication_controllers.wait_synced().boxed(),
     ];
-    let worker = controller.clone();
-    context.work(queue, 1, synced, move |key| reconcile(worker.clone(), key)).await
+    let targets = WorkQueue::new();
+    let _targets = controller.pods.enqueue(&targets);
+    let pods_synced = [controller.pods.wait_synced().boxed()];
+    let (budgets, pods) = (controller.clone(), controller.clone());
+    tokio::try_join!(
+        context.work(queue, 1, synced, move |key| reconcile(budgets.clone(), key)),
+        context.work(targets, 1, pods_synced, move |key| spare(pods.clone(), key)),
+    )?;
+    Ok(())
+}
+
+/// Takes back that a pod is about to be disrupted, once that has been so for too long.
+async fn spare(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {
+    let Controller { context, pods, .. } = controller.as_ref();
+    let (now, pod) = (Timestamp::now(), pods.get(&key));
+    let Some((pod, left)) = pod.and_then(|pod| stale_after(&pod, now).map(|left| (pod, left))) else {
+        return Ok(Next::Done);
+    };
+    if !left.is_zero() {
+        return Ok(Next::After(left));
+    }
+    let patch = json!({"metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
+    "status": {"conditions": [{
+        "type": TARGET, "status": "False", "reason": null, "message": null, "lastTransitionTime": Time(now),
+    }]}});
+    match context.patch(&key, pods, &key, Some("status"), &Patch::Strategic(patch)).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(Next::Done),
+    }
+}
+
+/// How long a pod may still be said to be about to be disrupted; `None` where that is not said, or stays true.
+fn stale_after(pod: &Pod, now: Timestamp) -> Option<Duration> {
+    let status = pod.status.as_ref()?;
+    if is_terminating(pod) || is_terminal(pod) {
+        return None;
+    }
+    let target = status.conditions.iter().flatten().find(|condition| condition.type_ == TARGET)?;
+    if target.status != "True" || target.reason.as_deref() == Some(BY_KUBELET) {
+        return None;
+    }
+    let since = target.last_transition_time.as_ref().map_or(DELETION, |at| elapsed(at.0, now));
+    Some(DELETION.saturating_sub(since))
 }
 
 /// A selector that is absent, or cannot be read, selects nothing.
@@ -240,9 +288,30 @@ fn set_condition(status: &mut PodDisruptionBudgetStatus, reason: &str, message: 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn what_was_to_be_disrupted_and_still_runs_is_spared_after_two_minutes() {
+        let after = |change: serde_json::Value, now: &str| {
+            let mut pod = json!({"metadata": {"name": "p"}, "status": {"phase": "Running", "conditions": [
+                {"type": TARGET, "status": "True", "reason": "EvictionByEvictionAPI", "lastTransitionTime": "2024-01-01T00:00:00Z"}]}});
+            for (pointer, value) in change.as_object().unwrap() {
+                let (parent, name) = pointer.rsplit_once('/').unwrap();
+                pod.pointer_mut(parent).unwrap()[name] = value.clone();
+            }
+            stale_after(&serde_json::from_value(pod).unwrap(), now.parse().unwrap()).map(|left| left.as_secs())
+        };
+        assert_eq!(after(json!({}), "2024-01-01T00:00:30Z"), Some(90));
+        assert_eq!(after(json!({}), "2024-01-01T00:03:00Z"), Some(0));
+        for change in [
+            json!({"/metadata/deletionTimestamp": "2024-01-01T00:00:00Z"}),
+            json!({"/status/phase": "Failed"}),
+            json!({"/status/conditions/0/status": "False"}),
+            json!({"/status/conditions/0/reason": BY_KUBELET}),
+        ] {
+            assert_eq!(after(change, "2024-01-01T00:03:00Z"), None);
+        }
+    }
 
     #[test]
     fn a_pod_noted_as_evicted_counts_as_gone_for_two_minutes() {
