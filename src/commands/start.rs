@@ -51,7 +51,8 @@ pub struct Args {
     /// File with that certificate's key
     #[arg(long, value_name = "FILE")]
     datastore_keyfile: Option<PathBuf>,
-    /// Setting of a component: apiserver.audit-policy-file=FILE, apiserver.audit-log-path=PATH and its maxsize, maxbackup, maxage
+    /// Setting of a component: apiserver.audit-policy-file=FILE, apiserver.audit-log-path=PATH and its maxsize, maxbackup, maxage,
+    /// apiserver.runtime-config and apiserver.feature-gates of MutatingAdmissionPolicy
     #[arg(long, value_name = "COMPONENT.KEY=VALUE")]
     extra_config: Vec<String>,
     /// Version of Kubernetes: stable, latest, or the one served

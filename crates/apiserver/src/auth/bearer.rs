@@ -11,13 +11,20 @@ use jiff::Timestamp;
 use kminik_meta::StatusError;
 
 use super::service_account::Rejection;
-use super::{Authenticator, PeerCertificates, UserInfo};
+use super::{Authenticator, Notes, PeerCertificates, UserInfo};
 
 /// Prefix of the WebSocket subprotocol that carries a token: browsers cannot set the Authorization header.
 pub const PROTOCOL_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// A user, and those of the audiences asked about that the token is for.
-pub type Accepted = (UserInfo, Vec<String>);
+/// What a valid token says.
+#[derive(Debug)]
+pub struct Accepted {
+    pub user: UserInfo,
+    /// Those of the audiences asked about that the token is for.
+    pub audiences: Vec<String>,
+    /// Key and value of an audit annotation.
+    pub note: Option<(&'static str, String)>,
+}
 
 /// One kind of bearer token.
 #[async_trait]
@@ -84,7 +91,12 @@ impl Authenticator for BearerTokens {
     async fn authenticate(&self, request: &Parts, _peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
         let Some(token) = bearer(request) else { return Ok(None) };
         match self.review(&token, &[], Timestamp::now()).await {
-            Ok((user, _)) => Ok(Some(user)),
+            Ok(Accepted { user, note, .. }) => {
+                if let (Some(notes), Some((key, value))) = (request.extensions.get::<Notes>(), note) {
+                    notes.add(key, value);
+                }
+                Ok(Some(user))
+            }
             Err(rejection) => {
                 tracing::debug!(error = &rejection as &dyn std::error::Error, "bearer token refused");
                 Err(StatusError::unauthorized())

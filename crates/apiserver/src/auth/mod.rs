@@ -24,6 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::request::Parts;
 use kminik_meta::StatusError;
+use parking_lot::Mutex;
 
 use self::bearer::BearerTokens;
 use self::bootstrap_token::BootstrapTokens;
@@ -84,6 +85,22 @@ pub struct PeerCertificates {
     pub client: bool,
     /// The front proxy's CA has signed it.
     pub front_proxy: bool,
+}
+
+/// What authenticators have found of a request besides whom it is from, for the audit log, which begins when that is known. An
+/// extension of the request where somebody wants them.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(Arc<Mutex<Vec<(&'static str, String)>>>);
+
+impl Notes {
+    fn add(&self, key: &'static str, value: String) {
+        self.0.lock().push((key, value));
+    }
+
+    /// Keys and values of audit annotations.
+    pub(crate) fn take(&self) -> Vec<(&'static str, String)> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 /// Finds out who a request is from.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError};
 use serde_json::{Map, Value, json};
 
+use super::bearer::Accepted;
 use super::{Attributes, Decision, RuleSummary, UserInfo};
 use crate::registry::action::{ActionContext, Create};
 
@@ -281,7 +282,9 @@ impl Create for TokenReview {
         let audiences: Vec<String> =
             review.array(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
         let status = match ctx.server.auth().bearer.review(&token, &audiences, ctx.now).await {
-            Ok((user, shared)) => json!({ "authenticated": true, "user": user_value(&user), "audiences": shared }),
+            Ok(Accepted { user, audiences, .. }) => {
+                json!({ "authenticated": true, "user": user_value(&user), "audiences": audiences })
+            }
             Err(rejection) => {
                 let error = format!("[invalid bearer token, {rejection}]");
                 json!({ "authenticated": false, "user": {}, "error": error })

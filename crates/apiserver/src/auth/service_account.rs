@@ -19,6 +19,8 @@ use crate::storage::key;
 
 const USER_PREFIX: &str = "system:serviceaccount:";
 const GROUP: &str = "system:serviceaccounts";
+/// Audit annotation of requests whose token should have been replaced by now.
+const STALE_TOKEN: &str = "authentication.k8s.io/stale-token";
 /// How long the token of an object outlives the beginning of the object's deletion.
 const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 
@@ -191,7 +193,10 @@ impl ServiceAccountTokens {
             groups: groups(namespace).into_iter().chain([AUTHENTICATED.to_owned()]).collect(),
             extra,
         };
-        Ok((user, shared))
+        let late = private["warnafter"].as_i64().map(|at| now.as_second() - at).filter(|late| *late > 0);
+        let note =
+            late.map(|late| (STALE_TOKEN, format!("subject: {}, seconds after warning threshold: {late}", user.name)));
+        Ok(Accepted { user, audiences: shared, note })
     }
 
     async fn still_there(

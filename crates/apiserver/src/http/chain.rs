@@ -152,7 +152,7 @@ fn known(server: &Server, info: &RequestInfo) -> bool {
     let table = server.registry().table();
     table.row(&info.group, &info.resource).is_some_and(|row| {
         row.version(&info.version).is_some()
-            && (info.subresource.is_empty() || row.subresource(&info.subresource).is_some())
+            && (info.subresource.is_empty() || row.in_version(&info.version).subresource(&info.subresource).is_some())
     })
 }
 
@@ -188,7 +188,11 @@ async fn authorised(
     request: Request<RequestBody>,
     exchange: &mut Exchange,
 ) -> Result<Response<ResponseBody>, StatusError> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let notes = auth::Notes::default();
+    if server.auditor().is_some() {
+        parts.extensions.insert(notes.clone());
+    }
     let (address, known) = match peer {
         Peer::Known(user) => (Some(std::net::Ipv4Addr::LOCALHOST.into()), Ok(Some(user))),
         Peer::Remote(certificates, address) => {
@@ -204,6 +208,9 @@ async fn authorised(
     if let Some(auditor) = server.auditor() {
         let audit = auditor.begin(&exchange.id, exchange.received, address, &parts, &attributes)?;
         exchange.completion = Completion(audit);
+        for (key, value) in notes.take() {
+            exchange.audit().annotate(key, || value);
+        }
     }
     if let Some(refusal) = refusal {
         return Err(refusal);

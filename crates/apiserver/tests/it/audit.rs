@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use crate::common::TestServer;
 use crate::common::https::HttpsServer;
 use kminik_apiserver::audit::{AuditConfig, LogOptions, Policy};
+use kminik_apiserver::auth::service_account::{BoundObject, NewToken};
 use kminik_base::pki::Authority;
 use kminik_store::{EmbeddedStore, Options};
 use serde_json::{Value, json};
@@ -321,4 +322,41 @@ async fn webhooks_say_what_they_did() {
         }
         assert_eq!(found, expected);
     }
+}
+
+#[tokio::test]
+async fn a_token_that_should_have_been_replaced_is_noted() {
+    let (server, log) = start().await;
+    let mut client = server.client().await;
+    let account = json!({"metadata": {"name": "old"}});
+    let made = client.post("/api/v1/namespaces/default/serviceaccounts", &account).await.json();
+    let (now, auth) = (jiff::Timestamp::now(), server.api.server().auth());
+    let uid = made["metadata"]["uid"].as_str().unwrap().to_owned();
+    let issue = |warn_after: i64| {
+        let account = BoundObject { name: "old".into(), uid: uid.clone() };
+        let new = NewToken {
+            namespace: "default",
+            account,
+            bound: Vec::new(),
+            audiences: &auth.tokens.audiences(),
+            now: now - jiff::SignedDuration::from_secs(60),
+            expires: now + jiff::SignedDuration::from_secs(3600),
+            warn_after: Some(now + jiff::SignedDuration::from_secs(warn_after)),
+        };
+        format!("Bearer {}", auth.tokens.issue(&new).unwrap())
+    };
+    let mut anonymous = server.client_as(None).await;
+    for (id, warn_after) in [("stale", -30), ("fresh", 30)] {
+        let token = issue(warn_after);
+        anonymous
+            .send("GET", "/api/v1/namespaces/half-decided/pods", &[("authorization", &token), ("audit-id", id)], "")
+            .await;
+    }
+    let stale = annotations(&log, "stale").await;
+    let note = stale["authentication.k8s.io/stale-token"].as_str().unwrap();
+    assert!(
+        note.starts_with("subject: system:serviceaccount:default:old, seconds after warning threshold: 3"),
+        "{note}"
+    );
+    assert_eq!(annotations(&log, "fresh").await, json!({}));
 }
