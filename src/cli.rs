@@ -1,5 +1,7 @@
 //! What may be typed. Names, shapes and defaults are minikube's wherever minikube has them.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
 use crate::commands;
@@ -20,6 +22,12 @@ pub struct Global {
     /// Name of the cluster
     #[arg(short = 'p', long, global = true, env = "KMINIK_PROFILE", default_value = crate::profile::DEFAULT)]
     pub profile: String,
+    /// Who the audit log says has run the command
+    #[arg(long, global = true, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Leave the command out of the audit log
+    #[arg(long, global = true)]
+    pub skip_audit: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +44,17 @@ pub enum Command {
     Config(commands::config::Args),
     /// Make the kubeconfig lead to the cluster, and the cluster its current one
     UpdateContext(commands::update_context::Args),
+    /// Have containers stand still; with those of kube-system the API answers nobody
+    Pause(commands::pause::Args),
+    /// Let what is paused go on
+    #[command(visible_alias = "resume")]
+    Unpause(commands::pause::Args),
+    /// Copy a file to, from or between nodes
+    Cp(commands::cp::Args),
+    /// Show a directory of this machine in the node, until Ctrl-C
+    Mount(commands::mount::Args),
+    /// Write a cluster's logs into files
+    Export(commands::export::Args),
     /// Show or open the addresses of Services
     Service(commands::service::Args),
     /// Run kubectl against the cluster
@@ -89,6 +108,15 @@ pub enum Internal {
     /// The node's shell
     #[command(hide = true)]
     Shell(commands::internal::ShellArgs),
+    /// Files of the node, in the node
+    #[command(hide = true)]
+    NodeFile(commands::internal::NodeFileArgs),
+    /// Pausing, in the node
+    #[command(hide = true)]
+    NodePause(commands::internal::NodePauseArgs),
+    /// Taking a mount away, in the node
+    #[command(hide = true)]
+    NodeUnmount { path: PathBuf },
     /// The node's logs, in the node
     #[command(hide = true)]
     NodeLogs(commands::internal::NodeLogsArgs),

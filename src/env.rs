@@ -59,6 +59,11 @@ fn proxy_url(text: &str) -> Option<Url> {
     Url::parse(&text).ok().filter(Url::has_host)
 }
 
+/// Directories of programs.
+pub fn path() -> Vec<PathBuf> {
+    get("PATH").map(|list| std::env::split_paths(&list).collect()).unwrap_or_default()
+}
+
 /// A variable that is set and not empty.
 pub fn get(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -67,6 +72,7 @@ pub fn get(name: &str) -> Option<String> {
 /// The user whom kminik works for: under sudo the one who called it.
 #[derive(Clone, Debug)]
 pub struct User {
+    pub name: String,
     pub home: PathBuf,
     /// Files made in `home` are given to this user; `None` when the process runs as its owner.
     pub owner: Option<(u32, u32)>,
@@ -79,10 +85,11 @@ pub fn user() -> User {
         && uid != 0
         && let Some(home) = passwd_home(uid)
     {
-        return User { home, owner: Some((uid, gid)) };
+        return User { name: get("SUDO_USER").unwrap_or_default(), home, owner: Some((uid, gid)) };
     }
     let home = get("HOME").map(PathBuf::from).or_else(|| passwd_home(rustix::process::getuid().as_raw()));
-    User { home: home.unwrap_or_else(|| PathBuf::from("/root")), owner: None }
+    let name = get("USER").unwrap_or_else(|| rustix::process::getuid().as_raw().to_string());
+    User { name, home: home.unwrap_or_else(|| PathBuf::from("/root")), owner: None }
 }
 
 fn number(name: &str) -> Option<u32> {

@@ -9,6 +9,8 @@
 //!                 manifests/               manifests of addons by digest
 //!           config/config.json             the user's settings
 //!           addons/<name>/                 the user's own addons: addon.toml and manifests
+//!           cache/linux/<arch>/<version>/  programs of a Kubernetes release
+//!           logs/                          audit.json, lastStart.txt
 //!           certs/                         authorities to trust, PEM files
 //!           mirrors.toml                   the user's own mirrors
 //!           presets.toml                   mirrors by country, in place of the built-in list
@@ -60,6 +62,20 @@ impl Home {
 
     pub fn image_cache(&self) -> PathBuf {
         self.root.join("cache/images")
+    }
+
+    pub fn audit_file(&self) -> PathBuf {
+        self.root.join("logs/audit.json")
+    }
+
+    /// What the last start said.
+    pub fn last_start_file(&self) -> PathBuf {
+        self.root.join("logs/lastStart.txt")
+    }
+
+    /// Programs of a Kubernetes release for this machine.
+    pub fn binary_cache(&self, version: &str) -> PathBuf {
+        self.root.join("cache/linux").join(std::env::consts::ARCH).join(version)
     }
 
     /// The user's settings.

@@ -4,9 +4,12 @@
 
 mod addons;
 mod agent;
+mod audit;
 mod cli;
 mod commands;
 mod declared;
+#[cfg(test)]
+mod docs;
 mod drivers;
 mod env;
 mod home;
@@ -26,7 +29,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The container helper and PID 1 must run before any thread exists.
     kminik_runtime::helper::dispatch_if_requested();
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == "init") {
+    if !commands::is_kubectl() && std::env::args_os().nth(1).is_some_and(|argument| argument == "init") {
         return node::init::main();
     }
     // Every TLS library in the process takes this one; a second installation could only be ours again.

@@ -3,6 +3,7 @@
 //! Steps are one line each with an emoji on a terminal, with a plain prefix elsewhere. With `-o json` each step, notice
 //! and failure is a CloudEvent on one line of stdout, of minikube's types and keys.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
@@ -35,6 +36,11 @@ pub const DRY: Style = Style("🌵  ", "* ");
 pub const DOWNLOAD: Style = Style("💾  ", "* ");
 pub const CHECK: Style = Style("✅  ", "* ");
 pub const TIP: Style = Style("💡  ", "* ");
+pub const PAUSE: Style = Style("⏸️  ", "* ");
+pub const UNPAUSE: Style = Style("⏯️  ", "* ");
+pub const MOUNT: Style = Style("📁  ", "* ");
+pub const NOTE: Style = Style("📌  ", "* ");
+pub const CLOCK: Style = Style("⏰  ", "* ");
 pub const CELEBRATE: Style = Style("🎉  ", "* ");
 pub const OPTION: Style = Style("    ▪ ", "  - ");
 const WARN: Style = Style("❗  ", "! ");
@@ -46,6 +52,8 @@ pub struct Printer {
     events: Option<Mutex<Events>>,
     /// `[name] ` for a profile that is not the default.
     prefix: String,
+    /// Gets every message too, with its time.
+    kept: Option<Mutex<File>>,
 }
 
 struct Events {
@@ -62,7 +70,7 @@ impl Printer {
             None => std::io::stderr().is_terminal() && env::get("TERM").is_some_and(|t| t != "dumb"),
         };
         let prefix = if profile == crate::profile::DEFAULT { String::new() } else { format!("[{profile}] ") };
-        Self { emoji, events: None, prefix }
+        Self { emoji, events: None, prefix, kept: None }
     }
 
     /// One JSON event a line; `total` steps are announced.
@@ -70,17 +78,32 @@ impl Printer {
         Self { events: Some(Mutex::new(Events { total, current: 0 })), ..Self::text(profile) }
     }
 
+    /// The messages are written to this file too, instead of those of before.
+    pub fn keep(self, file: File) -> Self {
+        Self { kept: Some(Mutex::new(file)), ..self }
+    }
+
+    fn record(&self, message: &str) {
+        if let Some(file) = &self.kept {
+            let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // What cannot be kept is only missed by who looks for it later.
+            let _ = writeln!(file, "{:.3} {message}", jiff::Timestamp::now());
+        }
+    }
+
     pub fn is_json(&self) -> bool {
         self.events.is_some()
     }
 
     fn line(&self, style: Style, message: &str) {
+        self.record(message);
         let prefix = if self.emoji { style.0 } else { style.1 };
         // A closed stderr is no reason to fail.
         let _ = writeln!(std::io::stderr().lock(), "{}{prefix}{message}", self.prefix);
     }
 
     fn event(&self, kind: &str, data: &serde_json::Value) {
+        self.record(data["message"].as_str().unwrap_or_default());
         let event = json!({
             "specversion": "1.0",
             "id": uuid::Uuid::new_v4().to_string(),

@@ -50,7 +50,7 @@ reasons! {
     HOST_FIREWALL = 37, "";
     HOST_SAVE_PROFILE = 38, "";
     HOST_PURGE = 30, "";
-    HOST_KUBECTL = 35, "Install kubectl and put it on PATH.";
+    HOST_KUBECTL = 35, "";
     HOST_PATH_MISSING = 35, "";
     HOST_PORT_IN_USE = 31, "Find the process with 'ss -ltnp' and stop it, or choose another port.";
     DRV_NOT_FOUND = 55, "Run 'kminik start --help' for the drivers there are.";
@@ -69,6 +69,9 @@ reasons! {
     GUEST_NODE_NOT_FOUND = 85, "'kminik status' shows the nodes there are.";
     GUEST_NOT_RUNNING = 83, "To start a cluster, run: \"kminik start\"";
     GUEST_EXEC = 80, "";
+    GUEST_CP = 80, "";
+    GUEST_MOUNT = 80, "";
+    GUEST_PAUSE = 80, "Run 'kminik unpause -A' to let everything go on.";
     GUEST_IMAGE_LIST = 80, "";
     GUEST_IMAGE_LOAD = 80, "";
     GUEST_IMAGE_PULL = 80, "";
@@ -85,6 +88,7 @@ reasons! {
     INET_BAD_MIRROR = 48, "A mirror is an http or https URL, optionally with a path, optionally for one registry: docker.io=https://mirror.example/dockerhub";
     INET_CACHE = 40, "";
     INET_ADDON = 40, "Check the network, or name a mirror of its host: kminik mirror add raw.githubusercontent.com=https://mirror.example/{registry}/{repository}";
+    INET_KUBECTL = 40, "Install kubectl and put it on PATH, or name mirrors that are near with 'kminik start --image-mirror-country=cn'.";
     INET_MIRRORS = 40, "'kminik mirror test' shows what each place answers.";
     INET_BAD_CA = 48, "Give a file with certificates in PEM form.";
     INET_CREDENTIALS = 48, "Mend the file, or log in anew with 'docker login'.";

@@ -5,5 +5,7 @@ mod ports;
 mod process;
 mod relay;
 mod run;
+mod schedule;
 
 pub use process::{exit_watch, is_wanted, main, notes, reload, spawn, stop};
+pub use schedule::{cancel as cancel_stop, left as until_stop, set as schedule_stop};

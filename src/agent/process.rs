@@ -90,7 +90,11 @@ pub async fn reload(dir: &Path) {
 
 /// A handle of a process that is readable once it has exited.
 pub fn exit_watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
-    let fd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+    watched(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
+}
+
+/// A descriptor of ours that is readable once something has happened.
+pub(super) fn watched(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     #[expect(
         deprecated,
         reason = "its unsafe successor needs what holds here: the owned descriptor lives as long as it is registered"

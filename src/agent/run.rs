@@ -19,6 +19,7 @@ use super::notes::Notes;
 use super::ports::Ports;
 use super::process::NOTES;
 use super::relay::{Protocol, Relay};
+use super::schedule;
 use crate::drivers;
 use crate::home::Home;
 use crate::ops::cache::Cache;
@@ -49,6 +50,7 @@ pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: Cancellat
         () = forward_dns(profile.gateway, &notes, stop.clone()) => {}
         () = serve_loopback(profiles.clone(), &notes) => {}
         () = serve_cache(&home, &profile, &notes) => {}
+        () = schedule::follow(&home, &profile.name) => {}
         outcome = keep_node(&home, &profile) => outcome?,
         () = stop.cancelled() => {}
     }

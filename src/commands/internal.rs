@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use super::Context;
 use crate::cli::Internal;
 use crate::node;
+use crate::node::pause::Selection;
 use crate::ops::units;
 use crate::printer::Printer;
-use crate::reason::{Failure, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_CP, GUEST_MOUNT, GUEST_PAUSE, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
 
 /// `kminik dns`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +46,40 @@ pub struct ShellArgs {
     builtin: Option<Vec<String>>,
 }
 
+/// `kminik node-file`.
+#[derive(Debug, clap::Args)]
+pub struct NodeFileArgs {
+    #[command(subcommand)]
+    verb: FileVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum FileVerb {
+    /// Write stdin to a path, or to a name below it
+    Put { path: String, name: String },
+    /// Print a file
+    Get { path: String },
+    /// Print a directory's files as an archive
+    Archive { path: PathBuf },
+}
+
+/// `kminik node-pause`.
+#[derive(Debug, clap::Args)]
+pub struct NodePauseArgs {
+    #[arg(value_enum)]
+    verb: PauseVerb,
+    namespaces: Vec<String>,
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PauseVerb {
+    Pause,
+    Unpause,
+    State,
+}
+
 /// `kminik node-logs`.
 #[derive(Debug, clap::Args)]
 pub struct NodeLogsArgs {
@@ -52,6 +87,8 @@ pub struct NodeLogsArgs {
     component: Option<String>,
     #[arg(long, default_value_t = 60)]
     length: usize,
+    #[arg(long)]
+    problems: bool,
     #[arg(long)]
     follow: bool,
 }
@@ -68,9 +105,15 @@ pub fn run(command: Internal, context: &Context) -> ExitCode {
             Some(words) => node::shell::builtin(words),
             None => node::shell::main(args.command.as_deref()),
         }),
+        Internal::NodeFile(args) => file(&args.verb).or_fail(&GUEST_CP, "cannot copy").map(|()| 0),
+        Internal::NodePause(args) => pause(args).map(|()| 0),
+        Internal::NodeUnmount { path } => rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH)
+            .or_fail(&GUEST_MOUNT, "cannot unmount")
+            .map(|()| 0),
         Internal::NodeLogs(args) => {
-            let mut out = std::io::stdout().lock();
-            node::logs::print(args.component.as_deref(), args.length, args.follow, &mut out)
+            let NodeLogsArgs { component, length, problems, follow } = args;
+            let selection = node::logs::Selection { component, length, problems, follow };
+            node::logs::print(&selection, &mut std::io::stdout().lock())
                 .or_fail(&MK_INTERNAL, "cannot show the logs")
                 .map(|()| 0)
         }
@@ -82,6 +125,29 @@ pub fn run(command: Internal, context: &Context) -> ExitCode {
             ExitCode::from(failure.reason.exit_code)
         }
     }
+}
+
+fn file(verb: &FileVerb) -> std::io::Result<()> {
+    let out = std::io::stdout().lock();
+    match verb {
+        FileVerb::Put { path, name } => node::files::put(path, name, std::io::stdin().lock()),
+        FileVerb::Get { path } => node::files::get(path, out),
+        FileVerb::Archive { path } => node::files::archive(path, out),
+    }
+}
+
+/// Prints what is paused afterwards.
+fn pause(args: NodePauseArgs) -> Outcome<()> {
+    let selection =
+        if args.all { Selection::All } else { Selection::Namespaces(args.namespaces.into_iter().collect()) };
+    let state = match args.verb {
+        PauseVerb::Pause => node::pause::pause(&selection),
+        PauseVerb::Unpause => node::pause::unpause(&selection),
+        PauseVerb::State => Ok(node::pause::state()),
+    };
+    let state = state.or_fail(&GUEST_PAUSE, "cannot change what is paused")?;
+    let out = std::io::stdout().lock();
+    serde_json::to_writer(out, &state).or_fail(&MK_INTERNAL, "cannot say what is paused")
 }
 
 /// A runtime for one of the servers in pods: a single thread keeps it small.

@@ -1,10 +1,11 @@
-//! `kminik kubectl -- …`: kubectl from PATH against this cluster, its exit code passed on.
+//! `kminik kubectl -- …`: a kubectl that fits, against this cluster, its exit code passed on.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use super::Context;
-use crate::ops::pki;
+use crate::ops::{kubectl, pki};
+use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{Failure, HOST_KUBECTL, Outcome};
 
@@ -15,14 +16,11 @@ pub struct Args {
     args: Vec<String>,
 }
 
-pub async fn run(args: Args, context: &Context) -> Outcome<ExitCode> {
+pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let profile = Profile::load(&context.home, &context.profile)?;
     // The profile's own file, so that a kubeconfig edited by others cannot lead elsewhere.
     let kubeconfig = pki::write_kubeconfig(&context.home, &profile)?;
-    let error = Command::new("kubectl").args(args.args).env(crate::env::KUBECONFIG, kubeconfig).exec();
-    Err(if error.kind() == std::io::ErrorKind::NotFound {
-        Failure::new(&HOST_KUBECTL, "kubectl is not on PATH")
-    } else {
-        Failure::because(&HOST_KUBECTL, "cannot run kubectl", &error)
-    })
+    let program = kubectl::find(&context.home, &profile, printer).await?;
+    let error = Command::new(&program).args(args.args).env(crate::env::KUBECONFIG, kubeconfig).exec();
+    Err(Failure::because(&HOST_KUBECTL, format_args!("cannot run {}", program.display()), &error))
 }

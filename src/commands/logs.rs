@@ -1,15 +1,16 @@
-//! `kminik logs`: what PID 1 and the node's parts have logged. It goes through the driver, so it works with the API dead.
+//! `kminik logs`: what this machine, PID 1 and the node's parts have logged. It goes through the driver, so it works with the API dead.
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
+use crate::audit;
 use crate::drivers::{self, MachineState, NodeCommand};
-use crate::ops::node_image;
-use crate::printer::Printer;
+use crate::ops::{diagnosis, node_image};
+use crate::printer::{Printer, table};
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_NOT_RUNNING, HOST_PATH_MISSING, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, GUEST_NOT_RUNNING, HOST_PATH_MISSING, OrFail, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -25,10 +26,35 @@ pub struct Args {
     /// Only what this part has logged: apiserver, scheduler, controllers, kubelet, net, …
     #[arg(long, value_name = "NAME")]
     component: Option<String>,
+    /// Only of this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Only lines that tell of trouble
+    #[arg(long)]
+    problems: bool,
+    /// Only which commands were run
+    #[arg(long)]
+    audit: bool,
+    /// Only what the last start said
+    #[arg(long)]
+    last_start_only: bool,
 }
 
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+    let mut text = Vec::new();
+    if args.audit || args.last_start_only {
+        if args.audit {
+            commands(&mut text, context, args.length);
+        }
+        if args.last_start_only {
+            last_start(&mut text, context, args.length);
+        }
+        return written(&args, &text, printer);
+    }
     let profile = Profile::load(&context.home, &context.profile)?;
+    if let Some(name) = args.node.as_ref().filter(|name| **name != profile.name) {
+        return Err(Failure::new(&GUEST_NODE_NOT_FOUND, format!("there is no node {name:?}")));
+    }
     let driver = drivers::of(&context.home, &profile)?;
     let running = driver.state(&profile.name).await? == MachineState::Running;
     let mut command: Vec<String> =
@@ -36,37 +62,70 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if let Some(component) = &args.component {
         command.extend(["--component".to_owned(), component.clone()]);
     }
+    if args.problems {
+        command.push("--problems".to_owned());
+    }
     if args.follow {
         if !running {
             return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
         }
         command.push("--follow".to_owned());
-        let code = driver.exec(&profile.name, &NodeCommand { args: command, tty: false, stdin: false }).await?;
+        let code = driver.exec(&profile.name, &NodeCommand { args: command, ..NodeCommand::default() }).await?;
         return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
     }
-    let mut text = Vec::new();
     if args.component.is_none() {
-        section(&mut text, "console", &driver.console(&profile.name).await?, args.length);
         let agent = std::fs::read(context.home.profile(&profile.name).join("agent.log")).unwrap_or_default();
-        section(&mut text, "agent", &agent, args.length);
+        let console = driver.console(&profile.name).await?;
+        if !args.problems {
+            commands(&mut text, context, args.length);
+            last_start(&mut text, context, args.length);
+            if running {
+                for (name, content) in diagnosis::sections(&context.home, &profile).await {
+                    section(&mut text, name, content.as_bytes(), usize::MAX, false);
+                }
+            }
+        }
+        section(&mut text, "console", &console, args.length, args.problems);
+        section(&mut text, "agent", &agent, args.length, args.problems);
     }
     if running {
         let args: Vec<&str> = command.iter().map(String::as_str).collect();
         text.extend(driver.output(&profile.name, &args).await?.stdout);
     }
+    written(&args, &text, printer)
+}
+
+fn written(args: &Args, text: &[u8], printer: &Printer) -> Outcome<ExitCode> {
     match &args.file {
         Some(path) => std::fs::File::create(path)
-            .and_then(|mut file| file.write_all(&text))
+            .and_then(|mut file| file.write_all(text))
             .or_fail(&HOST_PATH_MISSING, format_args!("cannot write {}", path.display()))?,
-        None => printer.data(String::from_utf8_lossy(&text).trim_end()),
+        None => printer.data(String::from_utf8_lossy(text).trim_end()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last lines under minikube's heading.
-fn section(out: &mut Vec<u8>, name: &str, content: &[u8], length: usize) {
+fn commands(out: &mut Vec<u8>, context: &Context, length: usize) {
+    let rows: Vec<Vec<String>> = audit::last(&context.home, &context.profile, length)
+        .into_iter()
+        .map(|row| vec![row.command, row.args, row.profile, row.user, row.version, row.start_time, row.end_time])
+        .collect();
+    let headers = ["COMMAND", "ARGS", "PROFILE", "USER", "VERSION", "START TIME", "END TIME"];
+    section(out, "Audit", table(&headers, &rows).as_bytes(), usize::MAX, false);
+}
+
+fn last_start(out: &mut Vec<u8>, context: &Context, length: usize) {
+    let text = std::fs::read(context.home.last_start_file()).unwrap_or_default();
+    section(out, "Last Start", &text, length, false);
+}
+
+/// The last lines under minikube's heading; of trouble only, a section without any is left out.
+fn section(out: &mut Vec<u8>, name: &str, content: &[u8], length: usize, problems: bool) {
     let text = String::from_utf8_lossy(content);
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !problems || crate::node::logs::is_problem(line)).collect();
+    if problems && lines.is_empty() {
+        return;
+    }
     let last = &lines[lines.len().saturating_sub(length)..];
     out.extend(format!("==> {name} <==\n").into_bytes());
     for line in last {

@@ -5,13 +5,17 @@ pub mod bundle;
 pub mod cache;
 pub mod completion;
 pub mod config;
+pub mod cp;
 pub mod delete;
+pub mod export;
 pub mod image;
 pub mod internal;
 pub mod ip;
 pub mod kubectl;
 pub mod logs;
 pub mod mirror;
+pub mod mount;
+pub mod pause;
 pub mod profile;
 pub mod service;
 pub mod snapshot;
@@ -22,15 +26,19 @@ pub mod stop;
 pub mod update_context;
 pub mod version;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
-use crate::cli::{Cli, Command};
+use crate::audit::Entry;
+use crate::cli::{Cli, Command, Global};
 use crate::declared;
 use crate::home::Home;
+use crate::ops::pause::Change;
 use crate::printer::Printer;
 use crate::reason::{Failure, MK_BAD_CLUSTER_FILE, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, OrFail, Outcome};
 use crate::settings::{self, Settings};
@@ -46,7 +54,8 @@ pub fn main() -> ExitCode {
     let home = Home::locate();
     let loaded = Settings::load(&home);
     let settings = loaded.as_ref().cloned().unwrap_or_default();
-    let typed: Vec<OsString> = std::env::args_os().collect();
+    let typed = arguments();
+    let words = words(&typed);
     let (cli, matches) = match parse(&typed, &settings) {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
@@ -56,7 +65,8 @@ pub fn main() -> ExitCode {
         Ok(Some((whole, notes))) => (whole, Ok(notes)),
         Err(failure) => (cli, Err(failure)),
     };
-    let context = Context { home, profile: cli.global.profile };
+    let Global { profile, user, skip_audit } = cli.global;
+    let context = Context { home, profile };
     match cli.command {
         Command::Internal(internal) => internal::run(internal, &context),
         command => {
@@ -64,16 +74,40 @@ pub fn main() -> ExitCode {
             if let Err(failure) = loaded {
                 printer.warning(&format!("{failure}; going on without settings"));
             }
+            let entry = (!skip_audit).then(|| Entry::begin(&context.home, &words, &context.profile, user.as_deref()));
             let outcome = told.and_then(|notes| {
                 notes.iter().for_each(|note| printer.warning(note));
                 run(command, &context, &printer)
             });
+            entry.flatten().into_iter().for_each(Entry::end);
             outcome.unwrap_or_else(|failure| {
                 printer.failure(&failure);
                 ExitCode::from(failure.reason.exit_code)
             })
         }
     }
+}
+
+/// Whether the program was started by the name of kubectl.
+pub fn is_kubectl() -> bool {
+    std::env::args_os().next().is_some_and(|name| Path::new(&name).file_name() == Some(OsStr::new("kubectl")))
+}
+
+/// As typed; by the name of kubectl it is `kminik kubectl`.
+fn arguments() -> Vec<OsString> {
+    if !is_kubectl() {
+        return std::env::args_os().collect();
+    }
+    let before = ["kminik", "kubectl", "--"].map(OsString::from);
+    before.into_iter().chain(std::env::args_os().skip(1)).collect()
+}
+
+/// The command and all after it, for the audit log.
+fn words(arguments: &[OsString]) -> Vec<String> {
+    let cli = Cli::command();
+    let is_command = |word: &&OsString| word.to_str().is_some_and(|word| cli.find_subcommand(word).is_some());
+    let from = arguments.iter().position(|word| is_command(&word)).unwrap_or(arguments.len());
+    arguments[from..].iter().map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// What was typed, over the environment, over the settings.
@@ -116,12 +150,25 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn printer(command: &Command, context: &Context) -> Printer {
-    match command {
+    let printer = match command {
         Command::Start(args) if args.is_json() => Printer::json(&context.profile, crate::ops::start::STEPS),
         Command::Stop(args) if args.is_json() => Printer::json(&context.profile, 2),
+        Command::Pause(args) | Command::Unpause(args) if args.is_json() => Printer::json(&context.profile, 2),
         Command::Delete(args) if args.is_json() => Printer::json(&context.profile, 2),
         _ => Printer::text(&context.profile),
+    };
+    let kept = matches!(command, Command::Start(_)).then(|| last_start(context)).flatten();
+    match kept {
+        Some(file) => printer.keep(file),
+        None => printer,
     }
+}
+
+/// Where `logs` finds what the last start has said; none where the home cannot be written, which the command itself will tell.
+fn last_start(context: &Context) -> Option<File> {
+    let path = context.home.last_start_file();
+    context.home.write(&path, b"", 0o600).ok()?;
+    OpenOptions::new().append(true).open(path).ok()
 }
 
 fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
@@ -134,9 +181,14 @@ fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCo
             Command::Delete(args) => delete::run(args, context, printer).await,
             Command::Status(args) => interruptible(status::run(args, context, printer)).await,
             Command::Config(args) => config::run(&args, context, printer),
+            Command::Pause(args) => pause::run(args, Change::Pause, context, printer).await,
+            Command::Unpause(args) => pause::run(args, Change::Unpause, context, printer).await,
+            Command::Cp(args) => interruptible(cp::run(args, context)).await,
+            Command::Mount(args) => mount::run(args, context, printer).await,
+            Command::Export(args) => interruptible(export::run(args, context, printer)).await,
             Command::UpdateContext(args) => update_context::run(args, context, printer).await,
             Command::Service(args) => interruptible(service::run(args, context, printer)).await,
-            Command::Kubectl(args) => kubectl::run(args, context).await,
+            Command::Kubectl(args) => interruptible(kubectl::run(args, context, printer)).await,
             Command::Addons(args) => interruptible(addons::run(args, context, printer)).await,
             Command::Image(args) => interruptible(image::run(args, context, printer)).await,
             Command::Mirror(args) => interruptible(mirror::run(args, context, printer)).await,

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use super::Context;
-use crate::drivers::{self, MachineState, NodeCommand};
+use crate::drivers::{self, Input, MachineState, NodeCommand};
 use crate::ops::node_image;
 use crate::profile::Profile;
 use crate::reason::{Failure, GUEST_NOT_RUNNING, Outcome};
@@ -29,6 +29,6 @@ pub async fn run(args: Args, context: &Context) -> Outcome<ExitCode> {
     }
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let tty = terminal && args.command.is_empty();
-    let code = driver.exec(&profile.name, &NodeCommand { args: command, tty, stdin: true }).await?;
+    let code = driver.exec(&profile.name, &NodeCommand { args: command, tty, stdin: Input::Own, stdout: None }).await?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -18,7 +18,7 @@ use crate::version;
 pub struct Args {
     #[arg(short = 'o', long, value_enum)]
     output: Option<Output>,
-    /// Template of a node with the fields .Name .Host .Kubelet .APIServer .Kubeconfig .Worker
+    /// Template of a node with the fields .Name .Host .Kubelet .APIServer .Kubeconfig .Worker .TimeToStop
     #[arg(short = 'f', long, value_name = "TEMPLATE")]
     format: Option<String>,
     /// What is told, of each node or of the whole; of the whole as JSON only
@@ -68,21 +68,22 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
 }
 
 fn tell(args: &Args, profile: &Profile, cluster: &Cluster, printer: &Printer) -> Outcome<()> {
+    let time_to_stop = cluster.time_to_stop.map(units::go_duration).unwrap_or_default();
     match (args.layout, &args.format, args.output.unwrap_or_default()) {
         (Layout::Cluster, ..) => printer.data(&whole(profile, cluster).to_string()),
         (_, Some(template), _) => {
             for node in &cluster.nodes {
-                printer.data(&formatted(template, node)?);
+                printer.data(&formatted(template, node, &time_to_stop)?);
             }
         }
         (_, None, Output::Json) => {
-            let mut nodes: Vec<Value> = cluster.nodes.iter().map(object).collect();
+            let mut nodes: Vec<Value> = cluster.nodes.iter().map(|node| object(node, &time_to_stop)).collect();
             let one = nodes.len() == 1;
             printer.data(&if one { nodes.remove(0) } else { Value::Array(nodes) }.to_string());
         }
         (_, None, Output::Text) => {
             for node in &cluster.nodes {
-                printer.data(&text(node));
+                printer.data(&text(node, &time_to_stop));
             }
             for note in &cluster.notes {
                 printer.warning(note);
@@ -98,7 +99,7 @@ fn tell(args: &Args, profile: &Profile, cluster: &Cluster, printer: &Printer) ->
 }
 
 /// The fields of one node as minikube names them, in its order.
-fn fields(node: &Status) -> [(&'static str, String); 6] {
+fn fields(node: &Status, time_to_stop: &str) -> [(&'static str, String); 7] {
     let of_control_plane = |word: Word| if node.worker { Word::Irrelevant } else { word }.to_string();
     [
         ("Name", node.name.clone()),
@@ -107,27 +108,34 @@ fn fields(node: &Status) -> [(&'static str, String); 6] {
         ("APIServer", of_control_plane(node.apiserver)),
         ("Kubeconfig", of_control_plane(node.kubeconfig)),
         ("Worker", node.worker.to_string()),
+        ("TimeToStop", time_to_stop.to_owned()),
     ]
 }
 
-fn formatted(template: &str, node: &Status) -> Outcome<String> {
-    let fields = fields(node);
+fn formatted(template: &str, node: &Status, time_to_stop: &str) -> Outcome<String> {
+    let fields = fields(node, time_to_stop);
     render(template, &fields.each_ref().map(|(name, value)| (*name, value.as_str())))
 }
 
-fn object(node: &Status) -> Value {
-    let mut object: Map<String, Value> =
-        fields(node).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+fn object(node: &Status, time_to_stop: &str) -> Value {
+    let fields = fields(node, time_to_stop).into_iter();
+    let mut object: Map<String, Value> = fields.map(|(name, value)| (name.to_owned(), value.into())).collect();
     object.insert("Worker".to_owned(), node.worker.into());
+    if time_to_stop.is_empty() {
+        object.remove("TimeToStop");
+    }
     object.into()
 }
 
 /// With an empty line after it.
-fn text(node: &Status) -> String {
+fn text(node: &Status, time_to_stop: &str) -> String {
     let kind = if node.worker { "Worker" } else { "Control Plane" };
     let mut text = format!("{}\ntype: {kind}\nhost: {}\nkubelet: {}\n", node.name, node.host, node.kubelet);
     if !node.worker {
         text.push_str(&format!("apiserver: {}\nkubeconfig: {}\n", node.apiserver, node.kubeconfig));
+    }
+    if !time_to_stop.is_empty() {
+        text.push_str(&format!("timeToStop: {time_to_stop}\n"));
     }
     text
 }
@@ -168,6 +176,9 @@ fn state(name: &str, word: Word) -> Map<String, Value> {
 fn whole(profile: &Profile, cluster: &Cluster) -> Value {
     let mut object = state(&profile.name, cluster.word());
     object.insert("BinaryVersion".to_owned(), format!("v{}", version::KMINIK).into());
+    if let Some(left) = cluster.time_to_stop {
+        object.insert("TimeToStop".to_owned(), units::go_duration(left).into());
+    }
     if let Some(first) = cluster.nodes.iter().find(|node| !node.worker) {
         object.insert("Components".to_owned(), json!({ "kubeconfig": state("kubeconfig", first.kubeconfig) }));
     }
@@ -175,7 +186,7 @@ fn whole(profile: &Profile, cluster: &Cluster) -> Value {
         .nodes
         .iter()
         .map(|node| {
-            let one = Cluster { nodes: vec![node.clone()], notes: Vec::new() };
+            let one = Cluster { nodes: vec![node.clone()], notes: Vec::new(), time_to_stop: None };
             let mut object = state(&node.name, one.word());
             let mut components = json!({ "kubelet": state("kubelet", node.kubelet) });
             if !node.worker {
@@ -206,20 +217,20 @@ mod tests {
 
     #[test]
     fn templates_and_bits() {
-        assert_eq!(formatted("h={{.Host}} {{ .Name }}", &node(false)).unwrap(), "h=Running x");
-        assert!(formatted("{{.Nope}}", &node(false)).is_err());
+        assert_eq!(formatted("h={{.Host}} {{ .Name }} {{.TimeToStop}}", &node(false), "5s").unwrap(), "h=Running x 5s");
+        assert!(formatted("{{.Nope}}", &node(false), "").is_err());
         assert_eq!((node(false).exit_bits(), node(true).exit_bits()), (6, 2));
     }
 
     #[test]
     fn shapes() {
         assert_eq!(
-            text(&node(false)),
-            "x\ntype: Control Plane\nhost: Running\nkubelet: Stopped\napiserver: Paused\nkubeconfig: Misconfigured\n"
+            text(&node(false), "5s"),
+            "x\ntype: Control Plane\nhost: Running\nkubelet: Stopped\napiserver: Paused\nkubeconfig: Misconfigured\ntimeToStop: 5s\n"
         );
-        assert_eq!(text(&node(true)), "x\ntype: Worker\nhost: Running\nkubelet: Stopped\n");
+        assert_eq!(text(&node(true), ""), "x\ntype: Worker\nhost: Running\nkubelet: Stopped\n");
         assert_eq!(
-            object(&node(true)),
+            object(&node(true), ""),
             json!({"Name": "x", "Host": "Running", "Kubelet": "Stopped", "APIServer": "Irrelevant",
                 "Kubeconfig": "Irrelevant", "Worker": true})
         );

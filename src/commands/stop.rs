@@ -1,9 +1,10 @@
 //! `kminik stop`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::{Context, Output};
-use crate::ops;
+use crate::ops::{self, units};
 use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::Outcome;
@@ -16,6 +17,12 @@ pub struct Args {
     /// Leave the kubeconfig's current context as it is
     #[arg(long)]
     keep_context_active: bool,
+    /// Stop after this time instead of now; replaces what was scheduled before
+    #[arg(long, value_name = "DURATION", value_parser = units::duration, conflicts_with = "cancel_scheduled")]
+    schedule: Option<Duration>,
+    /// Do not stop as scheduled
+    #[arg(long)]
+    cancel_scheduled: bool,
     #[arg(short = 'o', long, value_enum, default_value_t)]
     output: Output,
 }
@@ -28,6 +35,21 @@ impl Args {
 
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let names = if args.all { Profile::names(&context.home) } else { vec![context.profile.clone()] };
+    if args.cancel_scheduled {
+        for name in &names {
+            ops::stop::cancel(&context.home, name).await?;
+        }
+        printer.step(crate::printer::STOP, "Done", "All existing scheduled stops cancelled");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(delay) = args.schedule {
+        for name in &names {
+            ops::stop::schedule(&context.home, name, delay).await?;
+            let told = format!("\"{name}\" stops in {}", units::go_duration(delay));
+            printer.step(crate::printer::CLOCK, "Done", &told);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut stopped = 0;
     for name in &names {
         ops::stop::run(&context.home, name, args.keep_context_active, printer).await?;

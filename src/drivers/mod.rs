@@ -4,6 +4,7 @@
 mod docker;
 mod native;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,13 +105,33 @@ pub struct UserlandLayer {
 }
 
 /// A command to run in the node.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct NodeCommand {
     pub args: Vec<String>,
     /// Connect this process' terminal.
     pub tty: bool,
-    /// Pass this process' stdin.
-    pub stdin: bool,
+    pub stdin: Input,
+    /// What takes its output; this process' own stdout if `None`.
+    pub stdout: Option<File>,
+}
+
+/// What a command in the node reads.
+#[derive(Debug, Default)]
+pub enum Input {
+    #[default]
+    None,
+    /// This process' stdin.
+    Own,
+    File(File),
+}
+
+/// A directory or file of this machine that the node sees.
+#[derive(Clone, Debug)]
+pub struct Share {
+    pub source: PathBuf,
+    /// Made if it is missing.
+    pub target: PathBuf,
+    pub read_only: bool,
 }
 
 /// What it answered when its output was collected.
@@ -141,7 +162,9 @@ pub trait Driver: Send + Sync {
     async fn exited(&self, _name: &str) -> Outcome<()> {
         std::future::pending().await
     }
-    /// Runs a command in the node on this process' streams; its exit code.
+    /// Shows a directory or file in the running node, until its end or an unmount there.
+    async fn share(&self, name: &str, share: &Share) -> Outcome<()>;
+    /// Runs a command in the node on this process' streams, or the command's; its exit code.
     async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32>;
     /// Runs a command in the node and collects what it says (at most 64 MiB).
     async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput>;

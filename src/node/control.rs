@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kminik_apiserver::audit::{AuditConfig, LogOptions, Policy};
@@ -114,6 +115,7 @@ pub async fn start(
     identities: &Identities,
     runtime: &Runtime,
     supervisor: &Arc<Supervisor>,
+    paused: Arc<AtomicBool>,
 ) -> Result<ControlPlane, NodeError> {
     let store = {
         let _context = runtime.enter();
@@ -146,6 +148,7 @@ pub async fn start(
         vec![("controller-manager", controllers.all(|ready| ready)), ("scheduler", scheduler)]
     });
     api.mutating_policies = config.mutating_policies;
+    api.paused = paused;
     api.audit = config.audit_log.as_ref().map(|log| audit(data, log)).transpose()?;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.api_port));
     let stop = CancellationToken::new();

@@ -52,6 +52,10 @@ fn run() -> anyhow::Result<()> {
         ("HOME".to_owned(), "/root".to_owned()),
     ];
     keeper::run(&KeeperConfig { socket, program, env, stop_limit: STOP_LIMIT, restart: true })?;
+    // What stands still cannot end.
+    if let Err(error) = kminik_runtime::freezer::thaw_all(Path::new(PODS_CGROUP)) {
+        tracing::warn!(%error, "paused containers may not end");
+    }
     end_all();
     rustix::fs::sync();
     Ok(())

@@ -1,8 +1,11 @@
 //! What the node process has logged: one file, told apart by the part that wrote each line.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::pause::SYSTEM;
 
 /// (name for `--component`, prefix of the tracing target).
 const COMPONENTS: &[(&str, &str)] = &[
@@ -16,6 +19,9 @@ const COMPONENTS: &[(&str, &str)] = &[
     ("images", "kminik_oci"),
     ("node", "kminik::"),
 ];
+
+/// What pods have logged.
+const POD_LOGS: &str = "/var/log/pods";
 
 pub fn file() -> PathBuf {
     "/var/log/kminik/node.log".into()
@@ -31,39 +37,131 @@ pub enum LogsError {
     Watch(#[source] rustix::io::Errno),
 }
 
-/// Prints the last `length` lines, of one component if it is named; goes on as lines are written if `follow`.
-pub fn print(component: Option<&str>, length: usize, follow: bool, out: &mut impl Write) -> Result<(), LogsError> {
-    let target = match component {
+/// What is printed.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Of one component only.
+    pub component: Option<String>,
+    /// Last lines of each section.
+    pub length: usize,
+    /// Lines that tell of trouble only.
+    pub problems: bool,
+    /// Go on as lines are written.
+    pub follow: bool,
+}
+
+/// Whether a line tells of trouble.
+pub fn is_problem(line: &str) -> bool {
+    [" ERROR ", " WARN "].iter().any(|level| line.contains(level))
+}
+
+/// Which component has written the line.
+fn component_of(line: &str) -> &'static str {
+    let wrote = |(_, target): &&(&str, &str)| line.contains(&format!(" {target}"));
+    COMPONENTS.iter().find(wrote).map_or("node", |(name, _)| name)
+}
+
+/// Prints the last lines, a section for each component; without a component also what the cluster's own pods have logged and what
+/// the kernel is.
+pub fn print(selection: &Selection, out: &mut impl Write) -> Result<(), LogsError> {
+    let chosen = match &selection.component {
         None => None,
         Some(name) => {
-            Some(COMPONENTS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target).ok_or_else(|| {
+            Some(COMPONENTS.iter().find(|(known, _)| known == name).map(|(name, _)| *name).ok_or_else(|| {
                 let known: Vec<&str> = COMPONENTS.iter().map(|(known, _)| *known).collect();
                 LogsError::Unknown { name: name.to_owned(), known: known.join(", ") }
             })?)
         }
     };
-    let wanted = |line: &str| target.is_none_or(|target| line.contains(&format!(" {target}")));
+    // As it is written, lines of all components go together.
+    let together = selection.follow && chosen.is_none();
+    let wanted =
+        |line: &str| chosen.is_none_or(|name| component_of(line) == name) && (!selection.problems || is_problem(line));
     let mut file = File::open(file()).map_err(LogsError::Read)?;
-    let mut last = std::collections::VecDeque::new();
+    let mut last: BTreeMap<&str, VecDeque<String>> = BTreeMap::new();
     let mut lines = BufReader::new(&mut file);
     let mut line = String::new();
     while lines.read_line(&mut line).map_err(LogsError::Read)? > 0 {
         if wanted(&line) {
-            if last.len() == length {
-                last.pop_front();
+            let section = last.entry(if together { "node" } else { component_of(&line) }).or_default();
+            if section.len() == selection.length {
+                section.pop_front();
             }
-            last.push_back(std::mem::take(&mut line));
+            section.push_back(std::mem::take(&mut line));
         }
         line.clear();
     }
-    let heading = component.unwrap_or("node");
+    for (name, _) in COMPONENTS {
+        let lines = last.get(name).into_iter().flatten().map(String::as_str);
+        let asked = if together { *name == "node" } else { chosen.is_none_or(|chosen| chosen == *name) };
+        // Of trouble there is nothing to say where there is none.
+        if asked && (!selection.problems || last.contains_key(name)) {
+            section(out, name, lines);
+        }
+    }
+    if selection.follow {
+        return follow_file(file, wanted, out);
+    }
+    if chosen.is_none() && !selection.problems {
+        pods(selection.length, out);
+        kernel(out);
+    }
+    Ok(())
+}
+
+/// Lines end with their own newline.
+fn section<'a>(out: &mut impl Write, name: &str, lines: impl Iterator<Item = &'a str>) {
     // A reader that has gone is no error.
-    let _ = writeln!(out, "==> {heading} <==");
-    for line in last {
+    let _ = writeln!(out, "==> {name} <==");
+    for line in lines {
         let _ = out.write_all(line.as_bytes());
     }
-    let _ = out.flush();
-    if follow { follow_file(file, wanted, out) } else { Ok(()) }
+    let _ = writeln!(out).and_then(|()| out.flush());
+}
+
+/// What the cluster's own pods have logged: a file each, of which the last lines.
+fn pods(length: usize, out: &mut impl Write) {
+    let children = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for pod in children(Path::new(POD_LOGS)) {
+        let Some((_, pod_name)) =
+            name(&pod).split_once('_').filter(|(ns, _)| *ns == SYSTEM).map(|(a, b)| (a.to_owned(), b.to_owned()))
+        else {
+            continue;
+        };
+        for container in children(&pod) {
+            let Some(newest) = children(&container).pop() else { continue };
+            let text = std::fs::read_to_string(&newest).unwrap_or_default();
+            // Time, stream and whether the line is whole come first.
+            let lines: Vec<&str> = text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or(line)).collect();
+            let last = lines[lines.len().saturating_sub(length)..].iter().map(|line| format!("{line}\n"));
+            let last: Vec<String> = last.collect();
+            let pod_name = pod_name.split('_').next().unwrap_or_default();
+            section(out, &format!("{} [{pod_name}]", name(&container)), last.iter().map(String::as_str));
+        }
+    }
+}
+
+fn kernel(out: &mut impl Write) {
+    let uname = rustix::system::uname();
+    let parts = [uname.sysname(), uname.nodename(), uname.release(), uname.version(), uname.machine()];
+    let name: Vec<String> = parts.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let uptime = read("/proc/uptime");
+    let load = read("/proc/loadavg");
+    let release = read("/etc/os-release");
+    let release = release.lines().find(|line| line.starts_with("PRETTY_NAME=")).unwrap_or_default();
+    let lines = [
+        format!("up {} s, load average: {}\n", uptime.split(' ').next().unwrap_or_default(), load.trim()),
+        format!("{}\n", name.join(" ")),
+        format!("{release}\n"),
+    ];
+    section(out, "kernel", lines.iter().map(String::as_str));
 }
 
 /// Prints lines as they are written, woken by inotify; ends when nobody reads.
@@ -83,5 +181,18 @@ fn follow_file(mut file: File, wanted: impl Fn(&str) -> bool, out: &mut impl Wri
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart() {
+        let line = "2026-11-26T10:00:00Z  WARN kminik_kubelet::pods: slow";
+        assert_eq!(component_of(line), "kubelet");
+        assert_eq!(component_of("2026-11-26T10:00:00Z  INFO other: x"), "node");
+        assert!(is_problem(line) && !is_problem("2026-11-26T10:00:00Z  INFO kminik_kubelet: WARNING"));
     }
 }

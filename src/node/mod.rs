@@ -12,11 +12,13 @@ mod addons;
 mod agent;
 pub mod config;
 mod control;
+pub mod files;
 mod identity;
 mod image;
 pub mod init;
 pub mod logs;
 mod network;
+pub mod pause;
 pub mod shell;
 
 use std::path::Path;
@@ -110,7 +112,8 @@ fn run(data: &Path) -> Result<(), NodeError> {
     main.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
         let controllers = Arc::new(Supervisor::new(STOP));
-        let plane = control::start(data, &config, &identities, &api, &controllers).await?;
+        let paused = pause::follow().map_err(NodeError::Signals)?;
+        let plane = control::start(data, &config, &identities, &api, &controllers, paused).await?;
         plane.start_controllers(&config, &identities, &controllers, control.handle());
         let agents = Supervisor::new(STOP);
         agent::start(data, &config, &identities, &plane, &agents, node.handle()).await?;

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::drivers;
+use crate::drivers::{self, MachineState};
 use crate::home::Home;
 use crate::kubeconfig;
+use crate::ops::pause;
 use crate::printer::{CRUSHED, DELETE, Printer, SHRUG};
 use crate::profile::{Lock, NetworkTurn, Profile};
 use crate::reason::{Failure, HOST_PURGE, MK_USAGE, OrFail, Outcome};
@@ -76,6 +77,9 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
         let driver = (row.make)(home);
         let theirs = profile.as_ref().is_some_and(|p| p.driver == row.name);
         if theirs || driver.probe().await.healthy {
+            if theirs && driver.state(name).await.is_ok_and(|state| state == MachineState::Running) {
+                pause::release(driver.as_ref(), name).await;
+            }
             driver.delete(name).await?;
         }
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 
-use crate::drivers::{self, MachineState};
+use crate::agent;
+use crate::drivers::{self, Driver, MachineState};
 use crate::home::Home;
 use crate::kubeconfig::{self, State};
-use crate::ops::client;
+use crate::ops::{client, pause};
 use crate::profile::Profile;
 use crate::reason::Outcome;
 
@@ -53,6 +54,8 @@ pub struct Cluster {
     pub nodes: Vec<Status>,
     /// What the agent has to say: ports it could not take.
     pub notes: Vec<String>,
+    /// How long it is until it is to be stopped.
+    pub time_to_stop: Option<Duration>,
 }
 
 /// One node's state.
@@ -71,6 +74,9 @@ pub struct Status {
 const HOST: u8 = 1;
 const CLUSTER: u8 = 2;
 const KUBECONFIG: u8 = 4;
+
+/// What an API that is well takes to answer, generously.
+const SOON: Duration = Duration::from_millis(300);
 
 impl Status {
     /// Bits: 1 the machine, 2 kubelet or API, 4 the kubeconfig is not as it should be.
@@ -104,8 +110,11 @@ impl Cluster {
 
 /// Asks machines, API and kubeconfig; bounded to a few seconds.
 pub async fn get(home: &Home, profile: &Profile) -> Outcome<Cluster> {
-    let notes = crate::agent::notes(&home.profile(&profile.name)).await;
-    Ok(Cluster { nodes: vec![control_plane(home, profile).await?], notes })
+    let notes = agent::notes(&home.profile(&profile.name)).await;
+    let nodes = vec![control_plane(home, profile).await?];
+    let is_up = nodes.iter().any(|node| node.host == Word::Running);
+    let time_to_stop = agent::until_stop(home, &profile.name).filter(|_| is_up);
+    Ok(Cluster { nodes, notes, time_to_stop })
 }
 
 async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {
@@ -130,13 +139,25 @@ async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {
         return Ok(status);
     }
     let client = client::connect(home, profile).await?;
-    status.apiserver = if client::is_ready(&client).await { Word::Running } else { Word::Stopped };
+    status.apiserver = apiserver(&client, driver.as_ref(), &profile.name).await;
     status.kubelet = if status.apiserver == Word::Running && is_node_ready(client, profile).await {
         Word::Running
     } else {
         Word::Stopped
     };
     Ok(status)
+}
+
+/// One that does not answer may be paused: the node is asked before it is waited for long.
+async fn apiserver(client: &kube::Client, driver: &dyn Driver, name: &str) -> Word {
+    let at_once = tokio::time::timeout(SOON, client::is_ready(client)).await;
+    if at_once == Ok(true) {
+        return Word::Running;
+    }
+    if pause::state(driver, name).await.is_ok_and(|state| state.control_plane) {
+        return Word::Paused;
+    }
+    if client::is_ready(client).await { Word::Running } else { Word::Stopped }
 }
 
 /// One word for the whole cluster.

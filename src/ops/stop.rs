@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use crate::agent;
 use crate::drivers::{self, MachineState};
 use crate::home::Home;
 use crate::kubeconfig;
+use crate::ops::pause;
 use crate::printer::{Printer, STOP};
 use crate::profile::{Lock, Profile};
-use crate::reason::Outcome;
+use crate::reason::{Failure, GUEST_NOT_RUNNING, Outcome};
 
 /// Bound on a graceful stop.
 const BOUND: Duration = Duration::from_secs(120);
@@ -18,12 +20,40 @@ pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer)
     let profile = Profile::load(home, name)?;
     let driver = drivers::of(home, &profile)?;
     printer.step(STOP, "Stopping", &format!("Stopping node \"{name}\"  ..."));
-    crate::agent::stop(&home.profile(name)).await;
+    agent::stop(&home.profile(name)).await;
+    agent::cancel_stop(home, name)?;
     if driver.state(name).await? == MachineState::Running {
+        pause::release(driver.as_ref(), name).await;
         driver.stop(&profile, BOUND).await?;
     }
     if !keep_context {
         kubeconfig::clear_current(home, &kubeconfig::path(home), name)?;
+    }
+    Ok(())
+}
+
+/// Has a running cluster stopped after `delay`, whatever was scheduled before.
+///
+/// # Errors
+/// `GUEST_NOT_RUNNING`.
+pub async fn schedule(home: &Home, name: &str, delay: Duration) -> Outcome<()> {
+    let _lock = Lock::acquire(home, name)?;
+    let profile = Profile::load(home, name)?;
+    let driver = drivers::of(home, &profile)?;
+    if driver.state(name).await? != MachineState::Running {
+        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{name}\" is not running")));
+    }
+    agent::schedule_stop(home, name, delay)?;
+    agent::spawn(home, &profile, driver.binary(name))?;
+    agent::reload(&home.profile(name)).await;
+    Ok(())
+}
+
+/// Has it stopped at no time.
+pub async fn cancel(home: &Home, name: &str) -> Outcome<()> {
+    Profile::load(home, name)?;
+    if agent::cancel_stop(home, name)? {
+        agent::reload(&home.profile(name)).await;
     }
     Ok(())
 }

@@ -99,6 +99,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() || total > 1e9 { Err(bad()) } else { Ok(Duration::from_secs_f64(total)) }
 }
 
+/// A time as Go writes it, to the second: `1h0m5s`, `4m59s`, `0s`.
+pub fn go_duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +133,9 @@ mod tests {
         assert_eq!(duration("6m").unwrap(), Duration::from_secs(360));
         assert_eq!(duration("1m30s").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        for text in ["0s", "59s", "5m0s", "1h0m5s"] {
+            assert_eq!(go_duration(duration(text).unwrap()), text);
+        }
         for bad in ["", "5", "m", "5x", "-1s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

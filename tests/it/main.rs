@@ -16,10 +16,13 @@ mod command_line;
 mod datastore;
 mod declared;
 mod docker;
+mod files;
 mod images;
+mod kubectl;
 mod lifecycle;
 mod mirrors;
 mod packaging;
+mod pausing;
 mod services;
 mod settings;
 mod start_failures;
@@ -46,10 +49,13 @@ fn main() -> std::process::ExitCode {
         ("datastore", datastore::TESTS),
         ("declared", declared::TESTS),
         ("docker", docker::TESTS),
+        ("files", files::TESTS),
         ("images", images::TESTS),
+        ("kubectl", kubectl::TESTS),
         ("lifecycle", lifecycle::TESTS),
         ("mirrors", mirrors::TESTS),
         ("packaging", packaging::TESTS),
+        ("pausing", pausing::TESTS),
         ("services", services::TESTS),
         ("settings", settings::TESTS),
         ("start_failures", start_failures::TESTS),

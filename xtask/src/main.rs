@@ -3,8 +3,12 @@
 //! `codegen --sources DIR [--check]` writes (or compares) the field table of `crates/meta` from Kubernetes' published API types.
 //! DIR is laid out as upstream's `staging/src/k8s.io`: `api`, `apimachinery`, `apiextensions-apiserver` and `kube-aggregator`, all of
 //! the release named in `codegen::RELEASE`. Descriptions come from the k8s-openapi crate in the registry cache.
+//!
+//! `docs` writes the pages of `docs/reference` and `docs/man` from the command line as it is declared; a test of the root package
+//! compares them.
 
 mod codegen;
+mod docs;
 
 use std::path::PathBuf;
 
@@ -31,7 +35,8 @@ fn main() -> Result<()> {
                 None => bail!("codegen needs --sources DIR"),
             }
         }
-        Some(other) => bail!("unknown task {other:?}; the tasks are: codegen"),
-        None => bail!("name a task: codegen"),
+        Some("docs") => docs::run(),
+        Some(other) => bail!("unknown task {other:?}; the tasks are: codegen, docs"),
+        None => bail!("name a task: codegen, docs"),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kminik_store::Store;
@@ -85,6 +86,8 @@ pub struct Config {
     pub request_timeout: Duration,
     /// What ComponentStatuses tell of besides the store; none by default.
     pub components: Components,
+    /// While it is set, clients outside of this process are told that the cluster is paused; false by default.
+    pub paused: Arc<AtomicBool>,
     /// So long everything is still served after the server was told to stop, with `/readyz` failing.
     pub shutdown_delay: Duration,
 }
@@ -117,6 +120,7 @@ impl Config {
             mutating_policies: false,
             request_timeout: Duration::from_secs(60),
             components: Arc::new(Vec::new),
+            paused: Arc::default(),
             shutdown_delay: Duration::ZERO,
         }
     }

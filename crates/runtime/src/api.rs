@@ -386,5 +386,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes unpacked layers not in `keep` and not used by a container; returns the bytes freed.
     async fn prune_layers(&self, keep: &[LayerId]) -> Result<u64, RuntimeError>;
 
+    /// Whether the container was made to stand still: then it answers nobody, and is not to blame for it.
+    fn is_frozen(&self, _id: &str) -> bool {
+        false
+    }
     fn events(&self) -> broadcast::Receiver<ContainerEvent>;
 }

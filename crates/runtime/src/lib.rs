@@ -16,6 +16,7 @@ mod api;
 mod cgroup;
 mod environment;
 pub mod fdstore;
+pub mod freezer;
 pub mod helper;
 mod io;
 pub mod keeper;

@@ -1,6 +1,7 @@
 //! Commands in the node's container.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -10,7 +11,7 @@ use bollard::query_parameters::ResizeExecOptionsBuilder;
 use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::drivers::{NodeCommand, NodeOutput};
+use crate::drivers::{Input, NodeCommand, NodeOutput};
 use crate::reason::{Failure, GUEST_EXEC, OrFail, Outcome};
 use crate::terminal::{self, RawTerminal};
 
@@ -20,7 +21,7 @@ const OUTPUT_LIMIT_BYTES: usize = 64 << 20;
 /// On this process' streams.
 pub async fn attached(docker: &Docker, container: &str, command: &NodeCommand) -> Outcome<i32> {
     let config = ExecConfig {
-        attach_stdin: Some(command.stdin),
+        attach_stdin: Some(!matches!(command.stdin, Input::None)),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         tty: Some(command.tty),
@@ -42,9 +43,13 @@ pub async fn attached(docker: &Docker, container: &str, command: &NodeCommand) -
         // Cosmetic: a command that has ended cannot be resized.
         let _ = docker.resize_exec(&id, size).await;
     }
-    if command.stdin {
+    let stdin = match &command.stdin {
+        Input::None => None,
+        Input::Own => Some(terminal::stream(rustix::stdio::stdin()).or_fail(&GUEST_EXEC, FAIL)?),
+        Input::File(file) => Some(terminal::stream(file.as_fd()).or_fail(&GUEST_EXEC, FAIL)?),
+    };
+    if let Some(mut stdin) = stdin {
         tokio::spawn(async move {
-            let Ok(mut stdin) = terminal::stream(rustix::stdio::stdin()) else { return };
             let mut buffer = vec![0_u8; 32 << 10];
             while let Ok(n) = stdin.read(&mut buffer).await {
                 if n == 0 || input.write_all(&buffer[..n]).await.is_err() || input.flush().await.is_err() {
@@ -54,7 +59,11 @@ pub async fn attached(docker: &Docker, container: &str, command: &NodeCommand) -
             let _ = input.shutdown().await;
         });
     }
-    let mut stdout = terminal::stream(rustix::stdio::stdout()).or_fail(&GUEST_EXEC, FAIL)?;
+    let stdout = match &command.stdout {
+        Some(file) => terminal::stream(file.as_fd()),
+        None => terminal::stream(rustix::stdio::stdout()),
+    };
+    let mut stdout = stdout.or_fail(&GUEST_EXEC, FAIL)?;
     let mut stderr = terminal::stream(rustix::stdio::stderr()).or_fail(&GUEST_EXEC, FAIL)?;
     while let Some(chunk) = output.next().await {
         let written = match chunk.or_fail(&GUEST_EXEC, FAIL)? {

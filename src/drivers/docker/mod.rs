@@ -23,12 +23,12 @@ use bollard::query_parameters::{
 };
 use futures::TryStreamExt;
 
-use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Userland};
+use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland};
 use crate::home::Home;
 use crate::profile::Profile;
 use crate::reason::{
-    DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_START, GUEST_STOP_TIMEOUT, HOST_PORT_IN_USE,
-    IF_NETWORK, IF_SUBNET, OrFail, Outcome,
+    DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_MOUNT, GUEST_START, GUEST_STOP_TIMEOUT,
+    HOST_PORT_IN_USE, IF_NETWORK, IF_SUBNET, OrFail, Outcome,
 };
 
 /// On everything made; its value is the profile's name.
@@ -189,6 +189,11 @@ impl Driver for DockerDriver {
                 Ok(if volume.is_some() { MachineState::Stopped } else { MachineState::Nonexistent })
             }
         }
+    }
+
+    async fn share(&self, _name: &str, _share: &Share) -> Outcome<()> {
+        Err(Failure::new(&GUEST_MOUNT, "a container of the Docker engine gets no further directories while it runs")
+            .advise("Copy files with 'kminik cp', or use the native driver, whose nodes do."))
     }
 
     async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32> {

@@ -7,6 +7,7 @@ mod rootfs;
 
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,17 +15,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kminik_net::hostnet::{self, HostNetError, HostNetSpec};
-use kminik_runtime::node::{NodeContainer, NodeError, NodeSpec, NodeState};
+use kminik_runtime::node::{NodeContainer, NodeError, NodeMount, NodeSpec, NodeState, NodeStdio, Streams};
 use rustix::process::Pid;
 
-use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Userland};
+use super::{Driver, Health, Input, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland};
 use crate::agent::exit_watch;
 use crate::home::Home;
 use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
 use crate::profile::Profile;
 use crate::reason::{
-    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_NOT_RUNNING, GUEST_START,
+    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_MOUNT, GUEST_NOT_RUNNING, GUEST_START,
     GUEST_STOP_TIMEOUT, HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome,
     RSRC_INSUFFICIENT_STORAGE,
 };
@@ -234,7 +235,20 @@ impl Driver for Native {
 
     async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32> {
         let node = self.running(name)?;
-        node.exec(&command.args, command.tty).await.map_err(|e| node_failure(&GUEST_EXEC, EXEC_FAIL, &e))
+        let failed = |e: NodeError| node_failure(&GUEST_EXEC, EXEC_FAIL, &e);
+        if command.tty {
+            return node.exec(&command.args, true).await.map_err(failed);
+        }
+        let streams = streams(command).or_fail(&GUEST_EXEC, EXEC_FAIL)?;
+        let process = node.spawn(&command.args, NodeStdio::Streams(streams)).await.map_err(failed)?;
+        process.wait().await.map_err(failed)
+    }
+
+    async fn share(&self, name: &str, share: &Share) -> Outcome<()> {
+        let Share { source, target, read_only } = share.clone();
+        let mount = NodeMount { source, target, read_only };
+        let outcome = self.running(name)?.bind(&mount).await;
+        outcome.map_err(|e| node_failure(&GUEST_MOUNT, "cannot show it in the node", &e))
     }
 
     async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput> {
@@ -251,6 +265,23 @@ impl Driver for Native {
         let Ok(entries) = std::fs::read_dir(self.home.root().join("machines")) else { return Ok(Vec::new()) };
         Ok(entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok()).collect())
     }
+}
+
+/// A command's streams, as descriptors of its own.
+fn streams(command: &NodeCommand) -> std::io::Result<Streams> {
+    let copy = |stream: std::os::fd::BorrowedFd<'_>| stream.try_clone_to_owned();
+    Ok(Streams {
+        stdin: match &command.stdin {
+            Input::None => std::fs::File::open("/dev/null")?.into(),
+            Input::Own => copy(std::io::stdin().as_fd())?,
+            Input::File(file) => copy(file.as_fd())?,
+        },
+        stdout: match &command.stdout {
+            Some(file) => copy(file.as_fd())?,
+            None => copy(std::io::stdout().as_fd())?,
+        },
+        stderr: copy(std::io::stderr().as_fd())?,
+    })
 }
 
 /// Puts the node's files into its data directory.

@@ -24,9 +24,9 @@ use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, CONFIG_FILE, NodeConfig, 
 use crate::ops::addons::{self, Freshness};
 use crate::ops::cache::Cache;
 use crate::ops::image::Images;
-use crate::ops::{client, delete, pki, registries, snapshot};
+use crate::ops::{client, delete, pause, pki, registries, snapshot};
 use crate::printer::{
-    ADDONS, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, VERIFY,
+    ADDONS, CLOCK, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, UNPAUSE, VERIFY,
 };
 use crate::profile::{Lock, Profile, REGISTRY_CA, Registries};
 use crate::reason::{Failure, GUEST_START, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
@@ -131,6 +131,9 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         printer.step(DOWNLOAD, "Done", "Download complete!");
         return Ok(());
     }
+    if agent::cancel_stop(home, &profile.name)? {
+        printer.info(CLOCK, "The scheduled stop is cancelled");
+    }
     profile.save(home)?;
     datastore::keep_files(&request.datastore, home, profile)?;
     request.extra_config.keep_files(home, profile)?;
@@ -226,6 +229,10 @@ async fn run_machine(
             files.retain(|file| file.path != Path::new(RESTORE_FILE));
             plan.turn.lock().take();
             driver.start(profile).await?;
+        }
+        if state == MachineState::Running && pause::state(driver, &profile.name).await.is_ok_and(|s| s.is_any()) {
+            printer.info(UNPAUSE, &format!("Unpausing node {} ...", profile.name));
+            pause::release(driver, &profile.name).await;
         }
         printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));
         match wait::api(&client, driver, &profile.name, request.wait_timeout).await {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -10,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use kminik_meta::StatusError;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -20,8 +22,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::accept::Accepted;
 use super::body::{ResponseBody, request_body};
 use super::chain::{self, Peer};
+use super::respond;
 use super::stall::{Patience, Stalling};
 use crate::auth::PeerCertificates;
 use crate::config::Config;
@@ -43,6 +47,9 @@ const MAX_HEADERS: u32 = 256 << 10;
 const STREAM_BUFFER: usize = 128 << 10;
 /// Idle HTTP/2 connections are asked whether they live.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Told to whoever comes while the cluster is paused.
+const PAUSED: &str = "the cluster is paused; 'kminik unpause' lets it go on";
 
 /// ALPN's names.
 const HTTP2: &[u8] = b"h2";
@@ -167,6 +174,10 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, addre
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move {
+            if server.config().paused.load(Ordering::Relaxed) {
+                let error = StatusError::service_unavailable(PAUSED);
+                return Ok(respond::error(&error, Accepted::JSON));
+            }
             let request = request.map(request_body);
             Ok::<Response<ResponseBody>, Infallible>(chain::handle(server, peer, request).await)
         }

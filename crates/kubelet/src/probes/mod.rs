@@ -167,6 +167,9 @@ impl Task {
                 // Due times lie on a grid, so that slow answers do not stretch the period.
                 due = (due + period).max(Instant::now());
             }
+            if self.node.runtime.is_frozen(&self.id) {
+                continue;
+            }
             let finding = self.attempt().await;
             let absent = matches!(finding, Finding::Refused(_));
             early = None;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use url::Url;
 
 use super::{MirrorArgument, bad};
 use crate::ImageError;
@@ -34,6 +35,9 @@ pub struct Presets {
     #[serde(default)]
     pub probe: BTreeMap<String, String>,
     country: BTreeMap<String, BTreeMap<String, Vec<KnownMirror>>>,
+    /// Country → host of published files → URLs that have its files below them, best known first.
+    #[serde(default)]
+    files: BTreeMap<String, BTreeMap<String, Vec<KnownMirror>>>,
 }
 
 impl Presets {
@@ -51,7 +55,19 @@ impl Presets {
         for mirror in presets.country.values().flat_map(BTreeMap::values).flatten() {
             MirrorArgument::parse(&mirror.url).map_err(|error| bad(what, &error))?;
         }
+        for mirror in presets.files.values().flat_map(BTreeMap::values).flatten() {
+            let url = Url::parse(&mirror.url).map_err(|error| bad(what, &error))?;
+            if !matches!(url.scheme(), "http" | "https") {
+                return Err(bad(what, &format!("{} is neither http nor https", mirror.url)));
+            }
+        }
         Ok(presets)
+    }
+
+    /// URLs below which the files of a host are, without a slash at the end; none where nothing is known for the country.
+    pub fn files_of(&self, country: Option<&str>, host: &str) -> Vec<String> {
+        let known = country.and_then(|country| self.files.get(country)).and_then(|hosts| hosts.get(host));
+        known.into_iter().flatten().map(|mirror| mirror.url.trim_end_matches('/').to_owned()).collect()
     }
 
     /// Names of the countries.
@@ -84,6 +100,8 @@ mod tests {
             assert!(cn[registry].len() > 2, "{registry}");
             assert!(presets.probe.contains_key(registry), "{registry}");
         }
+        assert_eq!(presets.files_of(Some("cn"), "dl.k8s.io").len(), 2);
+        assert!(presets.files_of(None, "dl.k8s.io").is_empty());
     }
 
     #[test]

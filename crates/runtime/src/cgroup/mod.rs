@@ -4,6 +4,7 @@
 //! namespace). On v1 it is a directory in each mounted hierarchy, on v2 one directory.
 
 mod devices;
+mod freezer;
 mod limits;
 mod program;
 
@@ -51,6 +52,10 @@ pub enum CgroupError {
     },
     #[error("no control groups are mounted at {MOUNT_POINT}")]
     NotMounted,
+    #[error("the kernel cannot stop the processes of {path}: it has no freezer")]
+    NoFreezer { path: PathBuf },
+    #[error("processes of {path} do not stand still")]
+    Restless { path: PathBuf },
     #[error("processes of {path} did not end within {KILL_LIMIT:?}")]
     Undying { path: PathBuf },
     #[error("cannot {step} the device program of {path}")]
@@ -138,6 +143,21 @@ impl Layout {
                 .map(|hierarchy| hierarchy.path.join(group)),
             Layout::V2(root) => Some(root.join(group)),
         }
+    }
+
+    /// Stops every process of the group and of those below; returns when they stand still. Blocks.
+    pub(crate) fn freeze(&self, group: &Path) -> Result<(), CgroupError> {
+        freezer::freeze(self, group)
+    }
+
+    /// Lets them go on.
+    pub(crate) fn thaw(&self, group: &Path) -> Result<(), CgroupError> {
+        freezer::thaw(self, group)
+    }
+
+    /// Whether they stand still, or are about to.
+    pub(crate) fn is_frozen(&self, group: &Path) -> bool {
+        freezer::is_frozen(self, group)
     }
 
     /// Makes the group and its parents; succeeds if it is there.
@@ -253,6 +273,10 @@ impl Layout {
     pub(crate) fn kill(&self, group: &Path) -> Result<(), CgroupError> {
         let deadline = Instant::now() + KILL_LIMIT;
         let mut pause = Duration::from_millis(1);
+        if !self.is_v2() {
+            // There a process that stands still does not die.
+            self.thaw(group)?;
+        }
         loop {
             if let Layout::V2(_) = self {
                 for directory in self.directories(group) {

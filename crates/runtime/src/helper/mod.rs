@@ -10,6 +10,7 @@
 //! Protocol: descriptor 0 of the helper is a sequenced-packet socket. One message comes in, whose first descriptor is a memfd with the
 //! [`Request`]; [`Reply`] messages go out. Descriptor 2 is a pipe that carries what the container library logs as errors.
 
+mod bind;
 mod create;
 mod exec;
 mod executable;
@@ -46,6 +47,8 @@ pub(crate) enum Request {
     Exec(ExecRequest),
     PinNamespaces(PinRequest),
     Pause(PauseRequest),
+    /// Descriptor: the directory or file to show.
+    Bind(BindRequest),
     /// Answers [`Reply::Sockets`] with an IPv4 and an IPv6 stream socket made in the namespace.
     Sockets {
         netns: PathBuf,
@@ -96,6 +99,15 @@ pub(crate) struct PinRequest {
     pub sysctls: Vec<(String, String)>,
     /// Set where that can be done.
     pub optional_sysctls: Vec<(String, String)>,
+}
+
+/// Shows a directory or file of the caller's mounts in those of a process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BindRequest {
+    pub process: ProcessId,
+    /// As the process sees it; made if it is missing.
+    pub path: PathBuf,
+    pub read_only: bool,
 }
 
 /// Makes a process that does nothing but hold a pid namespace and reap in it.

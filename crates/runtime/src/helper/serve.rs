@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{Reply, Request, create, exec, pause, sandbox};
+use super::{Reply, Request, bind, create, exec, pause, sandbox};
 use crate::sys::socket;
 
 /// The longest text of a failure that is sent.
@@ -49,6 +49,10 @@ fn serve() -> io::Result<()> {
         Request::Exec(request) => exec::run(request, fds, &channel),
         Request::PinNamespaces(request) => sandbox::pin(&request).and_then(|()| answer(&channel, &Reply::Done, &[])),
         Request::Pause(request) => pause::run(&request, &channel),
+        Request::Bind(request) => match fds.first() {
+            Some(source) => bind::run(&request, source).and_then(|()| answer(&channel, &Reply::Done, &[])),
+            None => Err("the source is missing".to_owned()),
+        },
         Request::Sockets { netns } => {
             sandbox::sockets(&netns).and_then(|(v4, v6)| answer(&channel, &Reply::Sockets, &[v4.as_fd(), v6.as_fd()]))
         }

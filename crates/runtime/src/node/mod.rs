@@ -25,7 +25,7 @@ pub use exec::{NodeProcess, NodeStdio, Streams, resize_terminal};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupError, Layout};
-use crate::helper::{Call, CreateRequest, HelperError, Reply, Request, Session};
+use crate::helper::{BindRequest, Call, CreateRequest, HelperError, Reply, Request, Session};
 use crate::snapshot::overlay::{self, Overlay};
 use crate::sys::process::{ProcessHandle, ProcessId};
 use crate::sys::watched::watched;
@@ -104,6 +104,8 @@ pub enum NodeError {
     /// The text says which step of the container's creation failed.
     #[error("cannot make the node's container: {detail}")]
     Create { detail: String },
+    #[error("{detail}")]
+    Mount { detail: String },
     #[error("cannot run a command in the node: {detail}")]
     Exec { detail: String },
     #[error("node {name} did not end within {limit:?}")]
@@ -248,6 +250,20 @@ impl NodeContainer {
     /// Runs a command in the running node with streams of the caller's.
     pub async fn spawn(&self, args: &[String], stdio: NodeStdio) -> Result<NodeProcess, NodeError> {
         exec::run(self.running()?, &self.cgroup(), args, stdio).await
+    }
+
+    /// Shows a directory or file of this machine in the running node; it goes with the node's end.
+    pub async fn bind(&self, mount: &NodeMount) -> Result<(), NodeError> {
+        use rustix::fs::{Mode, OFlags};
+        let process = self.running()?;
+        let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| io_error("open", &mount.source)(error.into()))?;
+        let request = Request::Bind(BindRequest { process, path: mount.target.clone(), read_only: mount.read_only });
+        match Session::ask(Call { request: &request, fds: &[source.as_fd()] }).await {
+            Ok((Reply::Done, _)) => Ok(()),
+            Ok(_) => Err(NodeError::Mount { detail: HelperError::Protocol.detail() }),
+            Err(error) => Err(NodeError::Mount { detail: error.detail() }),
+        }
     }
 
     fn running(&self) -> Result<ProcessId, NodeError> {

@@ -243,6 +243,10 @@ impl LibcontainerRuntime {
                 }));
             }
         }
+        if let Ok(sandbox) = self.sandbox(&container.sandbox) {
+            // What stands still hears no signal.
+            self.layout.thaw(&self.container_cgroup(&sandbox, &container.id)).map_err(cgroup_error)?;
+        }
         if !grace.is_zero() {
             let config = container.config();
             let signal = config.stop_signal.as_deref().and_then(signal_number).unwrap_or(libc::SIGTERM);

@@ -16,6 +16,7 @@ mod containers;
 mod exec;
 mod exits;
 mod record;
+mod recorded;
 mod sandboxes;
 mod start;
 
@@ -37,6 +38,8 @@ use crate::{
     ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Duplex, ExecOutput, ExecRequest, LayerId,
     LayerSource, Resources, Runtime, RuntimeError, SandboxConfig, SandboxNetwork, SandboxStatus, Streams,
 };
+pub(crate) use recorded::{Recorded, recorded};
+
 use containers::Container;
 use sandboxes::Sandbox;
 
@@ -144,8 +147,13 @@ impl LibcontainerRuntime {
     }
 
     fn sandbox_cgroup(&self, config: &SandboxConfig) -> PathBuf {
-        self.config.pods_cgroup.join(config.cgroup_parent.trim_start_matches('/'))
+        group_of(&self.config.pods_cgroup, config)
     }
+}
+
+/// A sandbox' group.
+fn group_of(pods_cgroup: &Path, config: &SandboxConfig) -> PathBuf {
+    pods_cgroup.join(config.cgroup_parent.trim_start_matches('/'))
 }
 
 #[async_trait]
@@ -265,6 +273,14 @@ impl Runtime for LibcontainerRuntime {
         self.layers.prune(&keep)
     }
 
+    fn is_frozen(&self, id: &str) -> bool {
+        let group = self.container(id).and_then(|container| {
+            let sandbox = self.sandbox(&container.sandbox)?;
+            Ok(self.container_cgroup(&sandbox, id))
+        });
+        group.is_ok_and(|group| self.layout.is_frozen(&group))
+    }
+
     fn events(&self) -> broadcast::Receiver<ContainerEvent> {
         self.events.subscribe()
     }
@@ -275,7 +291,7 @@ fn io_error(step: &str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
     move |source| RuntimeError::Io { what, source }
 }
 
-fn cgroup_error(error: CgroupError) -> RuntimeError {
+pub(crate) fn cgroup_error(error: CgroupError) -> RuntimeError {
     RuntimeError::Kernel { what: "control group".to_owned(), detail: with_source(&error) }
 }
 

@@ -1,0 +1,71 @@
+//! `kminik mount`: a directory of this machine in the node, until Ctrl-C.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Context;
+use crate::drivers::{self, MachineState, Share};
+use crate::ops::node_image;
+use crate::printer::{CHECK, MOUNT, NOTE, Printer};
+use crate::profile::Profile;
+use crate::reason::{
+    Failure, GUEST_MOUNT, GUEST_NOT_RUNNING, HOST_PATH_MISSING, MK_INTERNAL, MK_USAGE, OrFail, Outcome,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Directory or file of this machine, and where the node has it: HOST:NODE
+    #[arg(value_name = "HOST:NODE")]
+    what: String,
+    /// How: ro is read-only
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    options: Vec<String>,
+}
+
+/// `HOST:NODE`; the last colon divides, for a path of this machine may have one.
+pub fn parse(text: &str) -> Outcome<(PathBuf, PathBuf)> {
+    let usage =
+        |why: &str| Failure::new(&MK_USAGE, format!("{text:?}: {why}")).advise("Give it as HOST:NODE, two paths.");
+    let (host, node) = text.rsplit_once(':').ok_or_else(|| usage("the node's path is missing"))?;
+    if !node.starts_with('/') {
+        return Err(usage("the node's path is not absolute"));
+    }
+    let host = std::fs::canonicalize(host).or_fail(&HOST_PATH_MISSING, format_args!("cannot find {host:?}"))?;
+    Ok((host, node.into()))
+}
+
+pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+    let (source, target) = parse(&args.what)?;
+    if let Some(unknown) = args.options.iter().find(|option| !matches!(option.as_str(), "ro" | "rw")) {
+        return Err(Failure::new(&MK_USAGE, format!("--options does not know {unknown:?}: it takes ro, rw")));
+    }
+    let read_only = args.options.iter().any(|option| option == "ro");
+    let profile = Profile::load(&context.home, &context.profile)?;
+    let driver = drivers::of(&context.home, &profile)?;
+    if driver.state(&profile.name).await? != MachineState::Running {
+        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
+    }
+    // Heard from before there is anything to take back.
+    let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for signals");
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let shown = target.display().to_string();
+    printer.info(MOUNT, &format!("Mounting host path {} into node as {shown} ...", source.display()));
+    driver.share(&profile.name, &Share { source, target, read_only }).await?;
+    printer.info(CHECK, &format!("Successfully mounted {} to {shown}", args.what));
+    printer.info(NOTE, "This process must stay alive for the mount to be accessible ...");
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        // A node that has ended took the mount along.
+        _ = driver.exited(&profile.name) => return Ok(ExitCode::SUCCESS),
+    }
+    printer.info(MOUNT, &format!("Unmounting {shown} ..."));
+    let output = driver.output(&profile.name, &[node_image::BINARY, "node-unmount", &shown]).await?;
+    if output.exit_code != 0 {
+        let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Failure::new(&GUEST_MOUNT, format!("cannot unmount {shown}: {told}")));
+    }
+    Ok(ExitCode::SUCCESS)
+}

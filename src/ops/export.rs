@@ -1,0 +1,97 @@
+//! A cluster's logs as files, in the layout that kind has given them: tools that gather artefacts know it.
+//!
+//! ```text
+//! DIR/kminik-version.txt  audit.json  agent.log
+//!     <node>/kubernetes-version.txt  inspect.json  images.log  serial.log
+//!            journal.log  kubelet.log  containerd.log
+//!            pods/<namespace>_<pod>_<uid>/<container>/<n>.log  containers/…
+//! ```
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::drivers::{self, Driver, Input, MachineState, NodeCommand};
+use crate::home::Home;
+use crate::ops::image::Images;
+use crate::ops::node_image;
+use crate::profile::Profile;
+use crate::reason::{Failure, GUEST_CP, HOST_PATH_MISSING, MK_INTERNAL, OrFail, Outcome};
+use crate::version;
+
+/// kind's name of a file → the part of the node whose log it has here; none is all.
+const COMPONENTS: &[(&str, Option<&str>)] =
+    &[("journal.log", None), ("kubelet.log", Some("kubelet")), ("containerd.log", Some("runtime"))];
+/// Lines of a part: all that there are.
+const ALL_LINES: &str = "1000000";
+
+/// Writes all there is into the directory, or into a new temporary one; which it is. A node that does not run has less to say.
+///
+/// # Errors
+/// `HOST_PATH_MISSING` for what cannot be written, `GUEST_CP` for what the node does not give.
+pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) -> Outcome<PathBuf> {
+    let cannot = "cannot make the directory";
+    let directory = match directory {
+        Some(directory) => directory,
+        None => tempfile::Builder::new().prefix("kminik-logs-").tempdir().or_fail(&HOST_PATH_MISSING, cannot)?.keep(),
+    };
+    let node = directory.join(&profile.name);
+    std::fs::create_dir_all(&node).or_fail(&HOST_PATH_MISSING, cannot)?;
+    write(&directory.join("kminik-version.txt"), format!("v{}\n", version::KMINIK).as_bytes())?;
+    for (name, from) in
+        [("agent.log", home.profile(&profile.name).join("agent.log")), ("audit.json", home.audit_file())]
+    {
+        write(&directory.join(name), &std::fs::read(from).unwrap_or_default())?;
+    }
+    write(&node.join("kubernetes-version.txt"), format!("{}\n", profile.kubernetes_version).as_bytes())?;
+    let mut shown = serde_json::to_value(profile).or_fail(&MK_INTERNAL, "cannot write the profile")?;
+    // It opens the host's cache.
+    shown["cacheToken"] = "".into();
+    write(&node.join("inspect.json"), format!("{shown:#}\n").as_bytes())?;
+    let driver = drivers::of(home, profile)?;
+    write(&node.join("serial.log"), &driver.console(&profile.name).await?)?;
+    if driver.state(&profile.name).await? == MachineState::Running {
+        for (name, component) in COMPONENTS {
+            let mut command = vec![node_image::BINARY, "node-logs", "--length", ALL_LINES];
+            command.extend(component.iter().flat_map(|component| ["--component", component]));
+            write(&node.join(name), &driver.output(&profile.name, &command).await?.stdout)?;
+        }
+        let images = async { Images::connect(home, &profile.name).await?.list().await };
+        let listed = match images.await {
+            Ok(images) => serde_json::to_string_pretty(&images).or_fail(&MK_INTERNAL, "cannot write the images")?,
+            // With the API dead the rest counts all the more.
+            Err(failure) => failure.to_string(),
+        };
+        write(&node.join("images.log"), format!("{listed}\n").as_bytes())?;
+        unpack(driver.as_ref(), &profile.name, "/var/log", &node).await?;
+    }
+    home.give_tree(&directory)?;
+    Ok(directory)
+}
+
+fn write(path: &Path, content: &[u8]) -> Outcome<()> {
+    std::fs::write(path, content).or_fail(&HOST_PATH_MISSING, format_args!("cannot write {}", path.display()))
+}
+
+/// All files below a directory of the node.
+async fn unpack(driver: &dyn Driver, name: &str, from: &str, to: &Path) -> Outcome<()> {
+    let fail = "cannot keep the node's files";
+    let mut archive: File = tempfile::tempfile().or_fail(&HOST_PATH_MISSING, fail)?;
+    let stdout = Some(archive.try_clone().or_fail(&HOST_PATH_MISSING, fail)?);
+    let args = [node_image::BINARY, "node-file", "archive", from].map(str::to_owned).to_vec();
+    let command = NodeCommand { args, tty: false, stdin: Input::None, stdout };
+    if driver.exec(name, &command).await? != 0 {
+        return Err(Failure::new(&GUEST_CP, format!("the node does not give {from}")));
+    }
+    archive.seek(SeekFrom::Start(0)).or_fail(&HOST_PATH_MISSING, fail)?;
+    let mut archive = tar::Archive::new(archive);
+    archive.set_preserve_permissions(false);
+    // Only regular files below `to`: the archive is of the node's making, and the node runs what others wrote.
+    for entry in archive.entries().or_fail(&GUEST_CP, fail)? {
+        let mut entry = entry.or_fail(&GUEST_CP, fail)?;
+        if entry.header().entry_type().is_file() {
+            entry.unpack_in(to).or_fail(&HOST_PATH_MISSING, fail)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Pausing and continuing, from the host: by a command in the node, for a paused API answers nobody.
+
+use serde::Deserialize;
+
+use crate::drivers::{self, Driver, MachineState};
+use crate::home::Home;
+use crate::node::pause::{Selection, State};
+use crate::ops::node_image;
+use crate::profile::Profile;
+use crate::reason::{Failure, GUEST_NOT_RUNNING, GUEST_PAUSE, OrFail, Outcome};
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Pause,
+    Unpause,
+}
+
+/// Pauses or continues what is selected in every node.
+///
+/// # Errors
+/// `GUEST_NOT_RUNNING`; `GUEST_PAUSE` with what the node said.
+pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &Selection) -> Outcome<State> {
+    let driver = drivers::of(home, profile)?;
+    if driver.state(&profile.name).await? != MachineState::Running {
+        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
+    }
+    let verb = match change {
+        Change::Pause => "pause",
+        Change::Unpause => "unpause",
+    };
+    let mut arguments = vec![verb];
+    match selection {
+        Selection::All => arguments.push("--all"),
+        Selection::Namespaces(chosen) => arguments.extend(chosen.iter().map(String::as_str)),
+    }
+    ask(driver.as_ref(), &profile.name, &arguments).await
+}
+
+/// What is paused in the node.
+pub async fn state(driver: &dyn Driver, name: &str) -> Outcome<State> {
+    ask(driver, name, &["state"]).await
+}
+
+/// Continues everything, as far as that can be: what is to be stopped or deleted must be able to end.
+pub async fn release(driver: &dyn Driver, name: &str) {
+    if let Err(failure) = ask(driver, name, &["unpause", "--all"]).await {
+        tracing::debug!(%failure, "nothing was continued");
+    }
+}
+
+async fn ask(driver: &dyn Driver, name: &str, arguments: &[&str]) -> Outcome<State> {
+    let mut command = vec![node_image::BINARY, "node-pause"];
+    command.extend(arguments);
+    let output = driver.output(name, &command).await?;
+    if output.exit_code != 0 {
+        let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(Failure::new(&GUEST_PAUSE, format!("the node cannot do it: {told}")));
+    }
+    let mut answers = serde_json::Deserializer::from_slice(&output.stdout);
+    State::deserialize(&mut answers).or_fail(&GUEST_PAUSE, "the node's answer cannot be read")
+}
