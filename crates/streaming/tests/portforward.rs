@@ -118,6 +118,25 @@ async fn websocket_channels_begin_with_their_ports() {
 }
 
 #[tokio::test]
+async fn websocket_channels_close_when_all_have_ended() {
+    let io = serve(websocket("v4.channel.k8s.io"), &[1, 1]);
+    let mut socket = WebSocketStream::from_raw_socket(io, protocol::Role::Client, None).await;
+    let closed = async {
+        let mut told = 0;
+        while let Some(Ok(message)) = socket.next().await {
+            match message {
+                Message::Close(_) => return told,
+                data => told += data.len(),
+            }
+        }
+        panic!("cut off without a goodbye");
+    };
+    // Four channels with their ports, two of them with an error.
+    assert_eq!(within(closed).await, 4 * 3 + 2 * (1 + "connection refused".len()));
+    within(async { while socket.next().await.is_some() {} }).await;
+}
+
+#[tokio::test]
 async fn dropping_the_server_ends_the_connection() {
     let (client, server) = tokio::io::duplex(1024);
     let asked = headers(&[("connection", "Upgrade"), ("upgrade", "SPDY/3.1")]);

@@ -176,9 +176,11 @@ impl Query {
         }
     }
 
-    /// As upstream reads booleans: present and neither `0` nor `false`.
+    /// As upstream reads booleans: present, and its first value is neither `0` nor `false` in any case (Python's clients
+    /// write `False`).
     pub fn flag(&self, key: &str) -> bool {
-        self.0.iter().any(|(known, value)| known == key && value != "0" && value != "false")
+        let first = self.0.iter().find(|(known, _)| known == key);
+        first.is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 }
 
@@ -255,6 +257,17 @@ mod tests {
             assert_eq!(found, expected, "{uri}");
         }
         assert_eq!(info(Method::GET, "/api/v1/nodes/n/proxy/a/b/").rest, "a/b/");
+    }
+
+    #[test]
+    fn flags_are_gos() {
+        let read = |text: &str| Query::parse(text).flag("tty");
+        for off in ["", "tty=0", "tty=false", "tty=False", "tty=FALSE", "tty=false&tty=true"] {
+            assert!(!read(off), "{off}");
+        }
+        for on in ["tty", "tty=", "tty=1", "tty=true", "tty=no"] {
+            assert!(read(on), "{on}");
+        }
     }
 
     #[test]

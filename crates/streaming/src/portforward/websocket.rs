@@ -1,4 +1,5 @@
 //! Port forward over WebSocket channels: data on 2·n and errors on 2·n+1 for the n-th port; both begin with the port.
+//! The connection ends when all of them have ended, for a channel alone cannot.
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -9,9 +10,9 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 use super::{ErrorStream, Forward, PortForward};
-use crate::STREAM_BUFFER_BYTES;
 use crate::outbound::Outbound;
 use crate::remotecommand::{channel_message, parse_channel};
+use crate::{LINGER, STREAM_BUFFER_BYTES};
 
 /// Most ports of one connection: the channel's number is one byte.
 const MAX_PORTS: usize = 64;
@@ -20,21 +21,24 @@ pub(super) async fn accept<Io>(io: Io, base64: bool, ports: &[u16]) -> PortForwa
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    // A frame that is `None` is the end of one of the streams.
     let (mut sink, mut source) = crate::websocket::over(io, Role::Server).await.split();
-    let (outbound, mut frames) = Outbound::<(u8, Bytes)>::new();
+    let (outbound, mut frames) = Outbound::<Option<(u8, Bytes)>>::new();
     let (gone, stop) = (CancellationToken::new(), CancellationToken::new());
     let (sender, requests) = mpsc::channel(MAX_PORTS);
 
+    let mut open = 0_usize;
     let mut inbound: Vec<Option<DuplexStream>> = Vec::new();
     for (number, port) in ports.iter().copied().take(MAX_PORTS).enumerate() {
         let channel = (2 * number) as u8;
         for first in [channel, channel + 1] {
-            outbound.send((first, Bytes::copy_from_slice(&port.to_le_bytes())));
+            outbound.send(Some((first, Bytes::copy_from_slice(&port.to_le_bytes()))));
+            open += 1;
         }
         let (write, read) = tokio::io::duplex(STREAM_BUFFER_BYTES);
         inbound.push(Some(write));
-        let data = outbound.writer(move |data| (channel, data), None, None);
-        let error = outbound.writer(move |data| (channel + 1, data), None, None);
+        let data = outbound.writer(move |data| Some((channel, data)), Some(None), None);
+        let error = outbound.writer(move |data| Some((channel + 1, data)), Some(None), None);
         let data = Box::new(tokio::io::join(read, data));
         // The queue has room for every port.
         let _ = sender.try_send(Forward { port, data, error: ErrorStream(Box::new(error)) });
@@ -63,9 +67,18 @@ where
     let (writer_stop, writer_gone) = (stop.clone(), gone.clone());
     tokio::spawn(async move {
         let write = async {
-            while let Some(((channel, data), _room)) = frames.recv().await {
-                sink.send(channel_message(base64, channel, &data)).await?;
+            while open > 0
+                && let Some((frame, _room)) = frames.recv().await
+            {
+                match frame {
+                    Some((channel, data)) => sink.send(channel_message(base64, channel, &data)).await?,
+                    None => open -= 1,
+                }
             }
+            sink.close().await?;
+            // What the client still says is read until it has said goodbye too.
+            let _ = tokio::time::timeout(LINGER, writer_gone.cancelled()).await;
+            writer_stop.cancel();
             Ok::<(), Error>(())
         };
         tokio::select! {
