@@ -4,10 +4,12 @@
 //! the first of them is made and until the last is gone, so that a broken apply is mended by the next.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kminik_client::{Selection, until};
 use kminik_oci::Digest;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::{DynamicObject, GroupVersion};
@@ -124,6 +126,11 @@ impl ObjectId {
     }
 }
 
+fn is_established(definition: &CustomResourceDefinition) -> bool {
+    let conditions = definition.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+}
+
 /// Which of the old are not among the new.
 fn superfluous(old: &[ObjectId], new: &[ObjectId]) -> Vec<ObjectId> {
     old.iter().filter(|old| !new.iter().any(|new| new.is(old))).cloned().collect()
@@ -231,8 +238,9 @@ impl Applier {
             source: Box::new(source),
         })?;
         if is_definition(object) {
-            let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-            let served = await_condition(definitions, &id.name, conditions::is_crd_established());
+            let selection = Selection::object(&id.name);
+            let established = |found: &[Arc<CustomResourceDefinition>]| found.iter().any(|found| is_established(found));
+            let served = until(&self.client, &(), &selection, established);
             // One that is refused is said by what needs it.
             let _ = tokio::time::timeout(KIND_SERVED, served).await;
         }

@@ -1,7 +1,7 @@
 //! Whether what an addon runs works.
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use kube::runtime::wait::await_condition;
+use kminik_client::Selection;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
@@ -57,15 +57,12 @@ fn amiss(id: &ObjectId, replicas: Option<(i32, i32)>) -> String {
 async fn look<K>(client: &Client, id: &ObjectId, wait: bool) -> Result<Option<String>, kube::Error>
 where
     K: Workload + kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    K: Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+    K: Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let api: Api<K> = Api::namespaced(client.clone(), id.namespace());
     if wait {
-        // What ends the watch but the condition is looked at below.
-        let _ = await_condition(api.clone(), &id.name, |found: Option<&K>| {
-            found.is_some_and(|found| works(found.replicas()))
-        })
-        .await;
+        let selection = Selection { namespace: Some(id.namespace().to_owned()), ..Selection::object(&id.name) };
+        kminik_client::until::<K>(client, &(), &selection, |found| found.iter().any(|k| works(k.replicas()))).await;
     }
     let Some(found) = api.get_opt(&id.name).await? else {
         return Ok(Some(format!("{} {} is gone", id.kind.to_lowercase(), id.name)));

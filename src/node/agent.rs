@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
 use kminik_base::atomic_file;
 use kminik_base::component::{Supervisor, chain};
-use kminik_client::{Informers, Selection};
+use kminik_client::Selection;
 use kminik_kubelet::images::{ImageService, StoredImages};
 use kminik_kubelet::server::{KubeletServer, ServerConfig};
 use kminik_kubelet::{Kubelet, KubeletConfig};
@@ -21,7 +21,6 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::config::{CONFIG_FILE, DATA_DIR, NODE_IMAGES, NodeConfig};
 use super::control::ControlPlane;
@@ -158,11 +157,7 @@ async fn keep_range(
 
 /// Gives the node, once it exists, the labels that a kubelet may not give itself: its role, and minikube's.
 async fn label(client: kube::Client, node: String, profile: String) {
-    let stop = CancellationToken::new();
-    let informers = Informers::new(client.clone(), stop.clone());
-    let own = informers.get_with::<Node>(Selection::fields(format!("metadata.name={node}")));
-    own.wait_for(|nodes| !nodes.is_empty()).await;
-    stop.cancel();
+    kminik_client::until::<Node>(&client, &(), &Selection::object(&node), |nodes| !nodes.is_empty()).await;
     let nodes: Api<Node> = Api::all(client);
     let patch = serde_json::json!({ "metadata": { "labels": {
         "node-role.kubernetes.io/control-plane": "",

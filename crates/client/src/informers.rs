@@ -34,10 +34,30 @@ impl Selection {
         Self { labels: Some(selector.into()), ..Self::default() }
     }
 
+    /// The one object of that name, in any namespace.
+    pub fn object(name: &str) -> Self {
+        Self::fields(format!("metadata.name={name}"))
+    }
+
     /// All objects of a namespace.
     pub fn namespace(namespace: impl Into<String>) -> Self {
         Self { namespace: Some(namespace.into()), ..Self::default() }
     }
+}
+
+/// Watches some objects of a kind until `done` holds for them. Failed requests are tried again: the caller bounds it.
+pub async fn until<K>(
+    client: &kube::Client,
+    kind: &K::DynamicType,
+    selection: &Selection,
+    done: impl Fn(&[Arc<K>]) -> bool,
+) where
+    K: Resource + Clone + DeserializeOwned + Send + Sync + 'static,
+{
+    let stop = CancellationToken::new();
+    let _ends_with_this = stop.clone().drop_guard();
+    let informers = Informers::new(client.clone(), stop.clone());
+    informers.start_dynamic::<K>(kind, selection, &stop).wait_for(done).await;
 }
 
 type Running = HashMap<(TypeId, Selection), Box<dyn Any + Send>>;

@@ -49,7 +49,7 @@ pub use error::{
     stems_from_conflict,
 };
 pub use informer::{Change, Informer, Subscription};
-pub use informers::{Informers, Selection};
+pub use informers::{Informers, Selection, until};
 pub use key::{ObjectKey, revision_of};
 pub use leader::Leadership;
 pub use queue::WorkQueue;

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use kminik_client::{Informers, Selection};
+use kminik_client::Selection;
 use kube::Client;
 use serde::de::DeserializeOwned;
-use tokio_util::sync::CancellationToken;
 
 use crate::drivers::{Driver, MachineState};
 use crate::ops::{client, status};
@@ -133,13 +132,8 @@ pub async fn until<K>(client: &Client, selection: Selection, done: impl Fn(&[Arc
 where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static,
 {
-    let stop = CancellationToken::new();
-    let _ends_with_this = stop.clone().drop_guard();
-    // Back-off is the informer's; the bound is the caller's.
-    match Informers::new(client.clone(), stop).get_with::<K>(selection).wait_for(done).await {
-        true => Ok(()),
-        false => Err(Failure::new(&K8S_START, "the watch of the cluster ended")),
-    }
+    kminik_client::until(client, &(), &selection, done).await;
+    Ok(())
 }
 
 fn is_available(deployment: &Deployment) -> bool {
