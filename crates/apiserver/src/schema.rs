@@ -75,7 +75,7 @@ pub(crate) fn decode(
 }
 
 /// What a body says it is; empty where it cannot be read.
-fn found_type(bytes: &[u8], encoding: Encoding) -> Gvk {
+pub(crate) fn found_type(bytes: &[u8], encoding: Encoding) -> Gvk {
     #[derive(Default, serde::Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct TypeMeta {

@@ -60,6 +60,8 @@ pub trait Source: Send + Sync + 'static {
 pub struct ActionKind {
     pub group: &'static str,
     pub version: &'static str,
+    /// Versions no longer served whose bodies, of the same fields, are taken too: older clients still send them.
+    pub former: &'static [&'static str],
     pub kind: &'static str,
     /// The verb it answers: create for most, update for `finalize`.
     pub verb: Verb,

@@ -53,7 +53,7 @@ pub(crate) struct Finalize;
 #[async_trait]
 impl Action for Finalize {
     fn kind(&self) -> ActionKind {
-        ActionKind { group: "", version: "v1", kind: "Namespace", verb: Verb::Update }
+        ActionKind { group: "", version: "v1", former: &[], kind: "Namespace", verb: Verb::Update }
     }
 
     async fn run(&self, ctx: ActionContext<'_>, wanted: Object) -> Result<Object, StatusError> {

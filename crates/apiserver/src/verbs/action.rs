@@ -27,9 +27,13 @@ pub(crate) async fn run(
     let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
     let body = schema::of(&gvk)?;
-    let decoded = schema::decode(&bytes, encoding, &gvk, body, options.field_validation)?;
+    let sent = schema::found_type(&bytes, encoding);
+    let former = sent.group == gvk.group && sent.kind == gvk.kind && kind.former.contains(&sent.version.as_str());
+    let sent = if former { &sent } else { &gvk };
+    let decoded = schema::decode(&bytes, encoding, sent, body, options.field_validation)?;
     call.warn(decoded.warnings);
     let mut object = decoded.object;
+    object.set_gvk(&gvk);
     if object.name().is_empty() {
         object.set_name(&call.info.name);
     }

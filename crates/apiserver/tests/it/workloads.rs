@@ -253,6 +253,11 @@ async fn evictions_wait_for_the_budget() {
     assert_eq!(second.json()["details"]["causes"][0]["message"], why);
     assert_eq!(evict(&mut client, "c").await.code, 201, "one that is not ready, while enough are healthy");
     assert_eq!(evict(&mut client, "a").await.code, 201, "one that goes already");
+    // What kubectl sends that knows no other.
+    for (version, code) in [("policy/v1beta1", 201), ("policy/v1alpha1", 400), ("apps/v1", 400)] {
+        let eviction = json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": "a"}});
+        assert_eq!(client.post(&format!("{PODS}/a/eviction"), &eviction).await.code, code, "{version}");
+    }
 
     let mut other = budget.clone();
     other["metadata"]["name"] = json!("q");

@@ -16,7 +16,7 @@ pub(crate) struct Binding;
 #[async_trait]
 impl Action for Binding {
     fn kind(&self) -> ActionKind {
-        ActionKind { group: "", version: "v1", kind: "Binding", verb: Verb::Create }
+        ActionKind { group: "", version: "v1", former: &[], kind: "Binding", verb: Verb::Create }
     }
 
     async fn run(&self, ctx: ActionContext<'_>, binding: Object) -> Result<Object, StatusError> {

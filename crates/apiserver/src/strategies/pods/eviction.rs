@@ -26,7 +26,7 @@ pub(crate) struct Eviction;
 #[async_trait]
 impl Action for Eviction {
     fn kind(&self) -> ActionKind {
-        ActionKind { group: "policy", version: "v1", kind: "Eviction", verb: Verb::Create }
+        ActionKind { group: "policy", version: "v1", former: &["v1beta1"], kind: "Eviction", verb: Verb::Create }
     }
 
     async fn run(&self, ctx: ActionContext<'_>, eviction: Object) -> Result<Object, StatusError> {
