@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -24,6 +26,51 @@ pub(crate) async fn over<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, role: Role)
         .max_message_size(Some(MAX_MESSAGE_BYTES))
         .max_frame_size(Some(MAX_MESSAGE_BYTES));
     WebSocketStream::from_raw_socket(io, role, Some(config)).await
+}
+
+/// A connection whose sending half can be ended while its other half is still read: a client that looks for readable sockets
+/// alone finds a Close frame that TLS has already read for it only when the connection's end follows.
+pub(crate) struct Ending<Io> {
+    io: Io,
+    end: Arc<AtomicBool>,
+    ended: bool,
+}
+
+impl<Io> Ending<Io> {
+    /// The connection, and what makes the next flush its last.
+    pub(crate) fn new(io: Io) -> (Self, Arc<AtomicBool>) {
+        let end = Arc::new(AtomicBool::new(false));
+        (Ending { io, end: end.clone(), ended: false }, end)
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Ending<Io> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Ending<Io> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        if this.end.load(Ordering::Acquire) {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.ended = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
 }
 
 /// The bytes of a WebSocket's binary messages, message borders forgotten: what a tunnelled protocol runs over.

@@ -201,6 +201,19 @@ async fn websocket_v5_by_our_client_over_http() {
     assert_eq!(text, "1500000");
 }
 
+/// Some clients look for a readable socket only, and TLS has read the Close frame for them already.
+#[tokio::test]
+async fn websocket_ends_after_its_close_frame_without_waiting_for_an_answer() {
+    let options = Options { stderr: true, ..Options::default() };
+    let mut io = serve(websocket("v4.channel.k8s.io"), options, Outcome::Success);
+    let mut received = Vec::new();
+    // Less than it goes on listening for the answer.
+    tokio::time::timeout(Duration::from_secs(3), io.read_to_end(&mut received)).await.expect("no end").unwrap();
+    let close = [0x88, 2, 0x03, 0xe8];
+    assert!(received.ends_with(&close), "{received:?}");
+    assert!(String::from_utf8_lossy(&received).contains(r#""status":"Success""#));
+}
+
 #[tokio::test]
 async fn websocket_client_sends_terminal_sizes() {
     let options = Options { stdout: true, tty: true, ..Options::default() };

@@ -1,5 +1,7 @@
 //! Remote command over WebSocket: each message begins with the number of its channel.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Exit, Options, Outcome, RemoteCommand, Transport, pump_sizes};
 use crate::outbound::{Outbound, Queued};
+use crate::websocket::Ending;
 use crate::{Input, LINGER, Output, STREAM_BUFFER_BYTES};
 
 pub(super) const STDIN: u8 = 0;
@@ -78,6 +81,7 @@ pub(super) async fn accept<Io>(io: Io, protocol: Protocol, options: Options) -> 
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let (io, end) = Ending::new(io);
     let (mut sink, source) = crate::websocket::over(io, Role::Server).await.split();
     let (outbound, mut frames) = Outbound::new();
     let (gone, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -120,7 +124,7 @@ where
     let (writer_stop, writer_gone, writer_outbound) = (stop.clone(), gone.clone(), outbound.clone());
     tokio::spawn(async move {
         tokio::select! {
-            _ = write(&mut sink, &mut frames, protocol) => {}
+            _ = write(&mut sink, &mut frames, protocol, &end) => {}
             () = writer_stop.cancelled() => {}
             () = writer_gone.cancelled() => {}
         }
@@ -142,6 +146,7 @@ async fn write<S>(
     sink: &mut S,
     frames: &mut mpsc::UnboundedReceiver<Queued<Frame>>,
     protocol: Protocol,
+    end: &AtomicBool,
 ) -> Result<(), Error>
 where
     S: futures::Sink<Message, Error = Error> + Unpin,
@@ -155,6 +160,8 @@ where
                 Frame::Close(told) => {
                     let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
                     sink.send(Message::Close(Some(normal))).await?;
+                    end.store(true, Ordering::Release);
+                    sink.flush().await?;
                     let _ = told.send(());
                     // The reading side ends the connection when the peer has answered.
                     return std::future::pending().await;
