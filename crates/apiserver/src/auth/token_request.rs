@@ -25,7 +25,13 @@ pub struct TokenRequest;
 #[async_trait]
 impl Action for TokenRequest {
     fn kind(&self) -> ActionKind {
-        ActionKind { group: "authentication.k8s.io", version: "v1", former: &[], kind: "TokenRequest", verb: Verb::Create }
+        ActionKind {
+            group: "authentication.k8s.io",
+            version: "v1",
+            former: &[],
+            kind: "TokenRequest",
+            verb: Verb::Create,
+        }
     }
 
     async fn run(&self, ctx: ActionContext<'_>, mut request: Object) -> Result<Object, StatusError> {

@@ -7,11 +7,12 @@
 use std::any::Any;
 
 use jiff::Timestamp;
+use kminik_meta::decode::zero_value;
 use kminik_meta::{ErrorList, Object, StatusError};
 use serde_json::Value;
 
 use super::Registry;
-use super::def::ResourceDef;
+use super::def::{ResourceDef, Storage};
 use crate::auth::UserInfo;
 
 /// What a strategy may look at besides the object.
@@ -172,10 +173,18 @@ pub fn keep_metadata(row: &ResourceDef, old: &Object, new: &mut Object) {
     }
 }
 
-/// What creating does by policy: `status` is dropped, generation starts at 1.
+/// What creating does by policy: `status` is that of an object nobody has acted on yet, generation starts at 1.
 pub fn default_prepare_create(ctx: &StrategyContext<'_>, object: &mut Object) {
     if ctx.row.policy.status_reset && has_status(ctx.row) {
-        object.map_mut().remove("status");
+        // As Go writes a struct that is held by value: clients of the built-in kinds read its members without looking for it.
+        let held = match &ctx.row.storage {
+            Storage::Stored { schema, .. } => schema.field("status").filter(|field| field.always && !field.pointer),
+            Storage::Virtual(_) | Storage::Computed(_) => None,
+        };
+        match held {
+            Some(field) => object.map_mut().insert("status".to_owned(), zero_value(field.schema())),
+            None => object.map_mut().remove("status"),
+        };
     }
     if ctx.row.policy.generation {
         object.set_generation(1);
