@@ -12,6 +12,7 @@
 
 mod addons;
 mod architecture;
+mod clients;
 mod command_line;
 mod datastore;
 mod declared;
@@ -45,6 +46,7 @@ fn main() -> std::process::ExitCode {
     let tables: &[(&str, &[Test])] = &[
         ("addons", addons::TESTS),
         ("architecture", architecture::TESTS),
+        ("clients", clients::TESTS),
         ("command_line", command_line::TESTS),
         ("datastore", datastore::TESTS),
         ("declared", declared::TESTS),

@@ -2,13 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, eventually, namespace, run, shared};
+use crate::support::{Cluster, eventually, kubectls, namespace, run, shared};
 
 pub const TESTS: &[Test] = &[
     ("the_node_and_the_system_pods_are_ready", system),
@@ -27,17 +26,6 @@ pub const TESTS: &[Test] = &[
     ("security_settings_hold", security),
     ("a_daemon_set_runs_on_the_node", daemon_set),
 ];
-
-/// Every kubectl there is here, oldest first: those of the supported range, else the one on PATH.
-fn kubectls() -> Vec<PathBuf> {
-    let directories =
-        std::env::var_os("KUBECTL_DIR").map(PathBuf::from).into_iter().chain(["/usr/lib/google-cloud-sdk/bin".into()]);
-    let found: Vec<PathBuf> = directories
-        .flat_map(|dir| (27..=33).map(move |minor| dir.join(format!("kubectl.1.{minor}"))))
-        .filter(|p| p.exists())
-        .collect();
-    if found.is_empty() { vec!["kubectl".into()] } else { found }
-}
 
 fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
     let text = cluster.kubectl(&[arguments, &["-o", "json"]].concat()).ok();

@@ -1,5 +1,6 @@
 //! What the tests stand on: a cluster of their own or the shared one, images built from Debian's packages, a registry.
 
+mod clients;
 mod cluster;
 mod host;
 mod image;
@@ -8,6 +9,7 @@ mod run;
 
 use std::sync::{Mutex, OnceLock};
 
+pub use clients::{clients, kubectls};
 pub use cluster::{Cluster, namespace};
 pub use host::Host;
 pub use image::{busybox, debian, foreign, nginx};
