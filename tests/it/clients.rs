@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use crate::Test;
-use crate::support::{Cluster, busybox, clients, command, kubectls, run};
+use crate::support::{Cluster, busybox, clients, command, kubectls, run, shared};
 
-pub const TESTS: &[Test] = &[("every_kubectl_walks_through", walk)];
+pub const TESTS: &[Test] = &[("every_kubectl_walks_through", walk), ("nodes_client_finds_its_idioms", node)];
 
 /// Where the scripts are.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
@@ -42,4 +42,11 @@ fn walk() {
     });
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn node() {
+    let script = format!("{SCRIPTS}/node/client.mjs");
+    let packages = clients().join("node/node_modules/@kubernetes/client-node/dist/index.js");
+    let done = attempt(shared(), Path::new("node"), &[&script, packages.to_str().unwrap()]);
+    assert!(done.is_ok(), "{}", done.unwrap_err());
 }
