@@ -6,7 +6,11 @@ use std::sync::Mutex;
 use crate::Test;
 use crate::support::{Cluster, busybox, clients, command, kubectls, run, shared};
 
-pub const TESTS: &[Test] = &[("every_kubectl_walks_through", walk), ("nodes_client_finds_its_idioms", node)];
+pub const TESTS: &[Test] = &[
+    ("every_kubectl_walks_through", walk),
+    ("nodes_client_finds_its_idioms", node),
+    ("pythons_client_finds_its_idioms", python),
+];
 
 /// Where the scripts are.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
@@ -48,5 +52,11 @@ fn node() {
     let script = format!("{SCRIPTS}/node/client.mjs");
     let packages = clients().join("node/node_modules/@kubernetes/client-node/dist/index.js");
     let done = attempt(shared(), Path::new("node"), &[&script, packages.to_str().unwrap()]);
+    assert!(done.is_ok(), "{}", done.unwrap_err());
+}
+
+fn python() {
+    let script = format!("{SCRIPTS}/python/client.py");
+    let done = attempt(shared(), &clients().join("python/bin/python"), &[&script]);
     assert!(done.is_ok(), "{}", done.unwrap_err());
 }
