@@ -76,8 +76,8 @@ pub(crate) struct Memory {
     /// The API no longer has the pod.
     pub gone: bool,
     pub volumes: Volumes,
-    /// An operation makes, stops or removes sandboxes.
-    pub sandbox_busy: bool,
+    /// How many operations make, stop or remove sandboxes; none is begun while there is one.
+    pub sandbox_operations: usize,
     pub sandbox_failure: Option<Failure>,
     pub operations: BTreeMap<String, Operation>,
     pub failures: BTreeMap<String, Failure>,
@@ -98,6 +98,6 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn busy(&self) -> bool {
-        self.sandbox_busy || self.volumes == Volumes::Changing || !self.operations.is_empty()
+        self.sandbox_operations > 0 || self.volumes == Volumes::Changing || !self.operations.is_empty()
     }
 }

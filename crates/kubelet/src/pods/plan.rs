@@ -286,7 +286,7 @@ fn wait(plan: &mut Plan, container: &ContainerView, reason: &str, message: &str)
 }
 
 fn sandbox_ready(seen: &Observed, memory: &Memory, now: Timestamp, plan: &mut Plan) -> bool {
-    if memory.sandbox_busy {
+    if memory.sandbox_operations > 0 {
         return false;
     }
     if seen.ready_sandbox().is_some() {
@@ -454,7 +454,7 @@ fn collect_garbage(view: &PodView, seen: &Observed, memory: &Memory, plan: &mut 
             removed.push(record.status.id.clone());
         }
     }
-    if !memory.sandbox_busy {
+    if memory.sandbox_operations == 0 {
         for sandbox in seen.sandboxes.iter().skip(1) {
             let held =
                 seen.containers.iter().any(|c| c.status.sandbox == sandbox.id && !removed.contains(&c.status.id));

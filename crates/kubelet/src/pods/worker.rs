@@ -331,19 +331,19 @@ impl Worker {
                     .spawn(async move { Done::Unmounted(blocking(move || node.volumes.tear_down(&view.uid)).await) });
             }
             Action::RunSandbox { attempt } => {
-                self.memory.sandbox_busy = true;
+                self.memory.sandbox_operations += 1;
                 let id = new_id();
                 node.table.note_sandbox(&id, &view.uid);
                 let config = sandbox::config(&view, id, *attempt, &node.config.cluster_domain);
                 self.operations.spawn(async move { Done::SandboxRun(run_sandbox(&node, &view, config).await) });
             }
             Action::StopSandbox { id } => {
-                self.memory.sandbox_busy = true;
+                self.memory.sandbox_operations += 1;
                 let id = id.clone();
                 self.operations.spawn(async move { Done::SandboxEnded(paced(node.runtime.stop_sandbox(&id)).await) });
             }
             Action::RemoveSandbox { id } => {
-                self.memory.sandbox_busy = true;
+                self.memory.sandbox_operations += 1;
                 let id = id.clone();
                 self.operations.spawn(async move { Done::SandboxEnded(paced(node.runtime.remove_sandbox(&id)).await) });
             }
@@ -402,7 +402,7 @@ impl Worker {
                 });
             }
             Action::Finish => {
-                self.memory.sandbox_busy = true;
+                self.memory.sandbox_operations += 1;
                 let gone = self.memory.gone;
                 let flushed = self.writer.flushed(self.reported);
                 let sandboxes: Vec<String> = seen.sandboxes.iter().map(|s| s.id.clone()).collect();
@@ -498,7 +498,7 @@ impl Worker {
                 self.memory.volumes = VolumeState::Unmounted;
             }
             Done::SandboxRun(result) => {
-                self.memory.sandbox_busy = false;
+                self.memory.sandbox_operations -= 1;
                 self.memory.sandbox_failure = result.err().map(|error| {
                     let message = format!("Failed to create pod sandbox: {error}");
                     let about = about(&self.view, None);
@@ -508,7 +508,7 @@ impl Worker {
                 });
             }
             Done::SandboxEnded(result) => {
-                self.memory.sandbox_busy = false;
+                self.memory.sandbox_operations -= 1;
                 if let Err(error) = result {
                     tracing::error!(pod = self.view.formatted(), %error, "sandbox not ended");
                 }
@@ -520,11 +520,11 @@ impl Worker {
             }
             Done::ContainerRemoved { id } => drop(self.removing.remove(&id)),
             Done::Finished(Ok(())) => {
-                self.memory.sandbox_busy = false;
+                self.memory.sandbox_operations -= 1;
                 self.memory.cleaned = true;
             }
             Done::Finished(Err(error)) => {
-                self.memory.sandbox_busy = false;
+                self.memory.sandbox_operations -= 1;
                 self.finish_failed = true;
                 tracing::error!(pod = self.view.formatted(), %error, "pod not taken away");
             }
