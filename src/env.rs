@@ -10,6 +10,8 @@ use url::Url;
 pub const HOME: &str = "KMINIK_HOME";
 /// kubectl's: a list of files, the first that exists (else the first) is written.
 pub const KUBECONFIG: &str = "KUBECONFIG";
+/// In which language to speak: the first that is set.
+pub const LOCALE: [&str; 3] = ["LC_ALL", "LC_MESSAGES", "LANG"];
 /// Set to `1` or `0` to force or forbid emoji and colour.
 pub const IN_STYLE: &str = "KMINIK_IN_STYLE";
 

@@ -14,6 +14,7 @@ mod drivers;
 mod env;
 mod home;
 mod kubeconfig;
+mod messages;
 mod node;
 mod ops;
 mod printer;

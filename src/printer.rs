@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use serde_json::json;
 
 use crate::env;
+use crate::messages::Language;
 use crate::reason::Failure;
 
 /// What is printed before a line: (emoji, plain).
@@ -52,6 +53,8 @@ pub struct Printer {
     events: Option<Mutex<Events>>,
     /// `[name] ` for a profile that is not the default.
     prefix: String,
+    /// Of what people read.
+    language: Language,
     /// Gets every message too, with its time.
     kept: Option<Mutex<File>>,
 }
@@ -70,7 +73,7 @@ impl Printer {
             None => std::io::stderr().is_terminal() && env::get("TERM").is_some_and(|t| t != "dumb"),
         };
         let prefix = if profile == crate::profile::DEFAULT { String::new() } else { format!("[{profile}] ") };
-        Self { emoji, events: None, prefix, kept: None }
+        Self { emoji, events: None, prefix, language: Language::of_environment(), kept: None }
     }
 
     /// One JSON event a line; `total` steps are announced.
@@ -99,7 +102,7 @@ impl Printer {
         self.record(message);
         let prefix = if self.emoji { style.0 } else { style.1 };
         // A closed stderr is no reason to fail.
-        let _ = writeln!(std::io::stderr().lock(), "{}{prefix}{message}", self.prefix);
+        let _ = writeln!(std::io::stderr().lock(), "{}{prefix}{}", self.prefix, self.language.say(message));
     }
 
     fn event(&self, kind: &str, data: &serde_json::Value) {

@@ -55,10 +55,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         ops::stop::run(&context.home, name, args.keep_context_active, printer).await?;
         stopped += 1;
     }
-    printer.step(
-        crate::printer::STOP,
-        "Done",
-        &format!("{stopped} node{} stopped.", if stopped == 1 { "" } else { "s" }),
-    );
+    let message = if stopped == 1 { "1 node stopped.".to_owned() } else { format!("{stopped} nodes stopped.") };
+    printer.step(crate::printer::STOP, "Done", &message);
     Ok(ExitCode::SUCCESS)
 }
