@@ -93,6 +93,12 @@ pub enum Internal {
     /// The node's process under PID 1
     #[command(hide = true)]
     Node,
+    /// Write the node image that can be published
+    #[command(hide = true)]
+    NodeImage(commands::internal::NodeImageArgs),
+    /// Take the node's process over, in the node
+    #[command(hide = true)]
+    NodeReplace,
     /// The host's process of a cluster
     #[command(hide = true)]
     Agent,

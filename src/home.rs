@@ -40,6 +40,15 @@ impl Home {
         Self { root, user }
     }
 
+    /// Another directory, of whoever runs this.
+    #[cfg(test)]
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            user: env::User { name: "test".to_owned(), home: root.to_path_buf(), owner: None },
+        }
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addons::Choices;
 use crate::home::Home;
-use crate::node::config::AuditLog;
+use crate::node::config::{AuditLog, cert_expiration_seconds};
 use crate::reason::{
     Failure, GUEST_NOT_FOUND, HOST_PURGE, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY,
     MK_PROFILE_NEWER, OrFail, Outcome,
@@ -34,6 +34,8 @@ const LOOPBACK_PORTS: u16 = 16;
 const CACHE_PORT: u16 = FIRST_LOOPBACK_PORT - 1;
 /// In the profile's directory: authorities that registries of this cluster may be signed by.
 pub const REGISTRY_CA: &str = "registry-ca.crt";
+/// How often a lock is made anew that was purged with the home while it was waited for.
+const ATTEMPTS: usize = 16;
 /// How long a lock that another process holds is tried.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -102,6 +104,12 @@ pub struct Profile {
     /// What the user has said of addons; of one that is not named nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addons: Choices,
+    /// For how long the cluster's certificates are issued.
+    #[serde(default = "cert_expiration_seconds")]
+    pub cert_expiration_seconds: u64,
+    /// The newest kminik that has started it, `x.y.z`; empty in profiles of versions that did not say.
+    #[serde(default)]
+    pub kminik_version: String,
     /// Seconds since the epoch.
     pub created: i64,
 }
@@ -180,6 +188,11 @@ impl Profile {
         names
     }
 
+    /// For how long certificates of the cluster are issued.
+    pub fn cert_expiration(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.cert_expiration_seconds)
+    }
+
     pub fn pki_dir(&self, home: &Home) -> PathBuf {
         home.profile(&self.name).join("pki")
     }
@@ -245,20 +258,35 @@ impl Lock {
     pub fn acquire(home: &Home, name: &str) -> Outcome<Self> {
         check_name(name)?;
         let dir = home.root().join("locks");
-        home.make_dir(&dir)?;
         let path = dir.join(name);
-        let file = File::create(&path).or_fail(&crate::reason::HOST_HOME_PERMISSION, "cannot make the lock file")?;
-        home.give(&path)?;
-        let locked = patient(&file, PATIENCE);
-        match locked {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                Err(Failure::new(&MK_PROFILE_BUSY, format!("another kminik command is changing the cluster {name:?}")))
-            }
-            Err(std::fs::TryLockError::Error(e)) => {
-                Err(Failure::because(&MK_PROFILE_BUSY, "cannot lock the profile", &e))
+        for _ in 0..ATTEMPTS {
+            home.make_dir(&dir)?;
+            let file = match File::create(&path) {
+                // A purge has taken the directory away between the two calls.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                outcome => outcome.or_fail(&crate::reason::HOST_HOME_PERMISSION, "cannot make the lock file")?,
+            };
+            home.give(&path)?;
+            match patient(&file, PATIENCE) {
+                // The holder before us may have purged the home with the file that we waited for; then another may hold a new one.
+                Ok(()) if is_at(&file, &path) => return Ok(Self { _file: file }),
+                Ok(()) => {}
+                Err(std::fs::TryLockError::WouldBlock) => break,
+                Err(std::fs::TryLockError::Error(e)) => {
+                    return Err(Failure::because(&MK_PROFILE_BUSY, "cannot lock the profile", &e));
+                }
             }
         }
+        Err(Failure::new(&MK_PROFILE_BUSY, format!("another kminik command is changing the cluster {name:?}")))
+    }
+}
+
+/// Whether the open file is what the path leads to.
+fn is_at(file: &File, path: &Path) -> bool {
+    let of = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(there)) => of(held) == of(there),
+        _ => false,
     }
 }
 
@@ -302,8 +330,7 @@ impl NetworkTurn {
             };
             patient(&file, PATIENCE * 6).ok()?;
             // The holder before us has removed the file that we waited for; then another may hold a new one.
-            let held = file.metadata().ok()?.ino();
-            if std::fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == held) {
+            if is_at(&file, &path) {
                 return Some(Self { path, _file: file });
             }
         }
@@ -334,16 +361,4 @@ impl Drop for NetworkTurn {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        for good in ["kminik", "a1", "A-b.c2", "x-y"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a", "-a", "a-", "a..b", "a/b", "../x", "a b", "ä1", &"x".repeat(51)] {
-            assert_eq!(check_name(bad).unwrap_err().reason.id, "MK_BAD_PROFILE_NAME", "{bad}");
-        }
-    }
-}
+mod tests;

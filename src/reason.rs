@@ -32,7 +32,7 @@ reasons! {
     MK_BAD_PROFILE_NAME = 14, "Use letters, digits and inner dashes or dots, two characters or more.";
     MK_PROFILE_BUSY = 11, "Another kminik command works on this cluster: wait until it has ended.";
     MK_PROFILE_BROKEN = 18, "Run 'kminik delete' for this profile, then 'kminik start'.";
-    MK_PROFILE_NEWER = 18, "Use the newer kminik, or delete the cluster and start again.";
+    MK_PROFILE_NEWER = 18, "Use the newer kminik, or delete the cluster with it and start again; --force tries all the same.";
     MK_BAD_DATASTORE = 14, "Name each member of the etcd cluster as http://HOST:PORT or https://HOST:PORT, and its certificates with --datastore-cafile, --datastore-certfile and --datastore-keyfile.";
     MK_BAD_CLUSTER_FILE = 14, "docs/CLUSTER_FILE.md says what such a file may have.";
     MK_BAD_EXTRA_CONFIG = 14, "";
@@ -50,6 +50,7 @@ reasons! {
     HOST_FIREWALL = 37, "";
     HOST_SAVE_PROFILE = 38, "";
     HOST_PURGE = 30, "";
+    HOST_CLOCK = 38, "Set the clock, or delete the cluster and start it again.";
     HOST_KUBECTL = 35, "";
     HOST_PATH_MISSING = 35, "";
     HOST_PORT_IN_USE = 31, "Find the process with 'ss -ltnp' and stop it, or choose another port.";

@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Raw from `enter` until dropped.
 pub struct RawTerminal {
@@ -29,6 +30,18 @@ impl Drop for RawTerminal {
             let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, saved);
         }
     }
+}
+
+/// Returns when the user wants this process to end: Ctrl-C, a terminal that closes, or a plain kill.
+pub async fn interruption() -> std::io::Result<()> {
+    let [mut interrupt, mut hangup, mut terminate] =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?, signal(SignalKind::terminate())?];
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 /// Columns and rows.

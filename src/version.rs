@@ -1,6 +1,6 @@
 //! The two versions: kminik's own and that of the Kubernetes it serves.
 
-use crate::reason::{Failure, K8S_VERSION_UNAVAILABLE, Outcome};
+use crate::reason::{Failure, K8S_VERSION_UNAVAILABLE, MK_PROFILE_NEWER, Outcome};
 
 pub const KMINIK: &str = env!("CARGO_PKG_VERSION");
 /// As the API reports it, without the build's suffix.
@@ -26,9 +26,37 @@ pub fn check(requested: &str, command: &str) -> Outcome<()> {
     .advise(format!("Run: {command} --kubernetes-version={KUBERNETES}   (or --force to go on with {KUBERNETES})")))
 }
 
+/// Refuses to start what a newer kminik has started: its node may have written what this one cannot read.
+///
+/// # Errors
+/// `MK_PROFILE_NEWER`, naming both versions.
+pub fn check_downgrade(started_by: &str, profile: &str) -> Outcome<()> {
+    if numbers(started_by) <= numbers(KMINIK) {
+        return Ok(());
+    }
+    let message = format!("the cluster {profile:?} was started by kminik {started_by}, this is {KMINIK}");
+    Err(Failure::new(&MK_PROFILE_NEWER, message))
+}
+
+/// What is no version is none.
+fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let mut parts = version.split('-').next()?.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_newer_one_s_cluster_is_refused() {
+        for older in ["", KMINIK, "0.0.9", "nonsense"] {
+            assert!(check_downgrade(older, "x").is_ok(), "{older}");
+        }
+        for newer in ["99.0.0", "0.10000.0", "0.1.9999-rc1"] {
+            assert_eq!(check_downgrade(newer, "x").unwrap_err().reason.id, "MK_PROFILE_NEWER", "{newer}");
+        }
+    }
 
     #[test]
     fn what_is_served() {

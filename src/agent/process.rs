@@ -143,7 +143,8 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
                 }
             }
         });
-        run::run(home, profiles, stop).await
+        while run::run(home.clone(), profiles.clone(), stop.clone()).await? == run::End::Renewed {}
+        Ok(())
     })
 }
 

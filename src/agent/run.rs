@@ -22,21 +22,32 @@ use super::relay::{Protocol, Relay};
 use super::schedule;
 use crate::drivers;
 use crate::home::Home;
+use crate::kubeconfig;
 use crate::ops::cache::Cache;
-use crate::ops::{client, start};
+use crate::ops::{client, pki, start};
 use crate::printer::Printer;
-use crate::profile::Profile;
+use crate::profile::{Lock, Profile};
 use crate::reason::Outcome;
 
 /// Port of the API on the node.
 const API_PORT: u16 = 8443;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Works until `stop`.
+/// Why the work has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Stopped,
+    /// The certificate that its connections use was issued anew.
+    Renewed,
+}
+
+/// Works until `stop`, or until it must connect anew.
 ///
 /// # Errors
 /// If the profile's driver or credentials cannot be used.
-pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: CancellationToken) -> Outcome<()> {
+pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: CancellationToken) -> Outcome<End> {
+    let stop = stop.child_token();
+    let _all_ends_with_it = stop.clone().drop_guard();
     let profile = profiles.borrow().clone();
     let notes = Arc::new(Notes::new(home.clone(), home.profile(&profile.name).join(NOTES)));
     let client = client::connect(&home, &profile).await?;
@@ -52,9 +63,37 @@ pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: Cancellat
         () = serve_cache(&home, &profile, &notes) => {}
         () = schedule::follow(&home, &profile.name) => {}
         outcome = keep_node(&home, &profile) => outcome?,
+        () = keep_certificates(&home, &profile) => return Ok(End::Renewed),
         () = stop.cancelled() => {}
     }
-    Ok(())
+    Ok(End::Stopped)
+}
+
+/// Has the admin's certificate issued anew before it ends; returns when that is done.
+async fn keep_certificates(home: &Home, profile: &Profile) {
+    const AGAIN: Duration = Duration::from_secs(60);
+    loop {
+        if let Some(validity) = pki::admin_validity(home, profile) {
+            pki::until(validity.renew_at()).await;
+        }
+        match renew(home, &profile.name) {
+            Ok(()) => return tracing::info!("the admin's certificate was issued anew"),
+            Err(failure) => tracing::warn!(%failure, "the admin's certificate cannot be issued anew yet"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+fn renew(home: &Home, name: &str) -> Outcome<()> {
+    let _lock = Lock::acquire(home, name)?;
+    let profile = Profile::load(home, name)?;
+    pki::ensure(home, &profile)?;
+    // An entry that its user took out is not put back.
+    let path = kubeconfig::path(home);
+    match kubeconfig::state(&path, name, &profile.api_url()) {
+        kubeconfig::State::Configured => pki::merge_kubeconfig(home, &profile, &path, false),
+        kubeconfig::State::Misconfigured => Ok(()),
+    }
 }
 
 /// Serves the host's resolvers on the nodes' gateway, for some of them listen on the host's loopback only. Never returns.

@@ -93,10 +93,24 @@ pub struct NodeLogsArgs {
     follow: bool,
 }
 
+/// `kminik node-image`, for `images/node/build`.
+#[derive(Debug, clap::Args)]
+pub struct NodeImageArgs {
+    /// docker-save archive to write
+    file: std::path::PathBuf,
+}
+
 /// Runs the command; its failure is logged and told.
 pub fn run(command: Internal, context: &Context) -> ExitCode {
     let outcome: Outcome<i32> = match command {
         Internal::Node => node::main().or_fail(&MK_INTERNAL, "the node process ended").map(|()| 0),
+        Internal::NodeImage(args) => std::fs::File::create(&args.file)
+            .and_then(|file| crate::drivers::write_node_image(std::io::BufWriter::new(file)))
+            .or_fail(&MK_INTERNAL, "cannot write the node image")
+            .map(|()| 0),
+        Internal::NodeReplace => {
+            node::replace::main().or_fail(&MK_INTERNAL, "cannot start the node process anew").map(|()| 0)
+        }
         Internal::Agent => crate::agent::main(context.home.clone(), &context.profile).map(|()| 0),
         Internal::Dns(args) => dns(args).map(|()| 0),
         Internal::StorageProvisioner => storage_provisioner().map(|()| 0),

@@ -213,7 +213,7 @@ fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCo
 async fn interruptible(work: impl Future<Output = Outcome<ExitCode>>) -> Outcome<ExitCode> {
     tokio::select! {
         outcome = work => outcome,
-        pressed = tokio::signal::ctrl_c() => match pressed {
+        pressed = crate::terminal::interruption() => match pressed {
             Ok(()) => Err(Failure::new(&MK_INTERRUPTED, "interrupted")),
             Err(error) => Err(Failure::because(&MK_INTERNAL, "cannot listen for Ctrl-C", &error)),
         },

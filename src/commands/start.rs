@@ -55,6 +55,9 @@ pub struct Args {
     /// apiserver.runtime-config and apiserver.feature-gates of MutatingAdmissionPolicy
     #[arg(long, value_name = "COMPONENT.KEY=VALUE")]
     extra_config: Vec<String>,
+    /// For how long certificates are issued, a minute or more; they are renewed before they expire
+    #[arg(long, value_name = "DURATION", value_parser = units::expiration)]
+    cert_expiration: Option<Duration>,
     /// Version of Kubernetes: stable, latest, or the one served
     #[arg(long, value_name = "VERSION", default_value = "stable")]
     kubernetes_version: String,
@@ -133,6 +136,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             key_file: args.datastore_keyfile,
         },
         extra_config: start::extra_config::ExtraConfig::parse(&args.extra_config)?,
+        cert_expiration: args.cert_expiration,
         kubernetes_version: args.kubernetes_version,
         cpus: args.cpus.as_deref().map(units::cpus).transpose()?,
         memory_mib: args.memory.as_deref().map(units::memory_mib).transpose()?,

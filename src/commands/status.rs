@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use kminik_base::pki::Validity;
 use serde_json::{Map, Value, json};
 
 use super::{Context, Output};
@@ -84,6 +86,11 @@ fn tell(args: &Args, profile: &Profile, cluster: &Cluster, printer: &Printer) ->
         (_, None, Output::Text) => {
             for node in &cluster.nodes {
                 printer.data(&text(node, &time_to_stop));
+            }
+            // The agent has them renewed by then: where none runs this is the only sign.
+            let due = cluster.certificate.filter(|validity| !validity.is_fresh(Timestamp::now().as_second()));
+            if let Some(end) = due.and_then(end) {
+                printer.warning(&format!("The cluster's certificates end at {end}: 'kminik start' renews them"));
             }
             for note in &cluster.notes {
                 printer.warning(note);
@@ -172,9 +179,16 @@ fn state(name: &str, word: Word) -> Map<String, Value> {
         .collect()
 }
 
+fn end(validity: Validity) -> Option<Timestamp> {
+    Timestamp::from_second(validity.not_after).ok()
+}
+
 /// `--layout=cluster`.
 fn whole(profile: &Profile, cluster: &Cluster) -> Value {
     let mut object = state(&profile.name, cluster.word());
+    if let Some(end) = cluster.certificate.and_then(end) {
+        object.insert("CertExpiration".to_owned(), end.to_string().into());
+    }
     object.insert("BinaryVersion".to_owned(), format!("v{}", version::KMINIK).into());
     if let Some(left) = cluster.time_to_stop {
         object.insert("TimeToStop".to_owned(), units::go_duration(left).into());
@@ -186,7 +200,7 @@ fn whole(profile: &Profile, cluster: &Cluster) -> Value {
         .nodes
         .iter()
         .map(|node| {
-            let one = Cluster { nodes: vec![node.clone()], notes: Vec::new(), time_to_stop: None };
+            let one = Cluster { nodes: vec![node.clone()], notes: Vec::new(), certificate: None, time_to_stop: None };
             let mut object = state(&node.name, one.word());
             let mut components = json!({ "kubelet": state("kubelet", node.kubelet) });
             if !node.worker {

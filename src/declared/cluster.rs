@@ -61,6 +61,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("spec.datastore.caFile", "datastore-cafile", Form::Path),
     field("spec.datastore.certFile", "datastore-certfile", Form::Path),
     field("spec.datastore.keyFile", "datastore-keyfile", Form::Path),
+    field("spec.certificates.expiration", "cert-expiration", Form::Text),
     field("spec.extraConfig", "extra-config", Form::Settings),
     field("spec.addons.enabled", "addons", Form::Texts),
     field("spec.addons.defaults", "install-addons", Form::Switch),

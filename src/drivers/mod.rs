@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::docker::write_node_image;
 use crate::home::Home;
 use crate::profile::Profile;
 use crate::reason::{DRV_NOT_DETECTED, DRV_NOT_FOUND, Failure, Outcome};
@@ -173,6 +174,11 @@ pub trait Driver: Send + Sync {
     /// A file of the machine with the binary that its node runs: a process of the host that runs it too shares its memory.
     fn binary(&self, _name: &str) -> Option<PathBuf> {
         None
+    }
+    /// Gives a running node this process' binary, if its own is another: where it is in the node. A driver that changes it at
+    /// the next start of the machine only gives none.
+    async fn newer_binary(&self, _name: &str) -> Outcome<Option<String>> {
+        Ok(None)
     }
     /// Names of all machines this driver has made, also those without a profile.
     async fn machines(&self) -> Outcome<Vec<String>>;

@@ -53,6 +53,9 @@ pub struct NodeConfig {
     /// `None` writes no audit log; the policy lies in [`AUDIT_POLICY`].
     #[serde(default)]
     pub audit_log: Option<AuditLog>,
+    /// For how long certificates are issued.
+    #[serde(default = "cert_expiration_seconds")]
+    pub cert_expiration_seconds: u64,
     /// Serves and asks MutatingAdmissionPolicies.
     #[serde(default)]
     pub mutating_policies: bool,
@@ -66,6 +69,11 @@ pub struct NodeConfig {
     /// What the user has said of them.
     #[serde(default)]
     pub addon_choices: Choices,
+}
+
+/// minikube's default: three years.
+pub fn cert_expiration_seconds() -> u64 {
+    26_280 * 3600
 }
 
 /// The API server's audit log, bounded as upstream's.

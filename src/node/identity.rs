@@ -1,5 +1,6 @@
 //! The node's own certificates, issued from the cluster's authorities whenever the node process starts and one is missing,
-//! near its end or for other addresses. So they are renewed by every start and never by hand.
+//! near its end or for other addresses. When it is time for one the process ends, is started again by PID 1 and issues it;
+//! containers go on meanwhile. So they are renewed before they expire and never by hand.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -10,9 +11,7 @@ use kminik_base::atomic_file::{self, FileError, PUBLIC, SECRET};
 use kminik_base::pki::{Authority, Identity, PkiError, Subject, Usage};
 
 use super::config::NodeConfig;
-use crate::ops::pki::is_fresh;
-
-const VALIDITY: Duration = Duration::from_secs(365 * 86_400);
+use crate::ops::pki::{is_fresh, validity};
 
 /// What the node's processes authenticate with.
 pub struct Identities {
@@ -31,6 +30,8 @@ pub struct Identities {
     pub front_proxy_ca_pem: String,
     /// By which the API server knocks at extension servers.
     pub front_proxy_client: Identity,
+    /// When the first of them is to be issued anew, in seconds since the epoch.
+    pub renew_at: i64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,7 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
     let front_proxies = authority(&front_proxy_ca_pem, &read("front-proxy-ca.key")?)?;
     let authority = authority(&ca_pem, &read("ca.key")?)?;
     let node = IpAddr::V4(config.node_address);
+    let life = Duration::from_secs(config.cert_expiration_seconds);
     let api_service = first_service_address(&config.service_cidr);
     let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
     let api_names = names
@@ -80,12 +82,11 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         let wanted = format!("{usage:?}");
         let marker = dir.join(format!("{name}.for"));
         let same = std::fs::read_to_string(&marker).is_ok_and(|kept| kept == wanted);
-        if same && is_fresh(&cert) && key.exists() {
+        if same && is_fresh(&cert, life) && key.exists() {
             return Ok(Identity { cert_pem: read(&format!("{name}.crt"))?, key_pem: read(&format!("{name}.key"))? });
         }
-        let identity = authority
-            .issue(&subject, &usage, VALIDITY)
-            .map_err(|source| IdentityError::Issue { what: name, source })?;
+        let identity =
+            authority.issue(&subject, &usage, life).map_err(|source| IdentityError::Issue { what: name, source })?;
         atomic_file::write(&key, identity.key_pem.as_bytes(), SECRET)?;
         atomic_file::write(&cert, identity.cert_pem.as_bytes(), PUBLIC)?;
         atomic_file::write(&marker, wanted.as_bytes(), PUBLIC)?;
@@ -116,6 +117,9 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
     let front_proxy_client =
         issue_by(&front_proxies, "front-proxy-client", Subject::new("front-proxy-client", None), Usage::Client)?;
     let account_key_pem = read("sa.key")?;
+    let issued = ["apiserver", "kubelet", "apiserver-kubelet-client", "front-proxy-client"];
+    let ends = issued.iter().filter_map(|name| validity(&dir.join(format!("{name}.crt"))));
+    let renew_at = ends.map(|validity| validity.renew_at()).min().unwrap_or(i64::MAX);
     Ok(Identities {
         account_key_pem,
         ca_pem,
@@ -125,6 +129,7 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         kubelet_client,
         front_proxy_ca_pem,
         front_proxy_client,
+        renew_at,
     })
 }
 

@@ -24,7 +24,8 @@ pub fn ensure(dir: &Path) -> std::io::Result<(LayerId, PathBuf)> {
         Some(identity) => identity,
         None => node_image::identity(&[]).map_err(std::io::Error::other)?,
     };
-    let root = node_image::ensure(dir, &identity, None)?;
+    // A process that took another's place: containers that it adopts run from the image before.
+    let root = node_image::ensure(dir, &identity, None, 1)?;
     // A name in the form of a digest; the directory is adopted as it is, nothing is checked against it.
     Ok((LayerId(format!("sha256:{}", hex::encode(Sha256::digest(&identity)))), root))
 }

@@ -19,6 +19,7 @@ pub mod init;
 pub mod logs;
 mod network;
 pub mod pause;
+pub mod replace;
 pub mod shell;
 
 use std::path::Path;
@@ -121,6 +122,10 @@ fn run(data: &Path) -> Result<(), NodeError> {
         let outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             () = plane.store_ended() => Err(NodeError::StoreEnded),
+            () = crate::ops::pki::until(identities.renew_at) => {
+                tracing::info!("certificates are to be renewed: the process starts anew");
+                Ok(())
+            }
         };
         tracing::info!("stopping");
         agents.stop().await;

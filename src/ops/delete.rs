@@ -9,7 +9,7 @@ use crate::kubeconfig;
 use crate::ops::pause;
 use crate::printer::{CRUSHED, DELETE, Printer, SHRUG};
 use crate::profile::{Lock, NetworkTurn, Profile};
-use crate::reason::{Failure, HOST_PURGE, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, HOST_PURGE, MK_PROFILE_BROKEN, MK_USAGE, OrFail, Outcome};
 
 pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Printer) -> Outcome<()> {
     let known = Profile::names(home);
@@ -58,6 +58,20 @@ async fn everything(home: &Home, mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// In the profile's directory while the cluster is deleted: one that was interrupted has lost some of its data.
+const BEGUN: &str = "deleting";
+
+/// Refuses a cluster of which a part may be gone.
+///
+/// # Errors
+/// `MK_PROFILE_BROKEN`, with the command that deletes the rest.
+pub fn check_whole(home: &Home, name: &str) -> Outcome<()> {
+    if !home.profile(name).join(BEGUN).exists() {
+        return Ok(());
+    }
+    Err(Failure::new(&MK_PROFILE_BROKEN, format!("deleting the cluster {name:?} was interrupted")))
+}
+
 async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
     let _lock = Lock::acquire(home, name)?;
     let profile = match Profile::load_optional(home, name) {
@@ -73,6 +87,10 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
         None => printer.step(SHRUG, "Deleting", &format!("\"{name}\" profile does not exist, trying anyways.")),
     }
     crate::agent::stop(&home.profile(name)).await;
+    if profile.is_some() {
+        // On a full disk it may not be made; deleting must work all the same.
+        let _ = home.write(&home.profile(name).join(BEGUN), b"", kminik_base::atomic_file::PUBLIC);
+    }
     for row in drivers::TABLE {
         let driver = (row.make)(home);
         let theirs = profile.as_ref().is_some_and(|p| p.driver == row.name);

@@ -16,6 +16,8 @@ use sha2::{Digest, Sha256};
 
 use crate::reason::{MK_INTERNAL, OrFail, Outcome};
 
+/// The running binary, also where its file was replaced.
+const RUNNING: &str = "/proc/self/exe";
 /// Where the binary lies in a node, whatever its userland.
 pub const BINARY: &str = "/bin/kminik";
 
@@ -40,17 +42,19 @@ pub fn digest() -> Outcome<&'static str> {
     static DIGEST: OnceLock<String> = OnceLock::new();
     match DIGEST.get() {
         Some(known) => Ok(known),
-        None => read_digest().map(|digest| DIGEST.get_or_init(|| digest).as_str()),
+        None => digest_of(Path::new(RUNNING)).map(|digest| DIGEST.get_or_init(|| digest).as_str()),
     }
 }
 
-fn read_digest() -> Outcome<String> {
-    let mut file = fs::File::open("/proc/self/exe").or_fail(&MK_INTERNAL, "cannot read the running binary")?;
+/// SHA-256 of a binary, hex.
+pub fn digest_of(path: &Path) -> Outcome<String> {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut file = fs::File::open(path).or_fail(&MK_INTERNAL, cannot())?;
     // Over all of the binary: ring's code for it is the fastest there is.
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     let mut buffer = vec![0_u8; 1 << 20];
     loop {
-        let n = file.read(&mut buffer).or_fail(&MK_INTERNAL, "cannot read the running binary")?;
+        let n = file.read(&mut buffer).or_fail(&MK_INTERNAL, cannot())?;
         if n == 0 {
             return Ok(hex::encode(digest.finish()));
         }
@@ -80,18 +84,28 @@ pub fn assemble(root: &Path, has_userland: bool, copy: Option<&Path>) -> io::Res
     if copy.is_some_and(|copy| fs::hard_link(copy, &binary).is_ok()) {
         return Ok(());
     }
-    fs::copy("/proc/self/exe", &binary)?;
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755))
+    copy_binary(&binary)
 }
 
-/// The built-in image in `<dir>/<identity>`, made if it is not there; older ones are removed. `copy` as for [`assemble`].
-pub fn ensure(dir: &Path, identity: &str, copy: Option<&Path>) -> io::Result<PathBuf> {
+/// A copy of the running binary.
+pub fn copy_binary(target: &Path) -> io::Result<()> {
+    fs::copy(RUNNING, target)?;
+    fs::set_permissions(target, fs::Permissions::from_mode(0o755))
+}
+
+/// The built-in image in `<dir>/<identity>`, made if it is not there; of others the `kept` newest stay, from which containers
+/// may run. `copy` as for [`assemble`].
+pub fn ensure(dir: &Path, identity: &str, copy: Option<&Path>, kept: usize) -> io::Result<PathBuf> {
     let root = dir.join(identity);
+    let others = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).filter(|entry| entry.path() != root);
+    let mut others: Vec<_> =
+        others.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    others.sort_by(|a, b| b.cmp(a));
+    for (_, old) in others.iter().skip(kept) {
+        fs::remove_dir_all(old)?;
+    }
     if root.exists() {
         return Ok(root);
-    }
-    for old in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
-        fs::remove_dir_all(old.path())?;
     }
     let temporary = dir.join("new");
     assemble(&temporary, false, copy)?;

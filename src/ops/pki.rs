@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kminik_base::atomic_file::{PUBLIC, SECRET};
-use kminik_base::pki::{Authority, Subject, Usage, generate_key, not_after};
+use kminik_base::pki::{Authority, Subject, Usage, Validity, generate_key};
 
 use crate::drivers::NodeFile;
 use crate::home::Home;
 use crate::kubeconfig::{self, Entry, Material};
 use crate::profile::Profile;
-use crate::reason::{MK_INTERNAL, MK_PROFILE_BROKEN, OrFail, Outcome};
+use crate::reason::{Failure, HOST_CLOCK, MK_INTERNAL, MK_PROFILE_BROKEN, OrFail, Outcome};
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
-/// A certificate with less left is issued anew.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+/// The admin's certificate.
+const ADMIN: &str = "client.crt";
 
 /// The files that every node of the cluster gets.
 const SHARED: &[(&str, u32)] = &[
@@ -51,12 +51,13 @@ pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         home.write(&dir.join("front-proxy-ca.crt"), proxies.cert_pem().as_bytes(), PUBLIC)?;
         home.write(&dir.join("front-proxy-ca.key"), proxies.key_pem().as_bytes(), SECRET)?;
     }
-    if !is_fresh(&dir.join("client.crt")) || !dir.join("client.key").exists() {
+    check_clock(authority.cert_pem())?;
+    if !is_fresh(&dir.join(ADMIN), profile.cert_expiration()) || !dir.join("client.key").exists() {
         let admin = authority
-            .issue(&Subject::new("kubernetes-admin", Some("system:masters")), &Usage::Client, 3 * YEAR)
+            .issue(&Subject::new("kubernetes-admin", Some("system:masters")), &Usage::Client, profile.cert_expiration())
             .or_fail(&MK_INTERNAL, "cannot issue the admin's certificate")?;
         home.write(&dir.join("client.key"), admin.key_pem.as_bytes(), SECRET)?;
-        home.write(&dir.join("client.crt"), admin.cert_pem.as_bytes(), PUBLIC)?;
+        home.write(&dir.join(ADMIN), admin.cert_pem.as_bytes(), PUBLIC)?;
     }
     SHARED
         .iter()
@@ -66,13 +67,44 @@ pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         .collect()
 }
 
-/// Whether the certificate in the file is there and far from its end.
-pub fn is_fresh(path: &Path) -> bool {
+/// Whether the certificate in the file is there, issued for so long, and neither near its end nor from the future.
+pub fn is_fresh(path: &Path, life: Duration) -> bool {
     let now = jiff::Timestamp::now().as_second();
-    std::fs::read_to_string(path)
-        .ok()
-        .and_then(|pem| not_after(&pem).ok())
-        .is_some_and(|end| end > now + RENEW_BEFORE.as_secs() as i64)
+    validity(path).is_some_and(|validity| validity.is_fresh(now) && validity.life() == life.as_secs().cast_signed())
+}
+
+/// Of the certificate in the file, if there is one.
+pub fn validity(path: &Path) -> Option<Validity> {
+    Validity::of(&std::fs::read_to_string(path).ok()?).ok()
+}
+
+/// Of the admin's certificate, by which this machine's clients reach the cluster.
+pub fn admin_validity(home: &Home, profile: &Profile) -> Option<Validity> {
+    validity(&profile.pki_dir(home).join(ADMIN))
+}
+
+/// Returns when it is this time by the wall's clock, whatever that did meanwhile.
+pub async fn until(second: i64) {
+    const LONGEST: Duration = Duration::from_secs(3600);
+    loop {
+        let Ok(left @ 1..) = u64::try_from(second - jiff::Timestamp::now().as_second()) else { return };
+        tokio::time::sleep(Duration::from_secs(left).min(LONGEST)).await;
+    }
+}
+
+/// An authority that is not valid now makes every connection fail: said before any is tried.
+fn check_clock(authority: &str) -> Outcome<()> {
+    let validity = Validity::of(authority).or_fail(&MK_PROFILE_BROKEN, "the cluster's authority cannot be used")?;
+    let now = jiff::Timestamp::now();
+    if (validity.not_before..validity.not_after).contains(&now.as_second()) {
+        return Ok(());
+    }
+    let shown = |second| jiff::Timestamp::from_second(second).unwrap_or_default();
+    let (from, to) = (shown(validity.not_before), shown(validity.not_after));
+    Err(Failure::new(
+        &HOST_CLOCK,
+        format!("this machine's clock says {now:.0}, the cluster's authority is valid from {from} to {to}"),
+    ))
 }
 
 /// A PEM file of the profile.
@@ -84,8 +116,8 @@ pub fn read(dir: &Path, name: &str) -> Outcome<String> {
 /// Puts the cluster into a kubeconfig.
 pub fn merge_kubeconfig(home: &Home, profile: &Profile, path: &Path, make_current: bool) -> Outcome<()> {
     let dir = profile.pki_dir(home);
-    let (ca, cert, key) = (read(&dir, "ca.crt")?, read(&dir, "client.crt")?, read(&dir, "client.key")?);
-    let (ca_path, cert_path, key_path) = (dir.join("ca.crt"), dir.join("client.crt"), dir.join("client.key"));
+    let (ca, cert, key) = (read(&dir, "ca.crt")?, read(&dir, ADMIN)?, read(&dir, "client.key")?);
+    let (ca_path, cert_path, key_path) = (dir.join("ca.crt"), dir.join(ADMIN), dir.join("client.key"));
     fn material<'a>(embed: bool, path: &'a Path, pem: &'a str) -> Material<'a> {
         if embed { Material::Inline(pem) } else { Material::File(path) }
     }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use kminik_base::pki::Validity;
 use kube::Api;
 
 use crate::agent;
 use crate::drivers::{self, Driver, MachineState};
 use crate::home::Home;
 use crate::kubeconfig::{self, State};
-use crate::ops::{client, pause};
+use crate::ops::{client, pause, pki};
 use crate::profile::Profile;
 use crate::reason::Outcome;
 
@@ -54,6 +55,8 @@ pub struct Cluster {
     pub nodes: Vec<Status>,
     /// What the agent has to say: ports it could not take.
     pub notes: Vec<String>,
+    /// Until when this machine's clients may reach it; the agent has that renewed before.
+    pub certificate: Option<Validity>,
     /// How long it is until it is to be stopped.
     pub time_to_stop: Option<Duration>,
 }
@@ -114,7 +117,7 @@ pub async fn get(home: &Home, profile: &Profile) -> Outcome<Cluster> {
     let nodes = vec![control_plane(home, profile).await?];
     let is_up = nodes.iter().any(|node| node.host == Word::Running);
     let time_to_stop = agent::until_stop(home, &profile.name).filter(|_| is_up);
-    Ok(Cluster { nodes, notes, time_to_stop })
+    Ok(Cluster { nodes, notes, certificate: pki::admin_validity(home, profile), time_to_stop })
 }
 
 async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {

@@ -96,7 +96,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             };
         rest = &rest[end..];
     }
-    if text.is_empty() || total > 1e9 { Err(bad()) } else { Ok(Duration::from_secs_f64(total)) }
+    if text.is_empty() || total > 1e10 { Err(bad()) } else { Ok(Duration::from_secs_f64(total)) }
+}
+
+/// As [`duration`], of a certificate's life: a minute or more, for renewing takes a moment too.
+pub fn expiration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        life if life < Duration::from_secs(60) => Err(format!("{text:?} is less than a minute")),
+        // rcgen's years have four digits.
+        life if life > Duration::from_secs(100 * 365 * 86_400) => Err(format!("{text:?} is more than a hundred years")),
+        life => Ok(life),
+    }
 }
 
 /// A time as Go writes it, to the second: `1h0m5s`, `4m59s`, `0s`.
@@ -133,6 +143,8 @@ mod tests {
         assert_eq!(duration("6m").unwrap(), Duration::from_secs(360));
         assert_eq!(duration("1m30s").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(expiration("26280h").unwrap().as_secs(), 94_608_000);
+        assert!(expiration("59s").is_err() && expiration("1000000h").is_err());
         for text in ["0s", "59s", "5m0s", "1h0m5s"] {
             assert_eq!(go_duration(duration(text).unwrap()), text);
         }

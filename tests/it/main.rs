@@ -31,6 +31,7 @@ mod storage;
 mod sturdy;
 mod support;
 mod traces;
+mod upgrade;
 mod views;
 mod workloads;
 
@@ -65,6 +66,7 @@ fn main() -> std::process::ExitCode {
         ("sturdy", sturdy::TESTS),
         ("traces", traces::TESTS),
         ("views", views::TESTS),
+        ("upgrade", upgrade::TESTS),
         ("workloads", workloads::TESTS),
     ];
     let trials = tables.iter().flat_map(|(module, tests)| {

@@ -12,6 +12,7 @@ use crate::support::{Output, command, eventually, run};
 pub const TESTS: &[Test] = &[
     ("packing_twice_gives_the_same_bytes", reproducible),
     ("the_debian_package_is_installed_and_removed", debian),
+    ("the_node_image_is_one_that_registries_take", node_image),
     ("the_script_installs_from_the_first_place_that_has_it", mirrors),
     ("the_script_goes_on_with_a_download_that_broke_off", resumed),
     ("the_script_installs_nothing_that_is_not_verified", unverified),
@@ -152,6 +153,18 @@ fn debian() {
     assert!(other.join("usr/share/bash-completion/completions/kminik").exists());
     dpkg(&["--remove", "kminik"]);
     assert!(!program.exists() && !other.join("usr/share/doc/kminik").exists());
+}
+
+fn node_image() {
+    let work = tempfile::tempdir().unwrap();
+    let file = work.path().join("node.tar");
+    let mut build = command(root().join("images/node/build"), &[crate::support::kminik_binary().to_str().unwrap()]);
+    run(build.arg(&file), None).ok();
+    let archive = format!("docker-archive:{}", file.display());
+    let config = run(&mut command("skopeo", &["inspect", "--config", &archive]), None).ok();
+    assert!(config.contains("\"/var\"") && config.contains("sha256:"), "{config}");
+    let copy = work.path().join("copy");
+    run(&mut command("skopeo", &["copy", "--quiet", &archive, &format!("oci:{}", copy.display())]), None).ok();
 }
 
 fn mirrors() {

@@ -12,6 +12,11 @@ pub use self::request::{KeyUse, Request};
 
 mod request;
 
+/// How much earlier than it was issued a certificate is valid, for clocks differ.
+const BACKDATED: Duration = Duration::from_secs(300);
+/// A certificate with less left is issued anew.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
+
 /// A certificate with its key.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -139,12 +144,37 @@ pub fn generate_key() -> Result<(String, String), PkiError> {
     Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
-/// When the first certificate of a PEM text stops being valid, in seconds since the epoch.
-pub fn not_after(cert_pem: &str) -> Result<i64, PkiError> {
-    let (_, pem) =
-        x509_parser::pem::parse_x509_pem(cert_pem.as_bytes()).map_err(|_| PkiError::Pem { what: "the certificate" })?;
-    let certificate = pem.parse_x509().map_err(PkiError::Parse)?;
-    Ok(certificate.validity().not_after.timestamp())
+/// When a certificate is valid, in seconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// Of the first certificate of a PEM text.
+    pub fn of(cert_pem: &str) -> Result<Self, PkiError> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(cert_pem.as_bytes())
+            .map_err(|_| PkiError::Pem { what: "the certificate" })?;
+        let certificate = pem.parse_x509().map_err(PkiError::Parse)?;
+        let validity = certificate.validity();
+        Ok(Self { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
+    }
+
+    /// Seconds for which it was issued.
+    pub fn life(&self) -> i64 {
+        self.not_after - self.not_before - BACKDATED.as_secs().cast_signed()
+    }
+
+    /// When another should take its place: thirty days before its end, or when a third of its life is left, whichever is later.
+    pub fn renew_at(&self) -> i64 {
+        self.not_after - RENEW_BEFORE.as_secs().cast_signed().min(self.life() / 3)
+    }
+
+    /// Whether it is valid now and not to be renewed yet. One from the future is neither: the clock was set back.
+    pub fn is_fresh(&self, now: i64) -> bool {
+        (self.not_before..self.renew_at()).contains(&now)
+    }
 }
 
 fn params(subject: &Subject, validity: Duration) -> Result<CertificateParams, PkiError> {
@@ -162,7 +192,7 @@ fn params(subject: &Subject, validity: Duration) -> Result<CertificateParams, Pk
 
 fn set_validity(params: &mut CertificateParams, validity: Duration) {
     let now = std::time::SystemTime::now();
-    params.not_before = (now - Duration::from_secs(300)).into();
+    params.not_before = (now - BACKDATED).into();
     params.not_after = (now + validity).into();
 }
 
@@ -200,6 +230,20 @@ mod tests {
         let identity = again.issue(&Subject::new("x", None), &Usage::Client, DAY).unwrap();
         let (_, leaf) = x509_parser::pem::parse_x509_pem(identity.cert_pem.as_bytes()).unwrap();
         assert!(leaf.parse_x509().unwrap().issuer().to_string().contains("test-ca"));
-        assert!(not_after(&identity.cert_pem).unwrap() > 0);
+        assert!(Validity::of(&identity.cert_pem).unwrap().not_after > 0);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_before_its_end() {
+        let day = 86_400;
+        let issued = |life: i64| Validity { not_before: 1_000_000 - 300, not_after: 1_000_000 + life };
+        for (life, left) in [(365 * day, 30 * day), (60 * day, 20 * day), (60, 20)] {
+            let validity = issued(life);
+            assert_eq!((validity.life(), validity.not_after - validity.renew_at()), (life, left));
+            assert!(validity.is_fresh(1_000_000) && validity.is_fresh(validity.renew_at() - 1));
+            assert!(!validity.is_fresh(validity.renew_at()) && !validity.is_fresh(1_000_000 - 301));
+        }
+        let authority = Authority::generate("test-ca", DAY).unwrap();
+        assert_eq!(Validity::of(authority.cert_pem()).unwrap().life(), day);
     }
 }

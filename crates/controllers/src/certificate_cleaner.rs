@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use kminik_base::pki;
+use kminik_base::pki::Validity;
 use kminik_client::{Informer, Next, ObjectKey};
 use kube::api::DeleteParams;
 
@@ -43,7 +43,7 @@ fn remaining(request: &CertificateSigningRequest, now: Timestamp) -> Duration {
     let created = request.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     if let Some(certificate) = issued(request) {
         let pem = String::from_utf8_lossy(certificate);
-        let ends = pki::not_after(&pem).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let ends = Validity::of(&pem).ok().and_then(|validity| Timestamp::from_second(validity.not_after).ok());
         if ends.is_some_and(|ends| ends <= now) {
             return Duration::ZERO;
         }

@@ -17,7 +17,7 @@ use crate::drivers::Userland;
 use crate::ops::node_image;
 use crate::reason::{DRV_CREATE, MK_INTERNAL, OrFail, Outcome};
 
-const REPOSITORY: &str = "kminik/node";
+pub(super) const REPOSITORY: &str = "kminik/node";
 const CHUNK_BYTES: usize = 256 << 10;
 const PIPE_CHUNKS: usize = 8;
 const FAIL: &str = "cannot give the node's image to the engine";
@@ -73,7 +73,7 @@ impl Write for Pipe {
 }
 
 /// docker-save: layers, the configuration, the manifest.
-fn write_archive(out: impl Write, name: &str, userland: &Userland) -> std::io::Result<()> {
+pub(super) fn write_archive(out: impl Write, name: &str, userland: &Userland) -> std::io::Result<()> {
     let mut archive = tar::Builder::new(out);
     let (mut diff_ids, mut paths) = (Vec::new(), Vec::new());
     if let Userland::Pulled { layers } = userland {

@@ -43,6 +43,11 @@ struct DockerDriver {
     home: String,
 }
 
+/// The built-in node image as it can be published, in docker-save's format; of this binary's version.
+pub fn write_node_image(out: impl std::io::Write) -> std::io::Result<()> {
+    image::write_archive(out, &format!("{}:v{}", image::REPOSITORY, crate::version::KMINIK), &Userland::BuiltIn)
+}
+
 pub fn make(home: &Home) -> Arc<dyn Driver> {
     Arc::new(DockerDriver { home: home.root().display().to_string() })
 }

@@ -48,6 +48,11 @@ impl Native {
         self.home.machine(name)
     }
 
+    /// Where the images of the cluster's own pods are.
+    fn images(&self, name: &str) -> PathBuf {
+        self.dir(name).join("data").join(NODE_IMAGES)
+    }
+
     fn open(&self, name: &str) -> Outcome<Option<NodeContainer>> {
         NodeContainer::open(&state_dir(name), name)
             .map_err(|e| node_failure(&GUEST_START, "cannot read the machine's record", &e))
@@ -165,11 +170,12 @@ impl Driver for Native {
         write_files(&data, files)?;
         // A record that is there is of a node that ended without `stop`: it is made anew.
         self.take_back(&profile.name).await?;
-        let root = rootfs::ensure(&dir, userland)?;
+        let images = self.images(&profile.name);
+        let root = rootfs::ensure(&dir, userland, &images)?;
         if is_new {
             rootfs::fill(&root.join("var"), &data).or_fail(&DRV_CREATE, "cannot copy the base image's /var")?;
         }
-        rootfs::share(&root, &data.join(NODE_IMAGES))?;
+        rootfs::share(&root, &images)?;
         let spec = NodeSpec {
             name: profile.name.clone(),
             state_dir: state_dir(&profile.name),
@@ -196,7 +202,23 @@ impl Driver for Native {
     }
 
     fn binary(&self, name: &str) -> Option<PathBuf> {
-        rootfs::find(&self.dir(name)).map(|root| rootfs::binary(&root))
+        let of_image = self.images(name).join(node_image::identity(&[]).ok()?);
+        let roots = [Some(of_image), rootfs::find(&self.dir(name))];
+        roots.into_iter().flatten().map(|root| rootfs::binary(&root)).find(|binary| binary.exists())
+    }
+
+    async fn newer_binary(&self, name: &str) -> Outcome<Option<String>> {
+        let Some(pid) = self.open(name)?.and_then(|node| node.pid()) else { return Ok(None) };
+        // As the node sees it: another may lie over the one of its root filesystem.
+        let theirs = format!("/proc/{pid}/root{}", node_image::BINARY);
+        if node_image::digest_of(Path::new(&theirs))? == node_image::digest()? {
+            return Ok(None);
+        }
+        let identity = node_image::identity(&[])?;
+        // Its root filesystem cannot be changed below it; its data can. Containers run from the image before.
+        node_image::ensure(&self.images(name), &identity, None, 1)
+            .map_err(|error| rootfs::failure("cannot make the image of the cluster's own pods", &error))?;
+        Ok(Some(format!("/var/{NODE_IMAGES}/{identity}{}", node_image::BINARY)))
     }
 
     async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()> {

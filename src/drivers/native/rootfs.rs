@@ -13,8 +13,9 @@ use crate::reason::{DRV_CREATE, Failure, OrFail, Outcome, RSRC_INSUFFICIENT_STOR
 
 const PREFIX: &str = "rootfs-";
 
-/// The directory, below the machine's; made if it is not there, older ones removed.
-pub fn ensure(machine: &Path, userland: &Userland) -> Outcome<PathBuf> {
+/// The directory, below the machine's; made if it is not there, older ones removed. Its binary is a link to the one of the pods'
+/// image below `images`, if that has it already.
+pub fn ensure(machine: &Path, userland: &Userland, images: &Path) -> Outcome<PathBuf> {
     let digests = match userland {
         Userland::BuiltIn => Vec::new(),
         Userland::Pulled { layers, .. } => layers.iter().map(|layer| layer.diff_id.clone()).collect(),
@@ -34,12 +35,18 @@ pub fn ensure(machine: &Path, userland: &Userland) -> Outcome<PathBuf> {
                 .or_fail(&DRV_CREATE, "cannot unpack the base image")?;
         }
     }
-    node_image::assemble(&temporary, !digests.is_empty(), None).map_err(|e| {
-        let reason = if e.raw_os_error() == Some(libc::ENOSPC) { &RSRC_INSUFFICIENT_STORAGE } else { &DRV_CREATE };
-        Failure::because(reason, format_args!("cannot make the node's root filesystem in {}", temporary.display()), &e)
+    let copy = binary(&images.join(node_image::identity(&[])?));
+    node_image::assemble(&temporary, !digests.is_empty(), Some(&copy)).map_err(|error| {
+        failure(format_args!("cannot make the node's root filesystem in {}", temporary.display()), &error)
     })?;
     fs::rename(&temporary, &root).or_fail(&DRV_CREATE, "cannot make the node's root filesystem")?;
     Ok(root)
+}
+
+/// What could not be written, by the reason that a full disk has.
+pub fn failure(what: impl std::fmt::Display, error: &io::Error) -> Failure {
+    let full = error.raw_os_error() == Some(libc::ENOSPC);
+    Failure::because(if full { &RSRC_INSUFFICIENT_STORAGE } else { &DRV_CREATE }, what, error)
 }
 
 /// Copies what the image has in its /var into the node's own, as an engine fills a new volume; what is there already stays.
@@ -92,7 +99,8 @@ pub fn find(machine: &Path) -> Option<PathBuf> {
 /// Gives the node the image of its pods as a link to the binary of `root`; a node that has none makes its own.
 pub fn share(root: &Path, images: &Path) -> Outcome<()> {
     let identity = node_image::identity(&[])?;
-    node_image::ensure(images, &identity, Some(&binary(root)))
+    // Nothing runs from the others: the machine is only being made.
+    node_image::ensure(images, &identity, Some(&binary(root)), 0)
         .map(drop)
         .or_fail(&DRV_CREATE, "cannot make the image of the cluster's own pods")
 }

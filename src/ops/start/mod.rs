@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use wait::{Wait, until};
 
 use crate::agent;
-use crate::drivers::{self, MachineState, NodeFile, Userland};
+use crate::drivers::{self, Driver, MachineState, NodeFile, Userland};
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, CONFIG_FILE, NodeConfig, RESTORE_FILE};
@@ -26,7 +26,8 @@ use crate::ops::cache::Cache;
 use crate::ops::image::Images;
 use crate::ops::{client, delete, pause, pki, registries, snapshot};
 use crate::printer::{
-    ADDONS, CLOCK, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, PREPARE, Printer, RESTART, RUNNING, THUMB, UNPAUSE, VERIFY,
+    ADDONS, CLOCK, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, OPTION, PREPARE, Printer, RESTART, RUNNING, THUMB, UNPAUSE,
+    VERIFY,
 };
 use crate::profile::{Lock, Profile, REGISTRY_CA, Registries};
 use crate::reason::{Failure, GUEST_START, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
@@ -46,6 +47,8 @@ pub struct Request {
     pub ca_certs: Vec<PathBuf>,
     pub datastore: datastore::Request,
     pub extra_config: extra_config::ExtraConfig,
+    /// `None` is the default, or what the cluster has.
+    pub cert_expiration: Option<Duration>,
     pub kubernetes_version: String,
     /// 0 is no limit; `None` is the default, or what the cluster has.
     pub cpus: Option<u32>,
@@ -68,6 +71,7 @@ pub struct Request {
 pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {
     printer.step(HAPPY, "Initial Minikube Setup", &format!("kminik v{} on {}", version::KMINIK, plan::host_name()));
     let lock = Lock::acquire(home, &request.profile)?;
+    delete::check_whole(home, &request.profile)?;
     let existing = Profile::load_optional(home, &request.profile)?;
     let plan = plan::make(request, existing, home, printer).await?;
     if request.dry_run {
@@ -75,7 +79,7 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
         return Ok(());
     }
     let interrupted = async {
-        match tokio::signal::ctrl_c().await {
+        match crate::terminal::interruption().await {
             Ok(()) => Failure::new(&MK_INTERRUPTED, "interrupted; what start had made is undone"),
             Err(error) => Failure::because(&MK_INTERNAL, "cannot listen for Ctrl-C", &error),
         }
@@ -137,7 +141,11 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     profile.save(home)?;
     datastore::keep_files(&request.datastore, home, profile)?;
     request.extra_config.keep_files(home, profile)?;
-    let (client, was_running) = run_machine(request, plan, home, &userland, printer).await?;
+    let Machine { client, was_running, replaced } = run_machine(request, plan, home, &userland, printer).await?;
+    if replaced {
+        // It runs the same binary as the node, so it is replaced with it.
+        agent::stop(&home.profile(&profile.name)).await;
+    }
     pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
     agent::spawn(home, profile, plan.driver.binary(&profile.name))?;
     if was_running {
@@ -207,19 +215,34 @@ pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcom
     driver.start(profile).await
 }
 
-/// Starts the machine unless it runs, which it says, and waits for its API. One that was dying when it was looked at is started once more.
+/// A machine whose API answers.
+struct Machine {
+    client: kube::Client,
+    /// It was not this start that started it.
+    was_running: bool,
+    /// Its node process is now of this binary, and was not.
+    replaced: bool,
+}
+
+/// Starts the machine unless it runs, and waits for its API. In one that runs the node process is replaced by this binary's, if it
+/// is another's; containers go on. One that was dying when it was looked at is started once more.
 async fn run_machine(
     request: &Request,
     plan: &plan::Plan,
     home: &Home,
     userland: &Userland,
     printer: &Printer,
-) -> Outcome<(kube::Client, bool)> {
+) -> Outcome<Machine> {
     let (profile, driver) = (&plan.profile, plan.driver.as_ref());
     let mut files = node_files(home, profile)?;
     files.extend(snapshot::waiting(home, &profile.name)?);
     let client = client::connect(home, profile).await?;
     let mut again = !plan.is_new;
+    if plan.is_new && driver.state(&profile.name).await? != MachineState::Nonexistent {
+        // Its keys went with its profile, so nobody can use what is in it.
+        printer.warning(&format!("A machine \"{}\" without a profile is there: it is deleted first", profile.name));
+        driver.delete(&profile.name).await?;
+    }
     loop {
         let state = driver.state(&profile.name).await?;
         announce(profile, state, printer);
@@ -230,17 +253,34 @@ async fn run_machine(
             plan.turn.lock().take();
             driver.start(profile).await?;
         }
-        if state == MachineState::Running && pause::state(driver, &profile.name).await.is_ok_and(|s| s.is_any()) {
+        let was_running = state == MachineState::Running;
+        let newer = if was_running { driver.newer_binary(&profile.name).await? } else { None };
+        if let Some(binary) = &newer {
+            replace_node(profile, driver, binary, printer).await?;
+        }
+        if was_running && pause::state(driver, &profile.name).await.is_ok_and(|s| s.is_any()) {
             printer.info(UNPAUSE, &format!("Unpausing node {} ...", profile.name));
             pause::release(driver, &profile.name).await;
         }
         printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));
         match wait::api(&client, driver, &profile.name, request.wait_timeout).await {
-            Ok(()) => return Ok((client, state == MachineState::Running)),
-            Err(failure) if failure.reason == &GUEST_START && state == MachineState::Running && again => again = false,
+            Ok(()) => return Ok(Machine { client, was_running, replaced: newer.is_some() }),
+            Err(failure) if failure.reason == &GUEST_START && was_running && again => again = false,
             Err(failure) => return Err(failure),
         }
     }
+}
+
+/// Has a running node's process started anew from another binary, which is at this path in the node.
+async fn replace_node(profile: &Profile, driver: &dyn Driver, binary: &str, printer: &Printer) -> Outcome<()> {
+    printer
+        .info(OPTION, &format!("Replacing the node's process by that of kminik {}; containers go on", version::KMINIK));
+    let output = driver.output(&profile.name, &[binary, "node-replace"]).await?;
+    if output.exit_code == 0 {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(&GUEST_START, format!("the node's process cannot be replaced: {}", told.trim())))
 }
 
 fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
@@ -285,6 +325,7 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         cluster_domain: CLUSTER_DOMAIN.into(),
         api_port: 8443,
         audit_log: profile.audit_log.clone(),
+        cert_expiration_seconds: profile.cert_expiration_seconds,
         mutating_policies: profile.mutating_policies,
         datastore_endpoints: profile.datastore.as_ref().map(|store| store.endpoints.clone()).unwrap_or_default(),
         cpus: profile.cpus,

@@ -10,6 +10,7 @@ use super::{Request, datastore};
 use crate::drivers::{self, Driver, free_space};
 use crate::home::Home;
 use crate::kubeconfig;
+use crate::node::config::cert_expiration_seconds;
 use crate::ops::{addons, registries, units};
 use crate::printer::{Printer, SPARKLE};
 use crate::profile::{NetworkTurn, Profile};
@@ -42,6 +43,17 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
         None => create(request, home, printer).await?,
     };
     let profile = &mut plan.profile;
+    if let Some(life) = request.cert_expiration {
+        profile.cert_expiration_seconds = life.as_secs();
+    }
+    version::check_downgrade(&profile.kminik_version, &profile.name).or_else(|failure| match request.force {
+        true => {
+            printer.warning(&failure.to_string());
+            Ok(())
+        }
+        false => Err(failure),
+    })?;
+    version::KMINIK.clone_into(&mut profile.kminik_version);
     addons::choose(home, profile, &request.addons)?;
     profile.serve_loopback(registries::loopback_ports(home, profile)?);
     if profile.cache_token.is_empty() {
@@ -108,6 +120,8 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         embed_certs: request.embed_certs,
         loopback: BTreeMap::new(),
         cache_token: String::new(),
+        cert_expiration_seconds: cert_expiration_seconds(),
+        kminik_version: String::new(),
         addons: addons::at_first(request.install_addons)?,
         created: jiff::Timestamp::now().as_second(),
     };

@@ -8,7 +8,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
-use super::{Authority, PkiError, not_after, serial, set_validity};
+use super::{Authority, PkiError, Validity, serial, set_validity};
 
 const LABEL: &str = "CERTIFICATE REQUEST";
 /// Tags of DER.
@@ -120,7 +120,7 @@ impl Authority {
 
     /// How long the authority itself is valid still.
     fn remaining(&self) -> Result<Duration, PkiError> {
-        let end = u64::try_from(not_after(self.cert_pem())?).unwrap_or_default();
+        let end = u64::try_from(Validity::of(self.cert_pem())?.not_after).unwrap_or_default();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Duration::from_secs(end).saturating_sub(now))
     }

@@ -51,7 +51,7 @@ async fn a_user_gets_what_was_approved() {
     })
     .await;
     let pem = String::from_utf8(signed.0).unwrap();
-    let ends = kminik_base::pki::not_after(&pem).unwrap();
+    let ends = kminik_base::pki::Validity::of(&pem).unwrap().not_after;
     let left = ends - jiff::Timestamp::now().as_second();
     assert!((3500..=3600).contains(&left), "{left}");
     eventually("the other one fails", || async {

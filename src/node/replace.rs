@@ -1,0 +1,59 @@
+//! Having PID 1 start the node process again from this binary; containers go on meanwhile.
+//!
+//! PID 1 starts `/bin/kminik`, of a root filesystem that is fixed as long as the node runs: this binary is mounted over it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::ops::node_image::BINARY;
+
+/// PID 1's own bound on a stop, and a moment.
+const BOUND_SECONDS: i64 = 25;
+
+/// Puts this binary in the place of the node's, then asks the node process to end and waits until it has; none there is success.
+/// To be run in the node.
+///
+/// # Errors
+/// When it cannot be asked, or does not end in time: it is then killed, as PID 1 would.
+pub fn main() -> io::Result<()> {
+    let ours = std::env::current_exe()?;
+    if ours != Path::new(BINARY) {
+        // One that was replaced before goes; what runs from it keeps it.
+        let _ = unmount(BINARY, UnmountFlags::DETACH);
+        mount_bind(&ours, BINARY)?;
+    }
+    let Some(pid) = find()? else { return Ok(()) };
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    // Between reading the list and opening it another process could have got the number.
+    if find()? != Some(pid) {
+        return Ok(());
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        pidfd_send_signal(&process, signal)?;
+        let bound = Timespec { tv_sec: BOUND_SECONDS, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&bound))? > 0 {
+            return Ok(());
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the node process does not end"))
+}
+
+/// The child of PID 1 that runs `kminik node`.
+fn find() -> io::Result<Option<Pid>> {
+    for entry in fs::read_dir("/proc")? {
+        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // One that has ended meanwhile is not it.
+        let Ok(status) = fs::read_to_string(format!("/proc/{number}/status")) else { continue };
+        let Ok(line) = fs::read(format!("/proc/{number}/cmdline")) else { continue };
+        let child_of_init = status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|pid| pid.trim() == "1"));
+        if child_of_init && line.split(|byte| *byte == 0).nth(1) == Some(b"node") {
+            return Ok(Pid::from_raw(number));
+        }
+    }
+    Ok(None)
+}

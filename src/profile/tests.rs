@@ -1,0 +1,60 @@
+use super::*;
+
+#[test]
+fn names() {
+    for good in ["kminik", "a1", "A-b.c2", "x-y"] {
+        assert!(check_name(good).is_ok(), "{good}");
+    }
+    for bad in ["", "a", "-a", "a-", "a..b", "a/b", "../x", "a b", "ä1", &"x".repeat(51)] {
+        assert_eq!(check_name(bad).unwrap_err().reason.id, "MK_BAD_PROFILE_NAME", "{bad}");
+    }
+}
+
+/// Every form in which a profile was ever written, oldest first; a change of the format adds one and keeps the others.
+const GOLDEN: &[(&str, &str)] = &[
+    ("before the cache", include_str!("../../tests/formats/profile-1-a.json")),
+    ("before certificates had a life", include_str!("../../tests/formats/profile-1-b.json")),
+    ("now", include_str!("../../tests/formats/profile-1-c.json")),
+];
+
+fn home_with(text: &str) -> (tempfile::TempDir, Home) {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::at(directory.path());
+    let profile = home.profile("dev");
+    std::fs::create_dir_all(&profile).unwrap();
+    std::fs::write(profile.join("config.json"), text).unwrap();
+    (directory, home)
+}
+
+#[test]
+fn profiles_of_older_versions_open_and_are_written_as_now() {
+    let newest = GOLDEN.last().unwrap().1;
+    for (when, text) in GOLDEN {
+        let (_directory, home) = home_with(text);
+        let mut profile = Profile::load(&home, "dev").unwrap_or_else(|failure| panic!("{when}: {failure}"));
+        assert_eq!(
+            (profile.name.as_str(), profile.subnet.as_str(), profile.cpus),
+            ("dev", "192.168.49.0/24", 2),
+            "{when}"
+        );
+        assert_eq!(profile.cert_expiration_seconds, 26_280 * 3600, "{when}");
+        assert_eq!(profile.cache().is_some(), text.contains("cacheToken"), "{when}");
+        // What older ones do not say start fills in.
+        profile.cache_token = "t".into();
+        profile.kminik_version = "0.1.0".into();
+        profile.loopback = [(5000, 25_000)].into();
+        profile.audit_log = Some(AuditLog::default());
+        profile.datastore = Some(Datastore { endpoints: vec!["https://10.0.0.5:2379".into()] });
+        profile.save(&home).unwrap();
+        let written = std::fs::read_to_string(home.profile("dev").join("config.json")).unwrap();
+        assert_eq!(written.trim(), newest.trim(), "{when}: a change of the file is a new golden file");
+    }
+}
+
+#[test]
+fn a_newer_profile_is_refused_with_the_remedy() {
+    let (_directory, home) = home_with("{\"format\": 2, \"somethingNew\": {}}");
+    let failure = Profile::load(&home, "dev").unwrap_err();
+    assert_eq!((failure.reason.id, failure.reason.exit_code), ("MK_PROFILE_NEWER", 18));
+    assert!(failure.advice().contains("newer kminik"), "{}", failure.advice());
+}
