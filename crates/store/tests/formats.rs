@@ -13,6 +13,11 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use kminik_store::{EmbeddedStore, Op, Options, Range, Store, Txn, TxnResult, inspect, restore};
 
+/// A store of each format.
+const STORES: &[&str] = &["store-1.redb.gz"];
+/// A snapshot of each format, with its number.
+const SNAPSHOTS: &[(&str, u32)] = &[("snapshot-1.gz", 1)];
+
 fn kept(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(name)
 }
@@ -84,7 +89,7 @@ fn made_anew(of: impl AsyncFnOnce(EmbeddedStore, &Path) -> Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn stores_of_every_format_open() {
-    for name in ["store-1.redb.gz"] {
+    for name in STORES {
         let content = golden(name, || {
             made_anew(async |store, path| {
                 store.close().await.unwrap();
@@ -104,7 +109,7 @@ fn stores_of_every_format_open() {
 
 #[test]
 fn snapshots_of_every_format_are_restored() {
-    for (name, format) in [("snapshot-1.gz", 1)] {
+    for &(name, format) in SNAPSHOTS {
         let content = golden(name, || {
             made_anew(async |store, _| {
                 let content = store.export().await.unwrap().flatten().collect();
