@@ -143,7 +143,8 @@ fn schedule() {
     let cluster = Cluster::start("schedule", &["--wait=none"]);
     let left = || cluster.kminik(&["status", "--format={{.TimeToStop}}"]).stdout.trim().to_owned();
     cluster.kminik(&["stop", "--schedule", "5m"]).ok();
-    assert!(left().starts_with("4m") || left() == "5m0s", "{}", left());
+    let five = left();
+    assert!(five.starts_with("4m") || five == "5m0s", "{five}");
     assert!(cluster.kminik(&["status"]).stdout.contains("\ntimeToStop: "));
     let status: Value = serde_json::from_str(&cluster.kminik(&["status", "-o", "json"]).stdout).unwrap();
     assert!(status["TimeToStop"].is_string(), "{status}");

@@ -188,7 +188,7 @@ fn with_fault(
 ) -> Option<Output> {
     let trace = cluster.home().join("trace");
     let inject = format!("inject={call}:error={error}:when={when}");
-    let mut traced = command("strace", &["-qq", "-e", &format!("trace={call}"), "-e", &inject, "-o"]);
+    let mut traced = command("strace", &["-qq", "-y", "-e", &format!("trace={call}"), "-e", &inject, "-o"]);
     traced.arg(&trace);
     if !alone {
         traced.arg("-f");

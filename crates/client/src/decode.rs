@@ -13,14 +13,31 @@ pub fn typed<K: DeserializeOwned>(value: &Value) -> serde_json::Result<K> {
     serde_json::from_str(&value.to_string())
 }
 
-/// The object of a watch event, not yet decoded. An object that stands before its event's type is an error: it would have to be
-/// buffered, and no API server writes it so.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Undecoded(Box<RawValue>);
+/// One line of a watch.
+#[derive(Deserialize)]
+pub(crate) struct Event {
+    #[serde(rename = "type")]
+    pub(crate) kind: EventKind,
+    object: Box<RawValue>,
+}
 
-impl Undecoded {
-    pub(crate) fn decode<K: DeserializeOwned>(&self) -> Result<K, kube::Error> {
-        serde_json::from_str(self.0.get()).map_err(kube::Error::SerdeError)
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum EventKind {
+    Added,
+    Modified,
+    Deleted,
+    Bookmark,
+    Error,
+}
+
+impl Event {
+    pub(crate) fn read(line: &str) -> Result<Self, kube::Error> {
+        serde_json::from_str(line).map_err(kube::Error::SerdeError)
+    }
+
+    /// What the event is about.
+    pub(crate) fn object<K: DeserializeOwned>(&self) -> Result<K, kube::Error> {
+        serde_json::from_str(self.object.get()).map_err(kube::Error::SerdeError)
     }
 }

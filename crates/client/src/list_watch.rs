@@ -8,17 +8,19 @@
 //!     └───────────                    └ error: back-off
 //! ```
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{AsyncBufReadExt, StreamExt};
 use kminik_base::backoff::Backoff;
 use kube::Resource;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, WatchParams};
 use kube::core::ObjectList;
+use kube::core::watch::Bookmark;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::decode::Undecoded;
+use crate::decode::{Event, EventKind};
 use crate::error::{describe, is_gone};
 use crate::informer::Informer;
 use crate::key::revision_of;
@@ -152,26 +154,35 @@ where
     let request =
         if K::metadata_api() { request.watch_metadata(&params, &version) } else { request.watch(&params, &version) };
     let request = request.map_err(|error| (kube::Error::BuildRequest(error).into(), from))?;
-    let events = client.request_events::<Undecoded>(request).await.map_err(|error| (error.into(), from))?;
-    let mut events = std::pin::pin!(events);
+    let lines = client.request_stream(request).await.map_err(|error| (error.into(), from))?.lines();
+    let mut lines = std::pin::pin!(lines);
     let mut reached = from;
-    while let Some(event) = events.next().await {
-        match event.map_err(|error| (error.into(), reached))? {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let object: K = object.decode().map_err(|error| (error.into(), reached))?;
+    while let Some(line) = lines.next().await {
+        let line = match line {
+            Ok(line) => line,
+            // The request has ended, by its time or with its connection.
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::UnexpectedEof) => break,
+            Err(error) => return Err((kube::Error::ReadEvents(error).into(), reached)),
+        };
+        let failed = |error: kube::Error| (error.into(), reached);
+        let event = Event::read(&line).map_err(failed)?;
+        match event.kind {
+            EventKind::Added | EventKind::Modified => {
+                let object: K = event.object().map_err(failed)?;
                 reached = reached.max(revision_of(object.meta()));
                 informer.apply(object, reached);
             }
-            WatchEvent::Deleted(object) => {
-                let object: K = object.decode().map_err(|error| (error.into(), reached))?;
+            EventKind::Deleted => {
+                let object: K = event.object().map_err(failed)?;
                 reached = reached.max(revision_of(object.meta()));
                 informer.remove(object, reached);
             }
-            WatchEvent::Bookmark(bookmark) => {
+            EventKind::Bookmark => {
+                let bookmark: Bookmark = event.object().map_err(failed)?;
                 reached = reached.max(bookmark.metadata.resource_version.parse().unwrap_or(0));
                 informer.advance(reached);
             }
-            WatchEvent::Error(status) => return Err((kube::Error::Api(status).into(), reached)),
+            EventKind::Error => return Err(failed(kube::Error::Api(event.object().map_err(failed)?))),
         }
     }
     Ok(reached)
