@@ -183,6 +183,11 @@ fn patches_and_applies_reach_what_they_say() {
         };
         let empty = Object::new(gvk);
         let Ok(applied) = apply::apply(&empty, &new, false, write("a")) else { return };
+        // One that owns nothing (all it says are empty lists) leaves no trace, so the next apply takes the object for one that
+        // was there before the first, as upstream does.
+        if applied.get(&["metadata", "managedFields"]).is_none() {
+            return;
+        }
         assert_eq!(apply::apply(&applied, &new, false, write("a")).unwrap(), applied, "{gvk}: applied twice");
         // Everything goes when nothing is applied any more, but for what no one owns.
         let gone = apply::apply(&applied, &Object::new(gvk), false, write("a")).unwrap();

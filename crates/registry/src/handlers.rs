@@ -241,7 +241,11 @@ impl Registry {
             }
         }
         let wanted = query.get("digest").map(name::digest).transpose()?;
-        let session = self.uploads.start(&repository).await?;
+        let session = {
+            // A collection takes directories away in which there is nothing yet.
+            let _gate = self.gate.read().await;
+            self.uploads.start(&repository).await?
+        };
         let mut session = session.lock().await;
         match wanted {
             None => Ok(under_way(&repository, &session, StatusCode::ACCEPTED)),

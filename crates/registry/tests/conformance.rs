@@ -61,8 +61,9 @@ impl Served {
         let digest = Digest::of(content.as_bytes());
         let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
         let pushed = self.ask("POST", &path).body(content.to_owned()).send().await.unwrap();
-        assert_eq!(pushed.status(), StatusCode::CREATED);
-        assert_eq!(header(&pushed, "location"), format!("/v2/{repository}/blobs/{digest}"));
+        let (status, location) = (pushed.status(), pushed.headers().get("location").cloned());
+        assert_eq!(status, StatusCode::CREATED, "{}", pushed.text().await.unwrap());
+        assert_eq!(location.unwrap(), format!("/v2/{repository}/blobs/{digest}"));
         digest
     }
 
