@@ -67,17 +67,17 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// Bytes of a type; `head` leaves them out.
-pub(crate) fn typed(content_type: &str, bytes: Vec<u8>, head: bool) -> Response<Body> {
+/// Bytes of a type.
+pub(crate) fn typed(content_type: &str, bytes: Vec<u8>) -> Response<Body> {
     let length = bytes.len();
-    let mut response = Response::new(if head { full("") } else { full(bytes) });
+    let mut response = Response::new(full(bytes));
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     set(&mut response, CONTENT_TYPE.as_str(), content_type);
     response
 }
 
 pub(crate) fn json(value: &Value) -> Response<Body> {
-    typed("application/json", value.to_string().into_bytes(), false)
+    typed("application/json", value.to_string().into_bytes())
 }
 
 /// `length` bytes of a file from where it stands.

@@ -152,7 +152,7 @@ impl Registry {
             manifests.push(row);
         }
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
-        let mut response = body::typed(INDEX, index.to_string().into_bytes(), false);
+        let mut response = body::typed(INDEX, index.to_string().into_bytes());
         if artifact_type.is_some() {
             set(&mut response, "oci-filters-applied", "artifactType");
         }
@@ -169,7 +169,7 @@ impl Registry {
         match *method {
             Method::GET | Method::HEAD => {
                 let stored = self.blocking(move |storage| storage.manifest(&repository, &reference)).await?;
-                let mut response = body::typed(&stored.media_type, stored.bytes, *method == Method::HEAD);
+                let mut response = body::typed(&stored.media_type, stored.bytes);
                 set(&mut response, DIGEST, stored.digest.as_str());
                 set(&mut response, "etag", &format!("\"{}\"", stored.digest));
                 Ok(response)
