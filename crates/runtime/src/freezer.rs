@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::RuntimeError;
-use crate::cgroup::Layout;
+use crate::cgroup::{CgroupError, Layout};
 use crate::service::{Recorded, cgroup_error, recorded};
 
 /// Freezes the running containers of the sandboxes whose labels are `wanted`; how many they are.
@@ -19,15 +19,13 @@ pub fn freeze(
     pods_cgroup: &Path,
     wanted: impl Fn(&BTreeMap<String, String>) -> bool,
 ) -> Result<usize, RuntimeError> {
-    let layout = Layout::detect().map_err(cgroup_error)?;
-    let mut count = 0;
-    for Recorded { labels, group } in recorded(state_dir, pods_cgroup) {
-        if wanted(&labels) && !layout.processes(&group).is_empty() {
-            layout.freeze(&group).map_err(cgroup_error)?;
-            count += 1;
+    each(state_dir, pods_cgroup, wanted, |layout, group| {
+        let runs = !layout.processes(group).is_empty();
+        if runs {
+            layout.freeze(group)?;
         }
-    }
-    Ok(count)
+        Ok(runs)
+    })
 }
 
 /// Lets containers of the wanted sandboxes that stand still go on; how many they are.
@@ -39,11 +37,26 @@ pub fn thaw(
     pods_cgroup: &Path,
     wanted: impl Fn(&BTreeMap<String, String>) -> bool,
 ) -> Result<usize, RuntimeError> {
+    each(state_dir, pods_cgroup, wanted, |layout, group| {
+        let stands = layout.is_frozen(group);
+        if stands {
+            layout.thaw(group)?;
+        }
+        Ok(stands)
+    })
+}
+
+/// Does `change` to the containers of the sandboxes whose labels are `wanted`; how many it changed.
+fn each(
+    state_dir: &Path,
+    pods_cgroup: &Path,
+    wanted: impl Fn(&BTreeMap<String, String>) -> bool,
+    change: impl Fn(&Layout, &Path) -> Result<bool, CgroupError>,
+) -> Result<usize, RuntimeError> {
     let layout = Layout::detect().map_err(cgroup_error)?;
     let mut count = 0;
     for Recorded { labels, group } in recorded(state_dir, pods_cgroup) {
-        if wanted(&labels) && layout.is_frozen(&group) {
-            layout.thaw(&group).map_err(cgroup_error)?;
+        if wanted(&labels) && change(&layout, &group).map_err(cgroup_error)? {
             count += 1;
         }
     }
