@@ -32,11 +32,15 @@ impl ReviewVersion {
         }
     }
 
-    fn api_version(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            ReviewVersion::V1 => "admission.k8s.io/v1",
-            ReviewVersion::V1Beta1 => "admission.k8s.io/v1beta1",
+            ReviewVersion::V1 => "v1",
+            ReviewVersion::V1Beta1 => "v1beta1",
         }
+    }
+
+    fn api_version(self) -> String {
+        format!("{GROUP}/{}", self.name())
     }
 }
 
@@ -44,7 +48,7 @@ impl ReviewVersion {
 #[serde(rename_all = "camelCase")]
 struct Review<'a> {
     kind: &'static str,
-    api_version: &'static str,
+    api_version: String,
     request: Request<'a>,
 }
 

@@ -11,11 +11,7 @@ const GROUP: &str = "apiextensions.k8s.io";
 const KIND: &str = "ConversionReview";
 
 fn gvk(version: ReviewVersion) -> Gvk {
-    let version = match version {
-        ReviewVersion::V1 => "v1",
-        ReviewVersion::V1Beta1 => "v1beta1",
-    };
-    Gvk::new(GROUP, version, KIND)
+    Gvk::new(GROUP, version.name(), KIND)
 }
 
 #[derive(Serialize)]
