@@ -27,10 +27,11 @@ pub(crate) async fn run(
     let encoding = accept::body_encoding(&call.headers)?;
     let bytes = schema::read_body(request.into_body()).await?;
     let body = schema::of(&gvk)?;
-    let sent = schema::found_type(&bytes, encoding);
-    let former = sent.group == gvk.group && sent.kind == gvk.kind && kind.former.contains(&sent.version.as_str());
-    let sent = if former { &sent } else { &gvk };
-    let decoded = schema::decode(&bytes, encoding, sent, body, options.field_validation)?;
+    // The body names its version only where there is another one that it may have.
+    let former = (!kind.former.is_empty()).then(|| schema::found_type(&bytes, encoding)).filter(|sent| {
+        sent.group == gvk.group && sent.kind == gvk.kind && kind.former.contains(&sent.version.as_str())
+    });
+    let decoded = schema::decode(&bytes, encoding, former.as_ref().unwrap_or(&gvk), body, options.field_validation)?;
     call.warn(decoded.warnings);
     let mut object = decoded.object;
     object.set_gvk(&gvk);
