@@ -217,8 +217,8 @@ async fn merged<T>(
         drop(outcome);
         for (value, version) in missing {
             let Ok(object) = Object::try_from(value.clone()) else { continue };
-            let there = hub.converter.convert(vec![object], &version).await?.into_iter().next();
-            known.extend(there.map(|there| (value, version, there.into())));
+            let there = hub.convert_one(object, &version).await?;
+            known.push((value, version, there.into()));
         }
     }
     Err(StatusError::internal("the versions of managed fields cannot be brought together"))
