@@ -197,6 +197,12 @@ fn arrange_cgroups(config: &MachineConfig) -> Result<(), MachineError> {
         }
     }
     layout.create(&config.pods_cgroup)?;
+    limit_pods(config)
+}
+
+/// Limits the pods' group below the node's own limit, as that is now.
+pub fn limit_pods(config: &MachineConfig) -> Result<(), MachineError> {
+    let layout = Layout::detect()?;
     let total = layout.memory_limit(Path::new("/")).unwrap_or(u64::MAX).min(machine_memory()?);
     // A machine smaller than twice the reserve gives half.
     let limit = total.saturating_sub(config.reserved_memory_bytes).max(total / 2);

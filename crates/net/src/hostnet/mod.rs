@@ -25,7 +25,7 @@ use crate::nft::{NftError, Ruleset, Table};
 use crate::sysctl::SysctlError;
 use crate::{names, sysctl};
 
-pub use plan::plan;
+pub use plan::{claim, plan};
 
 /// Where [`HostNetSpec::state_dir`] is unless a test says otherwise.
 pub const STATE_DIR: &str = "/run/kminik/hostnet";
@@ -85,6 +85,8 @@ pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
 pub enum HostNetError {
     #[error("no free subnet of {tried} tried: every one overlaps a route of this host")]
     NoSubnet { tried: usize },
+    #[error("the subnet {subnet} overlaps {other}, which is in use")]
+    SubnetTaken { subnet: Ipv4Net, other: Ipv4Net },
     #[error("node address {address} is not a host address of {subnet}")]
     Address { address: Ipv4Addr, subnet: Ipv4Net },
     /// The host drops forwarded packets by rules that cannot be added to from here. Reason `HOST_FIREWALL`.
@@ -126,7 +128,7 @@ impl HostNetError {
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Firewall { .. } => Some("HOST_FIREWALL"),
-            Self::NoSubnet { .. } => Some("HOST_SUBNET"),
+            Self::NoSubnet { .. } | Self::SubnetTaken { .. } => Some("HOST_SUBNET"),
             _ => None,
         }
     }

@@ -12,6 +12,18 @@ pub async fn plan(taken: &[Ipv4Net]) -> Result<Ipv4Net, HostNetError> {
     choose(routed.iter().chain(taken).copied())
 }
 
+/// Whether this network can be a profile's, by the same rules.
+///
+/// # Errors
+/// [`HostNetError::SubnetTaken`] with what it overlaps.
+pub async fn claim(subnet: Ipv4Net, taken: &[Ipv4Net]) -> Result<(), HostNetError> {
+    let routed = Links::here()?.prefixes().await?;
+    match overlapped(subnet, routed.iter().chain(taken).copied()) {
+        Some(other) => Err(HostNetError::SubnetTaken { subnet, other }),
+        None => Ok(()),
+    }
+}
+
 /// What clusters use inside: pods and services.
 const RESERVED: [Ipv4Net; 2] =
     [Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16), Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12)];
@@ -20,9 +32,15 @@ const RESERVED: [Ipv4Net; 2] =
 const WIDEST: u8 = 8;
 
 fn choose(used: impl Iterator<Item = Ipv4Net>) -> Result<Ipv4Net, HostNetError> {
-    let used: Vec<Ipv4Net> = used.filter(|net| net.prefix_len() >= WIDEST).chain(RESERVED).collect();
-    let free = |candidate: &Ipv4Net| !used.iter().any(|net| net.contains(candidate) || candidate.contains(net));
+    let used: Vec<Ipv4Net> = used.collect();
+    let free = |candidate: &Ipv4Net| overlapped(*candidate, used.iter().copied()).is_none();
     candidates().find(free).ok_or(HostNetError::NoSubnet { tried: candidates().count() })
+}
+
+/// The first network in use that has an address in common with this one.
+fn overlapped(subnet: Ipv4Net, used: impl Iterator<Item = Ipv4Net>) -> Option<Ipv4Net> {
+    let mut used = used.filter(|net| net.prefix_len() >= WIDEST).chain(RESERVED);
+    used.find(|net| net.contains(&subnet) || subnet.contains(net))
 }
 
 /// The first ones as other local clusters choose them, then wider space.
@@ -39,6 +57,18 @@ mod tests {
 
     fn nets(nets: &[&str]) -> Vec<Ipv4Net> {
         nets.iter().map(|net| net.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_network_of_the_user_is_checked_by_the_same_rules() {
+        let wanted: Ipv4Net = "10.50.0.0/16".parse().unwrap();
+        let other = |used: &[&str]| overlapped(wanted, nets(used).into_iter()).map(|net| net.to_string());
+        assert_eq!(other(&["0.0.0.0/1", "10.51.0.0/16"]), None);
+        assert_eq!(other(&["10.50.3.1/32"]).as_deref(), Some("10.50.3.1/32"));
+        assert_eq!(
+            overlapped("10.100.0.0/24".parse().unwrap(), std::iter::empty()).unwrap().to_string(),
+            "10.96.0.0/12"
+        );
     }
 
     #[test]

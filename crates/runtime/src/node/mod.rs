@@ -182,6 +182,14 @@ impl NodeContainer {
         PathBuf::from(format!("/proc/{}/ns/net", self.record.process.map_or(0, |process| process.pid)))
     }
 
+    /// Changes what it may use, at once; `None` is all.
+    pub fn resize(&mut self, cpus: Option<u32>, memory_bytes: Option<u64>) -> Result<(), NodeError> {
+        let spec = NodeSpec { cpus, memory_bytes, ..self.record.spec.clone() };
+        Layout::detect()?.limit(&self.cgroup(), &spec::all_limits(&spec))?;
+        self.record.spec = spec;
+        self.record.save()
+    }
+
     /// Lets PID 1 run. Succeeds if it runs.
     pub fn start(&self) -> Result<(), NodeError> {
         match self.state() {

@@ -21,6 +21,18 @@ pub(super) fn limits(spec: &NodeSpec) -> Resources {
     }
 }
 
+/// As [`limits`], with what is not limited said too: for a group that had other limits.
+pub(super) fn all_limits(spec: &NodeSpec) -> Resources {
+    const NONE: i64 = -1;
+    let limits = limits(spec);
+    Resources {
+        cpu_quota_us: limits.cpu_quota_us.or(Some(NONE)),
+        memory_limit_bytes: limits.memory_limit_bytes.or(Some(NONE)),
+        memory_swap_limit_bytes: limits.memory_swap_limit_bytes.or(Some(NONE)),
+        ..limits
+    }
+}
+
 pub(super) fn oci(spec: &NodeSpec, rootfs: &Path, group: &Path) -> Value {
     let capabilities = capability_names(ALL_CAPABILITIES);
     let mount = |target: &str, kind: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
