@@ -15,7 +15,7 @@ use crate::version;
 /// Of one file; then it is put aside, and what was aside before is forgotten.
 const LIMIT_BYTES: u64 = 1 << 20;
 /// Commands that only look.
-const UNTOLD: &[&str] = &["completion", "help", "logs", "profile", "status", "version"];
+const UNTOLD: &[&str] = &["completion", "doctor", "help", "logs", "profile", "status", "version"];
 
 /// A command as it is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

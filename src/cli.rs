@@ -40,6 +40,8 @@ pub enum Command {
     Delete(commands::delete::Args),
     /// Show how the cluster is
     Status(commands::status::Args),
+    /// Show which drivers can be used here, and what stands in the way of clusters
+    Doctor(commands::doctor::Args),
     /// Keep values for flags of start
     Config(commands::config::Args),
     /// Make the kubeconfig lead to the cluster, and the cluster its current one
@@ -123,6 +125,12 @@ pub enum Internal {
     /// Taking a mount away, in the node
     #[command(hide = true)]
     NodeUnmount { path: PathBuf },
+    /// Other limits for the node, in the node
+    #[command(hide = true)]
+    NodeLimits { cpus: u32, memory_bytes: u64 },
+    /// Standard streams joined with an address, in the node
+    #[command(hide = true)]
+    NodeDial { address: std::net::SocketAddr },
     /// The node's logs, in the node
     #[command(hide = true)]
     NodeLogs(commands::internal::NodeLogsArgs),

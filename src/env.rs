@@ -17,6 +17,14 @@ pub const IN_STYLE: &str = "KMINIK_IN_STYLE";
 
 /// Docker's: the directory of its configuration, `~/.docker` if unset.
 const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// Docker's: the engine that is meant, by address or by the name of a context.
+pub const DOCKER_HOST: &str = "DOCKER_HOST";
+pub const DOCKER_CONTEXT: &str = "DOCKER_CONTEXT";
+/// Docker's: set for TLS to `DOCKER_HOST`, with the certificates of this directory.
+pub const DOCKER_TLS_VERIFY: &str = "DOCKER_TLS_VERIFY";
+pub const DOCKER_CERT_PATH: &str = "DOCKER_CERT_PATH";
+/// Where the user's own engines have their sockets; `/run/user/<uid>` if unset.
+const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 
 /// Handed to the node: what it logs.
 const FOR_NODE: &[&str] = &[kminik_base::telemetry::FILTER_VARIABLE];
@@ -46,8 +54,27 @@ const NEAR: &str = "localhost,127.0.0.0/8,::1,10.96.0.0/12,10.244.0.0/16,.cluste
 
 /// Docker's configuration of the calling user.
 pub fn docker_config() -> PathBuf {
-    let dir = get(DOCKER_CONFIG).map_or_else(|| user().home.join(".docker"), PathBuf::from);
-    dir.join("config.json")
+    docker_directory().join("config.json")
+}
+
+/// Where docker keeps the calling user's configuration.
+pub fn docker_directory() -> PathBuf {
+    get(DOCKER_CONFIG).map_or_else(|| user().home.join(".docker"), PathBuf::from)
+}
+
+/// Where engines listen that nobody has named: the system's, the user's own, Docker Desktop's, Podman's.
+pub fn engine_sockets() -> Vec<PathBuf> {
+    let user = user();
+    let uid = user.owner.map_or_else(|| rustix::process::getuid().as_raw(), |(uid, _)| uid);
+    let own = get(RUNTIME_DIR).map_or_else(|| PathBuf::from(format!("/run/user/{uid}")), PathBuf::from);
+    vec![
+        "/var/run/docker.sock".into(),
+        own.join("docker.sock"),
+        user.home.join(".docker/desktop/docker.sock"),
+        user.home.join(".docker/run/docker.sock"),
+        own.join("podman/podman.sock"),
+        "/run/podman/podman.sock".into(),
+    ]
 }
 
 /// Ports of loopback on which this process' proxies listen.

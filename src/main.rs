@@ -11,7 +11,9 @@ mod declared;
 #[cfg(test)]
 mod docs;
 mod drivers;
+mod engine;
 mod env;
+mod exposure;
 mod home;
 mod kubeconfig;
 mod messages;

@@ -143,6 +143,11 @@ impl Printer {
         if self.is_json() { self.event("warning", &json!({ "message": message })) } else { self.line(WARN, message) }
     }
 
+    /// A message as people are to read it.
+    pub fn say(&self, message: &str) -> String {
+        self.language.say(message)
+    }
+
     /// Data, to stdout.
     pub fn data(&self, text: &str) {
         let mut out = std::io::stdout().lock();

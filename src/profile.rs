@@ -14,6 +14,9 @@ use kminik_oci::mirrors::CacheAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::addons::Choices;
+use crate::drivers::Share;
+use crate::engine::Endpoint;
+use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::node::config::{AuditLog, cert_expiration_seconds};
 use crate::reason::{
@@ -68,6 +71,9 @@ pub struct Profile {
     pub format: u32,
     pub name: String,
     pub driver: String,
+    /// The container engine that it lives in; `None` is the one that the environment means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Endpoint>,
     pub kubernetes_version: String,
     /// Cores, 0 is no limit.
     pub cpus: u32,
@@ -94,6 +100,17 @@ pub struct Profile {
     /// Where clients on the host reach the API: the node's own port, or one of loopback for the docker driver.
     pub api_host: String,
     pub api_port: u16,
+    /// Its network is not one of this machine's: ports are reached through the driver, and nodes reach nothing here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tunnel: bool,
+    #[serde(default, skip_serializing_if = "Exposure::is_default")]
+    pub exposure: Exposure,
+    /// Directories and files of the driver's machine that the nodes see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Share>,
+    /// It has been up: without its machine data is lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_up: bool,
     pub embed_certs: bool,
     /// Ports of the host's loopback that the node needs (mirrors, proxies) → port of the gateway where the agent serves them.
     #[serde(default)]
@@ -222,7 +239,8 @@ impl Profile {
     /// Where the agent serves the host's cache of images to the nodes.
     pub fn cache(&self) -> Option<CacheAddress> {
         let address = (self.gateway, CACHE_PORT).into();
-        (!self.cache_token.is_empty()).then(|| CacheAddress { address, token: self.cache_token.clone() })
+        (!self.cache_token.is_empty() && !self.tunnel)
+            .then(|| CacheAddress { address, token: self.cache_token.clone() })
     }
 
     /// `https://host:port` as clients on the host use it.

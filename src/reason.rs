@@ -44,6 +44,7 @@ reasons! {
     RSRC_INSUFFICIENT_REQ_MEMORY = 23, "Ask for more memory with --memory.";
     RSRC_INSUFFICIENT_SYS_MEMORY = 23, "Ask for less memory with --memory.";
     RSRC_INSUFFICIENT_STORAGE = 26, "Free space on the disk that holds the kminik home directory, or set KMINIK_HOME to another.";
+    RSRC_INOTIFY = 27, "Run: sysctl -w fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=524288";
     HOST_HOME_PERMISSION = 37, "Make the directory yours: sudo chown -R $USER ~/.kminik && chmod -R u+wrx ~/.kminik";
     HOST_KUBECONFIG_UPDATE = 38, "Set KUBECONFIG to a file that can be written, or mend the one named.";
     HOST_KERNEL_FEATURE = 36, "";
@@ -57,8 +58,14 @@ reasons! {
     DRV_NOT_FOUND = 55, "Run 'kminik start --help' for the drivers there are.";
     DRV_NOT_DETECTED = 55, "Install and start Docker, or run kminik as root for the native driver.";
     DRV_NOT_HEALTHY = 55, "";
+    DRV_ENGINE_ADDRESS = 58, "'docker context ls' lists contexts. DOCKER_HOST is an address such as unix:///var/run/docker.sock, tcp://HOST:2376 or ssh://USER@HOST.";
     DRV_NEEDS_ROOT = 57, "Run it with sudo: home and kubeconfig stay yours.";
     DRV_CREATE = 50, "";
+    PROVIDER_DOCKER_NOT_FOUND = 65, "Install Docker (https://docs.docker.com/engine/install), name an engine with DOCKER_HOST or a docker context, or use --driver=native as root.";
+    PROVIDER_DOCKER_NOT_RUNNING = 63, "Start the Docker engine, or use --driver=native as root.";
+    PROVIDER_DOCKER_NEWGRP = 67, "Add yourself to the docker group: sudo usermod -aG docker $USER && newgrp docker";
+    PROVIDER_DOCKER_WINDOWS_CONTAINERS = 66, "Switch the engine to Linux containers.";
+    PROVIDER_DOCKER_VERSION_LOW = 66, "Upgrade the engine to Docker 20.10 or Podman 4, or newer.";
     GUEST_DRIVER_MISMATCH = 81, "";
     GUEST_DATASTORE_MISMATCH = 81, "";
     GUEST_RUNNING = 84, "Stop the cluster first: kminik stop";
@@ -69,6 +76,7 @@ reasons! {
     GUEST_NOT_FOUND = 85, "To start a cluster, run: \"kminik start\"";
     GUEST_NODE_NOT_FOUND = 85, "'kminik status' shows the nodes there are.";
     GUEST_NOT_RUNNING = 83, "To start a cluster, run: \"kminik start\"";
+    GUEST_DATA_LOST = 85, "Begin anew with 'kminik delete' and 'kminik start', or 'kminik start --force' for an empty cluster of the same name; 'kminik snapshot' keeps objects elsewhere.";
     GUEST_EXEC = 80, "";
     GUEST_CP = 80, "";
     GUEST_MOUNT = 80, "";

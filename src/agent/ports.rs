@@ -1,8 +1,8 @@
-//! Which ports of loopback are relayed: the API's, every node port of a Service, and those of addons that are to be found by a
-//! port of their own.
+//! Which ports of this machine are relayed: on loopback the API's, every node port of a Service, and those of addons that are to be
+//! found by a port of their own; where the user wants them, published ports that the driver does not publish itself.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,51 +11,63 @@ use kminik_client::{Informer, Recorder};
 use tokio::sync::{Notify, watch};
 
 use super::notes::Notes;
-use super::relay::{Protocol, Relay};
+use super::relay::{Relay, Way};
 use crate::addons::HostPort;
+use crate::drivers::Driver;
+use crate::exposure::{Exposure, Protocol};
 use crate::home::Home;
 use crate::ops::addons;
 use crate::profile::Profile;
+
+/// Where this machine listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Door {
+    protocol: Protocol,
+    /// `None` is loopback, in both families.
+    address: Option<IpAddr>,
+    port: u16,
+}
 
 /// Where a port leads.
 #[derive(Clone, Debug)]
 struct Target {
     /// Of the node.
     port: u16,
-    /// The Service it belongs to; the API's has none.
+    /// The Service it belongs to; the API's and published ones have none.
     service: Option<Arc<Service>>,
 }
 
 /// Wanted ports.
-type Wanted = BTreeMap<(Protocol, u16), Target>;
+type Wanted = BTreeMap<Door, Target>;
 
+/// Of the API on the node.
+const API_PORT: u16 = 8443;
 /// A port that is taken by another program is tried again this often.
 const RETRY: Duration = Duration::from_secs(10);
 
 pub(super) struct Ports {
-    node: Ipv4Addr,
-    /// Of the API on the node, where it is to be relayed.
-    api_port: Option<u16>,
+    profile: watch::Receiver<Profile>,
+    driver: Arc<dyn Driver>,
     notes: Arc<Notes>,
     recorder: Recorder,
     /// With the port of the node that each leads to.
-    open: BTreeMap<(Protocol, u16), (Relay, u16)>,
+    open: BTreeMap<Door, (Relay, u16)>,
     /// Ports that are taken by others, with the note about each.
-    taken: BTreeMap<(Protocol, u16), String>,
+    taken: BTreeMap<Door, String>,
 }
 
 impl Ports {
-    pub(super) fn new(node: Ipv4Addr, api_port: Option<u16>, notes: Arc<Notes>, recorder: Recorder) -> Self {
-        Self { node, api_port, notes, recorder, open: BTreeMap::new(), taken: BTreeMap::new() }
+    pub(super) fn new(
+        profile: watch::Receiver<Profile>,
+        driver: Arc<dyn Driver>,
+        notes: Arc<Notes>,
+        recorder: Recorder,
+    ) -> Self {
+        Self { profile, driver, notes, recorder, open: BTreeMap::new(), taken: BTreeMap::new() }
     }
 
-    /// Follows the Services, and what the profile says of addons, for ever.
-    pub(super) async fn follow(
-        mut self,
-        services: &Informer<Service>,
-        home: &Home,
-        mut profile: watch::Receiver<Profile>,
-    ) {
+    /// Follows the Services, and what the profile says of addons and published ports, for ever.
+    pub(super) async fn follow(mut self, services: &Informer<Service>, home: &Home) {
         let changed = Arc::new(Notify::new());
         let notify = changed.clone();
         let _subscription = services.subscribe(move |_| notify.notify_one());
@@ -65,54 +77,64 @@ impl Ports {
                 Vec::new()
             })
         };
-        let mut addons = of_addons(&profile.borrow_and_update());
+        let mut profile = self.profile.borrow_and_update().clone();
         // The API's own port does not wait for the API.
         loop {
-            self.apply(&wanted(&services.list(), self.api_port, &addons)).await;
+            let wanted = wanted(&services.list(), &profile.exposure, self.driver.publishes(), &of_addons(&profile));
+            self.apply(&wanted, &profile).await;
             let retry = if self.taken.is_empty() { Duration::MAX } else { RETRY };
             tokio::select! {
                 () = changed.notified() => {}
                 // Its sender lives as long as the agent.
-                Ok(()) = profile.changed() => addons = of_addons(&profile.borrow_and_update()),
+                Ok(()) = self.profile.changed() => profile = self.profile.borrow_and_update().clone(),
                 () = tokio::time::sleep(retry) => {}
             }
         }
     }
 
-    async fn apply(&mut self, wanted: &Wanted) {
-        self.open.retain(|key, (_, port)| wanted.get(key).is_some_and(|target| target.port == *port));
+    async fn apply(&mut self, wanted: &Wanted, profile: &Profile) {
+        self.open.retain(|door, (_, port)| wanted.get(door).is_some_and(|target| target.port == *port));
         let notes = &self.notes;
-        self.taken.retain(|key, note| {
-            let keep = wanted.contains_key(key);
+        self.taken.retain(|door, note| {
+            let keep = wanted.contains_key(door);
             if !keep {
                 notes.remove(note);
             }
             keep
         });
-        for (key, target) in wanted {
-            if self.open.contains_key(key) {
+        for (door, target) in wanted {
+            if self.open.contains_key(door) {
                 continue;
             }
-            let (protocol, port) = *key;
-            match Relay::on_loopback(protocol, port, SocketAddr::from((self.node, target.port))).await {
+            let address = SocketAddr::from((profile.node_address, target.port));
+            let way = match profile.tunnel {
+                false => Way::Direct(address),
+                true => Way::Tunnel { driver: self.driver.clone(), node: profile.name.clone(), address },
+            };
+            let relay = match door.address {
+                None => Relay::on_loopback(door.protocol, door.port, way).await,
+                Some(listen) => Relay::start(door.protocol, &[(listen, door.port).into()], way).await,
+            };
+            match relay {
                 Ok(relay) => {
-                    self.open.insert(*key, (relay, target.port));
-                    if let Some(note) = self.taken.remove(key) {
+                    self.open.insert(*door, (relay, target.port));
+                    if let Some(note) = self.taken.remove(door) {
                         self.notes.remove(&note);
                     }
                 }
                 Err(error) => {
-                    if !self.taken.contains_key(key) {
-                        let note = self.complain(protocol, port, target, &error);
-                        self.taken.insert(*key, note);
+                    if !self.taken.contains_key(door) {
+                        let note = self.complain(*door, target, profile.node_address, &error);
+                        self.taken.insert(*door, note);
                     }
                 }
             }
         }
     }
 
-    fn complain(&self, protocol: Protocol, port: u16, target: &Target, error: &std::io::Error) -> String {
+    fn complain(&self, door: Door, target: &Target, node: Ipv4Addr, error: &std::io::Error) -> String {
         let service = target.service.as_deref();
+        let port = door.port;
         let whose = match service {
             Some(service) => {
                 let metadata = &service.metadata;
@@ -121,13 +143,15 @@ impl Ports {
                 let what = if port == target.port { "node port" } else { "port" };
                 format!("{what} {port} of service {namespace}/{name}")
             }
-            None => format!("port {port} of the API"),
+            None if target.port == API_PORT => format!("port {port} of the API"),
+            None => format!("published port {port}"),
         };
-        let protocol = match protocol {
+        let protocol = match door.protocol {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
         };
-        let note = format!("{whose} ({protocol}) is not on localhost: {error}; use {}:{}", self.node, target.port);
+        let place = door.address.map_or_else(|| "localhost".to_owned(), |address| address.to_string());
+        let note = format!("{whose} ({protocol}) is not on {place}: {error}; use {node}:{}", target.port);
         if let Some(service) = service {
             self.recorder.warning(service, "HostPortUnavailable", note.clone());
         }
@@ -136,9 +160,25 @@ impl Ports {
     }
 }
 
-fn wanted(services: &[Arc<Service>], api_port: Option<u16>, addons: &[HostPort]) -> Wanted {
-    let api = api_port.map(|port| ((Protocol::Tcp, port), Target { port, service: None }));
-    let mut wanted: Wanted = api.into_iter().collect();
+/// `published` says that the driver serves the API's and the published ports itself.
+fn wanted(services: &[Arc<Service>], exposure: &Exposure, published: bool, addons: &[HostPort]) -> Wanted {
+    let mut wanted = Wanted::new();
+    if !published {
+        let own = |port| Target { port, service: None };
+        let api = |address| Door { protocol: Protocol::Tcp, address, port: API_PORT };
+        let listen = exposure.listen.filter(|address| !address.is_loopback());
+        if let Some(listen) = listen {
+            wanted.insert(api(Some(listen)), own(API_PORT));
+        }
+        // Every address is loopback's too.
+        if listen.is_none_or(|address| !address.is_unspecified()) {
+            wanted.insert(api(None), own(API_PORT));
+        }
+        for port in &exposure.ports {
+            let address = port.address.or(exposure.listen);
+            wanted.insert(Door { protocol: port.protocol, address, port: port.host }, own(port.node));
+        }
+    }
     for service in services {
         for port in service.spec.iter().filter_map(|spec| spec.ports.as_ref()).flatten() {
             let protocol = match port.protocol.as_deref() {
@@ -149,9 +189,13 @@ fn wanted(services: &[Arc<Service>], api_port: Option<u16>, addons: &[HostPort])
             let node_port = port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
             if let Some(node_port) = node_port {
                 let target = || Target { port: node_port, service: Some(service.clone()) };
-                wanted.entry((protocol, node_port)).or_insert_with(target);
-                for addon in addons.iter().filter(|addon| addon.leads_to(service, port.port)) {
-                    wanted.entry((protocol, addon.port)).or_insert_with(target);
+                let door = |port| Door { protocol, address: None, port };
+                let is_free = |port: u16| !exposure.is_on_loopback(protocol, port);
+                if is_free(node_port) {
+                    wanted.entry(door(node_port)).or_insert_with(target);
+                }
+                for addon in addons.iter().filter(|addon| addon.leads_to(service, port.port) && is_free(addon.port)) {
+                    wanted.entry(door(addon.port)).or_insert_with(target);
                 }
             }
         }
@@ -177,11 +221,23 @@ mod tests {
         ];
         let addon =
             |service: &str| HostPort { port: 5000, namespace: "ns".into(), service: service.into(), service_port: 80 };
-        let found: Vec<_> = wanted(&services, Some(8443), &[addon("web"), addon("other")])
-            .into_iter()
-            .map(|((protocol, port), target)| (protocol, port, target.port))
-            .collect();
+        let addons = [addon("web"), addon("other")];
+        let found = |exposure: &Exposure, published| -> Vec<_> {
+            let wanted = wanted(&services, exposure, published, &addons);
+            wanted.into_iter().map(|(door, target)| (door.protocol, door.address, door.port, target.port)).collect()
+        };
         let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
-        assert_eq!(found, [(tcp, 5000, 30080), (tcp, 8443, 8443), (tcp, 30080, 30080), (udp, 30080, 30080)]);
+        let of_services = [(tcp, None, 5000, 30080), (tcp, None, 30080, 30080), (udp, None, 30080, 30080)];
+        assert_eq!(found(&Exposure::default(), true), of_services);
+        let with_api = [of_services[0], (tcp, None, 8443, 8443), of_services[1], of_services[2]];
+        assert_eq!(found(&Exposure::default(), false), with_api);
+        let any: IpAddr = "0.0.0.0".parse().unwrap();
+        let mut exposure = Exposure { listen: Some(any), ..Exposure::default() };
+        exposure.publish(&crate::exposure::parse("30080:80").unwrap()).unwrap();
+        assert_eq!(found(&exposure, true), [of_services[0], of_services[2]], "the driver has that one");
+        let open = [of_services[0], (tcp, Some(any), 8443, 8443), (tcp, Some(any), 30080, 80), of_services[2]];
+        let mut found = found(&exposure, false);
+        found.sort_by_key(|(protocol, address, port, _)| (*protocol, *port, *address));
+        assert_eq!(found, open);
     }
 }

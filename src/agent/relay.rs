@@ -10,15 +10,23 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Protocol {
-    Tcp,
-    Udp,
+use crate::drivers::Driver;
+use crate::exposure::Protocol;
+
+/// Where relayed connections go.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// To an address that this machine reaches.
+    Direct(SocketAddr),
+    /// To one that only the node reaches.
+    Tunnel { driver: Arc<dyn Driver>, node: String, address: SocketAddr },
 }
 
 /// Connections of a port that are open at once; more wait.
 const MAX_CONNECTIONS: usize = 1024;
 const CONNECT: Duration = Duration::from_secs(5);
+/// A process in the node is started first, maybe on another machine.
+const TUNNEL: Duration = Duration::from_secs(20);
 /// Clients of a UDP port that are known at once, and how long one is without a packet.
 const MAX_CLIENTS: usize = 1024;
 const CLIENT_IDLE: Duration = Duration::from_secs(60);
@@ -36,25 +44,32 @@ impl Relay {
     ///
     /// # Errors
     /// If the port is taken on either, or is not this process' to take.
-    pub(super) async fn on_loopback(protocol: Protocol, port: u16, target: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn on_loopback(protocol: Protocol, port: u16, way: Way) -> io::Result<Self> {
         let (v4, v6) = (SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
-        Self::start(protocol, &[v4, v6], target).await
+        Self::start(protocol, &[v4, v6], way).await
     }
 
     /// Listens on these addresses; one of IPv6 may be missing.
     ///
     /// # Errors
     /// As [`Relay::on_loopback`].
-    pub(super) async fn start(protocol: Protocol, listen: &[SocketAddr], target: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn start(protocol: Protocol, listen: &[SocketAddr], way: Way) -> io::Result<Self> {
         let mut tasks = JoinSet::new();
         for &address in listen {
+            let way = way.clone();
             let started = match protocol {
                 Protocol::Tcp => TcpListener::bind(address).await.map(|listener| {
-                    tasks.spawn(relay_tcp(listener, target));
+                    tasks.spawn(relay_tcp(listener, way));
                 }),
-                Protocol::Udp => UdpSocket::bind(address).await.map(|socket| {
-                    tasks.spawn(relay_udp(Arc::new(socket), target));
-                }),
+                Protocol::Udp => match way {
+                    Way::Direct(target) => UdpSocket::bind(address).await.map(|socket| {
+                        tasks.spawn(relay_udp(Arc::new(socket), target));
+                    }),
+                    Way::Tunnel { .. } => Err(io::Error::new(
+                        io::ErrorKind::Unsupported,
+                        "UDP does not go through the engine, and the node is on another network",
+                    )),
+                },
             };
             match started {
                 // A host without IPv6.
@@ -66,7 +81,7 @@ impl Relay {
     }
 }
 
-async fn relay_tcp(listener: TcpListener, target: SocketAddr) {
+async fn relay_tcp(listener: TcpListener, way: Way) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut relays = JoinSet::new();
     loop {
@@ -77,19 +92,29 @@ async fn relay_tcp(listener: TcpListener, target: SocketAddr) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let way = way.clone();
         relays.spawn(async move {
             let _permit = permit;
             // An end without order of either side is an end for both.
-            let _ = join(client, target).await;
+            let _ = join(client, way).await;
         });
     }
 }
 
-async fn join(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
-    let mut node = tokio::time::timeout(CONNECT, TcpStream::connect(target)).await??;
+async fn join(mut client: TcpStream, way: Way) -> io::Result<()> {
     client.set_nodelay(true)?;
-    node.set_nodelay(true)?;
-    tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
+    match way {
+        Way::Direct(target) => {
+            let mut node = tokio::time::timeout(CONNECT, TcpStream::connect(target)).await??;
+            node.set_nodelay(true)?;
+            tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
+        }
+        Way::Tunnel { driver, node, address } => {
+            let dialled = tokio::time::timeout(TUNNEL, driver.dial(&node, address)).await?;
+            let mut node = dialled.map_err(io::Error::other)?;
+            tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
+        }
+    }
 }
 
 async fn relay_udp(socket: Arc<UdpSocket>, target: SocketAddr) {
@@ -172,7 +197,7 @@ mod tests {
             }
         });
         let port = free_port().await;
-        let relay = Relay::on_loopback(Protocol::Tcp, port, target).await.unwrap();
+        let relay = Relay::on_loopback(Protocol::Tcp, port, Way::Direct(target)).await.unwrap();
         for address in ["127.0.0.1", "::1"] {
             let Ok(mut client) = TcpStream::connect((address, port)).await else {
                 assert_eq!(address, "::1", "127.0.0.1 must answer");
@@ -185,7 +210,7 @@ mod tests {
             assert_eq!(answer, "got all");
         }
         assert_eq!(
-            Relay::on_loopback(Protocol::Tcp, port, target).await.err().map(|error| error.kind()),
+            Relay::on_loopback(Protocol::Tcp, port, Way::Direct(target)).await.err().map(|error| error.kind()),
             Some(io::ErrorKind::AddrInUse)
         );
         drop(relay);
@@ -204,7 +229,7 @@ mod tests {
             }
         });
         let port = free_port().await;
-        let _relay = Relay::on_loopback(Protocol::Udp, port, target).await.unwrap();
+        let _relay = Relay::on_loopback(Protocol::Udp, port, Way::Direct(target)).await.unwrap();
         let clients = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
         for (client, text) in clients.iter().zip(["one", "two"]) {
             client.send_to(text.as_bytes(), ("127.0.0.1", port)).await.unwrap();

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::notes::Notes;
 use super::ports::Ports;
 use super::process::NOTES;
-use super::relay::{Protocol, Relay};
+use super::relay::{Relay, Way};
 use super::schedule;
 use crate::drivers;
+use crate::exposure::Protocol;
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::ops::cache::Cache;
@@ -29,8 +30,6 @@ use crate::printer::Printer;
 use crate::profile::{Lock, Profile};
 use crate::reason::Outcome;
 
-/// Port of the API on the node.
-const API_PORT: u16 = 8443;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Why the work has ended.
@@ -53,14 +52,10 @@ pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: Cancellat
     let client = client::connect(&home, &profile).await?;
     let recorder = Recorder::new(client.clone(), "kminik-agent", "", stop.clone());
     let services = Informers::new(client, stop.clone()).get::<Service>();
-    // Docker publishes the API's port itself.
-    let published = profile.api_host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback());
-    let ports = Ports::new(profile.node_address, (!published).then_some(API_PORT), notes.clone(), recorder);
+    let ports = Ports::new(profiles.clone(), drivers::of(&home, &profile)?, notes.clone(), recorder);
     tokio::select! {
-        () = ports.follow(&services, &home, profiles.clone()) => {}
-        () = forward_dns(profile.gateway, &notes, stop.clone()) => {}
-        () = serve_loopback(profiles.clone(), &notes) => {}
-        () = serve_cache(&home, &profile, &notes) => {}
+        () = ports.follow(&services, &home) => {}
+        () = serve_nodes(&home, profiles.clone(), &notes, stop.clone()) => {}
         () = schedule::follow(&home, &profile.name) => {}
         outcome = keep_node(&home, &profile) => outcome?,
         () = keep_certificates(&home, &profile) => return Ok(End::Renewed),
@@ -96,6 +91,19 @@ fn renew(home: &Home, name: &str) -> Outcome<()> {
     }
 }
 
+/// Serves on the nodes' gateway what nodes need of this machine; nothing where that is another's. Never returns.
+async fn serve_nodes(home: &Home, profiles: watch::Receiver<Profile>, notes: &Notes, stop: CancellationToken) {
+    let profile = profiles.borrow().clone();
+    if profile.tunnel {
+        return std::future::pending().await;
+    }
+    tokio::join!(
+        forward_dns(profile.gateway, notes, stop),
+        serve_loopback(profiles, notes),
+        serve_cache(home, &profile, notes)
+    );
+}
+
 /// Serves the host's resolvers on the nodes' gateway, for some of them listen on the host's loopback only. Never returns.
 async fn forward_dns(gateway: Ipv4Addr, notes: &Notes, stop: CancellationToken) {
     let address = SocketAddr::from((gateway, 53));
@@ -117,9 +125,9 @@ async fn serve_loopback(mut profiles: watch::Receiver<Profile>, notes: &Notes) {
             wanted.ports.iter().filter(|(port, _)| !open.contains_key(port)).map(|(a, b)| (*a, *b)).collect();
         let address = wanted.address;
         let relays = new.into_iter().map(|(port, served)| async move {
-            let (listen, target) = ([(address, served).into()], (Ipv4Addr::LOCALHOST, port).into());
+            let (listen, way) = ([(address, served).into()], Way::Direct((Ipv4Addr::LOCALHOST, port).into()));
             let what = format!("the node cannot reach port {port} of this machine's loopback");
-            (port, insist(notes, &what, || Relay::start(Protocol::Tcp, &listen, target)).await)
+            (port, insist(notes, &what, || Relay::start(Protocol::Tcp, &listen, way.clone())).await)
         });
         let opening = async {
             open.extend(futures::future::join_all(relays).await);

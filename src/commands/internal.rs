@@ -10,7 +10,7 @@ use crate::node;
 use crate::node::pause::Selection;
 use crate::ops::units;
 use crate::printer::Printer;
-use crate::reason::{Failure, GUEST_CP, GUEST_MOUNT, GUEST_PAUSE, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_CP, GUEST_EXEC, GUEST_MOUNT, GUEST_PAUSE, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
 
 /// `kminik dns`.
 #[derive(Debug, clap::Args)]
@@ -124,6 +124,10 @@ pub fn run(command: Internal, context: &Context) -> ExitCode {
         Internal::NodeUnmount { path } => rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH)
             .or_fail(&GUEST_MOUNT, "cannot unmount")
             .map(|()| 0),
+        Internal::NodeLimits { cpus, memory_bytes } => {
+            node::limits::change(cpus, memory_bytes).or_fail(&MK_INTERNAL, "cannot change the limits").map(|()| 0)
+        }
+        Internal::NodeDial { address } => dial(address).map(|()| 0),
         Internal::NodeLogs(args) => {
             let NodeLogsArgs { component, length, problems, follow } = args;
             let selection = node::logs::Selection { component, length, problems, follow };
@@ -170,6 +174,16 @@ fn serve<E: std::error::Error>(server: impl Future<Output = Result<(), E>>) -> O
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::because(&MK_INTERNAL, "cannot start", &error))?;
     runtime.block_on(server).or_fail(&MK_INTERNAL, "the server ended")
+}
+
+fn dial(address: SocketAddr) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.or_fail(&MK_INTERNAL, "cannot start")?;
+    let outcome =
+        runtime.block_on(node::dial::join(address)).or_fail(&GUEST_EXEC, format_args!("cannot reach {address}"));
+    // What still waits for stdin must not hold the process.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn dns(args: DnsArgs) -> Outcome<()> {

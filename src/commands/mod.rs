@@ -7,6 +7,7 @@ pub mod completion;
 pub mod config;
 pub mod cp;
 pub mod delete;
+pub mod doctor;
 pub mod export;
 pub mod image;
 pub mod internal;
@@ -180,6 +181,7 @@ fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCo
             Command::Stop(args) => stop::run(args, context, printer).await,
             Command::Delete(args) => delete::run(args, context, printer).await,
             Command::Status(args) => interruptible(status::run(args, context, printer)).await,
+            Command::Doctor(args) => interruptible(doctor::run(args, context, printer)).await,
             Command::Config(args) => config::run(&args, context, printer),
             Command::Pause(args) => pause::run(args, Change::Pause, context, printer).await,
             Command::Unpause(args) => pause::run(args, Change::Unpause, context, printer).await,

@@ -1,18 +1,15 @@
 //! `kminik mount`: a directory of this machine in the node, until Ctrl-C.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
 use crate::drivers::{self, MachineState, Share};
-use crate::ops::node_image;
+use crate::ops::{mounts, node_image};
 use crate::printer::{CHECK, MOUNT, NOTE, Printer};
 use crate::profile::Profile;
-use crate::reason::{
-    Failure, GUEST_MOUNT, GUEST_NOT_RUNNING, HOST_PATH_MISSING, MK_INTERNAL, MK_USAGE, OrFail, Outcome,
-};
+use crate::reason::{Failure, GUEST_MOUNT, GUEST_NOT_RUNNING, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,24 +21,12 @@ pub struct Args {
     options: Vec<String>,
 }
 
-/// `HOST:NODE`; the last colon divides, for a path of this machine may have one.
-pub fn parse(text: &str) -> Outcome<(PathBuf, PathBuf)> {
-    let usage =
-        |why: &str| Failure::new(&MK_USAGE, format!("{text:?}: {why}")).advise("Give it as HOST:NODE, two paths.");
-    let (host, node) = text.rsplit_once(':').ok_or_else(|| usage("the node's path is missing"))?;
-    if !node.starts_with('/') {
-        return Err(usage("the node's path is not absolute"));
-    }
-    let host = std::fs::canonicalize(host).or_fail(&HOST_PATH_MISSING, format_args!("cannot find {host:?}"))?;
-    Ok((host, node.into()))
-}
-
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
-    let (source, target) = parse(&args.what)?;
+    let share = mounts::found(mounts::parse(&args.what)?)?;
     if let Some(unknown) = args.options.iter().find(|option| !matches!(option.as_str(), "ro" | "rw")) {
         return Err(Failure::new(&MK_USAGE, format!("--options does not know {unknown:?}: it takes ro, rw")));
     }
-    let read_only = args.options.iter().any(|option| option == "ro");
+    let share = Share { read_only: share.read_only || args.options.iter().any(|option| option == "ro"), ..share };
     let profile = Profile::load(&context.home, &context.profile)?;
     let driver = drivers::of(&context.home, &profile)?;
     if driver.state(&profile.name).await? != MachineState::Running {
@@ -50,9 +35,9 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     // Heard from before there is anything to take back.
     let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for signals");
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let shown = target.display().to_string();
-    printer.info(MOUNT, &format!("Mounting host path {} into node as {shown} ...", source.display()));
-    driver.share(&profile.name, &Share { source, target, read_only }).await?;
+    let shown = share.target.display().to_string();
+    printer.info(MOUNT, &format!("Mounting host path {} into node as {shown} ...", share.source.display()));
+    driver.share(&profile.name, &share).await?;
     printer.info(CHECK, &format!("Successfully mounted {} to {shown}", args.what));
     printer.info(NOTE, "This process must stay alive for the mount to be accessible ...");
     tokio::select! {

@@ -1,10 +1,16 @@
 //! `kminik start`.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use super::{Context, Output};
+use crate::drivers::{NetworkWish, parse_subnet};
+use crate::exposure;
+use crate::ops::mounts;
 use crate::ops::start::{self, Request};
 use crate::ops::units;
 use crate::printer::Printer;
@@ -67,6 +73,32 @@ pub struct Args {
     /// Memory for the node: 4g, 3900mb, a number of megabytes, max or no-limit
     #[arg(short = 'm', long, value_name = "SIZE")]
     memory: Option<String>,
+    /// Network for the nodes, such as 192.168.50.0/24; a free one if not given
+    #[arg(long, value_name = "CIDR", value_parser = parse_subnet)]
+    subnet: Option<Ipv4Net>,
+    /// Address of the node in it, private
+    #[arg(long, value_name = "IP")]
+    static_ip: Option<Ipv4Addr>,
+    /// Address of this machine on which the API and published ports listen; loopback if not given
+    #[arg(long, value_name = "IP")]
+    listen_address: Option<IpAddr>,
+    /// Port of the node to publish on this machine, as docker's --publish: [ADDRESS:][PORT:]NODEPORT[/udp]; may be given several
+    /// times, and empty for none any more
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    ports: Vec<String>,
+    /// Further address that the API's certificate is for
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    apiserver_ips: Vec<IpAddr>,
+    /// Further name that the API's certificate is for
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    apiserver_names: Vec<String>,
+    /// Directory or file of this machine that the node sees: HOST:NODE, read-only with :ro behind; may be given several times, and
+    /// empty for none any more
+    #[arg(long, value_name = "HOST:NODE")]
+    mount_string: Vec<String>,
+    /// Accepted for minikube's sake: --mount-string says all
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, default_value_t = false)]
+    mount: bool,
     /// What to wait for: apiserver, node_ready, system_pods, default_sa, apps_running; all or none
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "all")]
     wait: Vec<String>,
@@ -118,6 +150,10 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if args.no_vtx_check {
         printer.info(crate::printer::OPTION, "--no-vtx-check has no meaning here: no driver of kminik needs VT-x");
     }
+    if args.mount && args.mount_string.is_empty() {
+        printer.warning("--mount alone mounts nothing: name what with --mount-string=HOST:NODE");
+    }
+    let names = args.apiserver_ips.iter().map(IpAddr::to_string).chain(args.apiserver_names);
     let request = Request {
         profile: context.profile.clone(),
         driver: args.driver.or(args.vm_driver),
@@ -140,6 +176,11 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         kubernetes_version: args.kubernetes_version,
         cpus: args.cpus.as_deref().map(units::cpus).transpose()?,
         memory_mib: args.memory.as_deref().map(units::memory_mib).transpose()?,
+        network: NetworkWish { subnet: args.subnet, node_address: args.static_ip },
+        listen_address: args.listen_address,
+        ports: several(&args.ports, exposure::parse)?,
+        api_names: names.collect(),
+        mounts: several(&args.mount_string, |text| mounts::parse(text).map(|share| vec![share]))?,
         wait: start::Wait::parse(&args.wait)?,
         wait_timeout: args.wait_timeout,
         dry_run: args.dry_run,
@@ -153,4 +194,14 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     };
     start::run(&request, &context.home, printer).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that a flag names; `None` if it is not given, nothing if it is empty.
+fn several<T>(texts: &[String], parse: impl Fn(&str) -> Outcome<Vec<T>>) -> Outcome<Option<Vec<T>>> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let named = texts.iter().filter(|text| !text.is_empty());
+    let all: Vec<Vec<T>> = named.map(|text| parse(text)).collect::<Outcome<_>>()?;
+    Ok(Some(all.into_iter().flatten().collect()))
 }

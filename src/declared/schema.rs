@@ -10,7 +10,7 @@ use crate::cli::Cli;
 use crate::settings::ONCE;
 
 /// Flags without a meaning, and older names: no file says them.
-const NO_FIELD: &[&str] = &["no-vtx-check", "vm-driver"];
+const NO_FIELD: &[&str] = &["mount", "no-vtx-check", "vm-driver"];
 /// Rows whose flag is still to come; a file that needs it is refused.
 const TO_COME: &[&str] = &["nodes"];
 

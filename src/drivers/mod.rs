@@ -3,18 +3,24 @@
 
 mod docker;
 mod native;
+mod network;
 
 use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use self::docker::write_node_image;
+pub use self::network::{NetworkWish, parse_subnet};
+use crate::engine::{Duplex, Endpoint};
+use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::profile::Profile;
-use crate::reason::{DRV_NOT_DETECTED, DRV_NOT_FOUND, Failure, Outcome};
+use crate::reason::{DRV_NOT_DETECTED, DRV_NOT_FOUND, DRV_NOT_HEALTHY, Failure, Outcome, Reason};
 
 /// One row.
 pub struct DriverRow {
@@ -22,40 +28,88 @@ pub struct DriverRow {
     pub aliases: &'static [&'static str],
     /// Highest that is healthy is chosen.
     pub priority: u8,
-    pub make: fn(&Home) -> Arc<dyn Driver>,
+    /// What it makes nodes of, for people.
+    pub what: &'static str,
+    /// Where more is said of it.
+    pub link: &'static str,
+    /// The driver, of this cluster if it is of one.
+    pub make: fn(&Home, Option<&Profile>) -> Arc<dyn Driver>,
 }
 
 /// Every driver there is.
 pub const TABLE: &[DriverRow] = &[
-    DriverRow { name: "docker", aliases: &[], priority: 9, make: docker::make },
-    DriverRow { name: "native", aliases: &["none"], priority: 8, make: native::make },
+    DriverRow {
+        name: "docker",
+        aliases: &[],
+        priority: 9,
+        what: "containers of a Docker engine",
+        link: "https://github.com/kminik/kminik/blob/main/docs/DRIVERS.md#docker",
+        make: docker::make,
+    },
+    DriverRow {
+        name: "native",
+        aliases: &["none"],
+        priority: 8,
+        what: "kminik's own containers",
+        link: "https://github.com/kminik/kminik/blob/main/docs/DRIVERS.md#native",
+        make: native::make,
+    },
 ];
+
+/// Bound on a probe.
+const PROBE: Duration = Duration::from_secs(8);
 
 /// What a probe found.
 #[derive(Clone, Debug)]
 pub struct Health {
-    pub healthy: bool,
-    /// Why not, and what to do.
-    pub problem: Option<Failurelike>,
+    /// Whether what the driver needs is there at all.
+    pub installed: bool,
+    /// What is there: `Docker 20.10.24 at unix:///var/run/docker.sock`.
+    pub about: String,
+    /// Why it cannot be used, and what to do.
+    pub problem: Option<Problem>,
 }
 
-/// A problem as data: which failure it would be.
-pub type Failurelike = (&'static crate::reason::Reason, String, String);
+/// Which failure it would be to use a driver.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    pub reason: &'static Reason,
+    pub why: String,
+    pub advice: String,
+}
 
 impl Health {
-    pub fn good() -> Self {
-        Self { healthy: true, problem: None }
+    pub fn good(about: impl Into<String>) -> Self {
+        Self { installed: true, about: about.into(), problem: None }
     }
 
-    pub fn bad(reason: &'static crate::reason::Reason, why: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { healthy: false, problem: Some((reason, why.into(), advice.into())) }
+    pub fn bad(reason: &'static Reason, why: impl Into<String>, advice: impl Into<String>) -> Self {
+        let advice = advice.into();
+        let advice = if advice.is_empty() { reason.advice.to_owned() } else { advice };
+        Self { installed: true, about: String::new(), problem: Some(Problem { reason, why: why.into(), advice }) }
+    }
+
+    /// Of what is not even there.
+    pub fn absent(self) -> Self {
+        Self { installed: false, ..self }
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.problem.is_none()
     }
 
     /// The failure of using it all the same.
     pub fn failure(&self) -> Option<Failure> {
-        let (reason, why, advice) = self.problem.clone()?;
+        let Problem { reason, why, advice } = self.problem.clone()?;
         let failure = Failure::new(reason, why);
         Some(if advice.is_empty() { failure } else { failure.advise(advice) })
+    }
+}
+
+impl From<Failure> for Health {
+    fn from(failure: Failure) -> Self {
+        let advice = failure.advice().to_owned();
+        Self::bad(failure.reason, failure.message, advice)
     }
 }
 
@@ -71,10 +125,14 @@ pub enum MachineState {
 #[derive(Clone, Debug)]
 pub struct Placement {
     pub subnet: String,
-    pub gateway: std::net::Ipv4Addr,
-    pub node_address: std::net::Ipv4Addr,
+    pub gateway: Ipv4Addr,
+    pub node_address: Ipv4Addr,
     pub api_host: String,
     pub api_port: u16,
+    /// The network will not be one of this machine's.
+    pub tunnel: bool,
+    /// The engine that the machine will be in, where there may be several.
+    pub engine: Option<Endpoint>,
 }
 
 /// A file to lie in the node's data directory (`/var/lib/kminik`) before it starts.
@@ -127,11 +185,13 @@ pub enum Input {
 }
 
 /// A directory or file of this machine that the node sees.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Share {
     pub source: PathBuf,
     /// Made if it is missing.
     pub target: PathBuf,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
 }
 
@@ -146,13 +206,15 @@ pub struct NodeOutput {
 /// The seam. Every call is idempotent: `create` of what exists completes it, `delete` of nothing succeeds.
 #[async_trait]
 pub trait Driver: Send + Sync {
-    /// Bounded to a few seconds.
+    /// Whether it can be used here; given up after some seconds.
     async fn probe(&self) -> Health;
     /// Chooses the network; makes nothing.
-    async fn place(&self, name: &str, taken: &[String]) -> Outcome<Placement>;
+    async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &[String]) -> Outcome<Placement>;
     /// Makes the machine, stopped, with `files` in its data directory (replacing older ones).
     async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()>;
     async fn start(&self, profile: &Profile) -> Outcome<()>;
+    /// Changes what the running machine may use to what the profile says.
+    async fn resize(&self, profile: &Profile) -> Outcome<()>;
     /// Asks nicely, then kills after the bound.
     async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()>;
     /// Leaves no trace of the machine named, whatever state it is in; data included.
@@ -163,6 +225,12 @@ pub trait Driver: Send + Sync {
     async fn exited(&self, _name: &str) -> Outcome<()> {
         std::future::pending().await
     }
+    /// Whether the machine's published ports are served by the driver, from its creation on; else the agent serves them.
+    fn publishes(&self) -> bool {
+        false
+    }
+    /// A connection to a TCP address as the node reaches it, for who has no way to the node's network.
+    async fn dial(&self, name: &str, address: SocketAddr) -> Outcome<Box<dyn Duplex>>;
     /// Shows a directory or file in the running node, until its end or an unmount there.
     async fn share(&self, name: &str, share: &Share) -> Outcome<()>;
     /// Runs a command in the node on this process' streams, or the command's; its exit code.
@@ -192,21 +260,45 @@ pub fn find(name: &str) -> Outcome<&'static DriverRow> {
     })
 }
 
-/// The best driver that is healthy; all are probed side by side.
+/// A driver as it is here.
+pub struct Probed {
+    pub row: &'static DriverRow,
+    pub health: Health,
+}
+
+/// Bounded, whatever the driver does.
+pub async fn probe(row: &'static DriverRow, home: &Home) -> Health {
+    let driver = (row.make)(home, None);
+    tokio::time::timeout(PROBE, driver.probe()).await.unwrap_or_else(|_| {
+        Health::bad(
+            &DRV_NOT_HEALTHY,
+            format!("the {} driver did not answer within {} s", row.name, PROBE.as_secs()),
+            "",
+        )
+    })
+}
+
+/// Every driver, probed side by side; the one to be preferred first.
+pub async fn probe_all(home: &Home) -> Vec<Probed> {
+    let probes = TABLE.iter().map(async |row| Probed { row, health: probe(row, home).await });
+    let mut all = futures::future::join_all(probes).await;
+    all.sort_by_key(|probed| std::cmp::Reverse(probed.row.priority));
+    all
+}
+
+/// The best driver that is healthy, and the others that are.
 pub async fn choose(home: &Home) -> Outcome<(&'static DriverRow, Vec<&'static str>)> {
-    let probes = TABLE.iter().map(|row| {
-        let driver = (row.make)(home);
-        async move { (row, driver.probe().await) }
-    });
-    let mut rows = futures::future::join_all(probes).await;
-    rows.sort_by_key(|(row, _)| std::cmp::Reverse(row.priority));
-    let healthy: Vec<_> = rows.iter().filter(|(_, health)| health.healthy).map(|(row, _)| *row).collect();
+    best(&probe_all(home).await)
+}
+
+fn best(all: &[Probed]) -> Outcome<(&'static DriverRow, Vec<&'static str>)> {
+    let healthy: Vec<_> = all.iter().filter(|probed| probed.health.is_healthy()).map(|probed| probed.row).collect();
     match healthy.split_first() {
         Some((first, others)) => Ok((first, others.iter().map(|row| row.name).collect())),
         None => {
-            let why: Vec<String> = rows
+            let why: Vec<String> = all
                 .iter()
-                .filter_map(|(row, health)| Some(format!("{}: {}", row.name, health.failure()?.message)))
+                .filter_map(|Probed { row, health }| Some(format!("{}: {}", row.name, health.failure()?.message)))
                 .collect();
             Err(Failure::new(&DRV_NOT_DETECTED, format!("no driver can be used here. {}", why.join("; "))))
         }
@@ -215,7 +307,7 @@ pub async fn choose(home: &Home) -> Outcome<(&'static DriverRow, Vec<&'static st
 
 /// The driver of an existing profile.
 pub fn of(home: &Home, profile: &Profile) -> Outcome<Arc<dyn Driver>> {
-    Ok((find(&profile.driver)?.make)(home))
+    Ok((find(&profile.driver)?.make)(home, Some(profile)))
 }
 
 /// Free space of the disk that holds `path`, in bytes; `None` where it cannot be told.
@@ -244,5 +336,22 @@ mod tests {
         assert_eq!(names.len(), count);
         assert!(find("no-such").is_err());
         assert_eq!(find("none").unwrap().name, "native");
+    }
+
+    #[test]
+    fn the_best_healthy_one_is_chosen_or_all_are_explained() {
+        let probed = |healthy: [bool; 2]| -> Vec<Probed> {
+            let health = |healthy| match healthy {
+                true => Health::good("there"),
+                false => Health::bad(&DRV_NOT_HEALTHY, "it is ill", ""),
+            };
+            TABLE.iter().zip(healthy).map(|(row, healthy)| Probed { row, health: health(healthy) }).collect()
+        };
+        let (first, others) = best(&probed([true, true])).unwrap();
+        assert_eq!((first.name, others), ("docker", vec!["native"]));
+        assert_eq!(best(&probed([false, true])).unwrap().0.name, "native");
+        let none = best(&probed([false, false])).err().unwrap();
+        assert_eq!(none.reason.id, "DRV_NOT_DETECTED");
+        assert!(none.message.contains("docker: it is ill; native: it is ill"), "{none}");
     }
 }

@@ -19,6 +19,7 @@ const PLACES: &[&str] = &[
     r"\.or_fail\(\s*&?\w+,\s*",
     r"\.advise\(\s*",
     r"Health::bad\(\s*&?\w+,\s*",
+    r"Verdict::(?:warning|failed)\(\s*&?\w+,\s*",
     // A catalogue's advice.
     r"^    [A-Z0-9_]+ = \d+, ",
 ];

@@ -26,6 +26,7 @@ use super::config::{CONFIG_FILE, DATA_DIR, NODE_IMAGES, NodeConfig};
 use super::control::ControlPlane;
 use super::identity::Identities;
 use super::network::LatePodNetwork;
+use super::resolver::Resolver;
 use super::{NodeError, image};
 use crate::version;
 
@@ -43,9 +44,15 @@ pub async fn start(
     supervisor: &Supervisor,
     threads: &Handle,
 ) -> Result<(), NodeError> {
-    if let Some(resolver) = config.host_resolver {
+    match config.host_resolver {
         // The host's agent answers there; loopback resolvers of the host are out of reach from here and from pods.
-        std::fs::write(RESOLV_CONF, format!("nameserver {resolver}\n")).map_err(NodeError::Resolver)?;
+        Some(resolver) => {
+            std::fs::write(RESOLV_CONF, format!("nameserver {resolver}\n")).map_err(NodeError::Resolver)?;
+        }
+        None => supervisor.start_on(
+            threads,
+            Resolver::take_over(Path::new(RESOLV_CONF), config.node_address, data).map_err(NodeError::Resolver)?,
+        ),
     }
     let user = format!("system:node:{}", config.node_name);
     let client = plane.client(&user, &["system:nodes"]);

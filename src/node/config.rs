@@ -53,6 +53,9 @@ pub struct NodeConfig {
     /// `None` writes no audit log; the policy lies in [`AUDIT_POLICY`].
     #[serde(default)]
     pub audit_log: Option<AuditLog>,
+    /// Names and addresses that the API's certificate is for, beside the node's own and the cluster's.
+    #[serde(default)]
+    pub api_names: Vec<String>,
     /// For how long certificates are issued.
     #[serde(default = "cert_expiration_seconds")]
     pub cert_expiration_seconds: u64,

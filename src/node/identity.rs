@@ -68,9 +68,14 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
     let life = Duration::from_secs(config.cert_expiration_seconds);
     let api_service = first_service_address(&config.service_cidr);
     let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+    let is_address = |name: &&String| name.parse::<IpAddr>().is_ok();
+    let (further_addresses, further_names): (Vec<&String>, Vec<&String>) =
+        config.api_names.iter().partition(is_address);
     let api_names = names
         .into_iter()
-        .chain([format!("kubernetes.default.svc.{}", config.cluster_domain), config.node_name.clone()]);
+        .chain([format!("kubernetes.default.svc.{}", config.cluster_domain), config.node_name.clone()])
+        .chain(further_names.into_iter().cloned());
+    let further_addresses = further_addresses.into_iter().filter_map(|address| address.parse().ok());
     let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
     let issue_by = |authority: &Authority,
                     name: &'static str,
@@ -98,7 +103,7 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         Subject::new("kube-apiserver", None),
         Usage::Server {
             names: api_names.collect(),
-            addresses: [node, IpAddr::V4(api_service)].into_iter().chain(loopback).collect(),
+            addresses: unique([node, IpAddr::V4(api_service)].into_iter().chain(loopback).chain(further_addresses)),
         },
     )?;
     let kubelet = issue(
@@ -131,6 +136,17 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         front_proxy_client,
         renew_at,
     })
+}
+
+/// Each once, in their order.
+fn unique(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut all = Vec::new();
+    for address in addresses {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    all
 }
 
 /// The API's own service address: the first host of the services' network.

@@ -39,8 +39,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let machine = MachineConfig { pods_cgroup: PODS_CGROUP.into(), reserved_memory_bytes: RESERVED_MEMORY_BYTES };
-    machine::prepare(&machine).context("cannot set the machine up")?;
+    machine::prepare(&machine_config()).context("cannot set the machine up")?;
     let socket = PathBuf::from(SOCKET);
     for directory in ["/run/kminik", "/var/lib/kminik", "/var/log/kminik"] {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
@@ -59,6 +58,11 @@ fn run() -> anyhow::Result<()> {
     end_all();
     rustix::fs::sync();
     Ok(())
+}
+
+/// What pods leave to the node.
+pub fn machine_config() -> MachineConfig {
+    MachineConfig { pods_cgroup: PODS_CGROUP.into(), reserved_memory_bytes: RESERVED_MEMORY_BYTES }
 }
 
 /// The same identity for the life of the data directory, also where the root filesystem is made anew.

@@ -12,14 +12,17 @@ mod addons;
 mod agent;
 pub mod config;
 mod control;
+pub mod dial;
 pub mod files;
 mod identity;
 mod image;
 pub mod init;
+pub mod limits;
 pub mod logs;
 mod network;
 pub mod pause;
 pub mod replace;
+mod resolver;
 pub mod shell;
 
 use std::path::Path;

@@ -27,6 +27,11 @@ pub fn main() -> io::Result<()> {
         let _ = unmount(BINARY, UnmountFlags::DETACH);
         mount_bind(&ours, BINARY)?;
     }
+    restart()
+}
+
+/// Asks the node process to end and waits until it has; PID 1 starts it again.
+pub fn restart() -> io::Result<()> {
     let Some(pid) = find()? else { return Ok(()) };
     let process = pidfd_open(pid, PidfdFlags::empty())?;
     // Between reading the list and opening it another process could have got the number.

@@ -42,8 +42,8 @@ pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Prin
 /// Profiles, and machines that lost theirs.
 async fn everything(home: &Home, mut names: Vec<String>) -> Vec<String> {
     for row in drivers::TABLE {
-        let driver = (row.make)(home);
-        if driver.probe().await.healthy
+        let driver = (row.make)(home, None);
+        if drivers::probe(row, home).await.is_healthy()
             && let Ok(machines) = driver.machines().await
         {
             names.extend(machines);
@@ -92,9 +92,10 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
         let _ = home.write(&home.profile(name).join(BEGUN), b"", kminik_base::atomic_file::PUBLIC);
     }
     for row in drivers::TABLE {
-        let driver = (row.make)(home);
-        let theirs = profile.as_ref().is_some_and(|p| p.driver == row.name);
-        if theirs || driver.probe().await.healthy {
+        let theirs = profile.as_ref().filter(|p| p.driver == row.name);
+        let driver = (row.make)(home, theirs);
+        let theirs = theirs.is_some();
+        if theirs || drivers::probe(row, home).await.is_healthy() {
             if theirs && driver.state(name).await.is_ok_and(|state| state == MachineState::Running) {
                 pause::release(driver.as_ref(), name).await;
             }

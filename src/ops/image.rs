@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bollard::Docker;
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::List;
@@ -19,13 +18,13 @@ use tokio_util::io::StreamReader;
 use super::bars::Bars;
 use super::cache::{self, Cache};
 use super::{client, registries, status};
+use crate::engine::Engine;
 use crate::home::Home;
 use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
-    DRV_NOT_HEALTHY, Failure, GUEST_IMAGE_LIST, GUEST_IMAGE_LOAD, GUEST_IMAGE_PULL, GUEST_IMAGE_PUSH,
-    GUEST_IMAGE_REMOVE, GUEST_IMAGE_SAVE, GUEST_IMAGE_TAG, HOST_PATH_MISSING, K8S_NOT_RESPONDING, MK_INTERNAL, OrFail,
-    Outcome, Reason,
+    Failure, GUEST_IMAGE_LIST, GUEST_IMAGE_LOAD, GUEST_IMAGE_PULL, GUEST_IMAGE_PUSH, GUEST_IMAGE_REMOVE,
+    GUEST_IMAGE_SAVE, GUEST_IMAGE_TAG, HOST_PATH_MISSING, K8S_NOT_RESPONDING, MK_INTERNAL, OrFail, Outcome, Reason,
 };
 use crate::terminal;
 
@@ -248,7 +247,7 @@ impl Images {
 
     /// Gives the image to a local Docker engine.
     pub async fn save_to_daemon(&self, image: &str) -> Outcome<()> {
-        let docker = engine()?;
+        let docker = Engine::connect(None).await?.docker;
         let body = self.archive(image).await?.bytes_stream().map_err(std::io::Error::other);
         let options = ImportImageOptionsBuilder::new().quiet(true).build();
         let loading = docker.import_image_stream(options, body, None);
@@ -306,12 +305,8 @@ async fn outgoing(cache: &Cache, what: &str, origin: Origin, printer: &Printer) 
     }
 }
 
-fn engine() -> Outcome<Docker> {
-    Docker::connect_with_defaults().or_fail(&DRV_NOT_HEALTHY, "cannot reach the Docker engine")
-}
-
 async fn from_engine(cache: &Cache, name: &str) -> Outcome<Outgoing> {
-    let docker = engine()?;
+    let docker = Engine::connect(None).await?.docker;
     let cannot = format!("the Docker engine does not give {name}");
     docker.inspect_image(name).await.or_fail(&GUEST_IMAGE_LOAD, &cannot)?;
     let archive = docker.export_image(name).map_err(std::io::Error::other);

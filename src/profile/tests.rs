@@ -14,7 +14,8 @@ fn names() {
 const GOLDEN: &[(&str, &str)] = &[
     ("before the cache", include_str!("../../tests/formats/profile-1-a.json")),
     ("before certificates had a life", include_str!("../../tests/formats/profile-1-b.json")),
-    ("now", include_str!("../../tests/formats/profile-1-c.json")),
+    ("before engines and exposure", include_str!("../../tests/formats/profile-1-c.json")),
+    ("now", include_str!("../../tests/formats/profile-1-d.json")),
 ];
 
 fn home_with(text: &str) -> (tempfile::TempDir, Home) {
@@ -38,13 +39,20 @@ fn profiles_of_older_versions_open_and_are_written_as_now() {
             "{when}"
         );
         assert_eq!(profile.cert_expiration_seconds, 26_280 * 3600, "{when}");
-        assert_eq!(profile.cache().is_some(), text.contains("cacheToken"), "{when}");
+        assert_eq!(profile.cache().is_some(), text.contains("cacheToken") && !profile.tunnel, "{when}");
         // What older ones do not say start fills in.
         profile.cache_token = "t".into();
         profile.kminik_version = "0.1.0".into();
         profile.loopback = [(5000, 25_000)].into();
         profile.audit_log = Some(AuditLog::default());
         profile.datastore = Some(Datastore { endpoints: vec!["https://10.0.0.5:2379".into()] });
+        let engine = r#"{"host": "tcp://engine.example:2376", "tls": {"directory": "/certs", "unverified": false}}"#;
+        profile.engine = Some(serde_json::from_str(engine).unwrap());
+        (profile.tunnel, profile.was_up) = (true, true);
+        profile.exposure.listen = "0.0.0.0".parse().ok();
+        profile.exposure.api_names = vec!["dev.example".into()];
+        profile.exposure.publish(&crate::exposure::parse("127.0.0.1:8080:30080/udp").unwrap()).unwrap();
+        profile.mounts = vec![Share { source: "/src".into(), target: "/mnt".into(), read_only: true }];
         profile.save(&home).unwrap();
         let written = std::fs::read_to_string(home.profile("dev").join("config.json")).unwrap();
         assert_eq!(written.trim(), newest.trim(), "{when}: a change of the file is a new golden file");

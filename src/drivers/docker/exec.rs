@@ -1,6 +1,7 @@
 //! Commands in the node's container.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use bollard::Docker;
@@ -8,10 +9,13 @@ use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
 use bollard::query_parameters::ResizeExecOptionsBuilder;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::io::StreamReader;
 
 use crate::drivers::{Input, NodeCommand, NodeOutput};
+use crate::engine::Duplex;
+use crate::ops::node_image;
 use crate::reason::{Failure, GUEST_EXEC, OrFail, Outcome};
 use crate::terminal::{self, RawTerminal};
 
@@ -109,6 +113,23 @@ pub async fn collected(docker: &Docker, container: &str, args: &[&str]) -> Outco
     }
     collected.exit_code = exit_code(docker, &id).await?;
     Ok(collected)
+}
+
+/// A connection to an address as the node reaches it: through a command that joins it with its standard streams.
+pub async fn dial(docker: &Docker, container: &str, address: SocketAddr) -> Outcome<Box<dyn Duplex>> {
+    let config = ExecConfig {
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        cmd: Some(vec![node_image::BINARY.to_owned(), "node-dial".to_owned(), address.to_string()]),
+        ..Default::default()
+    };
+    let id = docker.create_exec(container, config).await.or_fail(&GUEST_EXEC, FAIL)?.id;
+    let StartExecResults::Attached { output, input } = docker.start_exec(&id, None).await.or_fail(&GUEST_EXEC, FAIL)?
+    else {
+        return Err(Failure::new(&GUEST_EXEC, "the engine detached from the command"));
+    };
+    let output = StreamReader::new(output.map_ok(LogOutput::into_bytes).map_err(io::Error::other));
+    Ok(Box::new(tokio::io::join(output, input)))
 }
 
 async fn exit_code(docker: &Docker, id: &str) -> Outcome<i32> {

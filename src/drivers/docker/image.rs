@@ -12,8 +12,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::found;
 use crate::drivers::Userland;
+use crate::engine::found;
 use crate::ops::node_image;
 use crate::reason::{DRV_CREATE, MK_INTERNAL, OrFail, Outcome};
 

@@ -8,39 +8,49 @@ mod image;
 mod spec;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::errors::Error;
-use bollard::models::{ContainerStateStatusEnum, Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::models::{
+    ContainerStateStatusEnum, ContainerUpdateBody, Ipam, IpamConfig, NetworkCreateRequest, SystemInfo,
+    VolumeCreateRequest,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
     UploadToContainerOptionsBuilder,
 };
 use futures::TryStreamExt;
+use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 
-use super::{Driver, Health, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland};
+use super::{
+    Driver, Health, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland, network,
+};
+use crate::engine::{Duplex, Endpoint, Engine, found};
+use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::profile::Profile;
 use crate::reason::{
     DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_MOUNT, GUEST_START, GUEST_STOP_TIMEOUT,
-    HOST_PORT_IN_USE, IF_NETWORK, IF_SUBNET, OrFail, Outcome,
+    HOST_PORT_IN_USE, IF_NETWORK, IF_SUBNET, OrFail, Outcome, PROVIDER_DOCKER_NOT_FOUND,
 };
 
 /// On everything made; its value is the profile's name.
 const LABEL: &str = "dev.kminik.profile";
 /// On everything made; its value is the home directory whose cluster it is: several users share an engine.
 const HOME_LABEL: &str = "dev.kminik.home";
-/// Bound on a probe.
-const PROBE: Duration = Duration::from_secs(5);
 const CONSOLE_LIMIT_BYTES: usize = 4 << 20;
 
 struct DockerDriver {
     home: String,
+    /// Of the cluster's engine, if it is known.
+    endpoint: Option<Endpoint>,
+    /// Connected to when it is first needed.
+    engine: OnceCell<(Engine, String)>,
 }
 
 /// The built-in node image as it can be published, in docker-save's format; of this binary's version.
@@ -48,113 +58,89 @@ pub fn write_node_image(out: impl std::io::Write) -> std::io::Result<()> {
     image::write_archive(out, &format!("{}:v{}", image::REPOSITORY, crate::version::KMINIK), &Userland::BuiltIn)
 }
 
-pub fn make(home: &Home) -> Arc<dyn Driver> {
-    Arc::new(DockerDriver { home: home.root().display().to_string() })
+pub fn make(home: &Home, profile: Option<&Profile>) -> Arc<dyn Driver> {
+    let endpoint = profile.and_then(|profile| profile.engine.clone());
+    Arc::new(DockerDriver { home: home.root().display().to_string(), endpoint, engine: OnceCell::new() })
 }
 
 fn object_name(profile: &str) -> String {
     format!("kminik-{profile}")
 }
 
-fn connect() -> Outcome<Docker> {
-    Docker::connect_with_defaults().or_fail(&DRV_NOT_HEALTHY, "cannot reach the Docker engine")
-}
-
-/// `None` for what is not there.
-fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 #[async_trait]
 impl Driver for DockerDriver {
     async fn probe(&self) -> Health {
-        let advice = "Start the Docker engine, or use --driver=native as root.";
-        let docker = match connect() {
-            Ok(docker) => docker,
-            Err(failure) => return Health::bad(&DRV_NOT_HEALTHY, failure.message, advice),
-        };
-        match tokio::time::timeout(PROBE, docker.info()).await {
-            Err(_) => Health::bad(
-                &DRV_NOT_HEALTHY,
-                format!("the Docker engine did not answer within {} s", PROBE.as_secs()),
-                advice,
-            ),
-            Ok(Err(error)) => {
-                let text = kminik_base::component::chain(&error);
-                if text.contains("ermission denied") {
-                    let advice = "Add yourself to the docker group (sudo usermod -aG docker $USER && newgrp docker).";
-                    Health::bad(&DRV_NOT_HEALTHY, format!("the Docker engine refuses this user: {text}"), advice)
-                } else {
-                    Health::bad(&DRV_NOT_HEALTHY, format!("no Docker engine answers: {text}"), advice)
-                }
+        match self.engine().await {
+            Ok((_, about)) => Health::good(about.as_str()),
+            Err(failure) => {
+                let absent = failure.reason == &PROVIDER_DOCKER_NOT_FOUND;
+                let health = Health::from(failure);
+                if absent { health.absent() } else { health }
             }
-            Ok(Ok(info)) if info.os_type.as_deref().is_some_and(|os| os != "linux") => Health::bad(
-                &DRV_NOT_HEALTHY,
-                "the Docker engine runs Windows containers",
-                "Switch it to Linux containers.",
-            ),
-            Ok(Ok(_)) => Health::good(),
         }
     }
 
-    async fn place(&self, _name: &str, taken: &[String]) -> Outcome<Placement> {
-        let docker = connect()?;
+    async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &[String]) -> Outcome<Placement> {
+        let Engine { docker, endpoint } = &self.engine().await?.0;
         let networks = docker
             .list_networks(Some(ListNetworksOptionsBuilder::new().build()))
             .await
             .or_fail(&IF_NETWORK, "cannot list the engine's networks")?;
         let theirs = networks.into_iter().filter_map(|n| n.ipam?.config).flatten().filter_map(|c| c.subnet);
         let taken: Vec<_> = theirs.chain(taken.iter().cloned()).filter_map(|subnet| subnet.parse().ok()).collect();
-        let subnet = kminik_net::hostnet::plan(&taken).await.or_fail(&IF_SUBNET, "no subnet is free")?;
-        let gateway = kminik_net::hostnet::gateway(subnet);
-        // Fixed for the profile's life, so that kubeconfigs stay right across restarts.
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).or_fail(&HOST_PORT_IN_USE, "no port of loopback is free")?;
-        let api_port = listener.local_addr().or_fail(&HOST_PORT_IN_USE, "no port of loopback is free")?.port();
+        let site = network::choose(wish, &taken).await?;
+        let machine = endpoint.machine();
+        let (api_host, api_port) = match &machine {
+            Some(machine) => (machine.clone(), free_port_of(machine).await),
+            None => {
+                let address = exposure.address();
+                let host = if address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address };
+                (host.to_string(), free_port(address)?)
+            }
+        };
+        let info = docker.info().await.or_fail(&DRV_NOT_HEALTHY, "the engine does not say what it is")?;
         Ok(Placement {
-            subnet: subnet.to_string(),
-            gateway,
-            node_address: Ipv4Addr::from(u32::from(gateway) + 1),
-            api_host: Ipv4Addr::LOCALHOST.to_string(),
+            subnet: site.subnet.to_string(),
+            gateway: site.gateway,
+            node_address: site.node_address,
+            api_host,
             api_port,
+            tunnel: machine.is_some() || is_apart(&info),
+            engine: Some(endpoint.clone()),
         })
     }
 
     async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
-        let docker = connect()?;
+        let docker = self.docker().await?;
         let name = object_name(&profile.name);
-        let image = image::ensure(&docker, userland).await?;
-        make_network(&docker, profile, self.labels(&profile.name)).await?;
+        let image = image::ensure(docker, userland).await?;
+        make_network(docker, profile, self.labels(&profile.name)).await?;
         let volume = VolumeCreateRequest {
             name: Some(name.clone()),
             labels: Some(self.labels(&profile.name)),
             ..Default::default()
         };
         docker.create_volume(volume).await.or_fail(&DRV_CREATE, "cannot make the node's volume")?;
-        remove_container(&docker, &name).await?;
+        remove_container(docker, &name).await?;
         let body = spec::container(profile, &image, &name, self.labels(&profile.name), true);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
-        upload(&docker, &name, files).await
+        upload(docker, &name, files).await
     }
 
     async fn start(&self, profile: &Profile) -> Outcome<()> {
-        let docker = connect()?;
+        let docker = self.docker().await?;
         let name = object_name(&profile.name);
         let Err(error) = docker.start_container(&name, None).await else { return Ok(()) };
         let text = error.to_string();
         if text.contains("unable to apply caps") || text.contains("apply caps") {
             // The engine cannot grant every capability: ask for each that it can.
-            return self.start_with_listed_capabilities(&docker, profile, &name).await;
+            return self.start_with_listed_capabilities(docker, profile, &name).await;
         }
         if text.contains("port is already allocated") || text.contains("address already in use") {
             return Err(Failure::because(
                 &HOST_PORT_IN_USE,
-                format_args!("port {} of the API is taken", profile.api_port),
+                format_args!("port {} of the API, or a published one, is taken", profile.api_port),
                 &error,
             ));
         }
@@ -164,24 +150,48 @@ impl Driver for DockerDriver {
     async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()> {
         let seconds = i32::try_from(bound.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
-        found(connect()?.stop_container(&object_name(&profile.name), Some(options)).await)
+        found(self.docker().await?.stop_container(&object_name(&profile.name), Some(options)).await)
             .or_fail(&GUEST_STOP_TIMEOUT, "cannot stop the node's container")?;
         Ok(())
     }
 
     async fn delete(&self, name: &str) -> Outcome<()> {
-        let docker = connect()?;
+        let docker = self.docker().await?;
         let name = object_name(name);
-        remove_container(&docker, &name).await?;
+        remove_container(docker, &name).await?;
         let options = RemoveVolumeOptionsBuilder::new().force(true).build();
         found(docker.remove_volume(&name, Some(options)).await)
             .or_fail(&GUEST_DELETION, "cannot remove the node's volume")?;
         found(docker.remove_network(&name).await).or_fail(&GUEST_DELETION, "cannot remove the cluster's network")?;
-        image::remove_unused(&docker).await
+        image::remove_unused(docker).await
+    }
+
+    async fn resize(&self, profile: &Profile) -> Outcome<()> {
+        let limits = spec::limits(profile);
+        let (Some(memory), Some(nano_cpus)) = (limits.memory, limits.nano_cpus) else {
+            return Err(Failure::new(&DRV_CREATE, "the engine cannot take a limit away from a container that runs")
+                .advise("Stop the cluster and start it again."));
+        };
+        let body = ContainerUpdateBody {
+            memory: Some(memory),
+            memory_swap: Some(memory),
+            nano_cpus: Some(nano_cpus),
+            ..Default::default()
+        };
+        let updated = self.docker().await?.update_container(&object_name(&profile.name), body).await;
+        updated.or_fail(&DRV_CREATE, "the engine does not change what the node may use")
+    }
+
+    fn publishes(&self) -> bool {
+        true
+    }
+
+    async fn dial(&self, name: &str, address: SocketAddr) -> Outcome<Box<dyn Duplex>> {
+        exec::dial(self.docker().await?, &object_name(name), address).await
     }
 
     async fn state(&self, name: &str) -> Outcome<MachineState> {
-        let docker = connect()?;
+        let docker = self.docker().await?;
         let container = found(docker.inspect_container(&object_name(name), None).await)
             .or_fail(&DRV_NOT_HEALTHY, "cannot inspect the node's container")?;
         match container.and_then(|c| c.state?.status) {
@@ -198,19 +208,19 @@ impl Driver for DockerDriver {
 
     async fn share(&self, _name: &str, _share: &Share) -> Outcome<()> {
         Err(Failure::new(&GUEST_MOUNT, "a container of the Docker engine gets no further directories while it runs")
-            .advise("Copy files with 'kminik cp', or use the native driver, whose nodes do."))
+            .advise("Copy files with 'kminik cp', name it with 'kminik start --mount-string' while the cluster is stopped, or use the native driver."))
     }
 
     async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32> {
-        exec::attached(&connect()?, &object_name(name), command).await
+        exec::attached(self.docker().await?, &object_name(name), command).await
     }
 
     async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput> {
-        exec::collected(&connect()?, &object_name(name), args).await
+        exec::collected(self.docker().await?, &object_name(name), args).await
     }
 
     async fn console(&self, name: &str) -> Outcome<Vec<u8>> {
-        let docker = connect()?;
+        let docker = self.docker().await?;
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail("1000").build();
         let mut text = Vec::new();
         let mut stream = docker.logs(&object_name(name), Some(options));
@@ -227,7 +237,9 @@ impl Driver for DockerDriver {
         let ours = format!("{HOME_LABEL}={}", self.home);
         let filters = HashMap::from([("label", vec![LABEL, ours.as_str()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = connect()?
+        let containers = self
+            .docker()
+            .await?
             .list_containers(Some(options))
             .await
             .or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's containers")?;
@@ -236,6 +248,20 @@ impl Driver for DockerDriver {
 }
 
 impl DockerDriver {
+    /// The engine and what it is.
+    async fn engine(&self) -> Outcome<&(Engine, String)> {
+        let engine = async {
+            let engine = Engine::connect(self.endpoint.as_ref()).await?;
+            let about = engine.check().await?;
+            Ok((engine, about))
+        };
+        self.engine.get_or_try_init(|| engine).await
+    }
+
+    async fn docker(&self) -> Outcome<&Docker> {
+        Ok(&self.engine().await?.0.docker)
+    }
+
     fn labels(&self, profile: &str) -> HashMap<String, String> {
         HashMap::from([(LABEL.to_owned(), profile.to_owned()), (HOME_LABEL.to_owned(), self.home.clone())])
     }
@@ -251,6 +277,36 @@ impl DockerDriver {
         docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
         docker.start_container(name, None).await.or_fail(&GUEST_START, "cannot start the node's container")
     }
+}
+
+/// One of this machine's. Fixed for the profile's life, so that kubeconfigs stay right across restarts.
+fn free_port(address: IpAddr) -> Outcome<u16> {
+    let bound = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
+    Ok(bound.or_fail(&HOST_PORT_IN_USE, format_args!("no port of {address} is free"))?.port())
+}
+
+/// One of another machine's, below what systems give to clients, that nobody answers at.
+async fn free_port_of(machine: &str) -> u16 {
+    const RANGE: std::ops::Range<u16> = 20_000..30_000;
+    const ATTEMPTS: usize = 8;
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let any = || RANGE.start + (uuid::Uuid::new_v4().as_u128() % RANGE.len() as u128) as u16;
+    for _ in 0..ATTEMPTS {
+        let port = any();
+        let dialled = tokio::time::timeout(PATIENCE, TcpStream::connect((machine, port))).await;
+        if !matches!(dialled, Ok(Ok(_))) {
+            return port;
+        }
+    }
+    any()
+}
+
+/// Whether the networks of an engine of this machine are elsewhere all the same: in a virtual machine, or in a user's own
+/// namespace.
+fn is_apart(info: &SystemInfo) -> bool {
+    let is_virtual = info.operating_system.as_deref().is_some_and(|name| name.contains("Docker Desktop"));
+    let is_rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
+    is_virtual || is_rootless
 }
 
 async fn make_network(docker: &Docker, profile: &Profile, labels: HashMap<String, String>) -> Outcome<()> {
@@ -273,8 +329,18 @@ async fn make_network(docker: &Docker, profile: &Profile, labels: HashMap<String
         labels: Some(labels),
         ..Default::default()
     };
-    docker.create_network(request).await.or_fail(&IF_NETWORK, "cannot make the cluster's network")?;
-    Ok(())
+    match docker.create_network(request).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.to_string().contains("overlap") => Err(Failure::because(
+            &IF_SUBNET,
+            format_args!("the cluster's network {} is in use by another of the engine's", profile.subnet),
+            &error,
+        )
+        .advise(
+            "Remove the other network ('docker network ls' lists them), or delete the cluster and start it again.",
+        )),
+        Err(error) => Err(Failure::because(&IF_NETWORK, "cannot make the cluster's network", &error)),
+    }
 }
 
 async fn remove_container(docker: &Docker, name: &str) -> Outcome<()> {

@@ -1,12 +1,15 @@
 //! The node's container as the engine is asked for it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount,
     MountType, NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 
+use crate::drivers::Share;
+use crate::exposure::Protocol;
 use crate::ops::node_image;
 use crate::profile::Profile;
 
@@ -52,6 +55,52 @@ const CAPABILITIES: &[&str] = &[
     "WAKE_ALARM",
 ];
 
+/// Of the API on the node.
+const API: &str = "8443/tcp";
+
+/// What the container may use; `None` is all.
+pub struct Limits {
+    pub memory: Option<i64>,
+    pub nano_cpus: Option<i64>,
+}
+
+pub fn limits(profile: &Profile) -> Limits {
+    Limits {
+        memory: i64::try_from(profile.memory_mib << 20).ok().filter(|bytes| *bytes > 0),
+        nano_cpus: (profile.cpus > 0).then(|| i64::from(profile.cpus) * 1_000_000_000),
+    }
+}
+
+/// Ports of the node → where they are on the engine's machine.
+fn bindings(profile: &Profile) -> HashMap<String, Vec<PortBinding>> {
+    let at = |address: SocketAddr| PortBinding {
+        host_ip: Some(address.ip().to_string()),
+        host_port: Some(address.port().to_string()),
+    };
+    let exposure = &profile.exposure;
+    let api = SocketAddr::new(exposure.address(), profile.api_port);
+    let mut bindings = HashMap::from([(API.to_owned(), vec![at(api)])]);
+    for port in &exposure.ports {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        bindings.entry(format!("{}/{protocol}", port.node)).or_default().push(at(exposure.of(port)));
+    }
+    bindings
+}
+
+/// A directory or file of the engine's machine.
+fn bind(share: &Share) -> Mount {
+    Mount {
+        target: Some(share.target.display().to_string()),
+        source: Some(share.source.display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(share.read_only),
+        ..Default::default()
+    }
+}
+
 /// Privileged, or with [`CAPABILITIES`] and everything else that privileged would give.
 pub fn container(
     profile: &Profile,
@@ -60,21 +109,15 @@ pub fn container(
     labels: HashMap<String, String>,
     privileged: bool,
 ) -> ContainerCreateBody {
-    let api = format!("{}/tcp", 8443);
-    let bindings = HashMap::from([(
-        api.clone(),
-        Some(vec![PortBinding {
-            host_ip: Some(profile.api_host.clone()),
-            host_port: Some(profile.api_port.to_string()),
-        }]),
-    )]);
+    let bindings = bindings(profile);
+    let exposed = bindings.keys().cloned().collect();
     let var = Mount {
         target: Some("/var".into()),
         source: Some(name.to_owned()),
         typ: Some(MountType::VOLUME),
         ..Default::default()
     };
-    let memory = i64::try_from(profile.memory_mib << 20).ok().filter(|bytes| *bytes > 0);
+    let limits = limits(profile);
     let host = HostConfig {
         privileged: Some(privileged),
         cap_add: (!privileged).then(|| CAPABILITIES.iter().map(|&c| c.to_owned()).collect()),
@@ -84,15 +127,19 @@ pub fn container(
         device_cgroup_rules: (!privileged).then(|| vec!["a *:* rwm".to_owned()]),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         tmpfs: Some(HashMap::from([("/run".into(), String::new()), ("/tmp".into(), String::new())])),
-        mounts: Some(vec![var]),
-        port_bindings: Some(bindings),
+        mounts: Some(std::iter::once(var).chain(profile.mounts.iter().map(bind)).collect()),
+        port_bindings: Some(bindings.into_iter().map(|(port, at)| (port, Some(at))).collect()),
         network_mode: Some(name.to_owned()),
         // An engine's own init as PID 1 would be in ours' place.
         init: Some(false),
-        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
-        memory,
-        memory_swap: memory,
-        nano_cpus: (profile.cpus > 0).then(|| i64::from(profile.cpus) * 1_000_000_000),
+        // With the engine, and after a reboot; not what was stopped by 'kminik stop'.
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+            maximum_retry_count: None,
+        }),
+        memory: limits.memory,
+        memory_swap: limits.memory,
+        nano_cpus: limits.nano_cpus,
         ..Default::default()
     };
     let endpoint = EndpointSettings {
@@ -109,7 +156,7 @@ pub fn container(
         cmd: Some(Vec::new()),
         env: Some([vec!["container=docker".to_owned()], crate::env::for_node(&profile.host_loopback())].concat()),
         labels: Some(labels),
-        exposed_ports: Some(vec![api]),
+        exposed_ports: Some(exposed),
         stop_signal: Some("SIGTERM".into()),
         host_config: Some(host),
         networking_config: Some(NetworkingConfig {

@@ -6,7 +6,7 @@
 mod rootfs;
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -17,9 +17,15 @@ use async_trait::async_trait;
 use kminik_net::hostnet::{self, HostNetError, HostNetSpec};
 use kminik_runtime::node::{NodeContainer, NodeError, NodeMount, NodeSpec, NodeState, NodeStdio, Streams};
 use rustix::process::Pid;
+use tokio::net::TcpStream;
 
-use super::{Driver, Health, Input, MachineState, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland};
+use super::{
+    Driver, Health, Input, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland,
+    network,
+};
 use crate::agent::exit_watch;
+use crate::engine::Duplex;
+use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
@@ -39,7 +45,7 @@ struct Native {
     home: Home,
 }
 
-pub fn make(home: &Home) -> Arc<dyn Driver> {
+pub fn make(home: &Home, _profile: Option<&Profile>) -> Arc<dyn Driver> {
     Arc::new(Native { home: home.clone() })
 }
 
@@ -100,7 +106,6 @@ fn network_failure(error: &HostNetError) -> Failure {
         HostNetError::Firewall { command, .. } => {
             Failure::new(&HOST_FIREWALL, error.to_string()).advise(format!("Run: {command}"))
         }
-        HostNetError::NoSubnet { .. } => Failure::new(&IF_SUBNET, error.to_string()),
         _ => Failure::because(&IF_NETWORK, "cannot make the node's network", error),
     }
 }
@@ -142,20 +147,21 @@ impl Driver for Native {
         if !filesystems.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
             return Health::bad(&HOST_KERNEL_FEATURE, "this kernel has no overlayfs loaded", "Run: modprobe overlay");
         }
-        Health::good()
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Health::good(format!("Linux {}", release.trim()))
     }
 
-    async fn place(&self, _name: &str, taken: &[String]) -> Outcome<Placement> {
+    async fn place(&self, wish: &NetworkWish, _exposure: &Exposure, taken: &[String]) -> Outcome<Placement> {
         let taken: Vec<_> = taken.iter().filter_map(|subnet| subnet.parse().ok()).collect();
-        let subnet = hostnet::plan(&taken).await.map_err(|e| network_failure(&e))?;
-        let gateway = hostnet::gateway(subnet);
-        let node_address = Ipv4Addr::from(u32::from(gateway) + 1);
+        let site = network::choose(wish, &taken).await?;
         Ok(Placement {
-            subnet: subnet.to_string(),
-            gateway,
-            node_address,
-            api_host: node_address.to_string(),
+            subnet: site.subnet.to_string(),
+            gateway: site.gateway,
+            node_address: site.node_address,
+            api_host: site.node_address.to_string(),
             api_port: 8443,
+            tunnel: false,
+            engine: None,
         })
     }
 
@@ -186,7 +192,7 @@ impl Driver for Native {
             memory_bytes: (profile.memory_mib > 0).then_some(profile.memory_mib << 20),
             argv: vec![node_image::BINARY.to_owned(), "init".to_owned()],
             env: crate::env::for_node(&profile.host_loopback()),
-            mounts: Vec::new(),
+            mounts: profile.mounts.iter().cloned().map(mounted).collect(),
             console_log: dir.join(CONSOLE),
         };
         let node =
@@ -199,6 +205,18 @@ impl Driver for Native {
         let node =
             node.ok_or_else(|| Failure::new(&GUEST_START, format!("the node \"{}\" was not made", profile.name)))?;
         node.start().map_err(|e| node_failure(&GUEST_START, "cannot start the node", &e))
+    }
+
+    async fn resize(&self, profile: &Profile) -> Outcome<()> {
+        let cpus = (profile.cpus > 0).then_some(profile.cpus);
+        let memory = (profile.memory_mib > 0).then_some(profile.memory_mib << 20);
+        let resized = self.running(&profile.name)?.resize(cpus, memory);
+        resized.map_err(|e| node_failure(&DRV_CREATE, "cannot change what the node may use", &e))
+    }
+
+    async fn dial(&self, _name: &str, address: SocketAddr) -> Outcome<Box<dyn Duplex>> {
+        let stream = TcpStream::connect(address).await.or_fail(&GUEST_NOT_RUNNING, "the node cannot be reached")?;
+        Ok(Box::new(stream))
     }
 
     fn binary(&self, name: &str) -> Option<PathBuf> {
@@ -273,9 +291,7 @@ impl Driver for Native {
     }
 
     async fn share(&self, name: &str, share: &Share) -> Outcome<()> {
-        let Share { source, target, read_only } = share.clone();
-        let mount = NodeMount { source, target, read_only };
-        let outcome = self.running(name)?.bind(&mount).await;
+        let outcome = self.running(name)?.bind(&mounted(share.clone())).await;
         outcome.map_err(|e| node_failure(&GUEST_MOUNT, "cannot show it in the node", &e))
     }
 
@@ -293,6 +309,11 @@ impl Driver for Native {
         let Ok(entries) = std::fs::read_dir(self.home.root().join("machines")) else { return Ok(Vec::new()) };
         Ok(entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok()).collect())
     }
+}
+
+fn mounted(share: Share) -> NodeMount {
+    let Share { source, target, read_only } = share;
+    NodeMount { source, target, read_only }
 }
 
 /// A command's streams, as descriptors of its own.

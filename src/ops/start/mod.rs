@@ -6,18 +6,21 @@
 //! ```
 
 mod base_image;
+mod changes;
 pub mod datastore;
 pub mod extra_config;
 mod plan;
 mod wait;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use wait::{Wait, until};
 
 use crate::agent;
-use crate::drivers::{self, Driver, MachineState, NodeFile, Userland};
+use crate::drivers::{self, Driver, MachineState, NetworkWish, NodeFile, Probed, Problem, Share, Userland};
+use crate::exposure::WantedPort;
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, CONFIG_FILE, NodeConfig, RESTORE_FILE};
@@ -53,6 +56,14 @@ pub struct Request {
     /// 0 is no limit; `None` is the default, or what the cluster has.
     pub cpus: Option<u32>,
     pub memory_mib: Option<u64>,
+    pub network: NetworkWish,
+    pub listen_address: Option<IpAddr>,
+    /// `None` leaves those there are.
+    pub ports: Option<Vec<WantedPort>>,
+    /// Names and addresses that the API's certificate is for too.
+    pub api_names: Vec<String>,
+    /// `None` leaves those there are.
+    pub mounts: Option<Vec<Share>>,
     pub wait: Wait,
     pub wait_timeout: Duration,
     pub dry_run: bool,
@@ -75,8 +86,13 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
     let existing = Profile::load_optional(home, &request.profile)?;
     let plan = plan::make(request, existing, home, printer).await?;
     if request.dry_run {
+        explain(home, printer).await;
         printer.step(DRY, "Done", "dry-run validation complete!");
         return Ok(());
+    }
+    let known = &plan.profile;
+    if known.was_up && !request.download_only && plan.driver.state(&known.name).await? == MachineState::Nonexistent {
+        changes::refuse_lost(known, request.force, printer)?;
     }
     let interrupted = async {
         match crate::terminal::interruption().await {
@@ -104,6 +120,22 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
     }
     drop(lock);
     Ok(())
+}
+
+/// How each driver is, the one to be preferred first.
+async fn explain(home: &Home, printer: &Printer) {
+    for Probed { row, health } in drivers::probe_all(home).await {
+        let name = row.name;
+        match health.problem {
+            None => printer.info(OPTION, &format!("Driver {name} can be used: {}", health.about)),
+            Some(Problem { why, advice, .. }) => {
+                printer.info(OPTION, &format!("Driver {name} cannot be used: {why}"));
+                if !advice.is_empty() {
+                    printer.info(OPTION, &advice);
+                }
+            }
+        }
+    }
 }
 
 async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
@@ -145,6 +177,9 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     if replaced {
         // It runs the same binary as the node, so it is replaced with it.
         agent::stop(&home.profile(&profile.name)).await;
+    }
+    if !profile.was_up {
+        Profile { was_up: true, ..profile.clone() }.save(home)?;
     }
     pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
     agent::spawn(home, profile, plan.driver.binary(&profile.name))?;
@@ -254,6 +289,9 @@ async fn run_machine(
             driver.start(profile).await?;
         }
         let was_running = state == MachineState::Running;
+        if was_running && let Some(before) = &plan.before {
+            changes::apply(before, profile, driver, printer).await?;
+        }
         let newer = if was_running { driver.newer_binary(&profile.name).await? } else { None };
         if let Some(binary) = &newer {
             replace_node(profile, driver, binary, printer).await?;
@@ -318,7 +356,8 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         profile: profile.name.clone(),
         node_name: profile.name.to_ascii_lowercase(),
         node_address: profile.node_address,
-        host_resolver: Some(profile.gateway),
+        host_resolver: (!profile.tunnel).then_some(profile.gateway),
+        api_names: plan::api_names(profile),
         service_cidr: "10.96.0.0/12".into(),
         cluster_cidr: "10.244.0.0/16".into(),
         cluster_dns: CLUSTER_DNS,

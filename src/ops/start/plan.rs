@@ -1,17 +1,20 @@
 //! What will be done, decided before anything is made: all that can be refused is refused here.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use kminik_oci::mirrors::Presets;
 use parking_lot::Mutex;
 
 use super::{Request, datastore};
-use crate::drivers::{self, Driver, free_space};
+use crate::drivers::{self, Driver, Share, free_space};
+use crate::engine::Endpoint;
+use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::node::config::cert_expiration_seconds;
-use crate::ops::{addons, registries, units};
+use crate::ops::{addons, mounts, registries, units};
 use crate::printer::{Printer, SPARKLE};
 use crate::profile::{NetworkTurn, Profile};
 use crate::reason::{
@@ -25,6 +28,8 @@ const LEAST_FREE_BYTES: u64 = 1 << 30;
 pub struct Plan {
     pub profile: Profile,
     pub driver: Arc<dyn Driver>,
+    /// As it was, if it was there.
+    pub before: Option<Profile>,
     /// Made by this start, so undone if it fails.
     pub is_new: bool,
     /// Of a new cluster, until its network is made.
@@ -66,8 +71,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
     let row = match &request.driver {
         Some(name) => {
             let row = drivers::find(name)?;
-            let driver = (row.make)(home);
-            if let Some(failure) = driver.probe().await.failure() {
+            if let Some(failure) = drivers::probe(row, home).await.failure() {
                 if !request.force {
                     return Err(failure);
                 }
@@ -92,18 +96,28 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
             row
         }
     };
-    let driver = (row.make)(home);
+    let driver = (row.make)(home, None);
     let taken: Vec<String> = Profile::names(home)
         .iter()
         .filter_map(|name| Profile::load_optional(home, name).ok().flatten())
         .map(|profile| profile.subnet)
         .collect();
     let turn = NetworkTurn::take();
-    let place = driver.place(&request.profile, &taken).await?;
+    let mut exposure = Exposure { listen: request.listen_address, ..Exposure::default() };
+    let place = driver.place(&request.network, &exposure, &taken).await?;
+    if let Some(machine) = place.engine.as_ref().and_then(Endpoint::machine)
+        && exposure.listen.is_none()
+    {
+        exposure.listen = Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        printer.warning(&format!(
+            "The API is open to all who reach {machine}, by its certificates; --listen-address narrows that"
+        ));
+    }
     let mut profile = Profile {
         format: Profile::FORMAT,
         name: request.profile.clone(),
         driver: row.name.to_owned(),
+        engine: place.engine,
         kubernetes_version: version::KUBERNETES.to_owned(),
         cpus: request.cpus.unwrap_or_else(default_cpus),
         memory_mib: request.memory_mib.unwrap_or_else(default_memory_mib),
@@ -117,6 +131,10 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         node_address: place.node_address,
         api_host: place.api_host,
         api_port: place.api_port,
+        tunnel: place.tunnel,
+        exposure,
+        mounts: Vec::new(),
+        was_up: false,
         embed_certs: request.embed_certs,
         loopback: BTreeMap::new(),
         cache_token: String::new(),
@@ -126,7 +144,8 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         created: jiff::Timestamp::now().as_second(),
     };
     request.extra_config.update(&mut profile);
-    Ok(Plan { profile, driver, is_new: true, turn: Mutex::new(turn) })
+    expose(request, &mut profile)?;
+    Ok(Plan { profile, driver, before: None, is_new: true, turn: Mutex::new(turn) })
 }
 
 /// What may change on an existing cluster is changed; what may not is said.
@@ -155,6 +174,22 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
     if request.base_image.is_some() && request.base_image != profile.base_image {
         printer.warning("The base image of an existing cluster cannot be changed: delete it first");
     }
+    let before = profile.clone();
+    let fixed = [
+        ("--static-ip", request.network.node_address.is_some_and(|address| address != profile.node_address)),
+        ("--subnet", request.network.subnet.is_some_and(|subnet| subnet.to_string() != profile.subnet)),
+    ];
+    let driver = drivers::of(home, &profile)?;
+    let published =
+        request.listen_address.is_some_and(|listen| driver.publishes() && profile.exposure.listen != Some(listen));
+    let fixed = fixed.into_iter().chain([("--listen-address", published)]);
+    for (flag, _) in fixed.filter(|(_, differs)| *differs) {
+        printer.warning(&format!("{flag} of an existing cluster cannot be changed: delete it first"));
+    }
+    if let Some(listen) = request.listen_address.filter(|_| !driver.publishes()) {
+        profile.exposure.listen = Some(listen);
+    }
+    expose(request, &mut profile)?;
     datastore::update(&request.datastore, &mut profile)?;
     request.extra_config.update(&mut profile);
     profile.cpus = request.cpus.unwrap_or(profile.cpus);
@@ -170,8 +205,34 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
     if !given.insecure.is_empty() {
         kept.insecure.clone_from(&given.insecure);
     }
-    let driver = drivers::of(home, &profile)?;
-    Ok(Plan { profile, driver, is_new: false, turn: Mutex::new(None) })
+    Ok(Plan { profile, driver, before: Some(before), is_new: false, turn: Mutex::new(None) })
+}
+
+/// Takes over what was asked for of ports, names and mounts.
+fn expose(request: &Request, profile: &mut Profile) -> Outcome<()> {
+    if let Some(ports) = &request.ports {
+        profile.exposure.publish(ports)?;
+    }
+    if !request.api_names.is_empty() {
+        profile.exposure.api_names.clone_from(&request.api_names);
+    }
+    if let Some(mounts) = &request.mounts {
+        let is_elsewhere = profile.engine.as_ref().and_then(Endpoint::machine).is_some();
+        let found = |share: &Share| if is_elsewhere { Ok(share.clone()) } else { mounts::found(share.clone()) };
+        profile.mounts = mounts.iter().map(found).collect::<Outcome<_>>()?;
+    }
+    Ok(())
+}
+
+/// What the API's certificate is for, beside what it is for in every cluster.
+pub fn api_names(profile: &Profile) -> Vec<String> {
+    let listen = profile.exposure.listen.filter(|address| !address.is_unspecified()).map(|address| address.to_string());
+    let mut names = profile.exposure.api_names.clone();
+    names.extend(listen);
+    names.push(profile.api_host.clone());
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn check_version(request: &Request, printer: &Printer) -> Outcome<()> {

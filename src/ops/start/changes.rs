@@ -1,0 +1,71 @@
+//! What `start` changes of a machine that runs, and what it says of one that is gone.
+
+use super::plan;
+use crate::drivers::Driver;
+use crate::ops::node_image;
+use crate::printer::{MOUNT, OPTION, Printer};
+use crate::profile::Profile;
+use crate::reason::{DRV_CREATE, Failure, GUEST_DATA_LOST, Outcome};
+
+/// Brings the running machine to what the profile says now. What only its next start can change is said.
+///
+/// # Errors
+/// For limits that the machine cannot have: nothing else is changed then.
+pub async fn apply(before: &Profile, now: &Profile, driver: &dyn Driver, printer: &Printer) -> Outcome<()> {
+    if (before.cpus, before.memory_mib) != (now.cpus, now.memory_mib) {
+        driver.resize(now).await?;
+        let (cpus, memory) = (now.cpus.to_string(), (now.memory_mib << 20).to_string());
+        ask(driver, now, &["node-limits", &cpus, &memory]).await?;
+        printer
+            .info(OPTION, &format!("The node may now use CPUs={cpus}, Memory={}MB; containers go on", now.memory_mib));
+    }
+    for gone in before.mounts.iter().filter(|share| !now.mounts.contains(share)) {
+        ask(driver, now, &["node-unmount", &gone.target.display().to_string()]).await?;
+    }
+    for share in now.mounts.iter().filter(|share| !before.mounts.contains(share)) {
+        let (source, target) = (share.source.display(), share.target.display());
+        match driver.share(&now.name, share).await {
+            Ok(()) => printer.info(MOUNT, &format!("Mounting host path {source} into node as {target} ...")),
+            Err(_) => {
+                printer.warning(&format!("{source} is shown in the node after the cluster's next stop and start"))
+            }
+        }
+    }
+    let (old, new) = (&before.exposure, &now.exposure);
+    if driver.publishes() && (old.listen, &old.ports) != (new.listen, &new.ports) {
+        printer.warning("Published ports change with the cluster's next stop and start");
+    }
+    if plan::api_names(before) != plan::api_names(now) {
+        printer.warning("The API's certificate changes with the cluster's next stop and start");
+    }
+    Ok(())
+}
+
+async fn ask(driver: &dyn Driver, profile: &Profile, arguments: &[&str]) -> Outcome<()> {
+    let command: Vec<&str> = std::iter::once(node_image::BINARY).chain(arguments.iter().copied()).collect();
+    let output = driver.output(&profile.name, &command).await?;
+    if output.exit_code == 0 {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::new(&DRV_CREATE, format!("the node does not take the change: {told}")))
+}
+
+/// A cluster that has been up and has no machine any more has lost all that was in it.
+///
+/// # Errors
+/// `GUEST_DATA_LOST`, unless it is to be made anew all the same.
+pub fn refuse_lost(profile: &Profile, force: bool, printer: &Printer) -> Outcome<()> {
+    let name = &profile.name;
+    let failure = Failure::new(
+        &GUEST_DATA_LOST,
+        format!(
+            "the data of the cluster \"{name}\" is gone: its objects, images and volumes were removed by other hands"
+        ),
+    );
+    if force {
+        printer.warning(&failure.to_string());
+        return Ok(());
+    }
+    Err(failure)
+}
