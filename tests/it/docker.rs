@@ -5,9 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Test;
 use crate::start_failures::taken_docker_port;
-use crate::support::{Cluster, command, eventually, nginx, run};
+use crate::support::{Cluster, busybox, command, eventually, nginx, run};
+use crate::{exposure, files, pausing, views};
 
-pub const TESTS: &[Test] = &[("a_cluster_in_a_container_works_and_leaves_nothing", whole_life)];
+pub const TESTS: &[Test] = &[
+    ("a_cluster_in_a_container_works_and_leaves_nothing", whole_life),
+    ("everyday_commands_work_in_a_container", everyday),
+    ("what_was_removed_by_hand_comes_back_or_is_told", removed),
+];
 
 /// An engine that answers: the host's own, or one of the test's that ends with it. One test at a time has it.
 pub struct Engine(Option<Child>, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
@@ -42,6 +47,100 @@ pub fn docker(arguments: &[&str]) -> String {
     run(&mut command("docker", arguments), None).ok()
 }
 
+/// What works on any cluster, whichever driver has made it. With the test images, in this order.
+const EVERYDAY: &[(&str, fn(&Cluster))] = &[
+    ("status", views::status_shapes),
+    ("update-context", views::update_context),
+    ("service", views::services),
+    ("cp", files::cp),
+    ("logs", files::logs),
+    ("export logs", files::export),
+    ("limits", exposure::limits),
+    ("pause of a namespace", pausing::namespace_only),
+    ("pause", pausing::control_plane),
+    ("stop --schedule", pausing::schedule),
+];
+
+fn everyday() {
+    let _engine = Engine::get();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("hello"), "from the host").unwrap();
+    let mount = format!("{}:/mnt/shared:ro", directory.path().display());
+    let cluster = Cluster::start_by(
+        "docker",
+        "everyday",
+        &[
+            "--cpus=2",
+            "--memory=2g",
+            "--ports=8087:30085",
+            "--subnet=10.77.0.0/24",
+            "--static-ip=10.77.0.9",
+            "--mount-string",
+            &mount,
+        ],
+    );
+    assert_eq!(cluster.kminik(&["ip"]).ok(), "10.77.0.9\n");
+    assert_eq!(cluster.kminik(&["ssh", "cat", "/mnt/shared/hello"]).ok(), "from the host");
+    let told = cluster.kminik(&["mount", &format!("{}:/mnt/x", directory.path().display())]).fails(80);
+    assert!(told.contains("GUEST_MOUNT") && told.contains("--mount-string"), "{told}");
+    cluster.load(&busybox());
+    cluster.load(&nginx());
+    cluster.apply(exposure::WEB);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]).ok();
+    let answer = || run(&mut command("curl", &["-sS", "--max-time", "3", "http://127.0.0.1:8087"]), None).stdout;
+    eventually("the published port", || answer().contains("nginx works").then_some(()));
+    cluster.kubectl(&["delete", "pod/web", "service/web"]).ok();
+    for (name, body) in EVERYDAY {
+        eprintln!("docker: {name}");
+        body(&cluster);
+    }
+}
+
+fn removed() {
+    let _engine = Engine::get();
+    let cluster = Cluster::start_by("docker", "removed", &[]);
+    let object = format!("kminik-{}", cluster.profile);
+    cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
+    let url = server(&cluster);
+    let comes_back = |what: &str| {
+        cluster.start_again(&[]).ok();
+        let kept = cluster.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).ok();
+        assert_eq!((kept.as_str(), server(&cluster)), ("b", url.clone()), "{what}");
+        assert_eq!(cluster.kminik(&["status"]).code, 0, "{what}");
+    };
+    docker(&["rm", "-f", &object]);
+    assert_eq!(cluster.kminik(&["status", "-f", "{{.Host}}"]).stdout, "Stopped\n");
+    comes_back("a removed container");
+    docker(&["stop", &object]);
+    comes_back("a stopped container");
+    docker(&["restart", &object]);
+    eventually("the API", || (cluster.kminik(&["status"]).code == 0).then_some(()));
+    comes_back("a restarted container");
+    cluster.kminik(&["stop"]).ok();
+    docker(&["rm", "-f", &object]);
+    docker(&["network", "rm", &object]);
+    comes_back("a removed network");
+    // Another network has taken its place.
+    cluster.kminik(&["stop"]).ok();
+    let subnet = docker(&["network", "inspect", &object, "-f", "{{(index .IPAM.Config 0).Subnet}}"]);
+    docker(&["rm", "-f", &object]);
+    docker(&["network", "rm", &object]);
+    let other = format!("{object}-other");
+    docker(&["network", "create", "--subnet", subnet.trim(), &other]);
+    let told = cluster.start_again(&[]).fails(78);
+    docker(&["network", "rm", &other]);
+    assert!(told.contains("IF_SUBNET") && told.contains(subnet.trim()), "{told}");
+    comes_back("a network whose place is free again");
+    docker(&["rm", "-f", &object]);
+    docker(&["volume", "rm", &object]);
+    exposure::told_of_loss(&cluster);
+    cluster.kubectl(&["get", "configmap", "kept"]).fails(1);
+}
+
+fn server(cluster: &Cluster) -> String {
+    cluster.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok()
+}
+
 fn everything() -> String {
     [
         docker(&["ps", "-aq"]),
@@ -70,9 +169,6 @@ fn whole_life() {
     eventually("nginx on localhost", || answer().contains("nginx works").then_some(()));
     assert!(cluster.kubectl(&["exec", "web", "--", "cat", "/www/index.html"]).ok().contains("nginx works"));
     assert!(cluster.kminik(&["ssh", "echo", "inside"]).ok().contains("inside"));
-    let server = |cluster: &Cluster| {
-        cluster.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok()
-    };
     let url = server(&cluster);
     taken_docker_port(&cluster, url.rsplit(':').next().unwrap().parse().unwrap());
     assert_eq!(server(&cluster), url, "the API's port stays");

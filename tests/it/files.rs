@@ -9,15 +9,14 @@ use crate::Test;
 use crate::support::{Cluster, command, eventually, run, shared};
 
 pub const TESTS: &[Test] = &[
-    ("cp_takes_files_to_from_and_between_nodes", cp),
+    ("cp_takes_files_to_from_and_between_nodes", || cp(shared())),
     ("a_mount_shows_a_directory_until_it_ends", mount),
-    ("logs_have_every_section", logs),
+    ("logs_have_every_section", || logs(shared())),
     ("commands_are_in_the_audit_log", audit),
-    ("exported_logs_lie_as_kinds_do", export),
+    ("exported_logs_lie_as_kinds_do", || export(shared())),
 ];
 
-fn cp() {
-    let cluster = shared();
+pub fn cp(cluster: &Cluster) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     // Larger than what a pipe holds, and no text.
@@ -68,8 +67,7 @@ fn mount() {
     cluster.kminik(&["mount", "/tmp:/mnt", "--options=exec"]).fails(14);
 }
 
-fn logs() {
-    let cluster = shared();
+pub fn logs(cluster: &Cluster) {
     let text = cluster.kminik(&["logs"]).ok();
     let sections = [
         "Audit",
@@ -126,8 +124,7 @@ fn audit() {
     assert!(!cluster.home().join("home").exists(), "a purged home stays away");
 }
 
-fn export() {
-    let cluster = shared();
+pub fn export(cluster: &Cluster) {
     let directory = tempfile::tempdir().unwrap();
     let target = directory.path().join("logs");
     let told = cluster.kminik(&["export", "logs", target.to_str().unwrap()]).ok();

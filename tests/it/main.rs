@@ -17,6 +17,9 @@ mod command_line;
 mod datastore;
 mod declared;
 mod docker;
+mod doctor;
+mod elsewhere;
+mod exposure;
 mod files;
 mod images;
 mod kubectl;
@@ -52,6 +55,9 @@ fn main() -> std::process::ExitCode {
         ("datastore", datastore::TESTS),
         ("declared", declared::TESTS),
         ("docker", docker::TESTS),
+        ("doctor", doctor::TESTS),
+        ("elsewhere", elsewhere::TESTS),
+        ("exposure", exposure::TESTS),
         ("files", files::TESTS),
         ("images", images::TESTS),
         ("kubectl", kubectl::TESTS),

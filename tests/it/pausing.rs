@@ -8,10 +8,12 @@ use crate::Test;
 use crate::support::{Cluster, Host, busybox, eventually};
 
 pub const TESTS: &[Test] = &[
-    ("pause_stops_the_control_plane_and_no_app", control_plane),
-    ("a_paused_namespace_stands_still_and_is_not_restarted", namespace_only),
+    ("pause_stops_the_control_plane_and_no_app", || control_plane(&Cluster::start("pause", &[]))),
+    ("a_paused_namespace_stands_still_and_is_not_restarted", || namespace_only(&Cluster::start("pausens", &[]))),
     ("what_is_paused_can_be_started_stopped_and_deleted", ends),
-    ("a_stop_comes_when_it_is_scheduled_and_not_when_cancelled", schedule),
+    ("a_stop_comes_when_it_is_scheduled_and_not_when_cancelled", || {
+        schedule(&Cluster::start("schedule", &["--wait=none"]))
+    }),
 ];
 
 /// Counts ten times a second; the probe fails when it does not answer.
@@ -31,20 +33,17 @@ spec:
     readinessProbe: {exec: {command: ['true']}, periodSeconds: 1, failureThreshold: 1}
 "#;
 
-fn with_counter(name: &str) -> Cluster {
-    let cluster = Cluster::start(name, &[]);
+fn run_counter(cluster: &Cluster) {
     cluster.load(&busybox());
     cluster.apply(COUNT);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/count", "--timeout=60s"]).ok();
-    cluster
 }
 
 /// What the counter has said, read from the node's disk: the API may stand still.
 fn counted(cluster: &Cluster) -> usize {
-    let logs = cluster.home().join(format!("home/machines/{}/data/log/pods", cluster.profile));
-    let pods = std::fs::read_dir(logs).unwrap().flatten();
-    let pod = pods.into_iter().find(|pod| pod.file_name().to_str().unwrap().starts_with("default_count_")).unwrap();
-    std::fs::read_to_string(pod.path().join("c/0.log")).unwrap().lines().count()
+    let pods = cluster.kminik(&["ssh", "ls", "/var/log/pods"]).ok();
+    let pod = pods.split_whitespace().find(|pod| pod.starts_with("default_count_")).unwrap();
+    cluster.kminik(&["ssh", "cat", &format!("/var/log/pods/{pod}/c/0.log")]).ok().lines().count()
 }
 
 /// Whether it goes on.
@@ -61,8 +60,8 @@ fn restarts(cluster: &Cluster, arguments: &[&str]) -> Vec<i64> {
     items.iter().map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap()).collect()
 }
 
-fn control_plane() {
-    let cluster = with_counter("pause");
+pub fn control_plane(cluster: &Cluster) {
+    run_counter(cluster);
     let told = cluster.kminik(&["pause"]);
     assert!(
         told.stderr.contains("Paused 2 containers in: kube-system, kubernetes-dashboard, istio-operator"),
@@ -85,12 +84,12 @@ fn control_plane() {
     cluster.kminik(&["image", "ls"]).fails(103);
     cluster.kminik(&["service", "list"]).fails(103);
     assert!(asked.elapsed() < Duration::from_secs(40), "{:?}", asked.elapsed());
-    assert!(counts(&cluster), "apps go on");
+    assert!(counts(cluster), "apps go on");
     let told = cluster.kminik(&["resume"]);
     assert!(told.stderr.contains("Unpaused 2 containers in: kube-system"), "{}", told.stderr);
     told.ok();
     eventually("the cluster to be well", || (cluster.kminik(&["status"]).code == 0).then_some(()));
-    assert!(restarts(&cluster, &["-A"]).iter().all(|count| *count == 0), "no container was restarted");
+    assert!(restarts(cluster, &["-A"]).iter().all(|count| *count == 0), "no container was restarted");
     let events = cluster.kminik(&["pause", "-o", "json"]).ok();
     let steps: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(steps.last().unwrap()["data"]["name"], "Done");
@@ -98,21 +97,21 @@ fn control_plane() {
     cluster.kminik(&["unpause", "--output=json"]).ok();
 }
 
-fn namespace_only() {
-    let cluster = with_counter("pausens");
+pub fn namespace_only(cluster: &Cluster) {
+    run_counter(cluster);
     let told = cluster.kminik(&["pause", "-n", "default"]);
     assert!(told.stderr.contains("Paused 1 containers in: default"), "{}", told.stderr);
     told.ok();
     assert_eq!(cluster.kminik(&["status"]).code, 0, "the control plane goes on");
-    let before = counted(&cluster);
+    let before = counted(cluster);
     // Several periods of its readiness probe, which must not run into nothing.
     std::thread::sleep(Duration::from_secs(4));
-    assert!(counted(&cluster) <= before + 2, "it stands still");
+    assert!(counted(cluster) <= before + 2, "it stands still");
     let ready = ["get", "pod", "count", "-o", "jsonpath={.status.containerStatuses[0].ready}"];
     assert_eq!(cluster.kubectl(&ready).ok(), "true");
     cluster.kminik(&["unpause", "-n", "default"]).ok();
-    eventually("the counter to go on", || counts(&cluster).then_some(()));
-    assert_eq!(restarts(&cluster, &[]), [0]);
+    eventually("the counter to go on", || counts(cluster).then_some(()));
+    assert_eq!(restarts(cluster, &[]), [0]);
     // What stands still can be deleted.
     cluster.kminik(&["pause", "-n", "default"]).ok();
     cluster.kubectl(&["delete", "pod", "count", "--timeout=60s"]).ok();
@@ -139,8 +138,7 @@ fn ends() {
     assert_eq!(host.state(), before);
 }
 
-fn schedule() {
-    let cluster = Cluster::start("schedule", &["--wait=none"]);
+pub fn schedule(cluster: &Cluster) {
     let left = || cluster.kminik(&["status", "--format={{.TimeToStop}}"]).stdout.trim().to_owned();
     cluster.kminik(&["stop", "--schedule", "5m"]).ok();
     let five = left();
@@ -149,7 +147,8 @@ fn schedule() {
     let status: Value = serde_json::from_str(&cluster.kminik(&["status", "-o", "json"]).stdout).unwrap();
     assert!(status["TimeToStop"].is_string(), "{status}");
     cluster.kminik(&["stop", "--schedule=1h"]).ok();
-    assert!(left().starts_with("59m") || left() == "1h0m0s", "the new one counts: {}", left());
+    let hour = left();
+    assert!(hour.starts_with("59m") || hour == "1h0m0s", "the new one counts: {hour}");
     let told = cluster.kminik(&["stop", "--cancel-scheduled"]);
     assert!(told.stderr.contains("All existing scheduled stops cancelled"), "{}", told.stderr);
     assert_eq!(left(), "");

@@ -6,11 +6,11 @@ use crate::Test;
 use crate::support::{Cluster, Output, eventually, namespace, run, shared};
 
 pub const TESTS: &[Test] = &[
-    ("status_has_minikubes_shapes", status_shapes),
+    ("status_has_minikubes_shapes", || status_shapes(shared())),
     ("status_is_told_again_and_again", status_watch),
     ("profile_list_has_minikubes_shapes", profile_list),
-    ("update_context_mends_the_kubeconfig", update_context),
-    ("services_have_urls_on_localhost", services),
+    ("update_context_mends_the_kubeconfig", || update_context(shared())),
+    ("services_have_urls_on_localhost", || services(shared())),
     ("a_service_that_cannot_be_reached_says_why", unreachable),
 ];
 
@@ -18,8 +18,7 @@ fn json(output: Output) -> Value {
     serde_json::from_str(&output.ok()).unwrap()
 }
 
-fn status_shapes() {
-    let cluster = shared();
+pub fn status_shapes(cluster: &Cluster) {
     let name = &cluster.profile;
     let text = cluster.kminik(&["status"]).ok();
     let expected = format!(
@@ -85,8 +84,7 @@ fn profile_list() {
     assert_eq!((row[1].as_str(), row[5].as_str(), row[7].as_str()), (cluster.profile.as_str(), "8443", "Skipped"));
 }
 
-fn update_context() {
-    let cluster = shared();
+pub fn update_context(cluster: &Cluster) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config");
     let update = || run(cluster.command(&["update-context"]).env("KUBECONFIG", &path), None);
@@ -134,8 +132,7 @@ fn web(cluster: &Cluster, test: &str) -> String {
     ns
 }
 
-fn services() {
-    let cluster = shared();
+pub fn services(cluster: &Cluster) {
     let ns = web(cluster, "urls");
     let urls = cluster.kminik(&["service", "web", "-n", &ns, "--url", "--wait=30"]).ok();
     let urls: Vec<&str> = urls.lines().collect();

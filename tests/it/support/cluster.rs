@@ -12,6 +12,7 @@ use super::run::{Output, kminik_binary, run};
 /// Deleted when dropped, whatever state it is in.
 pub struct Cluster {
     pub profile: String,
+    driver: &'static str,
     home: tempfile::TempDir,
     /// Where its commands run; on the machine itself if `None`.
     host: Option<Arc<Host>>,
@@ -21,7 +22,7 @@ impl Cluster {
     /// A profile name and a home; nothing is started.
     pub fn prepare(name: &str) -> Self {
         let home = tempfile::Builder::new().prefix("kminik-it-").tempdir().unwrap();
-        Self { profile: format!("it-{name}-{}", std::process::id()), home, host: None }
+        Self { profile: format!("it-{name}-{}", std::process::id()), driver: "native", home, host: None }
     }
 
     /// As [`Cluster::prepare`], on a host of the test's own.
@@ -39,11 +40,21 @@ impl Cluster {
         cluster
     }
 
+    /// As [`Cluster::start`], with another driver.
+    #[track_caller]
+    pub fn start_by(driver: &'static str, name: &str, arguments: &[&str]) -> Self {
+        let mut cluster = Self::prepare(name);
+        cluster.driver = driver;
+        cluster.start_again(arguments).ok();
+        cluster
+    }
+
     #[track_caller]
     pub fn start_again(&self, arguments: &[&str]) -> Output {
+        let driver = format!("--driver={}", self.driver);
         let mut all = vec!["start"];
         if !arguments.iter().any(|a| a.contains("driver")) {
-            all.push("--driver=native");
+            all.push(&driver);
         }
         all.extend(arguments);
         self.kminik(&all)
