@@ -1,6 +1,6 @@
 //! The revisioned key-value store under the API server: transactions, ranges, watches, compaction, TTL.
 //!
-//! Owns: one redb file (embedded backend), or connections to an etcd cluster. Knows bytes only.
+//! Owns: one redb file and the two of its journal (embedded backend), or connections to an etcd cluster. Knows bytes only.
 //!
 //! **Invariant:** no Kubernetes word appears here: keys and values are bytes.
 //! **Invariant:** a revision becomes visible (to reads, ranges, watches) only after it is on disk.

@@ -45,23 +45,30 @@ impl Change {
     }
 }
 
-/// A possible content of the disk, and what had been promised by then.
+/// The tables, and the two parts of the journal.
+const FILES: usize = 3;
+/// Small enough for many turns.
+const JOURNAL_BYTES: usize = 64 << 10;
+
+/// A possible content of the files, and what had been promised by then.
 struct Image {
-    bytes: Vec<u8>,
+    files: [Vec<u8>; FILES],
     promised: u64,
 }
 
 #[derive(Debug, Default)]
-struct Disk {
+struct File {
     /// What the process reads: everything written.
     written: Vec<u8>,
     synced: Vec<u8>,
     unsynced: Vec<Change>,
 }
 
+/// One of the files of a disk.
 #[derive(Debug, Clone)]
 struct Storage {
-    disk: Arc<Mutex<Disk>>,
+    disk: Arc<Mutex<[File; FILES]>>,
+    file: usize,
     /// The newest revision that was acknowledged or visible.
     promised: Arc<AtomicU64>,
     random: Arc<Mutex<StdRng>>,
@@ -70,7 +77,10 @@ struct Storage {
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Image").field("bytes", &self.bytes.len()).field("promised", &self.promised).finish()
+        f.debug_struct("Image")
+            .field("files", &self.files.each_ref().map(Vec::len))
+            .field("promised", &self.promised)
+            .finish()
     }
 }
 
@@ -78,29 +88,37 @@ impl Storage {
     fn new(seed: u64) -> Self {
         Storage {
             disk: Arc::default(),
+            file: 0,
             promised: Arc::default(),
             random: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
             images: Arc::default(),
         }
     }
 
-    fn cut(&self, disk: &Disk) {
+    fn journal(&self) -> [Box<dyn StorageBackend>; 2] {
+        [1, 2].map(|file| Box::new(Storage { file, ..self.clone() }) as Box<dyn StorageBackend>)
+    }
+
+    fn cut(&self, disk: &[File; FILES]) {
         let mut random = self.random.lock();
         let mut images = self.images.lock();
         for _ in 0..IMAGES_PER_SYNC {
-            let mut bytes = disk.synced.clone();
-            let mut kept: Vec<&Change> = disk.unsynced.iter().filter(|_| random.random_bool(0.6)).collect();
-            kept.shuffle(&mut *random);
-            for change in kept {
-                let keep = match change {
-                    Change::Write { data, .. } if random.random_bool(0.2) => {
-                        random.random_range(0..=data.len() / SECTOR) * SECTOR
-                    }
-                    _ => usize::MAX,
-                };
-                change.apply(&mut bytes, keep);
-            }
-            images.push(Image { bytes, promised: self.promised.load(Ordering::SeqCst) });
+            let files = disk.each_ref().map(|file| {
+                let mut bytes = file.synced.clone();
+                let mut kept: Vec<&Change> = file.unsynced.iter().filter(|_| random.random_bool(0.6)).collect();
+                kept.shuffle(&mut *random);
+                for change in kept {
+                    let keep = match change {
+                        Change::Write { data, .. } if random.random_bool(0.2) => {
+                            random.random_range(0..=data.len() / SECTOR) * SECTOR
+                        }
+                        _ => usize::MAX,
+                    };
+                    change.apply(&mut bytes, keep);
+                }
+                bytes
+            });
+            images.push(Image { files, promised: self.promised.load(Ordering::SeqCst) });
         }
         while images.len() > IMAGES_MAX {
             let index = random.random_range(0..images.len());
@@ -111,29 +129,29 @@ impl Storage {
 
 impl StorageBackend for Storage {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().written.len() as u64)
+        Ok(self.disk.lock()[self.file].written.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let disk = self.disk.lock();
-        let data = disk.written.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let data = disk[self.file].written.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(data);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let length = usize::try_from(len).map_err(io::Error::other)?;
-        let mut disk = self.disk.lock();
-        disk.written.resize(length, 0);
-        disk.unsynced.push(Change::Length(length));
+        let file = &mut self.disk.lock()[self.file];
+        file.written.resize(length, 0);
+        file.unsynced.push(Change::Length(length));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
         self.cut(&disk);
-        let Disk { synced, unsynced, .. } = &mut *disk;
+        let File { synced, unsynced, .. } = &mut disk[self.file];
         for change in unsynced.drain(..) {
             change.apply(synced, usize::MAX);
         }
@@ -143,9 +161,9 @@ impl StorageBackend for Storage {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let change = Change::Write { offset, data: data.to_vec() };
-        let mut disk = self.disk.lock();
-        change.apply(&mut disk.written, usize::MAX);
-        disk.unsynced.push(change);
+        let file = &mut self.disk.lock()[self.file];
+        change.apply(&mut file.written, usize::MAX);
+        file.unsynced.push(change);
         Ok(())
     }
 }
@@ -204,10 +222,14 @@ async fn load(store: Arc<EmbeddedStore>, promised: Arc<AtomicU64>, seed: u64) {
     }
 }
 
+fn options() -> Options {
+    Options { journal_bytes: JOURNAL_BYTES, ..Options::default() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_cut_leaves_the_state_of_one_revision() {
     let storage = Storage::new(7);
-    let store = Arc::new(EmbeddedStore::open_on(storage.clone(), Options::default()).unwrap());
+    let store = Arc::new(EmbeddedStore::open_on(storage.clone(), storage.journal(), options()).unwrap());
     // The file is created under another name and renamed when complete, so cuts before this point reach no store.
     storage.images.lock().clear();
     let seen = {
@@ -234,10 +256,13 @@ async fn every_cut_leaves_the_state_of_one_revision() {
     assert!(images.len() > 30, "only {} images", images.len());
     let mut recovered = Vec::new();
     for (index, image) in images.into_iter().enumerate() {
-        let disk = InMemoryBackend::new();
-        disk.set_len(image.bytes.len() as u64).unwrap();
-        disk.write(0, &image.bytes).unwrap();
-        let store = EmbeddedStore::open_on(disk, Options::default())
+        let [tables, first, second] = image.files.each_ref().map(|bytes| {
+            let file = InMemoryBackend::new();
+            file.set_len(bytes.len() as u64).unwrap();
+            file.write(0, bytes).unwrap();
+            file
+        });
+        let store = EmbeddedStore::open_on(tables, [Box::new(first), Box::new(second)], options())
             .unwrap_or_else(|error| panic!("image {index} does not open: {error:?}"));
         let (revision, state) = content(&store).await;
         assert!(revision >= image.promised, "image {index}: {revision} is older than {}", image.promised);

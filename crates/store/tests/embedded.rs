@@ -52,11 +52,11 @@ async fn a_newer_format_is_refused() {
     {
         let db = redb::Database::open(embedded.path()).unwrap();
         let write = db.begin_write().unwrap();
-        write.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 2).unwrap();
+        write.open_table(redb::TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 3).unwrap();
         write.commit().unwrap();
     }
     let newer = EmbeddedStore::open(&embedded.path(), Options::default());
-    assert!(matches!(newer, Err(StoreError::NewerFormat { found: 2, supported: 1 })), "{newer:?}");
+    assert!(matches!(newer, Err(StoreError::NewerFormat { found: 3, supported: 2 })), "{newer:?}");
 }
 
 #[tokio::test]

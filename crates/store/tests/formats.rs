@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 use kminik_store::{EmbeddedStore, Op, Options, Range, Store, Txn, TxnResult, inspect, restore};
 
 /// A store of each format.
-const STORES: &[&str] = &["store-1.redb.gz"];
+const STORES: &[&str] = &["store-1.redb.gz", "store-2.redb.gz"];
 /// A snapshot of each format, with its number.
 const SNAPSHOTS: &[(&str, u32)] = &[("snapshot-1.gz", 1)];
 

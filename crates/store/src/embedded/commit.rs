@@ -1,5 +1,5 @@
 //! The commit thread: takes what waits as one batch, decides it against the state that the batch before it left,
-//! writes it, and only then publishes and answers.
+//! has it written, and only then publishes and answers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::disk::{Disk, Expiry, WriteBatch};
+use super::disk::{Expiry, WriteBatch};
+use super::durable::{Durable, journal_files};
 use super::export::Export;
 use super::hub::Hub;
 use super::state::Snapshot;
@@ -60,9 +61,9 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Committer {
     pub(crate) requests: Receiver<Request>,
-    /// `None` while the file cannot be written; it is made anew before the next batch.
-    pub(crate) disk: Option<Disk>,
-    /// Where the file is, if it can be made anew.
+    /// `None` while the files cannot be written; that of the tables is made anew before the next batch.
+    pub(crate) durable: Option<Durable>,
+    /// Where the tables' file is, if it can be made anew.
     pub(crate) path: Option<PathBuf>,
     pub(crate) hub: Arc<Hub>,
     /// The state after everything decided so far. Ahead of the hub only while a batch is being written.
@@ -71,6 +72,7 @@ pub(crate) struct Committer {
     /// While the disk is full: when the file may be tried again, and keys may expire again.
     pub(crate) retry_after: Instant,
     pub(crate) history_bytes: usize,
+    pub(crate) journal_bytes: usize,
 }
 
 struct CloseOnDrop(Arc<Hub>);
@@ -117,7 +119,7 @@ impl Committer {
                         self.retry_after = now + FULL_PAUSE;
                     }
                     self.pending = self.hub.snapshot();
-                    self.disk = None;
+                    self.durable = None;
                 }
                 Err(error) => {
                     // What the failed write left on the disk is unknown, so nothing more may be decided on top of it.
@@ -127,7 +129,7 @@ impl Committer {
             }
         }
         self.hub.close();
-        let closed = self.disk.map_or(Ok(()), Disk::close);
+        let closed = self.durable.map_or(Ok(()), |durable| durable.close(&self.pending));
         match close {
             // Nobody waits any more if the receiver is gone.
             Some(reply) => drop(reply.send(closed)),
@@ -195,18 +197,19 @@ impl Committer {
 
     /// Makes the file anew if it was given up; not more often than the pause allows, for that writes everything.
     fn mend(&mut self) -> Result<(), StoreError> {
-        if let (None, Some(path)) = (&self.disk, &self.path) {
+        if let (None, Some(path)) = (&self.durable, &self.path) {
             if Instant::now() < self.retry_after {
                 return Err(StoreError::NoSpace(std::io::ErrorKind::StorageFull.into()));
             }
-            self.disk = Some(self.hub.replace_file(path, self.expiries.remaining())?);
+            let disk = self.hub.replace_file(path, self.expiries.remaining())?;
+            self.durable = Some(Durable::begin(disk, journal_files(path)?, self.journal_bytes)?);
             tracing::info!("the store's file was made anew");
         }
         Ok(())
     }
 
-    fn write(&self, batch: &WriteBatch) -> Result<(), StoreError> {
-        self.disk.as_ref().map_or(Err(StoreError::Closed), |disk| disk.write(batch, &self.pending))
+    fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+        self.durable.as_mut().map_or(Err(StoreError::Closed), |durable| durable.write(batch, &self.pending))
     }
 
     fn decide(&mut self, request: Request, batch: &mut WriteBatch, answers: &mut Answers) {

@@ -1,8 +1,8 @@
-//! The redb file: what survives.
+//! The redb file: the tables of what survives. What was written last may only be in the [journal](super::journal) yet.
 //!
 //! | table     | key               | value                                        |
 //! |-----------|-------------------|----------------------------------------------|
-//! | `meta`    | name              | `format`, `revision`, `compacted`            |
+//! | `meta`    | name              | `format`, `revision`, `compacted`, `journal` |
 //! | `current` | key               | record: revisions, time to live, value       |
 //! | `history` | (revision, index) | change: kind, key, the record before it      |
 //!
@@ -19,8 +19,8 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, T
 use super::state::{Log, Slot, Snapshot};
 use crate::api::{Event, EventKind, Record, Revision, StoreError};
 
-/// Version of the layout above.
-const FORMAT: u64 = 1;
+/// Version of the layout above. Version 1 had no journal.
+const FORMAT: u64 = 2;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const CURRENT: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("current");
@@ -49,6 +49,8 @@ pub(crate) struct Loaded {
     pub(crate) snapshot: Snapshot,
     pub(crate) log: Log,
     pub(crate) expiries: Vec<(Bytes, Expiry)>,
+    /// By which the journal knows these tables; `None` in a file from before there was one.
+    pub(crate) number: Option<u64>,
 }
 
 /// Changes of one batch, ready to be written.
@@ -61,6 +63,19 @@ pub(crate) struct WriteBatch {
     pub(crate) revision: Revision,
     /// Forget the history up to and including this revision.
     pub(crate) compact: Option<Revision>,
+}
+
+impl WriteBatch {
+    /// Adds the batch that follows.
+    pub(crate) fn merge(&mut self, next: &WriteBatch) {
+        for event in &next.events {
+            self.expiries.remove(&event.record.key);
+        }
+        self.expiries.extend(next.expiries.iter().map(|(key, expiry)| (key.clone(), *expiry)));
+        self.events.extend(next.events.iter().cloned());
+        self.revision = next.revision;
+        self.compact = self.compact.max(next.compact);
+    }
 }
 
 #[derive(Debug)]
@@ -119,9 +134,11 @@ impl Disk {
     pub(crate) fn load(&self) -> Result<Loaded, StoreError> {
         let read = self.db.begin_read().map_err(from_redb)?;
         let meta = read.open_table(META).map_err(from_redb)?;
+        let found = |name: &str| -> Result<Option<u64>, StoreError> {
+            Ok(meta.get(name).map_err(from_redb)?.map(|value| value.value()))
+        };
         let number = |name: &str| -> Result<u64, StoreError> {
-            let value = meta.get(name).map_err(from_redb)?;
-            value.map(|value| value.value()).ok_or_else(|| corrupt(format!("no {name} in the meta table")))
+            found(name)?.ok_or_else(|| corrupt(format!("no {name} in the meta table")))
         };
         let format = number("format")?;
         if format > FORMAT {
@@ -131,6 +148,7 @@ impl Disk {
             snapshot: Snapshot { revision: number("revision")?, ..Snapshot::default() },
             log: Log::new(number("compacted")?),
             expiries: Vec::new(),
+            number: found("journal")?,
         };
         let current = read.open_table(CURRENT).map_err(from_redb)?;
         for entry in current.iter().map_err(from_redb)? {
@@ -151,6 +169,19 @@ impl Disk {
         Ok(loaded)
     }
 
+    /// Makes a file of an older format one of this; gives the number by which the journal knows it.
+    pub(crate) fn upgrade(&self) -> Result<u64, StoreError> {
+        let write = self.db.begin_write().map_err(from_redb)?;
+        let number = rand::random();
+        {
+            let mut meta = write.open_table(META).map_err(from_redb)?;
+            meta.insert("format", FORMAT).map_err(from_redb)?;
+            meta.insert("journal", number).map_err(from_redb)?;
+        }
+        write.commit().map_err(from_redb)?;
+        Ok(number)
+    }
+
     /// Writes a batch; on return it is on disk.
     pub(crate) fn write(&self, batch: &WriteBatch, snapshot: &Snapshot) -> Result<(), StoreError> {
         let write = self.db.begin_write().map_err(from_redb)?;
@@ -164,7 +195,10 @@ impl Disk {
             }
             let mut current = write.open_table(CURRENT).map_err(from_redb)?;
             let mut buffer = Vec::new();
-            for event in &batch.events {
+            // Neighbours in the file come one after the other.
+            let mut events: Vec<&Event> = batch.events.iter().collect();
+            events.sort_by(|a, b| a.record.key.cmp(&b.record.key));
+            for event in events {
                 let key = &event.record.key;
                 match snapshot.map.get(key) {
                     // Only what stays of a key after the whole batch is written.
@@ -178,7 +212,8 @@ impl Disk {
                 }
             }
         }
-        write_history(&write, batch.events.iter())?;
+        let forgotten = batch.compact.unwrap_or_default();
+        write_history(&write, batch.events.iter().filter(|event| event.record.mod_revision > forgotten))?;
         write.commit().map_err(from_redb)
     }
 
@@ -221,7 +256,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
     std::fs::File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(from_io)
 }
 
@@ -248,7 +283,7 @@ fn initialise(db: &Database) -> Result<(), StoreError> {
         if meta.get("format").map_err(from_redb)?.is_some() {
             return Ok(());
         }
-        for (name, value) in [("format", FORMAT), ("revision", 0), ("compacted", 0)] {
+        for (name, value) in [("format", FORMAT), ("revision", 0), ("compacted", 0), ("journal", rand::random())] {
             meta.insert(name, value).map_err(from_redb)?;
         }
         write.open_table(CURRENT).map_err(from_redb)?;

@@ -1,14 +1,17 @@
-//! The embedded backend: reads from memory, survives in a redb file.
+//! The embedded backend: reads from memory, survives in a redb file and the journal beside it.
 //!
 //! ```text
-//!  txn ──► queue ──► commit thread: batch ─► decide on `pending` ─► write, fsync ─► publish ─► answer
-//!  get, range, watch ──► hub: snapshot + log + watchers  ◄───────────────────────────┘
+//!  txn ──► queue ──► commit thread: batch ─► decide on `pending` ─► journal, fsync ─► publish ─► answer
+//!  get, range, watch ──► hub: snapshot + log + watchers  ◄─────────────│───────────────┘
+//!                                                                      └─ many at a time ─► tables
 //! ```
 
 mod commit;
 mod disk;
+mod durable;
 mod export;
 mod hub;
+mod journal;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +22,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::commit::{Committer, Expiries, Reply, Request};
 use self::disk::Disk;
+use self::durable::{Durable, Opened, journal_files};
 pub use self::export::{Export, SnapshotError, SnapshotInfo, inspect, restore};
 use self::hub::Hub;
 use crate::api::{Op, Range, RangeResult, Record, Revision, Store, StoreError, Txn, TxnResult, WatchOptions, Watcher};
@@ -32,11 +36,13 @@ pub struct Options {
     pub queue_bytes: usize,
     /// What the changes kept for watches and old revisions may hold; beyond it the oldest are compacted away.
     pub history_bytes: usize,
+    /// What half of the journal holds before it goes to the tables; a start after a crash has so much to catch up on, twice.
+    pub journal_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { value_limit_bytes: 3 << 19, queue_bytes: 64 << 20, history_bytes: 128 << 20 }
+        Options { value_limit_bytes: 3 << 19, queue_bytes: 64 << 20, history_bytes: 128 << 20, journal_bytes: 8 << 20 }
     }
 }
 
@@ -59,30 +65,40 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::NewerFormat`], [`StoreError::Corrupt`], or the disk's own failure.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        Self::start(Disk::open(path)?, Some(path.to_owned()), options)
+        let disk = Disk::open(path)?;
+        Self::start(Durable::open(disk, journal_files(path)?, options.journal_bytes)?, Some(path.to_owned()), options)
     }
 
-    /// As [`EmbeddedStore::open`] on any storage that redb can use, an empty one to begin with.
+    /// As [`EmbeddedStore::open`] on any storage that redb can use, an empty one to begin with, and such for the journal.
     ///
     /// # Errors
     /// As [`EmbeddedStore::open`].
-    pub fn open_on(storage: impl redb::StorageBackend, options: Options) -> Result<Self, StoreError> {
-        Self::start(Disk::with_backend(storage)?, None, options)
+    pub fn open_on(
+        tables: impl redb::StorageBackend,
+        journal: [Box<dyn redb::StorageBackend>; 2],
+        options: Options,
+    ) -> Result<Self, StoreError> {
+        Self::start(Durable::open(Disk::with_backend(tables)?, journal, options.journal_bytes)?, None, options)
     }
 
-    fn start(disk: Disk, path: Option<PathBuf>, options: Options) -> Result<Self, StoreError> {
-        let loaded = disk.load()?;
+    fn start(opened: Opened, path: Option<PathBuf>, options: Options) -> Result<Self, StoreError> {
+        let Opened { loaded, durable } = opened;
+        let durable = match durable {
+            Err(error) if path.is_none() => return Err(error),
+            durable => durable.ok(),
+        };
         let (sender, requests) = mpsc::channel();
         let hub = Arc::new(Hub::new(loaded.snapshot.clone(), loaded.log));
         let committer = Committer {
             requests,
-            disk: Some(disk),
+            durable,
             path,
             hub: hub.clone(),
             pending: loaded.snapshot,
             expiries: Expiries::restore(loaded.expiries),
             retry_after: std::time::Instant::now(),
             history_bytes: options.history_bytes,
+            journal_bytes: options.journal_bytes,
         };
         std::thread::Builder::new()
             .name("store-commit".to_owned())
