@@ -131,7 +131,10 @@ fn protobuf_round_trips() {
     each_kind(0x5eed_0002, 8, |random, gvk, schema| {
         let mut object = random.object(gvk, schema, false);
         conform(&mut object, schema, FieldValidation::Strict).unwrap();
-        let decoded = protobuf::decode(&protobuf::encode(&object.to_value(), schema), schema).unwrap();
+        let message = protobuf::encode(&object.to_value(), schema);
+        let text = protobuf::encode_text(&object.to_vec(), &gvk.api_version(), &gvk.kind, schema).unwrap();
+        assert_eq!(text, message, "{gvk} from text and from a tree");
+        let decoded = protobuf::decode(&message, schema).unwrap();
         assert_eq!(normal(&decoded.object), normal(&object), "{gvk}");
     });
 }
@@ -214,7 +217,9 @@ fn nothing_panics_on_wild_objects() {
         let _ = columns::table(gvk, [&object], now);
         let _ = validate::create(gvk, schema, &object);
         let _ = validate::update(gvk, schema, &object, &other);
-        let _ = protobuf::encode(&object.to_value(), schema);
+        let (message, kind) = (protobuf::encode(&object.to_value(), schema), object.kind());
+        let text = protobuf::encode_text(&object.to_vec(), object.api_version(), kind, schema);
+        assert_eq!(text.unwrap(), message, "{gvk} from text and from a tree");
         let _ = patch::strategic(&object, &other.to_vec(), schema);
         let _ = patch::merge(&object, &other.to_vec());
         let mut defaulted = object.clone();

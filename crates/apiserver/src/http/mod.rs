@@ -8,6 +8,7 @@ pub(crate) mod discovery;
 pub mod info;
 pub(crate) mod openapi;
 pub(crate) mod plain;
+pub(crate) mod pretty;
 pub mod respond;
 pub(crate) mod serve;
 pub mod service;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::accept::{Accepted, Encoding, JSON, YAML};
 use super::body::ResponseBody;
+use super::pretty::pretty;
 
 /// Answers with a `Status` in the form the client accepts.
 pub fn error(error: &StatusError, form: Accepted) -> Response<ResponseBody> {
@@ -90,16 +91,38 @@ pub fn encode(value: &Value, form: Accepted) -> Result<Bytes, StatusError> {
         }
         Encoding::Yaml => serde_yaml::to_string(value).map(Bytes::from).map_err(StatusError::internal),
         Encoding::Protobuf => {
-            let schema = schema_of(value).ok_or_else(|| StatusError::not_acceptable(&[JSON, YAML]))?;
+            let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+            let schema = schema_of(text("apiVersion"), text("kind"));
+            let schema = schema.ok_or_else(|| StatusError::not_acceptable(&[JSON, YAML]))?;
             Ok(Bytes::from(protobuf::encode(value, schema)))
         }
     }
 }
 
-/// The type of a value that names its apiVersion and kind.
-fn schema_of(value: &Value) -> Option<&'static Schema> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let gvk = GroupVersion::parse(text("apiVersion"))?.kind(text("kind"));
+/// JSON text of an object of this type in the encoding asked for, without a tree of it but for YAML.
+///
+/// # Errors
+/// As [`encode`], and 500 for what is no JSON object.
+pub fn encode_text(mut text: Vec<u8>, api_version: &str, kind: &str, form: Accepted) -> Result<Bytes, StatusError> {
+    Ok(Bytes::from(match form.encoding {
+        Encoding::Json => {
+            if form.pretty {
+                text = pretty(&text);
+            }
+            text.push(b'\n');
+            text
+        }
+        Encoding::Yaml => return encode(&serde_json::from_slice(&text).map_err(StatusError::internal)?, form),
+        Encoding::Protobuf => {
+            let schema = schema_of(api_version, kind).ok_or_else(|| StatusError::not_acceptable(&[JSON, YAML]))?;
+            protobuf::encode_text(&text, api_version, kind, schema).map_err(StatusError::internal)?
+        }
+    }))
+}
+
+/// The built-in type of this apiVersion and kind.
+pub fn schema_of(api_version: &str, kind: &str) -> Option<&'static Schema> {
+    let gvk = GroupVersion::parse(api_version)?.kind(kind);
     // The kinds of meta.k8s.io are those of every group, and the same in both its versions.
     schema::lookup(&gvk).or_else(|| schema::lookup(&Gvk::new("meta.k8s.io", "v1", gvk.kind)))
 }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use kminik_meta::{Object, StatusError};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -36,6 +37,8 @@ pub fn encode(object: &Object) -> Result<Bytes, StatusError> {
         }
     }
     out.push(b'}');
+    // It is kept for as long as the object.
+    out.shrink_to_fit();
     Ok(Bytes::from(out))
 }
 
@@ -81,6 +84,18 @@ pub fn write_item(out: &mut Vec<u8>, stored: &[u8], splice: usize, revision: u64
     out.push(b'{');
     out.extend_from_slice(METADATA);
     write_tail(out, tail, revision);
+}
+
+/// Appends what of the object is metadata, with its revision, as the last member of an object that `out` ends with; false for
+/// bytes that were not made by [`encode`].
+pub fn write_metadata(out: &mut Vec<u8>, stored: &[u8], splice: usize, revision: u64) -> bool {
+    let Some(from) = splice.checked_sub(1).and_then(|brace| stored.get(brace..)) else { return false };
+    let mut values = serde_json::Deserializer::from_slice(from).into_iter::<&RawValue>();
+    let Some(Ok(metadata)) = values.next() else { return false };
+    out.extend_from_slice(METADATA);
+    write_tail(out, metadata.get().as_bytes().get(1..).unwrap_or_default(), revision);
+    out.push(b'}');
+    true
 }
 
 fn write_tail(out: &mut Vec<u8>, tail: &[u8], revision: u64) {
@@ -146,5 +161,13 @@ mod tests {
             json!({"data": {"a": "\"metadata\":{"}, "metadata": {"name": "x", "resourceVersion": "0"}})
         );
         assert_eq!(decode(&stored, 9).unwrap().resource_version(), "9");
+
+        out = b"{".to_vec();
+        assert!(write_metadata(&mut out, &stored, splice, 18));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&out).unwrap(),
+            json!({"metadata": {"name": "x", "resourceVersion": "18"}})
+        );
+        assert!(!write_metadata(&mut out, b"{}", 0, 1));
     }
 }

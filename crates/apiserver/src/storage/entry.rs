@@ -120,18 +120,25 @@ impl Entry {
         self.object.get_or_init(|| self.decode().ok().map(Arc::new)).clone().ok_or_else(|| self.damaged())
     }
 
-    fn damaged(&self) -> StatusError {
+    /// The 500 of stored bytes that are no object.
+    pub fn damaged(&self) -> StatusError {
         StatusError::internal(format!("unable to decode {}", String::from_utf8_lossy(&self.key)))
     }
 
-    /// Appends the object as JSON, at its own revision.
-    pub fn write_object(&self, out: &mut Vec<u8>) {
-        self.write_object_at(out, self.revision);
-    }
-
-    /// Appends the object as JSON as of a later revision (a deletion's).
+    /// Appends the object as JSON, at its own revision or as of a later one (a deletion's).
     pub fn write_object_at(&self, out: &mut Vec<u8>, revision: u64) {
         codec::write_object(out, &self.value, self.splice, revision);
+    }
+
+    /// Appends the member `metadata` of the object and ends the JSON object that it is the last member of.
+    ///
+    /// # Errors
+    /// 500 where the stored bytes are no object.
+    pub fn write_metadata_at(&self, out: &mut Vec<u8>, revision: u64) -> Result<(), StatusError> {
+        match codec::write_metadata(out, &self.value, self.splice, revision) {
+            true => Ok(()),
+            false => Err(self.damaged()),
+        }
     }
 
     /// Appends the object as a list's item.

@@ -66,17 +66,15 @@ impl Call {
         self.version.conversion.is_none() && stored_version == self.api_version() && stored_kind == self.row.kind
     }
 
-    /// Whether these bytes can be sent as they are.
-    pub(crate) fn sends_as_stored(&self, entry: &Entry) -> bool {
-        self.accepted == Accepted::JSON && self.reads_stored_form() && entry.is_normal(self.row.normal_since())
+    /// Whether what is stored is the object in the request's version.
+    pub(crate) fn shows_stored(&self, entry: &Entry) -> bool {
+        self.reads_stored_form() && entry.is_normal(self.row.normal_since())
     }
 
-    /// Whether all of these bytes can be sent as they are.
-    pub(crate) fn sends_all_as_stored(&self, entries: &[Arc<Entry>]) -> bool {
+    /// As [`Call::shows_stored`], of all entries.
+    pub(crate) fn shows_all_stored(&self, entries: &[Arc<Entry>]) -> bool {
         let since = self.row.normal_since();
-        self.accepted == Accepted::JSON
-            && self.reads_stored_form()
-            && (since == 0 || entries.iter().all(|entry| entry.is_normal(since)))
+        self.reads_stored_form() && (since == 0 || entries.iter().all(|entry| entry.is_normal(since)))
     }
 
     /// The object of an entry in the request's version.
@@ -90,6 +88,14 @@ impl Call {
         }
         self.row.from_stored(&self.version, &mut object);
         Ok(object)
+    }
+
+    /// As [`Call::object_of`]; kept with the entry where that is possible, as [`Entry::object`] does.
+    ///
+    /// # Errors
+    /// 500 where the entry cannot be decoded.
+    pub(crate) fn kept_object_of(&self, entry: &Entry) -> Result<Arc<Object>, StatusError> {
+        if self.shows_stored(entry) { entry.object() } else { self.object_of(entry).map(Arc::new) }
     }
 
     /// Brings an object of the version that the row works in into the request's.

@@ -147,7 +147,7 @@ pub(crate) async fn delete_collection(
     }
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".into(), Value::from(page.revision.to_string()));
-    render::list(call, metadata, deleted)
+    render::list(call, metadata, deleted).await
 }
 
 async fn read_options(

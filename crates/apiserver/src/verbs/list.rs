@@ -213,7 +213,7 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, StatusEr
     if let Some(remaining) = page.remaining {
         metadata.insert("remainingItemCount".into(), Value::from(remaining));
     }
-    render::list(call, metadata, page.entries)
+    render::list(call, metadata, page.entries).await
 }
 
 /// The page that options and selectors describe, in the version that the row works in.

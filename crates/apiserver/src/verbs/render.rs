@@ -1,20 +1,24 @@
 //! Objects, lists and changes in the form a client asked for.
 //!
-//! JSON of the stored version is the stored bytes with the revision spliced in. Every other form decodes (once for an
-//! entry) and encodes.
+//! Where the stored version is the request's, objects and their metadata are pieces of the stored bytes with the revision
+//! spliced in; pretty JSON and protobuf are made of those. Tables, YAML lists and other versions decode and encode.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use kminik_meta::protobuf::ListEncoder;
 use kminik_meta::{Object, StatusError};
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::table;
-use crate::http::accept::{Encoding, View};
-use crate::http::body::ResponseBody;
+use crate::http::accept::{Accepted, Encoding, JSON, View, YAML};
+use crate::http::body::{BoxError, ResponseBody};
+use crate::http::pretty::Pretty;
 use crate::http::respond;
+use crate::storage::codec;
 use crate::storage::entry::Entry;
 
 /// A list's bytes are sent in slices of about this size.
@@ -22,20 +26,21 @@ const SLICE: usize = 128 << 10;
 
 /// One object as the whole answer.
 pub(crate) fn entry(call: &Call, code: StatusCode, entry: &Entry) -> Result<Response<ResponseBody>, StatusError> {
-    if call.sends_as_stored(entry) {
-        let mut out = Vec::with_capacity(entry.value.len() + 48);
-        entry.write_object(&mut out);
-        out.push(b'\n');
-        return Ok(respond::bytes(code, Encoding::Json.media_type(), Bytes::from(out)));
-    }
-    self::object(call, code, call.object_of(entry)?)
+    let Some(shown) = Shown::of(call).filter(|_| call.shows_stored(entry)) else {
+        return self::object(call, code, call.object_of(entry)?);
+    };
+    let mut text = Vec::with_capacity(entry.value.len() + 64);
+    shown.write(&mut text, entry, entry.revision)?;
+    let form = call.accepted;
+    let body = respond::encode_text(text, &shown.api_version, &shown.kind, form)?;
+    Ok(respond::bytes(code, form.encoding.media_type(), body))
 }
 
 /// One object in the request's version as the whole answer.
 pub(crate) fn object(call: &Call, code: StatusCode, object: Object) -> Result<Response<ResponseBody>, StatusError> {
     let value = match call.accepted.view {
         View::Object => object.into(),
-        View::Metadata(stable) => metadata_of(&object, stable),
+        View::Metadata(stable) => metadata_of(object, stable),
         View::Table(stable) => {
             let meta = json!({"resourceVersion": object.resource_version()});
             table::table(call, stable, vec![object], meta.as_object().cloned().unwrap_or_default(), true)
@@ -54,14 +59,24 @@ pub(crate) fn value_response(
 }
 
 /// A list with this metadata.
-pub(crate) fn list(
+///
+/// # Errors
+/// 500 where a stored object cannot be decoded, 406 for a kind without the form asked for.
+pub(crate) async fn list(
     call: &Call,
     metadata: Map<String, Value>,
     entries: Vec<Arc<Entry>>,
 ) -> Result<Response<ResponseBody>, StatusError> {
-    if call.sends_all_as_stored(&entries) {
-        let body = json_list(call, &metadata, entries);
-        return Ok(respond::with_body(StatusCode::OK, Encoding::Json.media_type(), body));
+    let encoding = call.accepted.encoding;
+    if let Some(shown) = Shown::of(call).filter(|_| call.shows_all_stored(&entries))
+        && encoding != Encoding::Yaml
+    {
+        let metadata = Value::Object(metadata);
+        let body = match encoding {
+            Encoding::Protobuf => protobuf_list(&shown, &metadata, &entries).await?,
+            Encoding::Json | Encoding::Yaml => json_list(shown, &metadata, entries, call.accepted.pretty)?,
+        };
+        return Ok(respond::with_body(StatusCode::OK, encoding.media_type(), body));
     }
     let objects = entries.iter().map(|entry| call.object_of(entry)).collect::<Result<Vec<_>, StatusError>>()?;
     self::objects(call, metadata, objects)
@@ -76,67 +91,179 @@ pub(crate) fn objects(
     let value = match call.accepted.view {
         View::Table(stable) => table::table(call, stable, objects, metadata, true),
         View::Metadata(stable) => {
-            let items: Vec<Value> = objects.iter().map(|object| metadata_of(object, stable)).collect();
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": meta_version(stable), "metadata": metadata, "items": items})
+            let items = objects.into_iter().map(|object| metadata_of(object, stable)).collect();
+            let members = [("metadata", metadata.into()), ("items", items)];
+            value_of("PartialObjectMetadataList", meta_version(stable), members)
         }
         View::Object => {
-            let items: Vec<Value> = objects
+            let items = objects
                 .into_iter()
                 .map(|mut object| {
                     object.map_mut().remove("kind");
                     object.map_mut().remove("apiVersion");
-                    object.into()
+                    Value::from(object)
                 })
                 .collect();
-            json!({"kind": call.row.list_kind, "apiVersion": call.api_version(), "metadata": metadata, "items": items})
+            let members = [("metadata", metadata.into()), ("items", items)];
+            value_of(&call.row.list_kind, &call.api_version(), members)
         }
     };
     value_response(call, StatusCode::OK, &value)
 }
 
-fn json_list(call: &Call, metadata: &Map<String, Value>, entries: Vec<Arc<Entry>>) -> ResponseBody {
-    let head = json!({"kind": call.row.list_kind, "apiVersion": call.api_version()}).to_string();
-    let metadata = Value::from(metadata.clone()).to_string();
-    let mut out = Vec::with_capacity(SLICE + (SLICE >> 2));
-    out.extend_from_slice(head.trim_end_matches('}').as_bytes());
-    out.extend_from_slice(b",\"metadata\":");
-    out.extend_from_slice(metadata.as_bytes());
+/// What a client sees of stored objects, as JSON text.
+pub(crate) struct Shown {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    list_kind: Cow<'static, str>,
+    /// What each text of an object's metadata begins with; `None` where whole objects are shown.
+    metadata: Option<Vec<u8>>,
+}
+
+impl Shown {
+    /// `None` for a view that is not a part of the object.
+    pub(crate) fn of(call: &Call) -> Option<Self> {
+        match call.accepted.view {
+            View::Table(_) => None,
+            View::Object => Some(Shown {
+                api_version: call.api_version().into(),
+                kind: call.row.kind.clone(),
+                list_kind: call.row.list_kind.clone(),
+                metadata: None,
+            }),
+            View::Metadata(stable) => {
+                let (kind, api_version) = ("PartialObjectMetadata", meta_version(stable));
+                Some(Shown {
+                    api_version: api_version.into(),
+                    kind: kind.into(),
+                    list_kind: "PartialObjectMetadataList".into(),
+                    metadata: Some(codec::head(Some(&kind.into()), Some(&api_version.into())).ok()?),
+                })
+            }
+        }
+    }
+
+    /// Appends an entry as of a revision.
+    ///
+    /// # Errors
+    /// 500 where the stored bytes are no object.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, entry: &Entry, revision: u64) -> Result<(), StatusError> {
+        match &self.metadata {
+            None => entry.write_object_at(out, revision),
+            Some(head) => {
+                out.extend_from_slice(head);
+                entry.write_metadata_at(out, revision)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_item(&self, out: &mut Vec<u8>, entry: &Entry) -> Result<(), StatusError> {
+        if self.metadata.is_some() {
+            return self.write(out, entry, entry.revision);
+        }
+        entry.write_item(out);
+        Ok(())
+    }
+
+    /// An entry as of a revision, with the envelope of protobuf.
+    ///
+    /// # Errors
+    /// 406 for a kind without that form, 500 where the stored bytes are no object.
+    pub(crate) fn protobuf(&self, entry: &Entry, revision: u64) -> Result<Bytes, StatusError> {
+        let mut text = Vec::with_capacity(entry.value.len() + 64);
+        self.write(&mut text, entry, revision)?;
+        let form = Accepted { encoding: Encoding::Protobuf, ..Accepted::JSON };
+        respond::encode_text(text, &self.api_version, &self.kind, form)
+    }
+}
+
+fn json_list(
+    shown: Shown,
+    metadata: &Value,
+    entries: Vec<Arc<Entry>>,
+    pretty: bool,
+) -> Result<ResponseBody, StatusError> {
+    let mut out = codec::head(Some(&shown.list_kind.as_ref().into()), Some(&shown.api_version.as_ref().into()))?;
+    out.extend_from_slice(b"\"metadata\":");
+    out.extend_from_slice(metadata.to_string().as_bytes());
     out.extend_from_slice(b",\"items\":[");
+    let mut lines = pretty.then(Pretty::default);
     let mut entries = entries.into_iter();
     let mut first = true;
-    let mut fill = move |mut out: Vec<u8>| -> (Vec<u8>, bool) {
+    let mut fill = move |mut out: Vec<u8>| -> Result<(Bytes, bool), StatusError> {
+        let mut more = false;
         for entry in entries.by_ref() {
             if !first {
                 out.push(b',');
             }
             first = false;
-            entry.write_item(&mut out);
-            if out.len() >= SLICE {
-                return (out, true);
+            shown.write_item(&mut out, &entry)?;
+            more = out.len() >= SLICE;
+            if more {
+                break;
             }
         }
-        out.extend_from_slice(b"]}\n");
-        (out, false)
+        if !more {
+            out.extend_from_slice(b"]}");
+        }
+        if let Some(lines) = &mut lines {
+            let mut set = Vec::with_capacity(out.len() + out.len() / 2);
+            lines.push(&out, &mut set);
+            out = set;
+        }
+        if !more {
+            out.push(b'\n');
+        }
+        Ok((out.into(), more))
     };
-    let (head, more) = fill(out);
+    let (head, more) = fill(out)?;
     if !more {
-        return ResponseBody::from(head);
+        return Ok(ResponseBody::from(head));
     }
     // A long list is copied while it is sent, so only a slice of it exists twice at any time.
     let rest = futures::stream::unfold((fill, true), |(mut fill, more)| async move {
         if !more {
             return None;
         }
-        let (slice, more) = fill(Vec::with_capacity(SLICE + (SLICE >> 2)));
-        Some((Ok(Bytes::from(slice)), (fill, more)))
+        Some(match fill(Vec::with_capacity(SLICE + (SLICE >> 2))) {
+            Ok((slice, more)) => (Ok(slice), (fill, more)),
+            Err(error) => (Err(BoxError::from(error)), (fill, false)),
+        })
     });
-    ResponseBody::stream(futures::StreamExt::chain(futures::stream::iter([Ok(Bytes::from(head))]), rest))
+    Ok(ResponseBody::stream(futures::StreamExt::chain(futures::stream::iter([Ok(head)]), rest)))
+}
+
+/// A list in protobuf, whose length stands before it: all of it is made before any is sent.
+async fn protobuf_list(shown: &Shown, metadata: &Value, entries: &[Arc<Entry>]) -> Result<ResponseBody, StatusError> {
+    let schema = respond::schema_of(&shown.api_version, &shown.list_kind).and_then(ListEncoder::new);
+    let mut list = schema.ok_or_else(|| StatusError::not_acceptable(&[JSON, YAML]))?;
+    let (mut slices, mut item) = (Vec::new(), Vec::new());
+    for entry in entries {
+        item.clear();
+        shown.write_item(&mut item, entry)?;
+        list.item(&item).map_err(|_| entry.damaged())?;
+        if list.pending() >= SLICE {
+            slices.push(Bytes::from(list.take()));
+            // Others are served on this thread, too.
+            tokio::task::yield_now().await;
+        }
+    }
+    slices.push(list.take().into());
+    let (head, tail) = list.frame(&shown.api_version, &shown.list_kind, metadata);
+    Ok(ResponseBody::chunks([Bytes::from(head)].into_iter().chain(slices).chain([tail.into()])))
 }
 
 /// The PartialObjectMetadata of an object.
-pub(crate) fn metadata_of(object: &Object, stable: bool) -> Value {
-    let metadata = object.map().get("metadata").cloned().unwrap_or_else(|| json!({}));
-    json!({"kind": "PartialObjectMetadata", "apiVersion": meta_version(stable), "metadata": metadata})
+pub(crate) fn metadata_of(mut object: Object, stable: bool) -> Value {
+    let metadata = object.map_mut().remove("metadata").unwrap_or_else(|| json!({}));
+    value_of("PartialObjectMetadata", meta_version(stable), [("metadata", metadata)])
+}
+
+/// An object of these members, which `json!` would copy.
+pub(crate) fn value_of<const N: usize>(kind: &str, api_version: &str, members: [(&str, Value); N]) -> Value {
+    let named = [("kind", kind.into()), ("apiVersion", api_version.into())];
+    Value::Object(named.into_iter().chain(members).map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// apiVersion of the kinds of meta.k8s.io.

@@ -4,7 +4,7 @@ use kminik_meta::{Object, columns};
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
-use super::render::{meta_version, metadata_of};
+use super::render::{meta_version, metadata_of, value_of};
 
 /// Objects of the request's version as a Table. `with_columns` is false for all but the first event of a watch.
 pub(crate) fn table(
@@ -27,7 +27,7 @@ pub(crate) fn table(
             row["object"] = match include {
                 "None" => Value::Null,
                 "Object" => object.into(),
-                _ => metadata_of(&object, stable),
+                _ => metadata_of(object, stable),
             };
             row
         })
@@ -36,8 +36,6 @@ pub(crate) fn table(
         true => shown.definitions().into(),
         false => Value::Null,
     };
-    json!({
-        "kind": "Table", "apiVersion": meta_version(stable), "metadata": metadata,
-        "columnDefinitions": definitions, "rows": rows,
-    })
+    let members = [("metadata", metadata.into()), ("columnDefinitions", definitions), ("rows", rows.into())];
+    value_of("Table", meta_version(stable), members)
 }

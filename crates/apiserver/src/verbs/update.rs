@@ -106,7 +106,7 @@ impl<M: Make> Attempt for Update<'_, M> {
         call.warnings.lock().truncate(self.warnings);
         // A guard of an earlier round gives back before this one takes.
         self.reservation = None;
-        let present = call.object_of(current)?;
+        let present = call.kept_object_of(current)?;
         let wanted = self.make.make(&present).await?;
         let admitted = write::admit_update(call, self.options, current, wanted).await?;
         if self.options.dry_run {

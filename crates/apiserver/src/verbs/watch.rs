@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::list::{self, ListOptions};
-use super::render::{meta_version, metadata_of};
+use super::render::{Shown, meta_version, metadata_of};
 use super::selection::Selection;
 use super::table;
 use crate::error::from_store;
@@ -86,6 +86,7 @@ impl State {
 
 struct Watch {
     call: Arc<Call>,
+    shown: Option<Shown>,
     selection: Selection,
     everything: bool,
     prefix: String,
@@ -187,6 +188,7 @@ pub(crate) async fn watch(mut call: Call) -> Result<Response<ResponseBody>, Stat
         form: hasher.finish(),
         columns_sent: false,
         ended: false,
+        shown: Shown::of(&call),
         call: Arc::new(call),
     };
     let server = state.call.server.clone();
@@ -302,7 +304,7 @@ impl Watch {
             next = self.call.row.shown_all(next).await?;
             for entry in next.drain(..) {
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
-                encode(&self.call, ADDED, &entry, entry.revision, columns, &mut out)?;
+                encode(&self.call, self.shown.as_ref(), ADDED, &entry, entry.revision, columns, &mut out)?;
             }
         }
         Ok((!out.is_empty()).then(|| Bytes::from(out)))
@@ -362,7 +364,7 @@ impl Watch {
         let Some(entry) = entry else { return Ok(None) };
         let render = |columns: bool| {
             let mut out = Vec::with_capacity(entry.value.len() + 96);
-            encode(&self.call, kind, entry, change.revision, columns, &mut out)?;
+            encode(&self.call, self.shown.as_ref(), kind, entry, change.revision, columns, &mut out)?;
             Ok(Bytes::from(out))
         };
         if matches!(self.call.accepted.view, View::Table(_)) && !self.columns_sent {
@@ -411,24 +413,36 @@ fn framed(call: &Call, kind: &str, object: &Value) -> Result<Bytes, StatusError>
     if call.accepted.encoding != Encoding::Protobuf {
         return Ok(Bytes::from(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")));
     }
-    let event = protobuf::encode_watch_event(kind, &respond::encode(object, call.accepted)?);
-    let length = u32::try_from(event.len()).map_err(StatusError::internal)?;
-    Ok(Bytes::from([&length.to_be_bytes()[..], &event].concat()))
+    let mut out = Vec::new();
+    frame(kind, &respond::encode(object, call.accepted)?, &mut out)?;
+    Ok(out.into())
+}
+
+/// Appends an event in protobuf behind its length.
+fn frame(kind: &str, object: &[u8], out: &mut Vec<u8>) -> Result<(), StatusError> {
+    let event = protobuf::encode_watch_event(kind, object);
+    out.extend_from_slice(&u32::try_from(event.len()).map_err(StatusError::internal)?.to_be_bytes());
+    out.extend_from_slice(&event);
+    Ok(())
 }
 
 fn encode(
     call: &Call,
+    shown: Option<&Shown>,
     kind: &str,
     entry: &Entry,
     revision: u64,
     columns: bool,
     out: &mut Vec<u8>,
 ) -> Result<(), StatusError> {
-    if call.sends_as_stored(entry) {
+    if let Some(shown) = shown.filter(|_| call.shows_stored(entry)) {
+        if call.accepted.encoding == Encoding::Protobuf {
+            return frame(kind, &shown.protobuf(entry, revision)?, out);
+        }
         out.extend_from_slice(b"{\"type\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
-        entry.write_object_at(out, revision);
+        shown.write(out, entry, revision)?;
         out.extend_from_slice(b"}\n");
         return Ok(());
     }
@@ -436,7 +450,7 @@ fn encode(
     object.set_resource_version(&revision.to_string());
     let value = match call.accepted.view {
         View::Object => object.into(),
-        View::Metadata(stable) => metadata_of(&object, stable),
+        View::Metadata(stable) => metadata_of(object, stable),
         View::Table(stable) => {
             let metadata = json!({"resourceVersion": revision.to_string()});
             table::table(call, stable, vec![object], metadata.as_object().cloned().unwrap_or_default(), columns)

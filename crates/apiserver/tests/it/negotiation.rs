@@ -132,6 +132,47 @@ async fn a_table_has_its_columns_once() {
     assert!(none["rows"][0]["object"].is_null());
 }
 
+/// JSON that was set in lines, as it was before; no string in it has what lines are made of.
+fn one_line(pretty: &[u8]) -> String {
+    let text = std::str::from_utf8(pretty).unwrap();
+    text.lines().map(str::trim_start).collect::<String>().replace("\": ", "\":") + "\n"
+}
+
+#[tokio::test]
+async fn long_lists_are_whole_in_every_form() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    // More than one slice of each form.
+    for at in 0..40 {
+        let mut map = map(&format!("m{at:02}"));
+        map["data"] = json!({"a": "x\"".repeat(10_000)});
+        client.post(MAPS, &map).await;
+    }
+    let path = format!("{MAPS}?labelSelector=of");
+    let plain = client.get(&path).await.json();
+    assert_eq!(plain["items"].as_array().unwrap().len(), 40);
+    let pretty = client.get(&format!("{path}&pretty=true")).await;
+    assert_eq!(pretty.json(), plain);
+    let mut typed = decode("", "ConfigMapList", &get(&mut client, &path, PROTOBUF).await.body);
+    for item in typed["items"].as_array_mut().unwrap() {
+        assert_eq!(item.as_object_mut().unwrap().remove("kind"), None);
+    }
+    assert_eq!(typed, plain);
+    let metadata = |media_type: &str| format!("{media_type};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    let json = get(&mut client, &path, &metadata("application/json")).await.json();
+    assert_eq!((&json["kind"], &json["metadata"]), (&json!("PartialObjectMetadataList"), &plain["metadata"]));
+    for (partial, item) in json["items"].as_array().unwrap().iter().zip(plain["items"].as_array().unwrap()) {
+        let wanted =
+            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": item["metadata"]});
+        assert_eq!(partial, &wanted);
+    }
+    let binary =
+        decode("meta.k8s.io", "PartialObjectMetadataList", &get(&mut client, &path, &metadata(PROTOBUF)).await.body);
+    assert_eq!(binary["items"][39]["metadata"], plain["items"][39]["metadata"]);
+    let yaml = get(&mut client, &path, "application/yaml").await;
+    assert_eq!(serde_yaml::from_slice::<Value>(&yaml.body).unwrap(), plain);
+}
+
 #[tokio::test]
 async fn people_get_lines() {
     let server = TestServer::start().await;
@@ -141,9 +182,14 @@ async fn people_get_lines() {
     let plain = client.get(&path).await;
     let pretty = client.get(&format!("{path}?pretty=true")).await;
     assert_eq!(pretty.json(), plain.json());
-    assert!(pretty.body.starts_with(b"{\n  \"apiVersion\": \"v1\",\n") && !plain.body[..20].contains(&b'\n'));
+    assert!(pretty.body.starts_with(b"{\n  \"kind\": \"ConfigMap\",\n") && !plain.body[..20].contains(&b'\n'));
+    assert_eq!(one_line(&pretty.body), String::from_utf8_lossy(&plain.body));
     let curl = client.send("GET", &path, &[("user-agent", "curl/8.0"), ("accept", "*/*")], "").await;
     assert_eq!(curl.body, pretty.body);
+    let list = client.get(&format!("{MAPS}?labelSelector=of")).await;
+    let pretty = client.get(&format!("{MAPS}?labelSelector=of&pretty=true")).await;
+    assert!(pretty.body.starts_with(b"{\n  \"kind\": \"ConfigMapList\",\n"));
+    assert_eq!(one_line(&pretty.body), String::from_utf8_lossy(&list.body));
     let error = client.send("GET", &format!("{MAPS}/none"), &[("user-agent", "curl/8.0")], "").await;
     assert!(error.body.starts_with(b"{\n  "));
 }

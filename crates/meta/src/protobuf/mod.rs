@@ -10,6 +10,7 @@ mod write;
 use serde_json::Value;
 use thiserror::Error;
 
+use self::write::Sink;
 use crate::decode::{self, DecodeError, Decoded, FieldValidation};
 use crate::schema::Schema;
 
@@ -97,10 +98,84 @@ pub fn decode(bytes: &[u8], schema: &Schema) -> Result<Decoded, DecodeError> {
 
 /// Encodes an object or list with its envelope. Members that the schema does not know or that do not fit it are left out.
 pub fn encode(value: &Value, schema: &Schema) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
+    let mut sink = Sink::default();
+    // What is read from a tree is well-formed; a value that is no object has no message.
+    if sink.message(schema, value).is_err() {
+        sink.out.clear();
+    }
     let text = |member: &str| value.get(member).and_then(Value::as_str).unwrap_or_default();
-    write::envelope(&mut out, text("apiVersion"), text("kind"), &write::message(value, schema));
+    enveloped(text("apiVersion"), text("kind"), &sink.out)
+}
+
+/// As [`encode`], from JSON text and without a tree of it.
+///
+/// # Errors
+/// When the text is no JSON object.
+pub fn encode_text(text: &[u8], api_version: &str, kind: &str, schema: &Schema) -> Result<Vec<u8>, serde_json::Error> {
+    let mut sink = Sink::default();
+    sink.message(schema, &mut serde_json::Deserializer::from_slice(text))?;
+    Ok(enveloped(api_version, kind, &sink.out))
+}
+
+fn enveloped(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 64);
+    out.extend_from_slice(MAGIC);
+    write::envelope(&mut out, api_version, kind, message);
     out
+}
+
+/// A list that is encoded item by item. Its length stands before it, so its beginning is known last:
+/// [`ListEncoder::frame`] gives what stands before and behind the items.
+pub struct ListEncoder<'a> {
+    schema: &'a Schema,
+    item: &'a Schema,
+    number: u32,
+    sink: Sink,
+    /// Bytes of items that were taken.
+    taken: usize,
+}
+
+impl<'a> ListEncoder<'a> {
+    /// `None` for a type that is no list.
+    pub fn new(schema: &'a Schema) -> Option<Self> {
+        let items = schema.field("items")?;
+        let item = items.schema().item()?;
+        Some(ListEncoder { schema, item, number: items.number.into(), sink: Sink::default(), taken: 0 })
+    }
+
+    /// Adds an item, as JSON text.
+    ///
+    /// # Errors
+    /// When the text is no JSON.
+    pub fn item(&mut self, text: &[u8]) -> Result<(), serde_json::Error> {
+        self.sink.field(self.number, self.item, &mut serde_json::Deserializer::from_slice(text))
+    }
+
+    /// Bytes that can be taken.
+    pub fn pending(&self) -> usize {
+        self.sink.out.len()
+    }
+
+    /// The items added since the last time, as they are sent.
+    pub fn take(&mut self) -> Vec<u8> {
+        let size = self.sink.out.len();
+        self.taken += size;
+        std::mem::replace(&mut self.sink.out, Vec::with_capacity(size))
+    }
+
+    /// What is sent before and behind all items that were taken. `metadata` is the list's.
+    pub fn frame(&self, api_version: &str, kind: &str, metadata: &Value) -> (Vec<u8>, Vec<u8>) {
+        let mut head = Sink::default();
+        let field = self.schema.field("metadata");
+        if field.is_none_or(|field| head.field(field.number.into(), field.schema(), metadata).is_err()) {
+            head.out.clear();
+        }
+        let (mut before, mut behind) = (MAGIC.to_vec(), Vec::new());
+        write::envelope_head(&mut before, api_version, kind, head.out.len() + self.taken);
+        before.append(&mut head.out);
+        write::envelope_tail(&mut behind);
+        (before, behind)
+    }
 }
 
 /// One event of a watch: its type and the object's encoded message. The caller frames it with its length, four bytes, big end

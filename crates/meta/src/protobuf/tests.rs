@@ -137,6 +137,64 @@ fn every_field_of_every_kind_round_trips() {
     assert!(kinds > 150 && set > 20_000, "{kinds} kinds, {set} fields");
 }
 
+/// As [`encode`], from the text of the value.
+fn from_text(value: &Value, schema: &Schema) -> Vec<u8> {
+    let text = |member: &str| value.get(member).and_then(Value::as_str).unwrap_or_default();
+    encode_text(value.to_string().as_bytes(), text("apiVersion"), text("kind"), schema).unwrap()
+}
+
+#[test]
+fn text_and_tree_of_every_kind_give_the_same_message() {
+    let mut set = 0;
+    for (gvk, schema) in crate::schema::kinds() {
+        let mut object = Object::try_from(maximal(schema, &mut Vec::new(), &mut set)).unwrap();
+        object.set_gvk(&gvk);
+        let value = object.to_value();
+        assert_eq!(from_text(&value, schema), encode(&value, schema), "{gvk}");
+    }
+}
+
+#[test]
+fn fields_stand_in_order_of_their_numbers() {
+    // By hand: volumes (1) before nodeName (10) before hostNetwork (11), a volume's name (1) before its inlined source (2).
+    let schema = lookup(&Gvk::new("", "v1", "Pod")).unwrap();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"hostNetwork": true, "nodeName": "n",
+        "volumes": [{"emptyDir": {"medium": "M"}, "name": "v"}, {"name": "h", "hostPath": {"path": "/"}}]}});
+    let mut wanted = b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12".to_vec();
+    let spec: &[u8] =
+        b"\x0a\x0a\x0a\x01v\x12\x05\x12\x03\x0a\x01M\x0a\x0a\x0a\x01h\x12\x05\x0a\x03\x0a\x01/\x52\x01n\x58\x01";
+    let mut message = b"\x0a\x03\x0a\x01p".to_vec();
+    put_bytes(&mut message, 2, spec);
+    wanted.push(message.len() as u8);
+    wanted.extend_from_slice(&message);
+    wanted.extend_from_slice(b"\x1a\0\x22\0");
+    assert_eq!(encode(&pod, schema), wanted);
+    assert_eq!(from_text(&pod, schema), wanted);
+}
+
+#[test]
+fn lists_are_encoded_item_by_item() {
+    let schema = lookup(&Gvk::new("", "v1", "ConfigMapList")).unwrap();
+    let item = |name: &str| json!({"metadata": {"name": name, "uid": "u"}, "data": {"k": "\u{1d11e}\n"}});
+    let metadata = json!({"resourceVersion": "7", "continue": "c"});
+    for names in [&["a", "b", "c"][..], &[]] {
+        let items: Vec<Value> = names.iter().map(|name| item(name)).collect();
+        let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items});
+        let mut encoder = ListEncoder::new(schema).unwrap();
+        let mut parts = Vec::new();
+        for item in &items {
+            encoder.item(item.to_string().as_bytes()).unwrap();
+            assert_ne!(encoder.pending(), 0);
+            parts.extend(encoder.take());
+        }
+        let (head, tail) = encoder.frame("v1", "ConfigMapList", &metadata);
+        assert_eq!([head, parts, tail].concat(), encode(&list, schema));
+    }
+    let mut encoder = ListEncoder::new(schema).unwrap();
+    assert!(encoder.item(b"{\"metadata\":{").is_err());
+    assert!(ListEncoder::new(lookup(&Gvk::new("", "v1", "Pod")).unwrap()).is_none());
+}
+
 #[test]
 fn hostile_messages_are_refused() {
     let schema = lookup(&Gvk::new("", "v1", "Pod")).unwrap();

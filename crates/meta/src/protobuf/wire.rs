@@ -124,8 +124,13 @@ pub(crate) fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
     out.extend_from_slice(&number.to_bits().to_le_bytes());
 }
 
-pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+/// What stands before the length of bytes, text or a message.
+pub(crate) fn put_tag(out: &mut Vec<u8>, field: u32) {
     put_varint(out, u64::from(field) << 3 | u64::from(BYTES));
+}
+
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
+    put_tag(out, field);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }

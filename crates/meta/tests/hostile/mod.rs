@@ -113,6 +113,11 @@ pub fn protobuf_messages(data: &[u8]) {
     let Some((gvk, schema, body)) = kind(data) else { return };
     let Ok(decoded) = protobuf::decode(body, schema) else { return };
     let bytes = protobuf::encode(&decoded.object.to_value(), schema);
+    // JSON text is not nested as deeply as messages.
+    let (api_version, kind) = (decoded.object.api_version(), decoded.object.kind());
+    if let Ok(text) = protobuf::encode_text(&decoded.object.to_vec(), api_version, kind, schema) {
+        assert_eq!(text, bytes, "{gvk} from text and from a tree");
+    }
     let again = protobuf::decode(&bytes, schema).unwrap();
     assert_eq!(again.object, decoded.object, "{gvk} written and read again");
     check(&gvk, schema, decoded);
