@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::request::Parts;
+use jiff::Timestamp;
 use kminik_meta::StatusError;
 use parking_lot::Mutex;
 
@@ -76,15 +77,22 @@ impl UserInfo {
     }
 }
 
-/// What the transport knows of the peer: its certificate chain, and whom the handshake has verified it to be.
+/// What the transport knows of the peer: whom its certificate names, and whom the handshake has verified it to be.
 #[derive(Clone, Debug)]
 pub struct PeerCertificates {
-    /// DER, leaf first; empty where the client sent none.
-    pub chain: Arc<[Vec<u8>]>,
+    /// `None` where the client sent none that can be read.
+    pub named: Option<Arc<x509::Named>>,
     /// The client CA has signed it.
     pub client: bool,
     /// The front proxy's CA has signed it.
     pub front_proxy: bool,
+}
+
+impl PeerCertificates {
+    /// Whom the certificate names now.
+    fn user(&self) -> Option<&UserInfo> {
+        self.named.as_ref()?.user_at(Timestamp::now())
+    }
 }
 
 /// What authenticators have found of a request besides whom it is from, for the audit log, which begins when that is known. An

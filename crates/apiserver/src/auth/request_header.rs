@@ -6,7 +6,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use kminik_meta::StatusError;
 
-use super::{AUTHENTICATED, Authenticator, PeerCertificates, UNAUTHENTICATED, UserInfo, x509};
+use super::{AUTHENTICATED, Authenticator, PeerCertificates, UNAUTHENTICATED, UserInfo};
 
 /// Common names that a front proxy's certificate may have.
 pub const ALLOWED_NAMES: [&str; 1] = ["front-proxy-client"];
@@ -25,8 +25,8 @@ pub struct RequestHeaders;
 #[async_trait]
 impl Authenticator for RequestHeaders {
     async fn authenticate(&self, request: &Parts, peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
-        let name = peer.chain.first().filter(|_| peer.front_proxy).and_then(|leaf| x509::common_name(leaf));
-        if name.is_none_or(|name| !ALLOWED_NAMES.contains(&name.as_str())) {
+        let proxy = peer.user().filter(|_| peer.front_proxy);
+        if proxy.is_none_or(|proxy| !ALLOWED_NAMES.contains(&proxy.name.as_str())) {
             return Ok(None);
         }
         Ok(user(&request.headers))

@@ -189,8 +189,8 @@ async fn authorised(
     exchange: &mut Exchange,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let (mut parts, body) = request.into_parts();
-    let notes = auth::Notes::default();
-    if server.auditor().is_some() {
+    let audited = server.auditor().map(|auditor| (auditor, auth::Notes::default()));
+    if let Some((_, notes)) = &audited {
         parts.extensions.insert(notes.clone());
     }
     let (address, known) = match peer {
@@ -205,7 +205,7 @@ async fn authorised(
         Err(error) => (UserInfo::default(), Some(error)),
     };
     let mut attributes = attributes(&info, &query, user);
-    if let Some(auditor) = server.auditor() {
+    if let Some((auditor, notes)) = audited {
         let audit = auditor.begin(&exchange.id, exchange.received, address, &parts, &attributes)?;
         exchange.completion = Completion(audit);
         for (key, value) in notes.take() {

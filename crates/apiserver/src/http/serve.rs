@@ -28,6 +28,7 @@ use super::chain::{self, Peer};
 use super::respond;
 use super::stall::{Patience, Stalling};
 use crate::auth::PeerCertificates;
+use crate::auth::x509::Named;
 use crate::config::Config;
 use crate::{Server, StartError};
 
@@ -114,7 +115,7 @@ impl Acceptor {
                 .is_some_and(|(leaf, rest)| verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok())
         };
         PeerCertificates {
-            chain: certificates.iter().map(|certificate| certificate.as_ref().to_vec()).collect(),
+            named: certificates.first().and_then(|leaf| Named::of(leaf)).map(Arc::new),
             client: signed_by(&self.clients),
             front_proxy: self.front_proxies.as_ref().is_some_and(signed_by),
         }

@@ -10,9 +10,10 @@ mod typed;
 mod untracked;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use self::managers::{Identity, Managed, Managers};
@@ -27,9 +28,11 @@ pub use untracked::merge_untracked;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+const MANAGED: &[&str] = &["metadata", "managedFields"];
 
 /// Fields that belong to no one.
-const UNTRACKED: &[&[&str]] = &[
+static UNTRACKED: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(UNTRACKED_PATHS));
+const UNTRACKED_PATHS: &[&[&str]] = &[
     &["apiVersion"],
     &["kind"],
     &["metadata"],
@@ -40,7 +43,7 @@ const UNTRACKED: &[&[&str]] = &[
     &["metadata", "uid"],
     &["metadata", "clusterName"],
     &["metadata", "generation"],
-    &["metadata", "managedFields"],
+    MANAGED,
     &["metadata", "resourceVersion"],
 ];
 
@@ -189,7 +192,7 @@ fn merge_config(live: &Object, config: &Object, force: bool, write: &Write<'_>) 
     if config.api_version() != write.api_version {
         return Err(ApplyError::Version { found: config.api_version().into(), wanted: write.api_version.into() });
     }
-    if config.get(&["metadata", "managedFields"]).is_some_and(|m| !m.is_null()) {
+    if config.get(MANAGED).is_some_and(|m| !m.is_null()) {
         return Err(ApplyError::ManagedFields);
     }
     let mut managers = Managers::decode(live).ok_or(ApplyError::Unreadable)?;
@@ -247,7 +250,7 @@ pub fn update(live: Option<&Object>, new: &mut Object, write: Write<'_>) -> Resu
         Some(sent) => sent,
         None => Managers::decode(before).unwrap_or_default(),
     };
-    new.remove(&["metadata", "managedFields"]);
+    new.remove(MANAGED);
     if managers.0.is_empty() && live.is_some() {
         return Ok(());
     }
@@ -262,38 +265,52 @@ pub fn update(live: Option<&Object>, new: &mut Object, write: Write<'_>) -> Resu
 /// When an object differs from what is stored in nothing but the times of its managed fields, gives it the stored times, so that
 /// the write changes nothing. To be called last, on an object in normal form with its defaults.
 pub fn restore_times(old: &Object, new: &mut Object) {
-    let timeless = |object: &Object| {
-        let mut object = object.clone();
-        object.set_resource_version("");
-        let entries = object.get_mut(&["metadata", "managedFields"]).and_then(Value::as_array_mut);
-        for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
-            entry.remove("time");
-        }
-        object
-    };
-    // Entries of one manager can only have changed their order if a time did.
-    let sorted = |mut object: Object| {
-        if let Some(entries) = object.get_mut(&["metadata", "managedFields"]).and_then(Value::as_array_mut) {
-            entries.sort_by_key(ToString::to_string);
-        }
-        object
-    };
-    if old.get(&["metadata", "managedFields"]) != new.get(&["metadata", "managedFields"])
-        && sorted(timeless(old)) == sorted(timeless(new))
-        && let Some(entries) = old.get(&["metadata", "managedFields"])
-    {
-        new.set(&["metadata", "managedFields"], entries.clone());
+    let (Some(stored), found) = (old.get(MANAGED), new.get(MANAGED)) else { return };
+    let same = found != Some(stored)
+        && equal_without(old.map(), new.map(), &["metadata"])
+        && equal_without(
+            old.metadata().unwrap_or(&Map::new()),
+            new.metadata().unwrap_or(&Map::new()),
+            &["managedFields", "resourceVersion"],
+        )
+        && timeless(stored) == timeless(found.unwrap_or(&Value::Null));
+    if same {
+        new.set(MANAGED, stored.clone());
     }
+}
+
+/// Whether two objects have the same members but for these.
+fn equal_without(one: &Map<String, Value>, other: &Map<String, Value>, names: &[&str]) -> bool {
+    let counts = |(name, _): &(&String, &Value)| !names.contains(&name.as_str());
+    one.iter().filter(counts).eq(other.iter().filter(counts))
+}
+
+/// Entries of managed fields without their times. Those of one manager can only have changed their order if a time did.
+fn timeless(entries: &Value) -> Vec<String> {
+    let mut out: Vec<String> = entries
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|entry| {
+            let mut entry = entry.clone();
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("time");
+            }
+            entry.to_string()
+        })
+        .collect();
+    out.sort();
+    out
 }
 
 /// What an object is compared with that did not exist before: members that Go always writes are no one's doing.
 fn blank(schema: &Schema) -> Value {
-    if schema.rules.is_some() { Value::Object(serde_json::Map::new()) } else { zero_value(schema) }
+    if schema.rules.is_some() { Value::Object(Map::new()) } else { zero_value(schema) }
 }
 
 /// Whether a body asks for its managed fields to be forgotten: `[]` or `[{}]`.
 fn is_reset(object: &Object) -> bool {
-    match object.get(&["metadata", "managedFields"]).and_then(Value::as_array).map(Vec::as_slice) {
+    match object.get(MANAGED).and_then(Value::as_array).map(Vec::as_slice) {
         Some([]) => true,
         Some([Value::Object(only)]) => only.is_empty(),
         _ => false,
@@ -302,7 +319,7 @@ fn is_reset(object: &Object) -> bool {
 
 fn bare_object(object: &Object) -> Object {
     let mut object = object.clone();
-    object.remove(&["metadata", "managedFields"]);
+    object.remove(MANAGED);
     object
 }
 
@@ -320,7 +337,7 @@ fn take_over(
 ) -> Result<(), ApplyError> {
     let ignored = FieldSet::of_fields(write.ignored);
     let comparison = settle(old, new, managers, None, &ignored, true, write)?;
-    let gained = comparison.modified.union(&comparison.added).difference(&FieldSet::of_fields(UNTRACKED));
+    let gained = comparison.modified.union(&comparison.added).difference(&UNTRACKED);
     if gained.is_empty() {
         return Ok(());
     }
@@ -398,7 +415,7 @@ fn compare_at(
 
 fn untrack(managers: &mut Managers, identity: &Identity) {
     if let Some(managed) = managers.0.get_mut(identity) {
-        managed.fields = managed.fields.difference(&FieldSet::of_fields(UNTRACKED));
+        managed.fields = managed.fields.difference(&UNTRACKED);
     }
 }
 
@@ -410,7 +427,7 @@ fn prune(merged: Value, last: &Managed, managers: &Managers, write: &Write<'_>) 
     }
     let Some((whole, schema)) = write.at(&merged, &last.api_version) else { return Ok(merged) };
     let cut = |value: &Value, set: &FieldSet, schema: &Schema| {
-        remove(value, set, Some(schema)).unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+        remove(value, set, Some(schema)).unwrap_or_else(|| Value::Object(Map::new()))
     };
     // The live part may hold what the schema no longer knows; it is nobody's then, and stays.
     let set_of =

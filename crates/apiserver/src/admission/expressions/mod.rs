@@ -6,6 +6,7 @@
 mod conditions;
 mod variables;
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use futures::FutureExt;
@@ -139,8 +140,8 @@ pub(crate) fn compile(source: &str, env: &Env, wanted: &[Type]) -> Result<Progra
 
 /// A request as expressions see it.
 pub(crate) struct Subject<'r> {
-    object: Option<std::borrow::Cow<'r, Object>>,
-    old: Option<std::borrow::Cow<'r, Object>>,
+    object: Option<Cow<'r, Object>>,
+    old: Option<Cow<'r, Object>>,
     request: Json,
     namespace: Option<Arc<Object>>,
     authorizer: Arc<dyn kminik_cel::Authorizer>,
@@ -184,6 +185,11 @@ impl<'r> Subject<'r> {
                 ..ResourceCheck::default()
             },
         })
+    }
+
+    /// What the request would leave, as it is seen.
+    pub(crate) fn into_object(self) -> Option<Cow<'r, Object>> {
+        self.object
     }
 
     /// The values of the variables.

@@ -3,6 +3,7 @@
 //! Who is asked is decided before anything is changed. Then each policy is asked once for each binding and parameter, and each of
 //! its mutations sees what those before it have made of the object.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -190,11 +191,10 @@ impl MutatingPolicies {
         object: &Object,
     ) -> Result<Result<Object, String>, StatusError> {
         let Asked { policy, sighting, .. } = asked;
-        let seen = sighting.seen(object).await?;
-        let wanted = {
+        let (seen, wanted) = {
             let subject = Subject::new(attributes, sighting, Some(object), self.authorizer.clone()).await?;
             match evaluate(policy, mutation, &subject, param) {
-                Ok(wanted) => wanted,
+                Ok(wanted) => (subject.into_object().unwrap_or(Cow::Borrowed(object)), wanted),
                 Err(why) => return Ok(Err(why)),
             }
         };
