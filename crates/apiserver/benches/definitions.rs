@@ -1,6 +1,6 @@
 //! What custom resource definitions cost: memory, time to a served resource, time of a write, with many large definitions in the table.
 //!
-//! `cargo run --release -p kminik-apiserver --example definitions -- [definitions] [kilobytes each]`
+//! `cargo bench -p kminik-apiserver --bench definitions [-- DEFINITIONS [KILOBYTES]]`, 100 of 100 KiB where none are given
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for people")]
 
@@ -67,7 +67,8 @@ async fn main() {
         established(&mut client, &name).await;
     }
     println!("{count} definitions of {kilobytes} KiB: {:?} each to be served", started.elapsed() / count as u32);
-    println!("memory: {} KiB more", resident_kilobytes().saturating_sub(before));
+    let memory = resident_kilobytes().saturating_sub(before);
+    println!("memory: {memory} KiB more, {} KiB each", memory / count.max(1) as u64);
     let swaps = Instant::now();
     for _ in 0..100 {
         server.api.server().registry().recompose().unwrap();
