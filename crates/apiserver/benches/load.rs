@@ -37,8 +37,8 @@ const WATCHERS: usize = 100;
 const CHANGES: usize = 200;
 /// Name of the clients' threads.
 const CLIENT: &str = "client";
-/// Name of the thread that writes to the disk.
-const STORE: &str = "store-commit";
+/// What the names of the store's threads begin with.
+const STORE: &str = "store-";
 
 #[allow(clippy::unwrap_used)]
 fn main() {
@@ -250,7 +250,7 @@ fn processor_time() -> [u64; 3] {
         let read = |name: &str| std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
         let ran = read("schedstat").split_whitespace().next().and_then(|text| text.parse::<u64>().ok());
         times[match read("comm").trim() {
-            STORE => 0,
+            name if name.starts_with(STORE) => 0,
             CLIENT => 1,
             _ => 2,
         }] += ran.unwrap_or_default();

@@ -111,6 +111,11 @@ impl Snapshot {
                 break;
             }
             result.count += 1;
+            if old.peek().is_none() {
+                // All that follows is as it was: nothing need be made of it to count it.
+                result.count += live.count();
+                break;
+            }
         }
         result
     }
