@@ -155,18 +155,26 @@ impl Durable {
         Ok(())
     }
 
-    /// Brings all there is into the tables, which lead to `state` then, and closes them.
+    /// Brings all there is into the tables, which lead to `state` then, and closes them. For what the disk has no space, the journal
+    /// has it for the next start.
     ///
     /// # Errors
-    /// What they fail with. The journal has everything then.
-    pub(crate) fn close(mut self, state: &Snapshot) -> Result<(), StoreError> {
+    /// What they fail with.
+    pub(crate) fn close(self, state: &Snapshot) -> Result<(), StoreError> {
+        match self.finish(state) {
+            Err(StoreError::NoSpace(_)) => Ok(()),
+            finished => finished,
+        }
+    }
+
+    fn finish(mut self, state: &Snapshot) -> Result<(), StoreError> {
         self.collect(true)?;
         let Tables::Idle(disk) = self.tables else { return Ok(()) };
-        let written = match self.unwritten.revision {
-            0 => Ok(()),
-            _ => disk.write(&self.unwritten, state),
-        };
-        written.and(disk.close())
+        if self.unwritten.revision > 0 {
+            disk.write(&self.unwritten, state)?;
+        }
+        self.journal.clear()?;
+        disk.close()
     }
 }
 

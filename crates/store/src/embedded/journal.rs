@@ -121,6 +121,18 @@ impl Journal {
         Ok(())
     }
 
+    /// Says that the tables have everything, so that whoever opens the store next need not look for it.
+    pub(crate) fn clear(&mut self) -> Result<(), StoreError> {
+        for part in &self.parts {
+            if part.len().map_err(from_io)? > 0 {
+                part.write(0, &[0; HEAD_BYTES]).map_err(from_io)?;
+                part.sync_data().map_err(from_io)?;
+            }
+        }
+        self.end = 0;
+        Ok(())
+    }
+
     /// Whether the part should go to the tables.
     pub(crate) fn is_full(&self) -> bool {
         self.end >= self.part_bytes
@@ -138,8 +150,16 @@ impl Journal {
     }
 }
 
+/// What a part holds; nothing where it does not begin with a record.
 fn read(part: &dyn StorageBackend) -> Result<Bytes, StoreError> {
     let length = usize::try_from(part.len().map_err(from_io)?).unwrap_or(usize::MAX);
+    let mut head = [0; HEAD_BYTES];
+    if length >= HEAD_BYTES {
+        part.read(0, &mut head).map_err(from_io)?;
+    }
+    if head == [0; HEAD_BYTES] {
+        return Ok(Bytes::new());
+    }
     let mut content = vec![0; length];
     part.read(0, &mut content).map_err(from_io)?;
     Ok(content.into())
@@ -343,5 +363,9 @@ mod tests {
         journal.append(&batch(4)).unwrap();
         assert_eq!(files.open(7, 3).1, [4]);
         assert!(files.open(7, 4).1.is_empty());
+        journal.clear().unwrap();
+        assert!(files.open(7, 3).1.is_empty(), "cleared");
+        journal.append(&batch(5)).unwrap();
+        assert_eq!(files.open(7, 4).1, [5]);
     }
 }
