@@ -352,6 +352,6 @@ mod tests {
         let _listener = tokio::net::UnixListener::bind(&alive).unwrap();
         assert_eq!(socket(&[none.clone(), dead.clone(), alive.clone()]).await, alive);
         assert_eq!(socket(&[none.clone(), dead.clone()]).await, dead);
-        assert_eq!(socket(&[none.clone()]).await, none);
+        assert_eq!(socket(std::slice::from_ref(&none)).await, none);
     }
 }

@@ -47,8 +47,11 @@ pub fn docker(arguments: &[&str]) -> String {
     run(&mut command("docker", arguments), None).ok()
 }
 
+/// A test of a cluster that is there already.
+type Body = fn(&Cluster);
+
 /// What works on any cluster, whichever driver has made it. With the test images, in this order.
-const EVERYDAY: &[(&str, fn(&Cluster))] = &[
+const EVERYDAY: &[(&str, Body)] = &[
     ("status", views::status_shapes),
     ("update-context", views::update_context),
     ("service", views::services),

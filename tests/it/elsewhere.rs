@@ -32,25 +32,35 @@ impl Elsewhere {
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();
         let mut elsewhere = Self { near, far, directory, daemons: Vec::new() };
         elsewhere.certify();
-        let path = |name: &str| elsewhere.path(name);
-        let engine = format!(
+        let sshd = elsewhere.daemon(&format!("exec /usr/sbin/sshd -D -f {}", elsewhere.path("sshd_config")));
+        elsewhere.daemons.push(sshd);
+        elsewhere.start_engine();
+        elsewhere
+    }
+
+    fn daemon(&self, script: &str) -> Child {
+        let mut daemon = self.far.command("sh", &["-c", script]);
+        daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The last of the daemons.
+    fn start_engine(&mut self) {
+        let path = |name: &str| self.path(name);
+        let engine = self.daemon(&format!(
             "exec dockerd --data-root {} --exec-root /run/docker --pidfile /run/docker.pid -H unix:///run/docker.sock \
              -H tcp://{ADDRESS}:2376 --tlsverify --tlscacert {} --tlscert {} --tlskey {}",
             path("data"),
             path("tls/ca.pem"),
             path("server.pem"),
             path("server-key.pem")
-        );
-        let sshd = format!("exec /usr/sbin/sshd -D -f {}", path("sshd_config"));
-        for script in [engine, sshd] {
-            let mut daemon = elsewhere.far.command("sh", &["-c", &script]);
-            let daemon = daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            elsewhere.daemons.push(daemon);
-        }
-        eventually("the engine", || {
-            (elsewhere.far.sh("docker -H unix:///run/docker.sock info").code == 0).then_some(())
-        });
-        elsewhere
+        ));
+        self.daemons.push(engine);
+        eventually("the engine", || (self.far.sh("docker -H unix:///run/docker.sock info").code == 0).then_some(()));
+    }
+
+    fn restart_engine(&mut self) {
+        end(&mut self.daemons.pop().unwrap());
+        self.start_engine();
     }
 
     fn path(&self, name: &str) -> String {
@@ -105,15 +115,17 @@ impl Elsewhere {
 
 impl Drop for Elsewhere {
     fn drop(&mut self) {
-        for daemon in &mut self.daemons {
-            let _ = run(&mut command("kill", &[&daemon.id().to_string()]), None);
-            let _ = daemon.wait();
-        }
+        self.daemons.iter_mut().for_each(end);
     }
 }
 
+fn end(daemon: &mut Child) {
+    let _ = run(&mut command("kill", &[&daemon.id().to_string()]), None);
+    let _ = daemon.wait();
+}
+
 fn another_machine() {
-    let elsewhere = Elsewhere::new();
+    let mut elsewhere = Elsewhere::new();
     let context = [("DOCKER_CONFIG", elsewhere.path("docker")), ("DOCKER_CONTEXT", "far".to_owned())];
     let cluster = Cluster::on(&elsewhere.near, "far");
     let start = |variables: &[(&str, String)], arguments: &[&str]| {
@@ -135,8 +147,10 @@ fn another_machine() {
     cluster.load(&nginx());
     cluster.apply(WEB);
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]).ok();
-    let answers = || elsewhere.near.sh("curl -sS --max-time 10 http://127.0.0.1:30085").stdout.contains("nginx works");
-    eventually("nginx on this machine's localhost", || answers().then_some(()));
+    let answers = |elsewhere: &Elsewhere| {
+        elsewhere.near.sh("curl -sS --max-time 10 http://127.0.0.1:30085").stdout.contains("nginx works")
+    };
+    eventually("nginx on this machine's localhost", || answers(&elsewhere).then_some(()));
     assert_eq!(cluster.kminik(&["ssh", "echo", "inside"]).ok().trim(), "inside", "the profile knows its engine");
     let resolver = cluster.kminik(&["ssh", "cat", "/etc/resolv.conf"]).ok();
     assert_eq!(resolver, format!("nameserver {}", cluster.kminik(&["ip"]).ok()), "the node's own");
@@ -146,7 +160,13 @@ fn another_machine() {
     cluster.kminik(&["stop"]).ok();
     start(&[], &[]).ok();
     assert_eq!(server(), url, "the API's port stays");
-    eventually("nginx after the restart", || answers().then_some(()));
+    eventually("nginx after the restart", || answers(&elsewhere).then_some(()));
+    elsewhere.restart_engine();
+    eventually("the cluster, up with its engine", || (cluster.kminik(&["status"]).code == 0).then_some(()));
+    assert_eq!(server(), url);
+    let kept = || cluster.kubectl(&["get", "pod", "web", "-o", "jsonpath={.status.phase}"]).stdout;
+    eventually("its pod", || (kept() == "Running").then_some(()));
+    eventually("nginx after the engine's restart", || answers(&elsewhere).then_some(()));
     cluster.delete().ok();
     assert_eq!(elsewhere.objects(), "");
 

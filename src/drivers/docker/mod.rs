@@ -27,6 +27,7 @@ use futures::TryStreamExt;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
+use self::spec::Rights;
 use super::{
     Driver, Health, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland, network,
 };
@@ -122,7 +123,7 @@ impl Driver for DockerDriver {
         };
         docker.create_volume(volume).await.or_fail(&DRV_CREATE, "cannot make the node's volume")?;
         remove_container(docker, &name).await?;
-        let body = spec::container(profile, &image, &name, self.labels(&profile.name), true);
+        let body = spec::container(profile, &image, &name, self.labels(&profile.name), Rights::Privileged);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
         upload(docker, &name, files).await
@@ -131,12 +132,14 @@ impl Driver for DockerDriver {
     async fn start(&self, profile: &Profile) -> Outcome<()> {
         let docker = self.docker().await?;
         let name = object_name(&profile.name);
-        let Err(error) = docker.start_container(&name, None).await else { return Ok(()) };
+        let mut rights = Rights::Privileged;
+        let error = loop {
+            let Err(error) = docker.start_container(&name, None).await else { return Ok(()) };
+            let Some(instead) = rights.instead(&error.to_string()) else { break error };
+            rights = instead;
+            self.make_again(docker, profile, &name, rights).await?;
+        };
         let text = error.to_string();
-        if text.contains("unable to apply caps") || text.contains("apply caps") {
-            // The engine cannot grant every capability: ask for each that it can.
-            return self.start_with_listed_capabilities(docker, profile, &name).await;
-        }
         if text.contains("port is already allocated") || text.contains("address already in use") {
             return Err(Failure::because(
                 &HOST_PORT_IN_USE,
@@ -266,16 +269,16 @@ impl DockerDriver {
         HashMap::from([(LABEL.to_owned(), profile.to_owned()), (HOME_LABEL.to_owned(), self.home.clone())])
     }
 
-    async fn start_with_listed_capabilities(&self, docker: &Docker, profile: &Profile, name: &str) -> Outcome<()> {
+    /// The container once more, with other rights; the node's files are on the volume already.
+    async fn make_again(&self, docker: &Docker, profile: &Profile, name: &str, rights: Rights) -> Outcome<()> {
         let old =
             docker.inspect_container(name, None).await.or_fail(&GUEST_START, "cannot inspect the node's container")?;
         let image = old.config.and_then(|c| c.image).unwrap_or_default();
-        // The node's files are on the volume already.
         remove_container(docker, name).await?;
-        let body = spec::container(profile, &image, name, self.labels(&profile.name), false);
+        let body = spec::container(profile, &image, name, self.labels(&profile.name), rights);
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
-        docker.start_container(name, None).await.or_fail(&GUEST_START, "cannot start the node's container")
+        let made = docker.create_container(Some(options), body).await;
+        made.map(drop).or_fail(&DRV_CREATE, "cannot make the node's container")
     }
 }
 

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount,
-    MountType, NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    MountType, NetworkingConfig, PortBinding, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
+use rustix::process::{Resource, getrlimit};
 
 use crate::drivers::Share;
 use crate::exposure::Protocol;
@@ -101,14 +102,47 @@ fn bind(share: &Share) -> Mount {
     }
 }
 
-/// Privileged, or with [`CAPABILITIES`] and everything else that privileged would give.
+/// What an engine is asked to grant a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    Privileged,
+    /// [`CAPABILITIES`], and everything else that privileged would give.
+    Listed,
+    /// The same, and no more open files and processes than this process may have: of an engine that raises such limits by
+    /// itself and may not.
+    ListedAndLimited,
+}
+
+impl Rights {
+    /// What to ask for instead, after an engine could not grant these.
+    pub fn instead(self, error: &str) -> Option<Self> {
+        match self {
+            Rights::Privileged | Rights::Listed if error.contains("setting rlimit") => Some(Rights::ListedAndLimited),
+            Rights::Privileged if error.contains("apply caps") => Some(Rights::Listed),
+            _ => None,
+        }
+    }
+}
+
+/// This process' hard limits; of processes at most as many as engines leave themselves, which is the kernel's usual number of
+/// process identifiers.
+fn own_limits() -> Vec<ResourcesUlimits> {
+    let limits = [("nofile", Resource::Nofile, u64::MAX), ("nproc", Resource::Nproc, 32_768)];
+    let own = limits.into_iter().filter_map(|(name, resource, most)| {
+        let most = i64::try_from(getrlimit(resource).maximum.unwrap_or(most).min(most)).ok()?;
+        Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(most), hard: Some(most) })
+    });
+    own.collect()
+}
+
 pub fn container(
     profile: &Profile,
     image: &str,
     name: &str,
     labels: HashMap<String, String>,
-    privileged: bool,
+    rights: Rights,
 ) -> ContainerCreateBody {
+    let privileged = rights == Rights::Privileged;
     let bindings = bindings(profile);
     let exposed = bindings.keys().cloned().collect();
     let var = Mount {
@@ -121,6 +155,7 @@ pub fn container(
     let host = HostConfig {
         privileged: Some(privileged),
         cap_add: (!privileged).then(|| CAPABILITIES.iter().map(|&c| c.to_owned()).collect()),
+        ulimits: (rights == Rights::ListedAndLimited).then(own_limits),
         security_opt: Some(["seccomp=unconfined", "apparmor=unconfined", "label=disable"].map(str::to_owned).into()),
         masked_paths: Some(Vec::new()),
         readonly_paths: Some(Vec::new()),
@@ -163,5 +198,23 @@ pub fn container(
             endpoints_config: Some(HashMap::from([(name.to_owned(), endpoint)])),
         }),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_cannot_grant_is_not_asked_for_again() {
+        let caps = "OCI runtime create failed: unable to apply caps: operation not permitted";
+        let limits = "runc create failed: error setting rlimit type 7: operation not permitted";
+        assert_eq!(Rights::Privileged.instead(caps), Some(Rights::Listed));
+        assert_eq!(Rights::Listed.instead(caps), None);
+        assert_eq!(Rights::Privileged.instead(limits), Some(Rights::ListedAndLimited));
+        assert_eq!(Rights::Listed.instead(limits), Some(Rights::ListedAndLimited));
+        assert_eq!(Rights::ListedAndLimited.instead(limits), None);
+        assert_eq!(Rights::Privileged.instead("port is already allocated"), None);
+        assert!(own_limits().iter().all(|limit| limit.soft == limit.hard));
     }
 }

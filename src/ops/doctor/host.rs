@@ -23,8 +23,10 @@ struct Facts<'a> {
     read: &'a dyn Fn(&str) -> Option<String>,
 }
 
+type Check = fn(&Facts<'_>) -> Verdict;
+
 /// Name → how it is.
-const CHECKS: &[(&str, fn(&Facts<'_>) -> Verdict)] = &[
+const CHECKS: &[(&str, Check)] = &[
     ("home", home),
     ("disk", disk),
     ("kubeconfig", config),
@@ -208,7 +210,7 @@ mod tests {
     use super::*;
 
     /// How a check finds a machine with these files.
-    fn verdict(check: fn(&Facts<'_>) -> Verdict, files: &[(&str, &str)]) -> Verdict {
+    fn verdict(check: Check, files: &[(&str, &str)]) -> Verdict {
         let files: BTreeMap<&str, &str> = files.iter().copied().collect();
         let read = |path: &str| files.get(path).map(|text| (*text).to_owned());
         let directory = tempfile::tempdir().unwrap();
