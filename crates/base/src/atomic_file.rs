@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Mode of files that hold keys or credentials.
 pub const SECRET: u32 = 0o600;
@@ -33,7 +34,8 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let dir = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = dir.join(format!("{}{}{TEMPORARY}", temporary_prefix(&name), std::process::id()));
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = dir.join(format!("{}{}.{number}{TEMPORARY}", temporary_prefix(&name), std::process::id()));
     let result = write_beside(&target, &temporary, content, mode);
     if result.is_err() {
         // The error that matters is the one above; a file that was never made cannot be removed.
@@ -44,6 +46,8 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
 }
 
 const TEMPORARY: &str = ".tmp";
+/// Tells this process' temporary files apart: several threads may write one file.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 fn temporary_prefix(name: &str) -> String {
     format!(".{name}.")
@@ -64,7 +68,8 @@ pub fn sweep(path: &Path) -> Result<(), FileError> {
         let entry = entry.map_err(at("read", dir))?;
         let name = entry.file_name();
         let writer = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(TEMPORARY));
-        if writer.is_some_and(|writer| writer.parse::<u32>().is_ok()) {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if writer.is_some_and(|writer| writer.split('.').all(is_number)) {
             fs::remove_file(entry.path()).map_err(at("remove", &entry.path()))?;
         }
     }
@@ -128,10 +133,31 @@ mod tests {
     }
 
     #[test]
+    fn threads_that_write_one_file_do_not_meet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        std::thread::scope(|scope| {
+            for letter in [b'a', b'b', b'c', b'd'] {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        write(path, &vec![letter; 10_000], PUBLIC).unwrap();
+                    }
+                });
+            }
+        });
+        let content = fs::read(&path).unwrap();
+        assert!(content.len() == 10_000 && content.iter().all(|byte| *byte == content[0]), "the last one's, whole");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
     fn what_a_killed_writer_left_is_swept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config");
-        for name in [".config.123.tmp", ".config.tmp", ".config.old.tmp", ".other.123.tmp", "config"] {
+        for name in
+            [".config.123.tmp", ".config.123.4.tmp", ".config.tmp", ".config.old.tmp", ".other.123.tmp", "config"]
+        {
             fs::write(dir.path().join(name), "x").unwrap();
         }
         sweep(&path).unwrap();
