@@ -1,26 +1,19 @@
 //! The listener, and the collection that runs beside it.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioIo, TokioTimer};
 use kminik_base::component::chain;
+use kminik_oci::listen;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
 use crate::collect::Policy;
 use crate::handlers::Registry;
 use crate::storage::Storage;
 
-/// Connections that are open at once; more wait.
-const MAX_CONNECTIONS: usize = 256;
-/// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(30);
 /// How often what nobody needs is collected.
 const COLLECT: Duration = Duration::from_secs(3600);
 
@@ -78,9 +71,14 @@ pub async fn serve(listener: TcpListener, config: Config) -> Result<(), RunError
     let storage = Storage::open(&config.data);
     let storage = storage.map_err(|source| RunError::Open { path: config.data.clone(), source })?;
     let registry = Arc::new(Registry::new(storage, config.limit_bytes));
+    let answering = registry.clone();
+    let answer = move |request| {
+        let registry = answering.clone();
+        async move { registry.answer(request).await }
+    };
     tokio::select! {
         () = collect(&registry, config.policy) => {}
-        () = accept(&registry, &listener) => {}
+        () = listen(&listener, answer) => {}
     }
     Ok(())
 }
@@ -93,32 +91,5 @@ async fn collect(registry: &Registry, policy: Policy) {
             Ok(gone) => tracing::info!(manifests = gone.manifests, blobs = gone.blobs, bytes = gone.bytes, "collected"),
             Err(error) => tracing::warn!(error = %chain(&error), "cannot collect"),
         }
-    }
-}
-
-async fn accept(registry: &Arc<Registry>, listener: &TcpListener) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, mostly: give others time to close theirs.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let registry = registry.clone();
-        let service = hyper::service::service_fn(move |request| {
-            let registry = registry.clone();
-            async move { Ok::<_, Infallible>(registry.answer(request).await) }
-        });
-        connections.spawn(async move {
-            let _permit = permit;
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(error = %error, "connection broke");
-            }
-        });
     }
 }
