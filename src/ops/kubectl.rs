@@ -1,29 +1,25 @@
 //! A kubectl that fits the cluster: what an earlier call has fetched, one on PATH, else the published one, its digest checked.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use kminik_oci::Digest;
-use kminik_oci::mirrors::Presets;
+use kminik_oci::{Attempt, Digest, ImageError, Limit};
+use url::Url;
 
 use super::registries;
 use crate::env;
 use crate::home::Home;
 use crate::printer::{DOWNLOAD, Printer};
 use crate::profile::Profile;
-use crate::reason::{Failure, INET_BAD_MIRROR, INET_KUBECTL, OrFail, Outcome};
+use crate::reason::{INET_KUBECTL, OrFail, Outcome};
 
 /// Where kubectl is published.
 const HOST: &str = "dl.k8s.io";
-const LIMIT_BYTES: usize = 256 << 20;
-const DIGEST_LIMIT_BYTES: usize = 4096;
-/// Bound on a digest of one place.
-const DIGEST: Duration = Duration::from_secs(10);
-/// Bound on the whole of one place's file.
-const FILE: Duration = Duration::from_secs(600);
+/// Of what one place says the digest is.
+const DIGEST: Limit = Limit { bytes: 4096, time: Duration::from_secs(10) };
+/// Of the program, from one place.
+const PROGRAM: Limit = Limit { bytes: 256 << 20, time: Duration::from_secs(600) };
 /// How many minor versions a client may be away from its server.
 const SKEW: u32 = 1;
 
@@ -92,85 +88,50 @@ async fn fetch(home: &Home, profile: &Profile, to: &Path) -> Outcome<()> {
         "aarch64" => "arm64",
         other => other,
     };
-    let path = format!("release/{}/bin/linux/{arch}/kubectl", profile.kubernetes_version);
-    let places = places(home, profile)?;
-    let roots = registries::on_host(home, Some(profile))?.extra_roots_pem;
-    let get = async |url: String, limit: usize, bound: Duration| match tokio::time::timeout(
-        bound,
-        kminik_oci::get(&url, roots.as_deref(), limit),
-    )
-    .await
-    {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(kminik_base::component::chain(&error)),
-        Err(_) => Err(format!("{url}: no answer within {} s", bound.as_secs())),
-    };
-    let asked = places.iter().map(async |place| {
-        let body = get(format!("{place}/{path}.sha256"), DIGEST_LIMIT_BYTES, DIGEST).await?;
-        let text = String::from_utf8_lossy(&body);
-        Ok(text.split_whitespace().next().unwrap_or_default().to_lowercase())
-    });
-    let answers: Vec<Result<String, String>> = futures::future::join_all(asked).await;
-    let mut tried: Vec<String> = answers.iter().filter_map(|answer| answer.as_ref().err().cloned()).collect();
-    let digest = agreed(&places, &answers).map_err(|why| failure(&why, &tried))?;
-    for (place, answer) in places.iter().zip(&answers) {
-        if answer.as_ref().ok() != Some(&digest) {
-            continue;
+    let url = format!("https://{HOST}/release/{}/bin/linux/{arch}/kubectl", profile.kubernetes_version);
+    let cannot = "kubectl cannot be fetched";
+    let [program, sum] = [url.clone(), format!("{url}.sha256")].map(|url| Url::parse(&url));
+    let (program, sum) = (program.or_fail(&INET_KUBECTL, cannot)?, sum.or_fail(&INET_KUBECTL, cannot)?);
+    let files = registries::files(home, Some(profile))?;
+    let asked = files.places(&sum).into_iter().map(|place| {
+        let files = &files;
+        async move {
+            let started = Instant::now();
+            let body = String::from_utf8(files.ask(&place, DIGEST).await?).unwrap_or_default();
+            let hex = body.split_whitespace().next().unwrap_or_default().to_lowercase();
+            let digest = format!("sha256:{hex}").parse().map_err(|_| Attempt {
+                place: place.to_string(),
+                wanted: "file".to_owned(),
+                answer: "it serves no digest".to_owned(),
+                elapsed: started.elapsed(),
+            })?;
+            Ok((place.host_str() == Some(HOST), digest))
         }
-        match get(format!("{place}/{path}"), LIMIT_BYTES, FILE).await {
-            Ok(bytes) => {
-                let found = Digest::of(&bytes);
-                if found.hex() != digest {
-                    tried.push(format!("{place}: its file has the digest {found}, not sha256:{digest}"));
-                    continue;
-                }
-                home.write(to, &bytes, 0o755)?;
-                let mode = std::fs::Permissions::from_mode(0o755);
-                return std::fs::set_permissions(to, mode).or_fail(&INET_KUBECTL, "cannot make kubectl executable");
-            }
-            Err(error) => tried.push(error),
+    });
+    let digest = agreed(futures::future::join_all(asked).await).or_fail(&INET_KUBECTL, cannot)?;
+    let fetched = files.fetch("it", &files.places(&program), &digest, PROGRAM).await;
+    home.write(to, &fetched.or_fail(&INET_KUBECTL, cannot)?, 0o755)
+}
+
+/// The publisher's digest; where it does not answer, the one that all mirrors that do agree on. Each answer says whether it is the
+/// publisher's.
+fn agreed(answers: Vec<Result<(bool, Digest), Attempt>>) -> Result<Digest, ImageError> {
+    let none = |name: &str, attempts| Err(ImageError::NoFile { name: name.to_owned(), attempts });
+    let (mut told, mut attempts) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(one) => told.push(one),
+            Err(attempt) => attempts.push(attempt),
         }
     }
-    Err(failure("no place has the file", &tried))
-}
-
-fn failure(why: &str, tried: &[String]) -> Failure {
-    let listed: String = tried.iter().map(|one| format!("\n  - {one}")).collect();
-    Failure::new(&INET_KUBECTL, format!("kubectl cannot be fetched: {why}{listed}"))
-}
-
-/// The publisher's digest; where it does not answer, the one that all mirrors that do agree on.
-fn agreed(places: &[String], answers: &[Result<String, String>]) -> Result<String, String> {
-    let is_digest = |text: &&String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let good = places.iter().zip(answers).filter_map(|(place, answer)| {
-        answer.as_ref().ok().filter(is_digest).map(|digest| (place.as_str(), digest.as_str()))
-    });
-    let good: BTreeMap<&str, &str> = good.collect();
-    if let Some(digest) = good.get(official().as_str()) {
-        return Ok((*digest).to_owned());
+    if let Some((_, digest)) = told.iter().find(|(publisher, _)| *publisher) {
+        return Ok(digest.clone());
     }
-    let mut digests: Vec<&str> = good.values().copied().collect();
-    digests.sort_unstable();
-    digests.dedup();
-    match digests.as_slice() {
-        [] => Err("no place tells its digest".to_owned()),
-        [one] => Ok((*one).to_owned()),
-        _ => Err("its publisher does not answer, and mirrors disagree on its digest".to_owned()),
+    match told.as_slice() {
+        [] => none("its digest", attempts),
+        [(_, first), rest @ ..] if rest.iter().all(|(_, digest)| digest == first) => Ok(first.clone()),
+        _ => none("a digest that its mirrors agree on", attempts),
     }
-}
-
-fn official() -> String {
-    format!("https://{HOST}")
-}
-
-/// Mirrors of the profile's country, then the publisher.
-fn places(home: &Home, profile: &Profile) -> Outcome<Vec<String>> {
-    let presets = Presets::parse(registries::presets_file(home)?.as_deref());
-    let presets = presets.or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")?;
-    let country = profile.registries.country.as_deref();
-    let mut places = presets.files_of(country, HOST);
-    places.push(official());
-    Ok(places)
 }
 
 #[cfg(test)]
@@ -189,13 +150,21 @@ mod tests {
 
     #[test]
     fn the_publishers_digest_counts_before_mirrors() {
-        let places = ["https://a".to_owned(), "https://b".to_owned(), official()];
-        let (x, y) = ("a".repeat(64), "b".repeat(64));
-        let says =
-            |digests: [Option<&String>; 3]| digests.map(|d| d.cloned().ok_or_else(|| "down".to_owned())).to_vec();
-        assert_eq!(agreed(&places, &says([Some(&x), None, Some(&y)])).unwrap(), y);
-        assert_eq!(agreed(&places, &says([Some(&x), Some(&x), None])).unwrap(), x);
-        assert!(agreed(&places, &says([Some(&x), Some(&y), None])).unwrap_err().contains("disagree"));
-        assert!(agreed(&places, &says([None, Some(&"short".to_owned()), None])).is_err());
+        let (x, y) = (Digest::of(b"x"), Digest::of(b"y"));
+        let says = |digests: [Option<&Digest>; 3]| {
+            let answers = digests.iter().zip([false, false, true]).map(|(digest, publisher)| {
+                digest.map(|digest| (publisher, digest.clone())).ok_or_else(|| Attempt {
+                    place: "https://a".into(),
+                    wanted: "file".into(),
+                    answer: "down".into(),
+                    elapsed: Duration::ZERO,
+                })
+            });
+            agreed(answers.collect())
+        };
+        assert_eq!(says([Some(&x), None, Some(&y)]).unwrap(), y);
+        assert_eq!(says([Some(&x), Some(&x), None]).unwrap(), x);
+        assert!(says([Some(&x), Some(&y), None]).unwrap_err().to_string().contains("agree on"));
+        assert!(says([None, None, None]).unwrap_err().to_string().contains("https://a"));
     }
 }

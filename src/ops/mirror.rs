@@ -4,8 +4,9 @@ use std::path::Path;
 
 use kminik_base::atomic_file::PUBLIC;
 use kminik_oci::mirrors::{MirrorsFile, Presets, Resolver, Source};
-use kminik_oci::{Experience, ImageName, ImageStore, MirrorArgument, Probe};
+use kminik_oci::{Experience, ImageName, ImageStore, Limit, MirrorArgument, Probe};
 use serde::Serialize;
+use url::Url;
 
 use super::cache::Cache;
 use super::image::Images;
@@ -17,14 +18,12 @@ use crate::printer::{CHECK, Printer};
 use crate::profile::{Lock, Profile};
 use crate::reason::{Failure, INET_BAD_MIRROR, INET_MIRRORS, INET_REPO, MK_USAGE, OrFail, Outcome};
 
-/// Largest list of mirrors that is fetched.
-const LIMIT_BYTES: usize = 1 << 20;
-/// Bound on fetching one.
-const FETCH: std::time::Duration = std::time::Duration::from_secs(30);
+/// Of a list of mirrors that is fetched.
+const LIST: Limit = Limit { bytes: 1 << 20, time: std::time::Duration::from_secs(30) };
 /// A registry that presets and the user name nothing for is tried with this.
 const ANY_IMAGE: &str = "library/busybox:latest";
 
-/// One place of a registry.
+/// One place of a registry, or of a host of files.
 #[derive(Debug, Serialize)]
 pub struct Row {
     pub registry: String,
@@ -66,8 +65,10 @@ impl View {
 
     /// Every registry of which anything is known.
     fn registries(&self) -> Outcome<Vec<String>> {
-        let mut names = self.resolver()?.registries();
+        let resolver = self.resolver()?;
+        let mut names = resolver.registries();
         names.extend(self.presets.probe.keys().cloned());
+        names.retain(|name| !resolver.file_hosts().any(|host| host == name));
         names.sort();
         names.dedup();
         Ok(names)
@@ -81,9 +82,9 @@ impl View {
     /// All places, in the order in which they are preferred.
     pub fn list(&self) -> Outcome<Vec<Row>> {
         let mut rows = Vec::new();
+        let unusable = "the list of mirrors cannot be used";
         for registry in self.registries()? {
             let image = self.image(&registry);
-            let unusable = "the list of mirrors cannot be used";
             let name: ImageName = image.parse().or_fail(&INET_BAD_MIRROR, unusable)?;
             for (place, experience) in self.store.places(&image).or_fail(&INET_BAD_MIRROR, unusable)? {
                 let shown = place.label();
@@ -92,6 +93,17 @@ impl View {
                 let registry = registry.clone();
                 rows.push(Row { registry, place: shown, source: place.source, known: place.known, experience });
             }
+        }
+        let resolver = self.resolver()?;
+        for host in resolver.file_hosts() {
+            let url = Url::parse(&format!("https://{host}/")).or_fail(&INET_BAD_MIRROR, unusable)?;
+            rows.extend(resolver.files(&url).into_iter().map(|place| Row {
+                registry: host.to_owned(),
+                place: place.url.as_str().trim_end_matches('/').to_owned(),
+                source: place.source,
+                known: place.known,
+                experience: Experience::default(),
+            }));
         }
         Ok(rows)
     }
@@ -102,7 +114,11 @@ impl View {
     /// `MK_USAGE` for what is no image's name; what a place says is in its row.
     pub async fn test(&self, images: &[String], printer: &Printer) -> Outcome<Vec<Probe>> {
         let texts: Vec<String> = match images {
-            [] => self.registries()?.iter().map(|registry| self.image(registry)).collect(),
+            [] => {
+                // Of others nobody knows an image to ask for; a host of files has none.
+                let known = self.registries()?.into_iter().filter(|name| self.presets.probe.contains_key(name));
+                known.map(|registry| self.image(&registry)).collect()
+            }
             given => given.to_vec(),
         };
         let mut hosts = Vec::new();
@@ -211,12 +227,10 @@ pub async fn forget_update(home: &Home, printer: &Printer) -> Outcome<()> {
 
 async fn fetch(home: &Home, url: &str) -> Outcome<String> {
     let cannot = || format!("cannot fetch {url}");
-    let config = registries::on_host(home, None)?;
-    let get = kminik_oci::get(url, config.extra_roots_pem.as_deref(), LIMIT_BYTES);
-    match tokio::time::timeout(FETCH, get).await {
-        Ok(body) => String::from_utf8(body.or_fail(&INET_MIRRORS, cannot())?).or_fail(&INET_BAD_MIRROR, cannot()),
-        Err(_) => Err(Failure::new(&INET_MIRRORS, format!("{}: no answer within {} s", cannot(), FETCH.as_secs()))),
-    }
+    let place = Url::parse(url).or_fail(&MK_USAGE, cannot())?;
+    let body = registries::files(home, None)?.ask(&place, LIST).await;
+    let body = body.map_err(|attempt| Failure::new(&INET_MIRRORS, format!("cannot fetch {attempt}")))?;
+    String::from_utf8(body).or_fail(&INET_BAD_MIRROR, cannot())
 }
 
 /// Has the nodes of all running clusters go by the home's lists as they are now.

@@ -6,7 +6,7 @@ use std::path::Path;
 use kminik_base::{atomic_file, tls};
 use kminik_oci::credentials::{DockerConfig, HelperUser};
 use kminik_oci::mirrors::{Presets, Resolver};
-use kminik_oci::{Credential, MirrorArgument, ResolverConfig};
+use kminik_oci::{Credential, Files, MirrorArgument, ResolverConfig};
 
 use super::addons;
 use crate::env;
@@ -69,6 +69,14 @@ pub fn on_host(home: &Home, profile: Option<&Profile>) -> Outcome<ResolverConfig
         extra_roots_pem: (!roots.is_empty()).then_some(roots),
         ..ResolverConfig::default()
     })
+}
+
+/// What fetches files that hosts publish.
+///
+/// # Errors
+/// As [`on_host`].
+pub fn files(home: &Home, profile: Option<&Profile>) -> Outcome<Files> {
+    Files::new(&on_host(home, profile)?).or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")
 }
 
 /// What pulls of the profile's nodes go by: addresses as nodes reach them, the authorities that this machine trusts, its cache.

@@ -91,7 +91,7 @@ fn which() {
     serve();
     let told = eventually("the server", || {
         let output = setup.kubectl(&["get"]);
-        output.stderr.contains("has the digest").then_some(output)
+        output.stderr.contains("which is not what was published").then_some(output)
     });
     told.fails(40);
     std::fs::write(&served, &content).unwrap();

@@ -16,6 +16,12 @@ pub struct Attempt {
     pub elapsed: Duration,
 }
 
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.answer)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     #[error("couldn't parse image name {name:?}: {detail}")]
@@ -54,8 +60,9 @@ pub enum ImageError {
     },
     #[error(transparent)]
     File(#[from] kminik_base::atomic_file::FileError),
-    #[error("{url}: {detail}")]
-    Fetch { url: String, detail: String },
+    /// No place has the bytes of a file that its digest is of.
+    #[error("no place has {name}:\n{}", Table(.attempts))]
+    NoFile { name: String, attempts: Vec<Attempt> },
     #[error("the TLS or HTTP client cannot be made: {0}")]
     Client(String),
     #[error("the work was cancelled")]

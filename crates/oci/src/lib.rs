@@ -37,5 +37,5 @@ pub use listen::listen;
 pub use mirrors::{HostLoopback, MirrorArgument, ResolverConfig};
 pub use progress::{NoProgress, Progress};
 pub use reference::{ImageName, Query};
-pub use remote::{Credential, Experience, Probe, Timeouts, get};
+pub use remote::{Credential, Experience, Files, Limit, Probe, Timeouts};
 pub use store::ImageStore;

@@ -99,7 +99,7 @@ fn status(error: &ImageError) -> StatusCode {
         ImageError::BadArchive(_) | ImageError::WrongPlatform { .. } | ImageError::BadDocument { .. } => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        ImageError::AllFailed { .. } | ImageError::NotTaken { .. } | ImageError::Fetch { .. } => {
+        ImageError::AllFailed { .. } | ImageError::NotTaken { .. } | ImageError::NoFile { .. } => {
             StatusCode::BAD_GATEWAY
         }
         ImageError::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,

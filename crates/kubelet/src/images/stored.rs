@@ -101,7 +101,7 @@ fn error(reference: &str) -> impl FnOnce(kminik_oci::ImageError) -> ImageError {
         match error {
             Stored::InvalidName { name, detail } => ImageError::InvalidName { name, detail },
             Stored::NotFound(name) => ImageError::NotFound(name),
-            Stored::AllFailed { .. } | Stored::NotTaken { .. } | Stored::Fetch { .. } | Stored::BadDocument { .. } => {
+            Stored::AllFailed { .. } | Stored::NotTaken { .. } | Stored::NoFile { .. } | Stored::BadDocument { .. } => {
                 ImageError::Pull { name, detail }
             }
             Stored::WrongPlatform { name, wanted, .. } => ImageError::Platform { name, platform: wanted.to_string() },

@@ -28,7 +28,7 @@ pub use argument::{MirrorArgument, MirrorError};
 pub use config::{CACHE_USER, CacheAddress, ResolverConfig};
 pub use insecure::{Insecure, InsecureError};
 pub use loopback::{HostLoopback, loopback_port};
-pub use place::{Place, Rank, Source};
+pub use place::{FilePlace, Place, Rank, Source};
 pub use presets::{KnownMirror, Presets};
 pub use user_file::MirrorsFile;
 
@@ -48,6 +48,8 @@ const SERVED_BY: &[(&str, &str)] = &[("docker.io", "registry-1.docker.io")];
 #[derive(Clone, Debug)]
 pub struct Resolver {
     preset: BTreeMap<String, Vec<KnownMirror>>,
+    /// Of hosts of files.
+    preset_files: BTreeMap<String, Vec<KnownMirror>>,
     file: BTreeMap<String, user_file::Registry>,
     mirrors: Vec<MirrorArgument>,
     image_repository: Option<MirrorArgument>,
@@ -64,9 +66,12 @@ impl Resolver {
     /// # Errors
     /// [`ImageError::BadConfig`] for an unknown country or any text that cannot be understood.
     pub fn new(config: &ResolverConfig) -> Result<Resolver, ImageError> {
-        let preset = match &config.country {
-            Some(country) => Presets::parse(config.presets_toml.as_deref())?.of(country)?,
-            None => BTreeMap::new(),
+        let (preset, preset_files) = match &config.country {
+            Some(country) => {
+                let presets = Presets::parse(config.presets_toml.as_deref())?;
+                (presets.of(country)?, presets.files_of(country))
+            }
+            None => Default::default(),
         };
         let image_repository = match &config.image_repository {
             Some(text) => {
@@ -79,6 +84,7 @@ impl Resolver {
         let insecure = Insecure::parse(&config.insecure).map_err(|error| bad("insecure registries", &error))?;
         Ok(Resolver {
             preset,
+            preset_files,
             file: user_file::parse(config.mirrors_toml.as_deref())?,
             mirrors: config.mirrors.clone(),
             image_repository,
@@ -151,30 +157,38 @@ impl Resolver {
         places
     }
 
+    /// Hosts of files that the country's list has mirrors of.
+    pub fn file_hosts(&self) -> impl Iterator<Item = &str> {
+        self.preset_files.keys().map(String::as_str)
+    }
+
     /// Where a file may be fetched from: the mirrors of its host in the order of preference, with its path as they name it, then
     /// its own address. Mirrors of every registry (`*=`) are none of a host that is no registry.
-    pub fn files(&self, url: &Url) -> Vec<Url> {
+    pub fn files(&self, url: &Url) -> Vec<FilePlace> {
         let host = host_of(url);
         let path = url.path().trim_start_matches('/');
         let file = self.file.get(&host);
-        let from_file =
-            file.into_iter().flat_map(|row| &row.mirrors).filter_map(|text| MirrorArgument::parse(text).ok());
-        let preset = self.preset.get(&host).filter(|_| !file.is_some_and(|row| row.replace));
-        let preset = preset.into_iter().flatten().filter_map(|known| MirrorArgument::parse(&known.url).ok());
+        let parsed = |text: &String| MirrorArgument::parse(text).ok();
+        let from_file = file.into_iter().flat_map(|row| &row.mirrors).filter_map(parsed);
+        let preset = self.preset_files.get(&host).filter(|_| !file.is_some_and(|row| row.replace));
+        let preset = preset.into_iter().flatten().filter_map(|known| Some((parsed(&known.url)?, known.known.clone())));
         let mirrors = self.mirrors.iter().filter(|mirror| mirror.registry() == host).cloned();
-        let mut urls: Vec<Url> = Vec::new();
-        for mirror in mirrors.chain(from_file).chain(preset) {
-            let mut found = mirror.base();
-            found.set_path(&mirror.repository(&host, path));
+        let argument = mirrors.map(|mirror| (mirror, Source::Argument, None));
+        let from_file = from_file.map(|mirror| (mirror, Source::MirrorsFile, None));
+        let preset = preset.map(|(mirror, known)| (mirror, Source::Preset, known));
+        let mut places = Vec::new();
+        for (mirror, source, known) in argument.chain(from_file).chain(preset) {
+            let mut url = mirror.base();
+            url.set_path(&mirror.repository(&host, path));
             if let Some(loopback) = &self.host_loopback {
-                loopback.translate(&mut found);
+                loopback.translate(&mut url);
             }
-            urls.push(found);
+            places.push(FilePlace { url, source, known });
         }
         if file.is_none_or(|row| row.upstream) {
-            urls.push(url.clone());
+            places.push(FilePlace { url: url.clone(), source: Source::Registry, known: None });
         }
-        urls
+        places
     }
 
     /// The registry that a name means: where a push goes.
@@ -363,13 +377,21 @@ mod tests {
                 MirrorArgument::parse("https://docker.example").unwrap(),
             ],
             mirrors_toml: Some(text.into()),
+            country: Some("cn".into()),
+            presets_toml: Some(
+                "format = 1\nupdated = \"2026-11\"\n[country.cn]\n[files.cn]\n\
+                 \"files.example\" = [{ url = \"https://c.example/{registry}/\" }]\n"
+                    .into(),
+            ),
             ..Default::default()
         };
         let url = Url::parse("https://files.example/A/b-1.yaml").unwrap();
-        let urls: Vec<String> = Resolver::new(&config).unwrap().files(&url).iter().map(Url::to_string).collect();
+        let urls: Vec<String> =
+            Resolver::new(&config).unwrap().files(&url).iter().map(|place| place.url.to_string()).collect();
         let wanted = [
             "http://a.example/A/b-1.yaml",
             "https://b.example/x/files.example/A/b-1.yaml",
+            "https://c.example/files.example/A/b-1.yaml",
             "https://files.example/A/b-1.yaml",
         ];
         assert_eq!(urls, wanted);

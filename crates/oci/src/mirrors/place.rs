@@ -57,6 +57,16 @@ pub struct Place {
     pub known: Option<String>,
 }
 
+/// One place to fetch a file from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePlace {
+    pub url: Url,
+    /// [`Source::Registry`] is the file's own address.
+    pub source: Source,
+    /// As [`Place::known`].
+    pub known: Option<String>,
+}
+
 impl Place {
     pub(crate) fn rank(&self) -> Rank {
         self.source.rank()

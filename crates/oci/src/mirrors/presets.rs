@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use url::Url;
 
 use super::{MirrorArgument, bad};
 use crate::ImageError;
@@ -35,7 +34,7 @@ pub struct Presets {
     #[serde(default)]
     pub probe: BTreeMap<String, String>,
     country: BTreeMap<String, BTreeMap<String, Vec<KnownMirror>>>,
-    /// Country → host of published files → URLs that have its files below them, best known first.
+    /// Country → host of published files → mirrors of them, best known first.
     #[serde(default)]
     files: BTreeMap<String, BTreeMap<String, Vec<KnownMirror>>>,
 }
@@ -52,22 +51,15 @@ impl Presets {
             let detail = format!("it has format {}, known are formats up to {FORMAT}", presets.format);
             return Err(bad(what, &detail));
         }
-        for mirror in presets.country.values().flat_map(BTreeMap::values).flatten() {
+        for mirror in presets.country.values().chain(presets.files.values()).flat_map(BTreeMap::values).flatten() {
             MirrorArgument::parse(&mirror.url).map_err(|error| bad(what, &error))?;
-        }
-        for mirror in presets.files.values().flat_map(BTreeMap::values).flatten() {
-            let url = Url::parse(&mirror.url).map_err(|error| bad(what, &error))?;
-            if !matches!(url.scheme(), "http" | "https") {
-                return Err(bad(what, &format!("{} is neither http nor https", mirror.url)));
-            }
         }
         Ok(presets)
     }
 
-    /// URLs below which the files of a host are, without a slash at the end; none where nothing is known for the country.
-    pub fn files_of(&self, country: Option<&str>, host: &str) -> Vec<String> {
-        let known = country.and_then(|country| self.files.get(country)).and_then(|hosts| hosts.get(host));
-        known.into_iter().flatten().map(|mirror| mirror.url.trim_end_matches('/').to_owned()).collect()
+    /// Host of published files → mirrors of a country, best known first; none where nothing is known for it.
+    pub fn files_of(&self, country: &str) -> BTreeMap<String, Vec<KnownMirror>> {
+        self.files.get(country).cloned().unwrap_or_default()
     }
 
     /// Names of the countries.
@@ -100,8 +92,8 @@ mod tests {
             assert!(cn[registry].len() > 2, "{registry}");
             assert!(presets.probe.contains_key(registry), "{registry}");
         }
-        assert_eq!(presets.files_of(Some("cn"), "dl.k8s.io").len(), 2);
-        assert!(presets.files_of(None, "dl.k8s.io").is_empty());
+        assert_eq!(presets.files_of("cn")["dl.k8s.io"].len(), 2);
+        assert!(presets.files_of("global").is_empty());
     }
 
     #[test]
@@ -111,5 +103,7 @@ mod tests {
         assert!(refused("nonsense").contains("the list of mirrors by country"));
         let ftp = "format = 1\nupdated = \"x\"\n[country.cn]\n\"docker.io\" = [{ url = \"ftp://x\" }]\n";
         assert!(refused(ftp).contains("neither http"));
+        let files = "format = 1\nupdated = \"x\"\n[country.cn]\n[files.cn]\n\"dl.k8s.io\" = [{ url = \"x\" }]\n";
+        assert!(refused(files).contains("is not a URL"));
     }
 }

@@ -3,6 +3,7 @@
 
 mod auth;
 mod blob;
+mod files;
 mod health;
 mod lookup;
 mod manifest;
@@ -20,12 +21,12 @@ use oci_client::manifest::{OciImageManifest, OciManifest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+pub use files::{Files, Limit};
 pub use health::Experience;
 pub(crate) use health::Health;
 pub use probe::Probe;
 pub(crate) use probe::probe;
 pub(crate) use push::Pusher;
-pub use transport::get;
 pub(crate) use transport::{Transport, innermost};
 
 use crate::image::{ConfigFile, select_platform};

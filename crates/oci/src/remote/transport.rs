@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use url::{Url, form_urlencoded};
 
 use super::auth::{Challenge, Login, Tokens};
-use super::{Credential, Timeouts};
+use super::{Credential, Limit, Timeouts};
 use crate::ImageError;
 use crate::credentials::IDENTITY_TOKEN_USER;
 use crate::mirrors::Place;
@@ -180,6 +180,20 @@ impl Transport {
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
+    /// The body at a URL of no registry.
+    pub(super) async fn body(&self, url: &Url, limit: Limit) -> Result<Vec<u8>, Refusal> {
+        let answer = self.timeouts.answer;
+        let response = match tokio::time::timeout(answer, self.verified.get(url.clone()).send()).await {
+            Ok(sent) => sent.map_err(|error| Refusal::Network(innermost(&error)))?,
+            Err(_) => return Err(Refusal::NoAnswer(answer)),
+        };
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        let body = tokio::time::timeout(limit.time, read(response, limit.bytes, self.timeouts.stall)).await;
+        body.unwrap_or_else(|_| Err(Refusal::Network(format!("not all of it came within {}s", limit.time.as_secs()))))
+    }
+
     async fn authenticate(
         &self,
         place: &Place,
@@ -240,24 +254,6 @@ impl Transport {
     }
 }
 
-/// The body at a URL, of at most `limit_bytes`; `extra_roots_pem` are authorities to trust beside the public ones.
-///
-/// # Errors
-/// [`ImageError::Fetch`] with what the server or the network said.
-pub async fn get(url: &str, extra_roots_pem: Option<&str>, limit_bytes: usize) -> Result<Vec<u8>, ImageError> {
-    let timeouts = Timeouts::default();
-    let failed = |refusal: Refusal| ImageError::Fetch { url: url.to_owned(), detail: refusal.to_string() };
-    let request = Transport::new(timeouts, extra_roots_pem)?.verified.get(url);
-    let response = match tokio::time::timeout(timeouts.answer, request.send()).await {
-        Ok(sent) => sent.map_err(|error| failed(Refusal::Network(innermost(&error))))?,
-        Err(_) => return Err(failed(Refusal::NoAnswer(timeouts.answer))),
-    };
-    if !response.status().is_success() {
-        return Err(failed(refusal(response).await));
-    }
-    limited(response, limit_bytes).await.map_err(failed)
-}
-
 /// Of something of the repository as it is called at the place.
 pub(super) fn url(place: &Place, path: &str) -> Url {
     let mut url = place.base.clone();
@@ -268,16 +264,25 @@ pub(super) fn url(place: &Place, path: &str) -> Url {
     url
 }
 
-/// Reads a whole body of at most `limit` bytes.
-pub(super) async fn limited(mut response: Response, limit: usize) -> Result<Vec<u8>, Refusal> {
+/// Reads a whole body of at most `limit` bytes; how long that may take is the caller's.
+pub(super) async fn limited(response: Response, limit: usize) -> Result<Vec<u8>, Refusal> {
+    read(response, limit, Duration::MAX).await
+}
+
+/// As [`limited`], and never without a byte for longer than `stall`.
+async fn read(mut response: Response, limit: usize, stall: Duration) -> Result<Vec<u8>, Refusal> {
     let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| Refusal::Network(innermost(&error)))? {
+    loop {
+        let piece = match tokio::time::timeout(stall, response.chunk()).await {
+            Err(_) => return Err(Refusal::Network("stalled".to_owned())),
+            Ok(piece) => piece.map_err(|error| Refusal::Network(innermost(&error)))?,
+        };
+        let Some(piece) = piece else { return Ok(body) };
         if body.len() + piece.len() > limit {
             return Err(Refusal::TooLarge);
         }
         body.extend_from_slice(&piece);
     }
-    Ok(body)
 }
 
 async fn refusal(response: Response) -> Refusal {
