@@ -1,7 +1,7 @@
 //! The user's settings, `~/.kminik/config/config.json`: one flat object, as minikube's.
 //!
-//! A property is a flag of `start` that says how a cluster is to be, or `profile`. What is typed counts before the environment's
-//! `KMINIK_<FLAG>`, that before the setting, that before the flag's own default.
+//! A property is a flag of `start` that says how a cluster is to be, `profile` or `cache-limit`. What is typed counts before the
+//! environment's `KMINIK_<FLAG>`, that before the setting, that before the flag's own default.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,9 @@ use crate::version;
 
 /// The property that names the cluster that is meant.
 pub const PROFILE: &str = "profile";
+/// The property that bounds the cache of images, which is no cluster's.
+pub const CACHE_LIMIT: &str = "cache-limit";
+const DEFAULT_CACHE_LIMIT: &str = "32g";
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// Flags of `start` that are of one start only: neither settings nor files have them.
@@ -41,6 +44,7 @@ const AT_CREATION: &str = "These changes will take effect upon a kminik delete a
 
 const KNOWN: &[Known] = &[
     Known { name: "base-image", check: any, choices: none, note: AT_CREATION },
+    Known { name: CACHE_LIMIT, check: |text| units::limit_bytes(text).map(drop), choices: cache_limits, note: "" },
     Known { name: "cpus", check: |text| units::cpus(text).map(drop), choices: limits, note: AT_START },
     Known {
         name: "driver",
@@ -83,6 +87,10 @@ fn limits(_: &Home) -> Vec<String> {
     vec!["max".to_owned(), "no-limit".to_owned()]
 }
 
+fn cache_limits(_: &Home) -> Vec<String> {
+    vec![DEFAULT_CACHE_LIMIT.to_owned(), "no-limit".to_owned()]
+}
+
 fn known(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
@@ -122,6 +130,13 @@ impl Settings {
         self.values.get(name).map(String::as_str)
     }
 
+    /// Most bytes of the cache of images; `None` is no limit.
+    pub fn cache_limit(&self) -> Option<u64> {
+        let text = self.get(CACHE_LIMIT).unwrap_or(DEFAULT_CACHE_LIMIT);
+        // A value that was written by hand and is none leaves the default.
+        units::limit_bytes(text).or_else(|_| units::limit_bytes(DEFAULT_CACHE_LIMIT)).unwrap_or_default()
+    }
+
     pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -154,7 +169,7 @@ pub fn properties() -> Vec<String> {
     let cli = Cli::command();
     let flags = cli.find_subcommand("start").into_iter().flat_map(Command::get_arguments);
     let mut names: Vec<String> = flags.filter(|flag| is_property(flag)).filter_map(name_of).collect();
-    names.push(PROFILE.to_owned());
+    names.extend([PROFILE, CACHE_LIMIT].map(str::to_owned));
     names.sort();
     names
 }
@@ -185,6 +200,7 @@ fn is_property(flag: &Arg) -> bool {
 fn property(name: &str) -> Outcome<Arg> {
     let cli = Cli::command();
     let found = match cli.find_subcommand("start") {
+        Some(_) if name == CACHE_LIMIT => return Ok(Arg::new(CACHE_LIMIT).default_value(DEFAULT_CACHE_LIMIT)),
         Some(_) if name == PROFILE => cli.get_arguments().find(|flag| flag.get_long() == Some(PROFILE)),
         Some(start) => start.get_arguments().find(|flag| flag.get_long() == Some(name) && is_property(flag)),
         None => None,
@@ -197,6 +213,10 @@ fn property(name: &str) -> Outcome<Arg> {
 
 fn check(name: &str, value: &str) -> Outcome<()> {
     property(name)?;
+    if name == CACHE_LIMIT {
+        // No flag of any command.
+        return known(name).map_or(Ok(()), |known| (known.check)(value));
+    }
     let line = ["kminik".to_owned(), "start".to_owned(), format!("--{name}={value}")];
     with_bool_values(Cli::command()).try_get_matches_from(line).map_err(|error| {
         let text = error.to_string();
@@ -277,9 +297,14 @@ mod tests {
     #[test]
     fn values_are_checked_before_they_are_kept() {
         let mut settings = Settings::default();
-        for (name, value) in
-            [("cpus", "x"), ("driver", "vmwere"), ("nope", "1"), ("embed-certs", "x"), ("dry-run", "true")]
-        {
+        for (name, value) in [
+            ("cpus", "x"),
+            ("cache-limit", "x"),
+            ("driver", "vmwere"),
+            ("nope", "1"),
+            ("embed-certs", "x"),
+            ("dry-run", "true"),
+        ] {
             assert_eq!(settings.set(name, value).unwrap_err().reason.id, "MK_CONFIG_SET", "{name}");
         }
         assert_eq!(settings.set("cpus", "1").unwrap(), AT_START);
@@ -288,6 +313,11 @@ mod tests {
         settings.unset("cpus").unwrap();
         settings.unset("cpus").unwrap();
         assert_eq!(settings.get("cpus"), None);
+        assert_eq!(settings.cache_limit(), Some(32 << 30));
+        settings.set("cache-limit", "500m").unwrap();
+        assert_eq!(settings.cache_limit(), Some(500 << 20));
+        settings.set("cache-limit", "no-limit").unwrap();
+        assert_eq!(settings.cache_limit(), None);
     }
 
     #[test]

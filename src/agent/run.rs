@@ -153,6 +153,7 @@ async fn serve_cache(home: &Home, profile: &Profile, notes: &Notes) {
         Ok::<_, std::io::Error>((cache.store().clone(), TcpListener::bind(address.address).await?))
     })
     .await;
+    store.make_room().await;
     kminik_oci::serve_cache(store, listener, &address.token).await;
     std::future::pending().await
 }

@@ -55,7 +55,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         }
         Verb::Load { files } => {
             for file in &files {
-                for name in cache.load(file).await? {
+                for name in cache.load(file, printer).await? {
                     printer.info(CHECK, &format!("Loaded {name}"));
                 }
             }

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use super::Context;
+use serde_json::json;
+
+use super::{Context, Output};
 use crate::ops::cache::Cache;
-use crate::ops::image::{Images, Origin};
+use crate::ops::image::{Images, Origin, human_size};
 use crate::printer::{CHECK, Printer};
 use crate::profile::Profile;
 use crate::reason::Outcome;
@@ -34,6 +36,11 @@ enum Verb {
     List,
     /// Bring the images of the cache into the cluster
     Reload,
+    /// Show how large the cache is, and may become
+    Info {
+        #[arg(short = 'o', long, value_enum, default_value_t)]
+        output: Output,
+    },
 }
 
 const CACHED: Origin = Origin { daemon: false, remote: true, pull: false };
@@ -68,6 +75,20 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             for name in listed().await? {
                 printer.data(&name);
             }
+        }
+        Verb::Info { output } => {
+            let (usage, limit) = cache.usage().await?;
+            let (path, images, bytes) = (context.home.image_cache(), usage.images, usage.bytes);
+            printer.data(&match output {
+                Output::Json => {
+                    json!({"path": path, "images": images, "bytes": bytes, "limitBytes": limit}).to_string()
+                }
+                Output::Text => {
+                    let size = |bytes: u64| human_size(&bytes.to_string());
+                    let limit = limit.map_or_else(|| "no limit".to_owned(), size);
+                    format!("path: {}\nimages: {images}\nsize: {}\nlimit: {limit}", path.display(), size(bytes))
+                }
+            });
         }
         Verb::Reload => {
             let cluster = Images::connect(&context.home, &context.profile).await?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kminik_oci::{Digest, Image, ImageError, ImageStore, ResolverConfig, Summary};
+use kminik_oci::{Digest, Image, ImageError, ImageStore, ResolverConfig, Room, Summary, Usage};
 
 use super::bars::Bars;
 use super::registries;
@@ -11,8 +11,10 @@ use crate::home::Home;
 use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
-    Failure, GUEST_ARCHITECTURE, GUEST_CACHE_LOAD, HOST_PATH_MISSING, INET_CACHE, INET_PULL, OrFail, Outcome, Reason,
+    Failure, GUEST_ARCHITECTURE, GUEST_CACHE_LOAD, HOST_PATH_MISSING, INET_CACHE, INET_PULL, OrFail, Outcome,
+    RSRC_INSUFFICIENT_STORAGE, Reason,
 };
+use crate::settings::Settings;
 
 /// The cache, open.
 pub struct Cache {
@@ -46,6 +48,8 @@ impl Cache {
         let store = ImageStore::open(&dir, config).or_fail(&INET_CACHE, "cannot open the image cache")?;
         // Commands that need no root use it too.
         home.give_tree(&dir)?;
+        let of = home.clone();
+        store.limit_to(move || room(&of));
         Ok(Self { home: home.clone(), store })
     }
 
@@ -72,10 +76,16 @@ impl Cache {
         let bars = Bars::new(!printer.is_json());
         let hosts = self.store.hosts(name).or_fail(&INET_PULL, format_args!("cannot pull {name}"))?;
         let logins = registries::credentials(&hosts, printer).await?;
-        self.store.pull(name, &logins, &bars).await.map_err(|error| match &error {
-            ImageError::WrongPlatform { .. } => Failure::new(&GUEST_ARCHITECTURE, error.to_string()),
-            _ => Failure::because(&INET_PULL, format_args!("cannot pull {name}"), &error),
+        self.store.pull(name, &logins, &bars).await.map_err(|error| match reason(&error, &INET_PULL) {
+            reason if reason == &GUEST_ARCHITECTURE => Failure::new(reason, error.to_string()),
+            reason => Failure::because(reason, format_args!("cannot pull {name}"), &error),
         })
+    }
+
+    /// How much it has, and may have.
+    pub async fn usage(&self) -> Outcome<(Usage, Option<u64>)> {
+        let usage = self.store.usage().await.or_fail(&INET_CACHE, "cannot read the image cache")?;
+        Ok((usage, Settings::load(&self.home)?.cache_limit()))
     }
 
     pub async fn list(&self) -> Outcome<Vec<Summary>> {
@@ -93,6 +103,8 @@ impl Cache {
     /// # Errors
     /// As [`Cache::have`]; `HOST_PATH_MISSING` for a file that cannot be written.
     pub async fn bundle(&self, names: &[String], file: &Path, printer: &Printer) -> Outcome<Bundle> {
+        // However small the cache is to be, it has all of them until they are written.
+        let held = self.store.hold().await.or_fail(&INET_CACHE, "cannot read the image cache")?;
         for name in names {
             self.have(name, printer).await?;
         }
@@ -103,6 +115,8 @@ impl Cache {
         let draft = draft(file).or_fail(&HOST_PATH_MISSING, &cannot)?;
         let out = tokio::fs::File::from_std(draft.reopen().or_fail(&HOST_PATH_MISSING, &cannot)?);
         images.send(all, out).await.or_fail(&HOST_PATH_MISSING, &cannot)?;
+        drop(held);
+        self.store.make_room().await;
         draft.as_file().sync_all().or_fail(&HOST_PATH_MISSING, &cannot)?;
         let digest = digest(draft.path()).or_fail(&HOST_PATH_MISSING, &cannot)?;
         draft.persist(file).map_err(|error| error.error).or_fail(&HOST_PATH_MISSING, &cannot)?;
@@ -114,12 +128,23 @@ impl Cache {
     ///
     /// # Errors
     /// `HOST_PATH_MISSING`; `GUEST_CACHE_LOAD` for a file that is damaged or no bundle: then nothing of it counts.
-    pub async fn load(&self, file: &Path) -> Outcome<Vec<String>> {
+    pub async fn load(&self, file: &Path, printer: &Printer) -> Outcome<Vec<String>> {
         let cannot = format!("cannot load {}", file.display());
         let archive = tokio::fs::File::open(file).await.or_fail(&HOST_PATH_MISSING, &cannot)?;
-        let images = self.store.import(archive).await.or_fail(&GUEST_CACHE_LOAD, &cannot)?;
+        let images = self.store.import(archive).await;
+        let images = images.map_err(|error| Failure::because(reason(&error, &GUEST_CACHE_LOAD), &cannot, &error))?;
+        for name in self.store.make_room().await {
+            printer.warning(&format!("{name} was removed to make room: 'kminik cache info' shows the limit"));
+        }
         Ok(images.into_iter().flat_map(|image| image.repo_tags).collect())
     }
+}
+
+/// What the cache is kept within: the user's limit, but for what clusters are made of.
+fn room(home: &Home) -> Option<Room> {
+    let bytes = Settings::load(home).unwrap_or_default().cache_limit()?;
+    let profiles = Profile::names(home).into_iter().filter_map(|name| Profile::load(home, &name).ok());
+    Some(Room { bytes, kept: profiles.filter_map(|profile| profile.base_image).collect() })
 }
 
 /// A file beside `path` that can take its place.
@@ -141,10 +166,11 @@ fn digest(path: &Path) -> std::io::Result<Digest> {
     }
 }
 
-/// What a pull of the host fails with, for those who pull for a node.
+/// What an error of the cache is told as, where it is none of its own.
 pub fn reason(error: &ImageError, other: &'static Reason) -> &'static Reason {
     match error {
         ImageError::WrongPlatform { .. } => &GUEST_ARCHITECTURE,
+        ImageError::NoSpace(_) => &RSRC_INSUFFICIENT_STORAGE,
         _ => other,
     }
 }

@@ -68,6 +68,15 @@ fn parse_mib(text: &str) -> Option<u64> {
     Some(bytes >> 20)
 }
 
+/// Bytes of what may grow to a size: as [`memory_mib`] takes them, `None` for `no-limit`.
+pub fn limit_bytes(text: &str) -> Outcome<Option<u64>> {
+    match parse_mib(text) {
+        Some(mib) if mib > 0 => Ok(Some(mib << 20)),
+        _ if text == "no-limit" => Ok(None),
+        _ => Err(Failure::new(&MK_USAGE, format!("{text:?} is not a size such as 20g, 500m or no-limit"))),
+    }
+}
+
 /// Of the machine, 0 if it cannot be told.
 pub fn total_memory_mib() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -132,6 +141,9 @@ mod tests {
         assert_eq!(parse_mib("1Gi"), Some(1024));
         assert_eq!(parse_mib("12x"), None);
         assert_eq!(parse_mib("99999999999t"), None);
+        assert_eq!(limit_bytes("2g").unwrap(), Some(2 << 30));
+        assert_eq!(limit_bytes("no-limit").unwrap(), None);
+        assert!(limit_bytes("0").is_err() && limit_bytes("-1").is_err());
         assert_eq!(memory_mib("20").unwrap_err().reason.id, "RSRC_INSUFFICIENT_REQ_MEMORY");
         assert_eq!(memory_mib("9000t").unwrap_err().reason.id, "RSRC_INSUFFICIENT_SYS_MEMORY");
         assert_eq!(cpus("9999").unwrap_err().reason.id, "RSRC_INSUFFICIENT_CORES");

@@ -125,7 +125,10 @@ impl Index {
 }
 
 /// Held while blobs are in use that the index does not name yet.
-pub(crate) struct InUse(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
+pub struct InUse(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
+
+/// Held while blobs are removed.
+pub(crate) struct Alone(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
 
 impl Layout {
     /// Opens the directory, making what is missing.
@@ -146,7 +149,7 @@ impl Layout {
         Ok(layout)
     }
 
-    fn blobs(&self) -> PathBuf {
+    pub(crate) fn blobs(&self) -> PathBuf {
         self.root.join("blobs/sha256")
     }
 
@@ -235,23 +238,38 @@ impl Layout {
         Ok(file)
     }
 
-    /// Removes blobs that no entry leads to, and partial downloads nobody went on with; returns the bytes freed. While
-    /// a pull or import runs nothing is removed.
-    pub(crate) fn collect(&self) -> Result<u64, ImageError> {
+    /// As long as nobody brings anything in: `None` while somebody does.
+    pub(crate) fn alone(&self) -> Result<Option<Alone>, ImageError> {
         let path = self.root.join("use.lock");
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).open(&path).map_err(ImageError::io("open", &path))?;
-        if file.try_lock().is_err() {
-            return Ok(0);
+        Ok(file.try_lock().is_ok().then_some(Alone(file)))
+    }
+
+    /// The blobs that an entry leads to.
+    pub(crate) fn blobs_of(&self, entry: &Entry) -> Result<Vec<Digest>, ImageError> {
+        let mut all = vec![entry.digest.clone()];
+        // The index that the image was found by.
+        all.extend(entry.served());
+        let manifest = self.manifest(&entry.digest)?;
+        let named = std::iter::once(&manifest.config).chain(&manifest.layers);
+        all.extend(named.filter_map(|named| named.digest.parse().ok()));
+        Ok(all)
+    }
+
+    /// Removes blobs that no entry leads to, and partial downloads nobody went on with; returns the bytes freed. While
+    /// a pull or import runs nothing is removed.
+    pub(crate) fn collect(&self) -> Result<u64, ImageError> {
+        match self.alone()? {
+            Some(alone) => self.collect_alone(&alone),
+            None => Ok(0),
         }
+    }
+
+    pub(crate) fn collect_alone(&self, _: &Alone) -> Result<u64, ImageError> {
         let mut keep = BTreeSet::new();
         for entry in self.index()?.manifests {
-            keep.insert(entry.digest.hex().to_owned());
-            // The index that the image was found by.
-            keep.extend(entry.served().map(|digest| digest.hex().to_owned()));
-            let manifest = self.manifest(&entry.digest)?;
-            let named = std::iter::once(&manifest.config).chain(&manifest.layers);
-            keep.extend(named.filter_map(|d| d.digest.parse::<Digest>().ok()).map(|digest| digest.hex().to_owned()));
+            keep.extend(self.blobs_of(&entry)?.iter().map(|digest| digest.hex().to_owned()));
         }
         let mut freed = remove_files(&self.blobs(), |name, _| !keep.contains(name))?;
         freed += remove_files(&self.ingest(), |name, modified| {

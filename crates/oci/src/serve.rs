@@ -210,6 +210,7 @@ where
     let frames = TryStreamExt::map_err(body, |error| io::Error::other(error.into()));
     let data = frames.try_filter_map(async |frame| Ok(frame.into_data().ok()));
     let images = store.import(StreamReader::new(data.boxed())).await?;
+    store.make_room().await;
     let names: Vec<String> = images
         .into_iter()
         .flat_map(|image| match image.repo_tags.is_empty() {

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 
-use kminik_oci::{Digest, ImageError, ImageStore, ResolverConfig};
+use kminik_oci::{Digest, ImageError, ImageStore, ResolverConfig, Room};
 
 const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
@@ -222,4 +223,51 @@ async fn a_store_is_found_again_and_unnamed_blobs_are_not() {
     let store = ImageStore::open(dir.path(), ResolverConfig::default()).unwrap();
     assert!(store.get("app:1").await.unwrap().is_some());
     assert!(!stray.exists() && std::fs::read_dir(dir.path().join("ingest")).unwrap().next().is_none());
+}
+
+/// An image of these layers, as `docker save` writes it.
+fn saved(name: &str, layers: &[&[u8]]) -> Vec<u8> {
+    let paths: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+    let table = serde_json::json!([{"Config": "c.json", "RepoTags": [name], "Layers": paths}]);
+    let tar = paths.iter().zip(layers).fold(Tar::new(), |tar, (path, layer)| tar.file(path, layer));
+    tar.file("c.json", &config(layers, ARCH)).file("manifest.json", table.to_string().as_bytes()).finish()
+}
+
+#[tokio::test]
+async fn what_was_wanted_last_stays_within_the_limit() {
+    let (_dir, store) = store();
+    let (base, layers) = (vec![0; 50_000], [vec![1; 20_000], vec![2; 20_000], vec![3; 20_000]]);
+    for (name, layer) in ["a:1", "b:1", "c:1"].iter().zip(&layers) {
+        store.import(saved(name, &[&base, layer]).as_slice()).await.unwrap();
+    }
+    store.tag("b:1", "also-b:1").await.unwrap();
+    let full = store.usage().await.unwrap();
+    assert_eq!(full.images, 3);
+    assert!((110_000..120_000).contains(&full.bytes), "{full:?}");
+    assert!(store.make_room().await.is_empty(), "without a limit all stays");
+
+    // `a` is asked for after `b` came, as is the layer that all share.
+    store.manifest("docker.io/library/a:1").await.unwrap().unwrap();
+    store.blob(&Digest::of(&base)).unwrap();
+    let room = Arc::new(Mutex::new(Room { bytes: full.bytes, kept: Vec::new() }));
+    let now = room.clone();
+    store.limit_to(move || Some(now.lock().unwrap().clone()));
+    assert!(store.make_room().await.is_empty(), "it is within its limit");
+    room.lock().unwrap().bytes -= 1;
+    let held = store.hold().await.unwrap();
+    assert!(store.make_room().await.is_empty(), "what is held stays");
+    drop(held);
+    let mut gone = store.make_room().await;
+    gone.sort();
+    assert_eq!(gone, ["docker.io/library/also-b:1", "docker.io/library/b:1"]);
+    let left = store.usage().await.unwrap();
+    assert!(left.images == 2 && (90_000..95_000).contains(&left.bytes), "{left:?}");
+    assert!(store.get("a:1").await.unwrap().is_some_and(|image| image.layers.iter().all(|layer| layer.blob.exists())));
+
+    // One that is too large by itself is there as long as nothing else is wanted.
+    *room.lock().unwrap() = Room { bytes: 1, kept: vec!["c:1".to_owned()] };
+    assert!(store.make_room().await.is_empty(), "one of both is kept, the other was wanted last");
+    room.lock().unwrap().kept.clear();
+    assert_eq!(store.make_room().await, ["docker.io/library/c:1"]);
+    assert!(store.get("a:1").await.unwrap().is_some());
 }

@@ -35,7 +35,10 @@ impl ImageStore {
             let served = entry.served().filter(|served| inner.layout.size_of(served).is_some());
             let digest = name.digest().or(served).unwrap_or_else(|| entry.digest.clone());
             match inner.layout.read(&digest) {
-                Ok(bytes) if Digest::of(&bytes) == digest => Ok(Some((digest, bytes))),
+                Ok(bytes) if Digest::of(&bytes) == digest => {
+                    inner.layout.want(&digest);
+                    Ok(Some((digest, bytes)))
+                }
                 _ => Ok(None),
             }
         })
@@ -45,6 +48,7 @@ impl ImageStore {
     /// The file of a stored blob, and its size.
     pub fn blob(&self, digest: &Digest) -> Option<(PathBuf, u64)> {
         let size = self.inner.layout.size_of(digest)?;
+        self.inner.layout.want(digest);
         Some((self.inner.layout.blob(digest), size))
     }
 }

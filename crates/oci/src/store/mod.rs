@@ -11,13 +11,14 @@ use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 
 use crate::archive;
-use crate::layout::Layout;
+use crate::layout::{InUse, Layout};
 use crate::mirrors::{CACHE_USER, CacheAddress, Place, Resolver, Source};
 use crate::remote::{Health, Puller, Pusher, Transport, probe};
+use crate::room::Room;
 use crate::transfer::RemoteStore;
 use crate::{
     Credential, Digest, Experience, Image, ImageError, ImageName, NoProgress, Platform, Probe, Progress, Query,
-    ResolverConfig, Summary,
+    ResolverConfig, Summary, Usage,
 };
 
 /// A store of images in a directory. Cheap to clone; all methods may be called concurrently, also by other processes
@@ -34,7 +35,11 @@ struct Inner {
     platform: Platform,
     /// One image after the other goes to the machine's cache.
     sharing: Semaphore,
+    limit: OnceLock<Limit>,
 }
+
+/// What a store is kept within, as it is asked for; `None` is no limit.
+type Limit = Box<dyn Fn() -> Option<Room> + Send + Sync>;
 
 /// What the configuration makes; replaced as a whole.
 struct Setup {
@@ -79,10 +84,52 @@ impl ImageStore {
         let layout = Layout::open(dir)?;
         let setup = RwLock::new(Setup::new(config)?);
         let health = Health::load(dir.join("places.json"));
-        let store =
-            ImageStore { inner: Arc::new(Inner { layout, setup, health, platform, sharing: Semaphore::new(1) }) };
+        let (sharing, limit) = (Semaphore::new(1), OnceLock::new());
+        let store = ImageStore { inner: Arc::new(Inner { layout, setup, health, platform, sharing, limit }) };
         store.collect();
         Ok(store)
+    }
+
+    /// Keeps the store within so many bytes from now on: after each pull the images that nobody has wanted for longest go, and
+    /// whenever [`ImageStore::make_room`] is called. It is asked each time, so it may change. A store has one limit: a second is ignored.
+    pub fn limit_to(&self, room: impl Fn() -> Option<Room> + Send + Sync + 'static) {
+        let _ = self.inner.limit.set(Box::new(room));
+    }
+
+    /// Keeps all that is stored, and will be, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn hold(&self) -> Result<InUse, ImageError> {
+        self.blocking(|inner| inner.layout.in_use()).await
+    }
+
+    /// How much is stored.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn usage(&self) -> Result<Usage, ImageError> {
+        self.blocking(|inner| inner.layout.usage()).await
+    }
+
+    /// Brings the store within its limit, if it has one; the names of what has gone. Nobody's work fails for it.
+    pub async fn make_room(&self) -> Vec<String> {
+        let Some(room) = self.inner.limit.get().and_then(|limit| limit()) else { return Vec::new() };
+        let made = self.blocking(move |inner| {
+            let index = inner.layout.index()?;
+            let queries = room.kept.iter().filter_map(|name| name.parse().ok());
+            let kept: Vec<Digest> = queries.filter_map(|query| inner.find(&index, &query).ok()).flatten().collect();
+            inner.layout.make_room(room.bytes, &kept)
+        });
+        let made = made.await;
+        let gone = made.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "no room can be made");
+            Vec::new()
+        });
+        if !gone.is_empty() {
+            tracing::info!(images = gone.join(", "), "removed to make room");
+        }
+        gone
     }
 
     /// Takes another configuration: pulls that begin from now on follow it, those that run end as they began.
@@ -168,10 +215,14 @@ impl ImageStore {
             .blocking(move |inner| {
                 let size = pulled.manifest_size;
                 inner.layout.update(|index| index.add(&manifest, size, tagged.as_deref(), Some(&repo_digest)))?;
+                inner.layout.want_image(&manifest);
                 inner.image(&inner.layout.index()?, &manifest)
             })
             .await?;
         drop(using);
+        for name in self.make_room().await {
+            progress.note(&format!("{name} was removed to make room"));
+        }
         if let (Some(cache), []) = (&setup.config.cache, credentials) {
             tokio::spawn(self.clone().share(cache.clone(), name.to_string()));
         }
@@ -251,6 +302,7 @@ impl ImageStore {
                     }
                 })?;
                 let index = inner.layout.index()?;
+                imported.iter().for_each(|image| inner.layout.want_image(&image.manifest));
                 imported.iter().map(|image| inner.image(&index, &image.manifest)).collect()
             })
             .await;
@@ -298,7 +350,10 @@ impl ImageStore {
         self.blocking(move |inner| {
             let index = inner.layout.index()?;
             match inner.find(&index, &query)?.first() {
-                Some(manifest) => inner.image(&index, manifest).map(Some),
+                Some(manifest) => {
+                    inner.layout.want_image(manifest);
+                    inner.image(&index, manifest).map(Some)
+                }
                 None => Ok(None),
             }
         })
