@@ -53,6 +53,7 @@ table! {
     "coredns": "manifests.yaml";
     "default-storageclass": "manifests.yaml";
     "headlamp": "manifests.yaml";
+    "istio": ;
     "portainer": ;
     "registry": "manifests.yaml";
     "storage-provisioner": "manifests.yaml";
