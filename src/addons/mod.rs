@@ -15,6 +15,7 @@ mod health;
 mod objects;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Applier, ApplyError, Record, State};
@@ -25,6 +26,8 @@ use kminik_oci::Digest;
 use kube::core::DynamicObject;
 pub use objects::{ManifestError, digest, workloads};
 use serde::{Deserialize, Serialize};
+
+use crate::node::config::REGISTRY_ADDRESS;
 
 /// Largest file of a user's folder, and all of its manifests together.
 const LIMIT_BYTES: u64 = 8 << 20;
@@ -97,6 +100,16 @@ pub struct Values {
     pub cluster_domain: String,
     /// Of a Service that is the user's registry.
     pub registry_address: String,
+}
+
+impl Values {
+    pub fn new(cluster_dns: Ipv4Addr, cluster_domain: &str) -> Self {
+        Self {
+            cluster_dns: cluster_dns.to_string(),
+            cluster_domain: cluster_domain.to_owned(),
+            registry_address: REGISTRY_ADDRESS.to_string(),
+        }
+    }
 }
 
 /// A port of the user's loopback that leads to a Service.
@@ -351,11 +364,7 @@ mod tests {
     use super::*;
 
     fn values() -> Values {
-        Values {
-            cluster_dns: "10.96.0.10".into(),
-            cluster_domain: "cluster.local".into(),
-            registry_address: "10.96.0.50".into(),
-        }
+        Values::new(Ipv4Addr::new(10, 96, 0, 10), "cluster.local")
     }
 
     #[test]

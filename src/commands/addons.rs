@@ -3,15 +3,14 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::service::Opening;
 use super::{Context, Listing};
 use crate::addons::{Addon, Choice, Health};
 use crate::ops::addons::{self, Overrides, Row, open};
-use crate::ops::service::{self, Form};
-use crate::printer::{ADDONS, CELEBRATE, CHECK, NEW_MOON, OPTION, Printer, TIP, table};
+use crate::printer::{ADDONS, CHECK, NEW_MOON, OPTION, Printer, table};
 use crate::profile::Profile;
 use crate::reason::{Failure, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
 
@@ -61,18 +60,8 @@ enum Verb {
     /// Open an addon's page in a browser
     Open {
         name: String,
-        /// Print the URL instead
-        #[arg(long)]
-        url: bool,
-        /// Make it an https URL
-        #[arg(long)]
-        https: bool,
-        /// Template of a URL with the fields .IP .Port .Name
-        #[arg(long, value_name = "TEMPLATE", default_value = "http://{{.IP}}:{{.Port}}")]
-        format: String,
-        /// Seconds to wait until something answers behind the addon's service
-        #[arg(long, value_name = "SECONDS", default_value_t = 2)]
-        wait: u64,
+        #[command(flatten)]
+        opening: Opening,
     },
 }
 
@@ -122,16 +111,9 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             let choices = Profile::load_optional(home, profile)?.map(|profile| profile.addons).unwrap_or_default();
             images(addon, choices.get(&name).unwrap_or(&Choice::default()), output, printer);
         }
-        Verb::Open { name, url, https, format, wait } => {
-            let form = Form { template: format, https };
-            let address = open::url(home, profile, &name, form, Duration::from_secs(wait)).await?;
-            if url {
-                printer.data(&address);
-            } else if service::open(&address) {
-                printer.info(CELEBRATE, &format!("Opening addon {name} in default browser..."));
-            } else {
-                printer.info(TIP, &format!("Open it in a browser: {address}"));
-            }
+        Verb::Open { name, opening } => {
+            let url = open::url(home, profile, &name, opening.form(), opening.wait()).await?;
+            opening.show(&format!("addon {name}"), &url, printer);
         }
     }
     Ok(ExitCode::SUCCESS)

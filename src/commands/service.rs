@@ -21,6 +21,15 @@ pub struct Args {
     /// All services of the namespace
     #[arg(long, conflicts_with = "names")]
     all: bool,
+    #[command(flatten)]
+    opening: Opening,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// How Services are opened: their own, and those of addons.
+#[derive(Debug, clap::Args)]
+pub struct Opening {
     /// Print the URLs instead of opening them
     #[arg(long)]
     url: bool,
@@ -33,8 +42,27 @@ pub struct Args {
     /// Seconds to wait until something answers behind the service
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     wait: u64,
-    #[command(subcommand)]
-    verb: Option<Verb>,
+}
+
+impl Opening {
+    pub fn form(&self) -> Form {
+        Form { template: self.format.clone(), https: self.https }
+    }
+
+    pub fn wait(&self) -> Duration {
+        Duration::from_secs(self.wait)
+    }
+
+    /// Prints the address, or hands it to the browser where there is one.
+    pub fn show(&self, what: &str, url: &str, printer: &Printer) {
+        if self.url {
+            printer.data(url);
+        } else if service::open(url) {
+            printer.info(CELEBRATE, &format!("Opening {what} in default browser..."));
+        } else {
+            printer.info(TIP, &format!("Open it in a browser: {url}"));
+        }
+    }
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -52,7 +80,7 @@ enum Verb {
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let profile = Profile::load(&context.home, &context.profile)?;
     let client = client::ready(&context.home, &profile).await?;
-    let form = Form { template: args.format.clone(), https: args.https };
+    let form = args.opening.form();
     match &args.verb {
         Some(Verb::List { namespace, output }) => {
             let services = service::list(&client, namespace, &form).await?;
@@ -81,7 +109,7 @@ async fn wanted(args: &Args, client: &kube::Client, form: &Form) -> Outcome<Vec<
     }
     let mut found = Vec::new();
     for name in &args.names {
-        found.push(service::find(client, &args.namespace, name, Duration::from_secs(args.wait), form).await?);
+        found.push(service::find(client, &args.namespace, name, args.opening.wait(), form).await?);
     }
     Ok(found)
 }
@@ -94,19 +122,12 @@ fn tell(args: &Args, services: &[Exposed], printer: &Printer) -> Outcome<()> {
     if served.is_empty() {
         return Err(Failure::new(&SVC_NO_NODE_PORT, "none of the services can be reached from this machine"));
     }
-    if !args.url {
+    if !args.opening.url {
         printer.data(&shown(services));
     }
     for service in served {
         for url in &service.urls {
-            if args.url {
-                printer.data(url);
-            } else if service::open(url) {
-                let name = format!("{}/{}", service.namespace, service.name);
-                printer.info(CELEBRATE, &format!("Opening service {name} in default browser..."));
-            } else {
-                printer.info(TIP, &format!("Open it in a browser: {url}"));
-            }
+            args.opening.show(&format!("service {}/{}", service.namespace, service.name), url, printer);
         }
     }
     Ok(())

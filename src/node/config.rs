@@ -6,7 +6,7 @@ use std::path::Path;
 use kminik_oci::ResolverConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::addons::{Choices, Values};
+use crate::addons::Choices;
 
 /// Seen from inside the node.
 pub const DATA_DIR: &str = "/var/lib/kminik";
@@ -101,15 +101,6 @@ impl Default for AuditLog {
 }
 
 impl NodeConfig {
-    /// What addons may name of the cluster.
-    pub fn addon_values(&self) -> Values {
-        Values {
-            cluster_dns: self.cluster_dns.to_string(),
-            cluster_domain: self.cluster_domain.clone(),
-            registry_address: REGISTRY_ADDRESS.to_string(),
-        }
-    }
-
     /// # Errors
     /// When the file is missing or damaged.
     pub fn load(data_dir: &Path) -> std::io::Result<Self> {

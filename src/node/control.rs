@@ -25,6 +25,7 @@ use super::NodeError;
 use super::addons::AddonManager;
 use super::config::{AUDIT_POLICY, AuditLog, DATASTORE_CA, DATASTORE_CERT, DATASTORE_KEY, NodeConfig, RESTORE_FILE};
 use super::identity::Identities;
+use crate::addons::Values;
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -199,7 +200,7 @@ impl ControlPlane {
             client: self.client("kminik:addon-manager", &["system:masters"]),
             enabled: config.addons.clone(),
             choices: config.addon_choices.clone(),
-            values: config.addon_values(),
+            values: Values::new(config.cluster_dns, &config.cluster_domain),
         };
         supervisor.start_on(runtime, Arc::new(addons));
     }

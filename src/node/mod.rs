@@ -21,6 +21,7 @@ pub mod limits;
 pub mod logs;
 mod network;
 pub mod pause;
+mod process;
 pub mod replace;
 mod resolver;
 pub mod shell;

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kminik_base::atomic_file;
 use kminik_runtime::freezer;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::config::DATA_DIR;
 use super::init::PODS_CGROUP;
+use super::process;
 
 /// The namespace of the control plane.
 pub const SYSTEM: &str = "kube-system";
@@ -65,6 +66,8 @@ pub enum PauseError {
     Runtime(#[from] kminik_runtime::RuntimeError),
     #[error("cannot write what is paused")]
     State(#[from] atomic_file::FileError),
+    #[error("cannot find the node process")]
+    Find(#[source] std::io::Error),
     #[error("cannot signal the node process")]
     Signal(#[from] rustix::io::Errno),
 }
@@ -144,26 +147,11 @@ pub(super) fn follow() -> std::io::Result<Arc<AtomicBool>> {
     Ok(paused)
 }
 
-/// Has PID 1's child that runs as `kminik node` read the state; one that is just being started reads it anyway.
+/// Has the node process read the state; one that is just being started reads it anyway.
 fn tell_node() -> Result<(), PauseError> {
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        if is_node(pid)
-            && let Some(pid) = Pid::from_raw(pid)
-        {
-            match kill_process(pid, Signal::USR1) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+    let Some(pid) = process::find().map_err(PauseError::Find)? else { return Ok(()) };
+    match kill_process(pid, Signal::USR1) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
-}
-
-fn is_node(pid: i32) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    words.get(1) == Some(&b"node".as_slice()) && words.len() <= 3 && parent.is_some_and(|pid| pid.trim() == "1")
 }

@@ -2,14 +2,14 @@
 //!
 //! PID 1 starts `/bin/kminik`, of a root filesystem that is fixed as long as the node runs: this binary is mounted over it.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::process::find;
 use crate::ops::node_image::BINARY;
 
 /// PID 1's own bound on a stop, and a moment.
@@ -46,19 +46,4 @@ pub fn restart() -> io::Result<()> {
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "the node process does not end"))
-}
-
-/// The child of PID 1 that runs `kminik node`.
-fn find() -> io::Result<Option<Pid>> {
-    for entry in fs::read_dir("/proc")? {
-        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        // One that has ended meanwhile is not it.
-        let Ok(status) = fs::read_to_string(format!("/proc/{number}/status")) else { continue };
-        let Ok(line) = fs::read(format!("/proc/{number}/cmdline")) else { continue };
-        let child_of_init = status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|pid| pid.trim() == "1"));
-        if child_of_init && line.split(|byte| *byte == 0).nth(1) == Some(b"node") {
-            return Ok(Pid::from_raw(number));
-        }
-    }
-    Ok(None)
 }

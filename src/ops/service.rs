@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kminik_client::Selection;
+use kminik_client::{Selection, until};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use serde::Serialize;
 
-use super::start::until;
 use crate::env;
 use crate::reason::{Failure, OrFail, Outcome, SVC_LIST, SVC_NOT_FOUND, SVC_UNREACHABLE};
 use crate::template::render;
@@ -84,7 +83,7 @@ pub async fn list(client: &Client, namespace: &str, form: &Form) -> Outcome<Vec<
 pub async fn find(client: &Client, namespace: &str, name: &str, wait: Duration, form: &Form) -> Outcome<Exposed> {
     let deadline = tokio::time::Instant::now() + wait.max(Duration::from_secs(1));
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let within = || Selection::namespace(namespace);
+    let within = Selection::namespace(namespace);
     let is_there = |services: &[Arc<Service>]| services.iter().any(|s| s.metadata.name.as_deref() == Some(name));
     let not_found = || {
         Failure::new(
@@ -95,15 +94,14 @@ pub async fn find(client: &Client, namespace: &str, name: &str, wait: Duration, 
             ),
         )
     };
-    match tokio::time::timeout_at(deadline, until(client, within(), is_there)).await {
-        Ok(watched) => watched?,
-        Err(_) => return Err(not_found()),
+    if tokio::time::timeout_at(deadline, until(client, &(), &within, is_there)).await.is_err() {
+        return Err(not_found());
     }
     let service = services.get_opt(name).await.or_fail(&SVC_LIST, "cannot read the service")?.ok_or_else(not_found)?;
     let exposed = Exposed::new(&service, form)?;
     let answers = |slices: &[Arc<EndpointSlice>]| slices.iter().any(|slice| is_of(slice, name) && has_ready(slice));
-    match tokio::time::timeout_at(deadline, until(client, within(), answers)).await {
-        Ok(outcome) => outcome.map(|()| exposed),
+    match tokio::time::timeout_at(deadline, until(client, &(), &within, answers)).await {
+        Ok(()) => Ok(exposed),
         Err(_) => Err(Failure::new(
             &SVC_UNREACHABLE,
             format!("service not available: no running pod for service {name} found"),

@@ -42,11 +42,7 @@ fn built_in() -> Outcome<Catalogue> {
 }
 
 fn values() -> Values {
-    Values {
-        cluster_dns: CLUSTER_DNS.to_string(),
-        cluster_domain: CLUSTER_DOMAIN.to_owned(),
-        registry_address: REGISTRY_ADDRESS.to_string(),
-    }
+    Values::new(CLUSTER_DNS, CLUSTER_DOMAIN)
 }
 
 /// # Errors

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use kminik_client::Selection;
+use kminik_client::{Selection, until};
 use kube::Client;
-use serde::de::DeserializeOwned;
 
 use crate::drivers::{Driver, MachineState};
 use crate::ops::{client, status};
@@ -70,42 +69,39 @@ pub async fn api(client: &Client, driver: &dyn Driver, name: &str, bound: Durati
         }
         Ok(())
     };
-    bounded(bound, &K8S_START, "the API server to answer", wait).await
+    bounded(bound, &K8S_START, "the API server to answer", wait).await?
 }
 
 /// Until all that was asked for is there; `deployments` are those of kube-system that addons have.
 pub async fn components(client: &Client, wait: Wait, deployments: &[String], bound: Duration) -> Outcome<()> {
-    let system = || Selection::namespace("kube-system");
+    let system = Selection::namespace("kube-system");
     let node = async {
         if wait.node {
-            until::<Node>(client, Selection::default(), |nodes| nodes.iter().any(|node| status::is_ready(node)))
-                .await?;
+            let ready = |nodes: &[Arc<Node>]| nodes.iter().any(|node| status::is_ready(node));
+            until(client, &(), &Selection::default(), ready).await;
         }
-        Ok(())
     };
     let addons = async {
         if wait.system_pods || wait.apps {
             let wanted: BTreeSet<&str> = deployments.iter().map(String::as_str).collect();
-            until::<Deployment>(client, system(), move |found| {
-                wanted
-                    .iter()
-                    .all(|name| found.iter().any(|d| d.metadata.name.as_deref() == Some(name) && is_available(d)))
-            })
-            .await?;
+            let available = |found: &[Arc<Deployment>]| {
+                let is = |name: &str| found.iter().any(|d| d.metadata.name.as_deref() == Some(name) && is_available(d));
+                wanted.iter().all(|name| is(name))
+            };
+            until(client, &(), &system, available).await;
         }
         if wait.system_pods {
-            until::<Pod>(client, system(), |pods| !pods.is_empty() && pods.iter().all(|pod| is_pod_ready(pod))).await?;
+            let ready = |pods: &[Arc<Pod>]| !pods.is_empty() && pods.iter().all(|pod| is_pod_ready(pod));
+            until(client, &(), &system, ready).await;
         }
-        Ok(())
     };
     let account = async {
         if wait.default_account {
-            until::<ServiceAccount>(client, Selection::namespace("default"), |accounts| {
-                accounts.iter().any(|a| a.metadata.name.as_deref() == Some("default"))
-            })
-            .await?;
+            let made = |accounts: &[Arc<ServiceAccount>]| {
+                accounts.iter().any(|account| account.metadata.name.as_deref() == Some("default"))
+            };
+            until(client, &(), &Selection::namespace("default"), made).await;
         }
-        Ok(())
     };
     tokio::try_join!(
         bounded(bound, &K8S_TIMEOUT, "the node to be Ready", node),
@@ -119,21 +115,12 @@ async fn bounded<T>(
     bound: Duration,
     reason: &'static crate::reason::Reason,
     what: &str,
-    wait: impl Future<Output = Outcome<T>>,
+    wait: impl Future<Output = T>,
 ) -> Outcome<T> {
     match tokio::time::timeout(bound, wait).await {
-        Ok(outcome) => outcome,
+        Ok(done) => Ok(done),
         Err(_) => Err(Failure::new(reason, format!("waited {} s for {what}, in vain", bound.as_secs()))),
     }
-}
-
-/// Watches a collection until `done` holds for it.
-pub async fn until<K>(client: &Client, selection: Selection, done: impl Fn(&[Arc<K>]) -> bool) -> Outcome<()>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Send + Sync + 'static,
-{
-    kminik_client::until(client, &(), &selection, done).await;
-    Ok(())
 }
 
 fn is_available(deployment: &Deployment) -> bool {
