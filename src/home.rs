@@ -12,6 +12,7 @@
 //!           cache/linux/<arch>/<version>/  programs of a Kubernetes release
 //!           logs/                          audit.json, lastStart.txt
 //!           certs/                         authorities to trust, PEM files
+//!           files/                         what is to be in nodes, by the path it has there
 //!           mirrors.toml                   the user's own mirrors
 //!           presets.toml                   mirrors by country, in place of the built-in list
 //! ```
@@ -107,6 +108,10 @@ impl Home {
 
     pub fn addons(&self) -> PathBuf {
         self.root.join("addons")
+    }
+
+    pub fn files(&self) -> PathBuf {
+        self.root.join("files")
     }
 
     pub fn certs(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Commands that kminik runs of itself; hidden from help.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Context;
@@ -57,6 +57,8 @@ pub struct NodeFileArgs {
 enum FileVerb {
     /// Write stdin to a path, or to a name below it
     Put { path: String, name: String },
+    /// Write the files of an archive on stdin to where it has them
+    Take,
     /// Print a file
     Get { path: String },
     /// Print a directory's files as an archive
@@ -149,8 +151,9 @@ fn file(verb: &FileVerb) -> std::io::Result<()> {
     let out = std::io::stdout().lock();
     match verb {
         FileVerb::Put { path, name } => node::files::put(path, name, std::io::stdin().lock()),
+        FileVerb::Take => node::files::take(Path::new("/"), std::io::stdin().lock()),
         FileVerb::Get { path } => node::files::get(path, out),
-        FileVerb::Archive { path } => node::files::archive(path, out),
+        FileVerb::Archive { path } => node::files::archive(path, out).map(drop),
     }
 }
 

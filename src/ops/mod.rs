@@ -22,4 +22,5 @@ pub mod snapshot;
 pub mod start;
 pub mod status;
 pub mod stop;
+pub mod sync;
 pub mod units;

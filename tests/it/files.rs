@@ -1,6 +1,7 @@
 //! Files and logs: to nodes, from nodes, and what there is to read of a cluster.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use crate::support::{Cluster, command, eventually, run, shared};
 
 pub const TESTS: &[Test] = &[
     ("cp_takes_files_to_from_and_between_nodes", || cp(shared())),
+    ("what_lies_in_files_is_in_the_node", sync),
     ("a_mount_shows_a_directory_until_it_ends", mount),
     ("logs_have_every_section", || logs(shared())),
     ("commands_are_in_the_audit_log", audit),
@@ -39,6 +41,25 @@ pub fn cp(cluster: &Cluster) {
     let told = cluster.kminik(&["cp", &format!("{node}:/no/such/file"), &path("none")]).fails(80);
     assert!(told.contains("GUEST_CP"), "{told}");
     assert!(!directory.path().join("none").exists(), "what was not copied leaves nothing");
+}
+
+fn sync() {
+    let cluster = Cluster::prepare("sync");
+    let file = cluster.home().join("home/files/etc/mine/deep/settings.conf");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "first").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    cluster.start_again(&["--wait=none"]).ok();
+    let cat = || cluster.kminik(&["ssh", "cat", "/etc/mine/deep/settings.conf"]).ok();
+    assert_eq!(cat(), "first");
+    let listed = cluster.kminik(&["ssh", "ls", "-l", "/etc/mine/deep/settings.conf"]).ok();
+    assert!(listed.starts_with("-0640"), "{listed}");
+    std::fs::write(&file, "second").unwrap();
+    cluster.start_again(&["--wait=none"]).ok();
+    assert_eq!(cat(), "second", "also of one that runs");
+    cluster.kminik(&["stop"]).ok();
+    cluster.start_again(&["--wait=none"]).ok();
+    assert_eq!(cat(), "second");
 }
 
 fn mount() {

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use wait::{Wait, until};
+pub use wait::Wait;
 
 use crate::agent;
 use crate::drivers::{self, Driver, MachineState, NetworkWish, NodeFile, Probed, Problem, Share, Userland};
@@ -27,7 +27,7 @@ use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, CONFIG_FILE, NodeConfig, 
 use crate::ops::addons::{self, Freshness};
 use crate::ops::cache::Cache;
 use crate::ops::image::Images;
-use crate::ops::{client, delete, pause, pki, registries, snapshot};
+use crate::ops::{client, delete, pause, pki, registries, snapshot, sync};
 use crate::printer::{
     ADDONS, CLOCK, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, OPTION, PREPARE, Printer, RESTART, RUNNING, THUMB, UNPAUSE,
     VERIFY,
@@ -174,6 +174,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     datastore::keep_files(&request.datastore, home, profile)?;
     request.extra_config.keep_files(home, profile)?;
     let Machine { client, was_running, replaced } = run_machine(request, plan, home, &userland, printer).await?;
+    sync::run(home, plan.driver.as_ref(), &profile.name).await?;
     if replaced {
         // It runs the same binary as the node, so it is replaced with it.
         agent::stop(&home.profile(&profile.name)).await;
@@ -247,7 +248,8 @@ pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcom
     }
     let userland = userland(profile, home, printer).await?;
     driver.create(profile, &userland, &node_files(home, profile)?).await?;
-    driver.start(profile).await
+    driver.start(profile).await?;
+    sync::run(home, driver.as_ref(), &profile.name).await
 }
 
 /// A machine whose API answers.
