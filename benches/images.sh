@@ -1,7 +1,8 @@
 #!/bin/sh
 # Images in numbers: benches/images.sh BINARY
 # A 10-layer image from one registry, by kminik's resolver, skopeo and docker, with 0, 20 and 200 ms between them; then
-# `image load` of an image of which only the top layer has changed. Each three times, in milliseconds.
+# `image load` of an image of which only the top layer has changed; then start and stop of a cluster of the docker driver, to node
+# Ready, DNS and storage available. Each three times, in milliseconds.
 # Needs root, docker-registry, skopeo, dockerd and python3. Runs in a network namespace of its own. The delay is the kernel's
 # (tc netem on lo) where it has that, else that of a relay that holds every byte for half of it on its way there and back.
 set -eu
@@ -172,3 +173,20 @@ before() { docker images -q | sort -u | xargs -r docker rmi -f >/dev/null 2>&1; 
 timed "docker load, all layers" docker load -i "$WORK/changed.tar"
 before() { change; }
 timed "docker load, a changed top layer" docker load -i "$WORK/changed.tar"
+
+"$BINARY" delete >/dev/null 2>&1
+echo "a cluster of the docker driver"
+on_docker() { "$BINARY" "$1" -p bench-docker ${2:+"$2"}; }
+quietly() { "$@" >/dev/null 2>&1; }
+before() {
+    quietly on_docker delete
+    docker images -q | sort -u | xargs -r docker rmi -f >/dev/null 2>&1
+}
+timed "kminik start, the engine without the node image" on_docker start --driver=docker
+before() { quietly on_docker delete; }
+timed "kminik start, a new cluster" on_docker start --driver=docker
+before() { quietly on_docker start --driver=docker; }
+timed "kminik stop" on_docker stop
+before() { quietly on_docker stop; }
+timed "kminik start, a stopped cluster" on_docker start --driver=docker
+quietly on_docker delete
