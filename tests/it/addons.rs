@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::Test;
 use crate::docker::{Engine, docker};
 use crate::lifecycle::{host_pid, kill};
-use crate::support::{Cluster, busybox, command, eventually, nginx, run};
+use crate::support::{Cluster, busybox, command, curl, eventually, nginx, run};
 
 pub const TESTS: &[Test] = &[
     ("addons_are_applied_pruned_and_kept", whole_life),
@@ -76,15 +76,20 @@ spec:
 const OLD: &str = "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: old, namespace: mine}}\n";
 const THEIRS: &str = "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: theirs, namespace: mine}}\n";
 
-fn folder(cluster: &Cluster, name: &str, definition: &str, manifests: &str) {
+/// An addon of the user's that names what it needs, without manifests; its folder.
+fn bare_folder(cluster: &Cluster, name: &str, definition: &str) -> PathBuf {
     let folder = cluster.home().join("home/addons").join(name);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("addon.toml"), definition).unwrap();
-    std::fs::write(folder.join("manifests.yaml"), manifests).unwrap();
+    folder
+}
+
+fn folder(cluster: &Cluster, name: &str, definition: &str, manifests: &str) {
+    std::fs::write(bare_folder(cluster, name, definition).join("manifests.yaml"), manifests).unwrap();
 }
 
 fn list(cluster: &Cluster) -> Value {
-    serde_json::from_str(&cluster.kminik(&["addons", "list", "-o", "json"]).ok()).unwrap()
+    cluster.kminik(&["addons", "list", "-o", "json"]).json()
 }
 
 fn names(cluster: &Cluster, kind: &str) -> String {
@@ -188,10 +193,6 @@ fn remove(folder: &Path) {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-fn curl(arguments: &[&str]) -> String {
-    run(&mut command("curl", &[&["-sS", "--max-time", "10"], arguments].concat()), None).stdout
-}
-
 fn skopeo(arguments: &[&str]) -> String {
     run(&mut command("skopeo", &[&["--insecure-policy"], arguments].concat()), None).ok()
 }
@@ -206,7 +207,7 @@ fn registry_on(name: &str) {
         docker(&["push", &format!("localhost:5000/{image}")]);
         docker(&["rmi", &format!("localhost:5000/{image}")]);
     }
-    let tags = || curl(&["http://localhost:5000/v2/nginx/tags/list"]);
+    let tags = || curl("http://localhost:5000/v2/nginx/tags/list").unwrap_or_default();
     assert_eq!(tags(), r#"{"name":"nginx","tags":["latest"]}"#);
     cluster.kubectl(&["create", "deployment", "web", "--image=localhost:5000/nginx"]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
@@ -230,7 +231,7 @@ fn registry_on(name: &str) {
     let layout = format!("oci:{}:web", dir.path().display());
     skopeo(&["copy", "--src-tls-verify=false", "docker://localhost:5000/team/web:1", &layout]);
     skopeo(&["delete", "--tls-verify=false", "docker://localhost:5000/team/web:1"]);
-    assert!(curl(&["http://localhost:5000/v2/team/web/manifests/1"]).contains("MANIFEST_UNKNOWN"));
+    assert!(curl("http://localhost:5000/v2/team/web/manifests/1").unwrap_or_default().contains("MANIFEST_UNKNOWN"));
 
     // What was pushed stays.
     cluster.kminik(&["stop"]).ok();
@@ -243,7 +244,7 @@ fn registry_on(name: &str) {
     // On another port: clients, nodes and the ConfigMap follow.
     cluster.kminik(&["addons", "configure", "registry", "port=5099"]).ok();
     cluster.kminik(&["addons", "enable", "registry"]).ok();
-    let tags = || curl(&["http://localhost:5099/v2/nginx/tags/list"]);
+    let tags = || curl("http://localhost:5099/v2/nginx/tags/list").unwrap_or_default();
     eventually("the registry on another port", || tags().contains("latest").then_some(()));
     cluster.kubectl(&["create", "deployment", "other", "--image=localhost:5099/nginx"]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/other", "--timeout=60s"]).ok();
@@ -394,10 +395,4 @@ fn published(cluster: &Cluster) {
     assert!(told.contains("which is not what was published"), "{told}");
     cluster.kminik(&["addons", "disable", "third"]).ok();
     assert_eq!(cluster.kubectl(&["get", "crd", "-o", "name"]).ok(), "");
-}
-
-fn bare_folder(cluster: &Cluster, name: &str, definition: &str) {
-    let folder = cluster.home().join("home/addons").join(name);
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("addon.toml"), definition).unwrap();
 }

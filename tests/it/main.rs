@@ -12,6 +12,7 @@
 
 mod addons;
 mod architecture;
+mod checklist;
 mod clients;
 mod command_line;
 mod datastore;
@@ -43,39 +44,42 @@ use libtest_mimic::{Arguments, Trial};
 /// A test: panics when it fails.
 type Test = (&'static str, fn());
 
+/// Every module with its tests.
+const TABLES: &[(&str, &[Test])] = &[
+    ("addons", addons::TESTS),
+    ("architecture", architecture::TESTS),
+    ("checklist", checklist::TESTS),
+    ("clients", clients::TESTS),
+    ("command_line", command_line::TESTS),
+    ("datastore", datastore::TESTS),
+    ("declared", declared::TESTS),
+    ("docker", docker::TESTS),
+    ("doctor", doctor::TESTS),
+    ("elsewhere", elsewhere::TESTS),
+    ("exposure", exposure::TESTS),
+    ("files", files::TESTS),
+    ("images", images::TESTS),
+    ("kubectl", kubectl::TESTS),
+    ("lifecycle", lifecycle::TESTS),
+    ("mirrors", mirrors::TESTS),
+    ("packaging", packaging::TESTS),
+    ("pausing", pausing::TESTS),
+    ("services", services::TESTS),
+    ("settings", settings::TESTS),
+    ("start_failures", start_failures::TESTS),
+    ("storage", storage::TESTS),
+    ("sturdy", sturdy::TESTS),
+    ("traces", traces::TESTS),
+    ("views", views::TESTS),
+    ("upgrade", upgrade::TESTS),
+    ("workloads", workloads::TESTS),
+];
+
 fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     // Two cores: more clusters at once only make each other late.
     arguments.test_threads = arguments.test_threads.or(Some(3));
-    let tables: &[(&str, &[Test])] = &[
-        ("addons", addons::TESTS),
-        ("architecture", architecture::TESTS),
-        ("clients", clients::TESTS),
-        ("command_line", command_line::TESTS),
-        ("datastore", datastore::TESTS),
-        ("declared", declared::TESTS),
-        ("docker", docker::TESTS),
-        ("doctor", doctor::TESTS),
-        ("elsewhere", elsewhere::TESTS),
-        ("exposure", exposure::TESTS),
-        ("files", files::TESTS),
-        ("images", images::TESTS),
-        ("kubectl", kubectl::TESTS),
-        ("lifecycle", lifecycle::TESTS),
-        ("mirrors", mirrors::TESTS),
-        ("packaging", packaging::TESTS),
-        ("pausing", pausing::TESTS),
-        ("services", services::TESTS),
-        ("settings", settings::TESTS),
-        ("start_failures", start_failures::TESTS),
-        ("storage", storage::TESTS),
-        ("sturdy", sturdy::TESTS),
-        ("traces", traces::TESTS),
-        ("views", views::TESTS),
-        ("upgrade", upgrade::TESTS),
-        ("workloads", workloads::TESTS),
-    ];
-    let trials = tables.iter().flat_map(|(module, tests)| {
+    let trials = TABLES.iter().flat_map(|(module, tests)| {
         tests.iter().map(move |(name, run)| {
             Trial::test(format!("{module}::{name}"), move || {
                 run();

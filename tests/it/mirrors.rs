@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("mirrors_are_listed_tried_and_changed_without_a_cluster", without_a_cluster),
     ("a_mirror_added_while_the_cluster_runs_serves_the_next_pod", added_while_running),
     ("a_second_cluster_pulls_nothing_twice_and_needs_no_network", shared_cache),
+    ("the_cache_is_kept_within_its_limit", limited_cache),
     ("nodes_of_the_docker_driver_use_mirrors_and_the_cache_too", docker_driver),
     ("a_bundle_is_whole_or_refused", bundle),
     ("a_stopped_or_killed_download_goes_on_where_it_was", killed),
@@ -111,6 +112,8 @@ fn without_a_cluster() {
     // The list by country: the built-in one, a file's, one fetched through a URL, and back.
     let cn = rows(&home.kminik(&["mirror", "list", "--country=cn", "-o", "json"]).ok());
     assert!(cn.iter().filter(|row| row["registry"] == "ghcr.io" && row["source"] == "preset").count() > 2, "{cn:?}");
+    let files: Vec<&Value> = cn.iter().filter(|row| row["registry"] == "dl.k8s.io").collect();
+    assert!(files.len() > 2 && files.last().unwrap()["place"] == "https://dl.k8s.io", "{files:?}");
     home.kminik(&["mirror", "list", "--country=mars"]).fails(40);
     let list = "format = 1\nupdated = \"2031-02\"\n[country.mars]\n\"docker.io\" = [{ url = \"http://127.0.0.1:9/mars\", known = \"2031-01\" }]\n";
     let good = home.file("list.toml", list);
@@ -231,6 +234,40 @@ fn shared_cache() {
     runs(&cluster, "two");
     cluster.kminik(&["cache", "delete", "shared:1"]).ok();
     assert!(!cached().contains("shared:1"));
+}
+
+fn limited_cache() {
+    let registry = Registry::start();
+    registry.push(&busybox(), "library/small:1");
+    registry.push(&nginx(), "library/large:1");
+    let home = Home::new();
+    home.kminik(&["mirror", "add", &format!("http://{}", registry.address())]).ok();
+    home.kminik(&["cache", "add", "small:1", "large:1"]).ok();
+    let info = || home.kminik(&["cache", "info", "-o", "json"]).json();
+    let before = info();
+    assert_eq!((&before["images"], &before["limitBytes"]), (&2.into(), &(32_u64 << 30).into()), "{before}");
+    assert_eq!(before["bytes"], walk(&home.0.path().join("cache/images/blobs")));
+    home.kminik(&["config", "set", "cache-limit", "none"]).fails(10);
+    home.kminik(&["config", "set", "cache-limit", "1m"]).ok();
+
+    // A bundle has all that it is to have, whatever the limit.
+    let file = home.0.path().join("both.tar");
+    home.kminik(&["bundle", "create", file.to_str().unwrap(), "small:1", "large:1"]).ok();
+    let elsewhere = Home::new();
+    elsewhere.kminik(&["bundle", "load", file.to_str().unwrap()]).ok();
+    assert_eq!(elsewhere.kminik(&["cache", "list"]).ok().lines().count(), 2);
+
+    home.kminik(&["cache", "add", "large:1"]).ok();
+    home.kminik(&["cache", "add", "small:1"]).ok();
+    assert_eq!(home.kminik(&["cache", "list"]).ok(), "docker.io/library/small:1\n", "what was wanted last stays");
+    let after = info();
+    assert_eq!((&after["images"], &after["limitBytes"]), (&1.into(), &(1 << 20).into()), "{after}");
+    assert!(after["bytes"].as_u64() < before["bytes"].as_u64(), "{after}");
+    assert!(home.kminik(&["cache", "info"]).ok().contains("limit: 1.05MB"));
+    home.kminik(&["config", "set", "cache-limit", "no-limit"]).ok();
+    home.kminik(&["cache", "add", "large:1"]).ok();
+    assert_eq!(info()["limitBytes"], Value::Null);
+    assert_eq!(info()["images"], 2);
 }
 
 fn docker_driver() {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, command, eventually, namespace, run, shared};
+use crate::support::{Cluster, curl, eventually, namespace, shared};
 
 pub const TESTS: &[Test] = &[
     ("a_node_port_answers_on_the_hosts_localhost_and_everywhere_else", node_port),
@@ -40,11 +40,6 @@ spec:
   # Debian's static busybox resolves names only beside the libraries that the nginx image has.
   - {name: main, image: 'nginx:latest', imagePullPolicy: IfNotPresent, command: [sleep, '3600']}
 "#;
-
-fn curl(url: &str) -> Option<String> {
-    let output = run(&mut command("curl", &["-sS", "--max-time", "3", "--noproxy", "*", url]), None);
-    (output.code == 0).then_some(output.stdout)
-}
 
 /// What busybox' wget in the client pod gets.
 fn wget(cluster: &Cluster, ns: &str, url: &str) -> Option<String> {

@@ -2,6 +2,7 @@
 //!
 //! Never a corrupt profile, never a hang, never a panic; and when the trouble is over the next command works.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, Host, Output, command, eventually, kminik_binary, run};
+use crate::support::{Cluster, Host, ImageTar, Output, command, eventually, kminik_binary, nginx, run, says};
 
 pub const TESTS: &[Test] = &[
     ("an_agent_that_comes_up_after_stop_lets_the_cluster_be", late_agent),
@@ -22,6 +23,8 @@ pub const TESTS: &[Test] = &[
     ("a_home_that_is_read_only", read_only),
     ("each_call_of_commands_that_write_fails_once", faults_of_commands),
     ("calls_of_start_fail_one_by_one", faults_of_start),
+    ("commands_that_wait_for_the_network_end_at_ctrl_c", ctrl_c),
+    ("a_cache_on_a_full_disk_keeps_what_it_has", full_cache),
     ("terminals_that_are_dumb_narrow_or_without_colour", terminals),
     ("a_clock_before_the_authority_is_told", clock),
 ];
@@ -299,6 +302,82 @@ fn faults_of_start() {
     }
     assert!(failed > 5, "faults are met: {failed}");
     cluster.start_again(&["--wait=none"]).ok();
+}
+
+/// A server that takes every connection and never says a word.
+fn silent() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    port
+}
+
+fn ctrl_c() {
+    let cluster = Cluster::prepare("ctrlcs");
+    let home = cluster.home().join("home");
+    let url = format!("http://127.0.0.1:{}", silent());
+    let write = |path: &str, text: &str| {
+        let path = home.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let preset = format!("\"dl.k8s.io\" = [{{ url = \"{url}\" }}]\n");
+    write("presets.toml", &format!("format = 1\nupdated = \"2026-11\"\n[country.cn]\n[files.cn]\n{preset}"));
+    let published = format!("version = '1'\nurls = ['{url}/x.yaml']\nsha256 = '{}'", "0".repeat(64));
+    write("addons/slow/addon.toml", &format!("title = 'Slow'\n[[published]]\n{published}\n"));
+    let interrupted = |arguments: &[&str]| {
+        // No kubectl but the one that is to be fetched.
+        let mut command = cluster.command(arguments);
+        let mut child = command.env("PATH", "/nonexistent").stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(child.try_wait().unwrap(), None, "{arguments:?} does not wait");
+        run(&mut self::command("kill", &["-INT", &child.id().to_string()]), None).ok();
+        let asked = std::time::Instant::now();
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && asked.elapsed().as_secs() < 10, "{arguments:?}: {output:?}");
+        assert!(told.contains("MK_INTERRUPTED"), "{arguments:?}: {told}");
+    };
+    let mirror = format!("--registry-mirror={url}");
+    interrupted(&["start", "--driver=native", "--base-image=slow:1", &mirror]);
+    assert!(!home.join("profiles").join(&cluster.profile).exists(), "what start had made is undone");
+    cluster.start_again(&["--wait=node_ready", "--image-mirror-country=cn", &mirror]).ok();
+    let file = cluster.home().join("bundle.tar");
+    for arguments in [
+        &["cache", "add", "slow:1"][..],
+        &["bundle", "create", file.to_str().unwrap(), "slow:1"],
+        &["mirror", "test", "slow:1"],
+        &["mirror", "update", &format!("{url}/list.toml")],
+        &["image", "pull", "slow:1"],
+        &["image", "load", "--remote", "slow:1"],
+        &["addons", "enable", "slow"],
+        &["kubectl", "--", "get", "nodes"],
+    ] {
+        interrupted(arguments);
+    }
+    assert!(!file.exists());
+    let listed = cluster.kminik(&["addons", "list", "-o", "json"]).json();
+    assert_eq!(listed["slow"]["Status"], "disabled");
+    cluster.start_again(&["--wait=node_ready"]).ok();
+    assert_eq!(cluster.kminik(&["status"]).code, 0);
+}
+
+fn full_cache() {
+    let host = Arc::new(Host::new());
+    let cluster = Cluster::on(&host, "fullcache");
+    let home = cluster.home().join("home");
+    host.sh(&format!("mkdir -p {0} && mount -t tmpfs -o size=4m tmpfs {0}", home.display())).ok();
+    let (small, large) = (says("example.com/small:1", "small"), nginx());
+    let load = |image: &ImageTar| cluster.kminik(&["bundle", "load", image.path().to_str().unwrap()]);
+    load(&small).ok();
+    for _ in 0..2 {
+        let told = load(&large).fails(26);
+        assert!(told.contains("RSRC_INSUFFICIENT_STORAGE") && told.contains("no space left"), "{told}");
+        assert_eq!(cluster.kminik(&["cache", "list"]).ok(), "example.com/small:1\n");
+    }
+    host.sh(&format!("mount -o remount,size=64m {}", home.display())).ok();
+    load(&large).ok();
+    assert_eq!(cluster.kminik(&["cache", "list"]).ok().lines().count(), 2);
 }
 
 fn terminals() {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, Output, eventually, namespace, run, shared};
+use crate::support::{Cluster, Output, curl, eventually, namespace, run, shared};
 
 pub const TESTS: &[Test] = &[
     ("status_has_minikubes_shapes", || status_shapes(shared())),
@@ -14,10 +14,6 @@ pub const TESTS: &[Test] = &[
     ("a_service_that_cannot_be_reached_says_why", unreachable),
 ];
 
-fn json(output: Output) -> Value {
-    serde_json::from_str(&output.ok()).unwrap()
-}
-
 pub fn status_shapes(cluster: &Cluster) {
     let name = &cluster.profile;
     let text = cluster.kminik(&["status"]).ok();
@@ -25,7 +21,7 @@ pub fn status_shapes(cluster: &Cluster) {
         "{name}\ntype: Control Plane\nhost: Running\nkubelet: Running\napiserver: Running\nkubeconfig: Configured\n\n"
     );
     assert_eq!(text, expected);
-    let nodes = json(cluster.kminik(&["status", "-o", "json"]));
+    let nodes = cluster.kminik(&["status", "-o", "json"]).json();
     for (key, value) in [
         ("Name", name.as_str()),
         ("Host", "Running"),
@@ -36,7 +32,7 @@ pub fn status_shapes(cluster: &Cluster) {
         assert_eq!(nodes[key], value);
     }
     assert_eq!(nodes["Worker"], false);
-    let whole = json(cluster.kminik(&["status", "-o", "json", "--layout=cluster"]));
+    let whole = cluster.kminik(&["status", "-o", "json", "--layout=cluster"]).json();
     assert_eq!(
         (&whole["Name"], &whole["StatusCode"], &whole["StatusName"]),
         (&Value::from(name.as_str()), &Value::from(200), &Value::from("OK"))
@@ -69,7 +65,7 @@ fn status_watch() {
 
 fn profile_list() {
     let cluster = shared();
-    let listed = json(cluster.kminik(&["profile", "list", "-o", "json"]));
+    let listed = cluster.kminik(&["profile", "list", "-o", "json"]).json();
     let ours = &listed["valid"][0];
     assert_eq!((&ours["Name"], &ours["Status"]), (&Value::from(cluster.profile.as_str()), &Value::from("OK")));
     assert_eq!((&ours["Active"], &ours["ActiveKubeContext"]), (&Value::from(true), &Value::from(true)));
@@ -137,16 +133,13 @@ pub fn services(cluster: &Cluster) {
     let urls = cluster.kminik(&["service", "web", "-n", &ns, "--url", "--wait=30"]).ok();
     let urls: Vec<&str> = urls.lines().collect();
     assert_eq!(urls.len(), 2);
-    eventually("nginx behind its URL", || {
-        let output = run(&mut crate::support::command("curl", &["-sS", "--noproxy", "*", urls[0]]), None);
-        output.stdout.contains("nginx works").then_some(())
-    });
+    eventually("nginx behind its URL", || curl(urls[0])?.contains("nginx works").then_some(()));
     let port = urls[0].strip_prefix("http://127.0.0.1:").expect(urls[0]);
     let secure = cluster.kminik(&["service", "--namespace", &ns, "--https", "--url", "web"]).ok();
     assert!(secure.starts_with(&format!("https://127.0.0.1:{port}\n")), "{secure}");
     let formatted = cluster.kminik(&["service", "web", "-n", &ns, "--url", "--format={{.IP}}/{{.Name}}"]).ok();
     assert_eq!(formatted, "127.0.0.1/http\n127.0.0.1/again\n");
-    let listed = json(cluster.kminik(&["service", "list", "-n", &ns, "-o", "json"]));
+    let listed = cluster.kminik(&["service", "list", "-n", &ns, "-o", "json"]).json();
     let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|service| &service["Name"]).collect();
     assert_eq!(names, ["empty", "inner", "web"]);
     assert_eq!(listed[1]["PortNames"], serde_json::json!(["No node port"]));

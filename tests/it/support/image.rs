@@ -22,6 +22,17 @@ impl ImageTar {
 
 /// Everything of busybox behind `/bin/sh`.
 pub fn busybox() -> ImageTar {
+    image("docker.io/library/busybox:latest", of_busybox(), &["/bin/sh"])
+}
+
+/// An image that has this text in `/says`, and sleeps.
+pub fn says(name: &str, text: &str) -> ImageTar {
+    let mut layer = of_busybox();
+    layer.text("/says", text);
+    image(name, layer, &["/bin/sleep", "3600"])
+}
+
+fn of_busybox() -> Layer {
     let mut layer = Layer::default();
     layer.file("/bin/busybox", Path::new("/bin/busybox"));
     for applet in [
@@ -34,7 +45,7 @@ pub fn busybox() -> ImageTar {
     layer.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
     layer.text("/etc/group", "root:x:0:\nnobody:x:65534:\n");
     layer.directory("/tmp", 0o1777);
-    image("docker.io/library/busybox:latest", layer, &["/bin/sh"])
+    layer
 }
 
 /// Debian's nginx with the libraries it needs, serving `nginx works` on port 80.

@@ -12,9 +12,9 @@ use std::sync::{Mutex, OnceLock};
 pub use clients::{clients, kubectls};
 pub use cluster::{Cluster, namespace};
 pub use host::Host;
-pub use image::{busybox, debian, foreign, nginx};
+pub use image::{ImageTar, busybox, debian, foreign, nginx, says};
 pub use registry::{LOGIN, Registry, Served};
-pub use run::{Output, command, eventually, kminik_binary, run};
+pub use run::{Output, command, curl, eventually, kminik_binary, run};
 
 static SHARED: OnceLock<Cluster> = OnceLock::new();
 static MAKING: Mutex<()> = Mutex::new(());

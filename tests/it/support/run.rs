@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// The binary under test.
 pub fn kminik_binary() -> PathBuf {
     env!("CARGO_BIN_EXE_kminik").into()
@@ -24,6 +26,13 @@ impl Output {
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self.stdout
+    }
+
+    /// As [`Output::ok`], read as JSON.
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let text = self.ok();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// A command that must have failed with this code; its stderr.
@@ -81,6 +90,13 @@ pub fn run(command: &mut Command, input: Option<&[u8]>) -> Output {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Output { code, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
+}
+
+/// What a server on this machine or in a cluster answers, if it does.
+#[track_caller]
+pub fn curl(url: &str) -> Option<String> {
+    let output = run(&mut command("curl", &["-sS", "--max-time", "5", "--noproxy", "*", url]), None);
+    (output.code == 0).then_some(output.stdout)
 }
 
 /// Asks until there is an answer, for at most a minute.
