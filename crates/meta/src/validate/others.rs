@@ -10,10 +10,10 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub(super) const KINDS: &[Kind] = &[
     Kind::new(RBAC, "Role", |role, errors| rules(role, true, errors)).named(names::path_segment),
     Kind::new(RBAC, "ClusterRole", cluster_role).named(names::path_segment),
-    Kind::new(RBAC, "RoleBinding", |b, errors| binding(b, &["ClusterRole", "Role"], errors))
+    Kind::new(RBAC, "RoleBinding", |b, errors| binding(b, &["ClusterRole", "Role"], true, errors))
         .named(names::path_segment)
         .change(role_stays),
-    Kind::new(RBAC, "ClusterRoleBinding", |b, errors| binding(b, &["ClusterRole"], errors))
+    Kind::new(RBAC, "ClusterRoleBinding", |b, errors| binding(b, &["ClusterRole"], false, errors))
         .named(names::path_segment)
         .change(role_stays),
     Kind::new("coordination.k8s.io", "Lease", lease),
@@ -73,7 +73,7 @@ fn cluster_role(role: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn binding(binding: &Node<'_>, kinds: &[&str], errors: &mut ErrorList) {
+fn binding(binding: &Node<'_>, kinds: &[&str], namespaced: bool, errors: &mut ErrorList) {
     let reference = binding.child("roleRef");
     let (group, kind) = (reference.child("apiGroup"), reference.child("kind"));
     if group.text() != RBAC {
@@ -95,7 +95,10 @@ fn binding(binding: &Node<'_>, kinds: &[&str], errors: &mut ErrorList) {
                 if !name.is_empty() {
                     errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
                 }
-                required(&subject.child("namespace"), errors);
+                // In a namespace an account without one is that namespace's.
+                if !namespaced {
+                    required(&subject.child("namespace"), errors);
+                }
                 ""
             }
             "User" | "Group" => RBAC,

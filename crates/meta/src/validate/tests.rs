@@ -312,6 +312,14 @@ fn storage_and_rbac() {
             "rules[0].apiGroups: Required value: resource rules must supply at least one api group"
         ]
     );
+    // In a namespace an account without one is that namespace's.
+    let bound = json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "a"}]});
+    assert_eq!(created("rbac.authorization.k8s.io", "RoleBinding", bound.clone()), [""; 0]);
+    assert_eq!(
+        created("rbac.authorization.k8s.io", "ClusterRoleBinding", bound),
+        ["subjects[0].namespace: Required value"]
+    );
     let binding = |name: &str| json!({"roleRef": {"kind": "Role", "name": name}});
     assert!(
         updated("rbac.authorization.k8s.io", "RoleBinding", binding("a"), binding("b"))[0]
