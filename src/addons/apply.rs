@@ -4,11 +4,13 @@
 //! the first of them is made and until the last is gone, so that a broken apply is mended by the next.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kminik_base::component::chain;
 use kminik_client::{Selection, until};
 use kminik_oci::Digest;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
@@ -87,18 +89,33 @@ pub enum ApplyError {
         kind: String,
         name: String,
         #[source]
-        source: Box<kube::Error>,
+        source: Box<Said>,
     },
     #[error("cannot remove {kind} {name}")]
     Remove {
         kind: String,
         name: String,
         #[source]
-        source: Box<kube::Error>,
+        source: Box<Said>,
     },
     #[error("{kind} {name} was to be gone within {} s", GONE.as_secs())]
     StillThere { kind: String, name: String },
 }
+
+/// What the API said against an object: its own words, without what kube makes of them.
+#[derive(Debug)]
+pub struct Said(kube::Error);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            kube::Error::Api(status) => f.write_str(&status.message),
+            other => f.write_str(&chain(other)),
+        }
+    }
+}
+
+impl std::error::Error for Said {}
 
 impl ObjectId {
     fn of(object: &DynamicObject) -> Self {
@@ -235,7 +252,7 @@ impl Applier {
         applied.map_err(|source| ApplyError::Apply {
             kind: id.kind.clone(),
             name: id.name.clone(),
-            source: Box::new(source),
+            source: Box::new(Said(source)),
         })?;
         if is_definition(object) {
             let selection = Selection::object(&id.name);
@@ -258,8 +275,11 @@ impl Applier {
             if id.kind == "Namespace" && NEVER_REMOVED.contains(&id.name.as_str()) {
                 continue;
             }
-            let failed =
-                |source| ApplyError::Remove { kind: id.kind.clone(), name: id.name.clone(), source: Box::new(source) };
+            let failed = |source| ApplyError::Remove {
+                kind: id.kind.clone(),
+                name: id.name.clone(),
+                source: Box::new(Said(source)),
+            };
             let api = match self.served(id).await? {
                 // With its kind the object has gone too.
                 None => continue,

@@ -325,6 +325,12 @@ metadata: {name: third}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
 subjects: [{kind: ServiceAccount, name: third, namespace: third}]
 ---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: third, namespace: third}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{kind: ServiceAccount, name: third}]
+---
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: third, namespace: third}
