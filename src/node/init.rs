@@ -45,6 +45,7 @@ fn run() -> anyhow::Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
     }
     machine_id().context("cannot give the machine an identity")?;
+    hostname();
     let program = vec!["/bin/kminik".to_owned(), "node".to_owned()];
     let env = vec![
         ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
@@ -78,6 +79,18 @@ fn machine_id() -> std::io::Result<()> {
         tracing::debug!(%error, "machine id not shown in /etc");
     }
     Ok(())
+}
+
+/// Shows the host's name where programs look for it; an engine has done so already.
+fn hostname() {
+    let shown = Path::new("/etc/hostname");
+    let name = format!("{}\n", rustix::system::uname().nodename().to_string_lossy());
+    if std::fs::read_to_string(shown).is_ok_and(|old| old == name) {
+        return;
+    }
+    if let Err(error) = std::fs::write(shown, name) {
+        tracing::debug!(%error, "host name not shown in /etc");
+    }
 }
 
 /// Ends every other process of the node.
