@@ -45,7 +45,10 @@ fn config(cluster: &Cluster) -> Value {
 
 fn soft_start() {
     let cluster = Cluster::prepare("soft");
+    let policy = cluster.home().join("policy.yaml");
+    std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n").unwrap();
     let given = [
+        &format!("--extra-config=apiserver.audit-policy-file={}", policy.display()),
         "--cpus=1",
         "--memory=1100mb",
         "--embed-certs",
