@@ -69,6 +69,11 @@ async fn patches_of_three_kinds() {
     let operations = json!([{"op": "replace", "path": "/data/b", "value": "3"}]);
     assert_eq!(client.patch(&path, "json", &operations).await.json()["data"]["b"], "3");
 
+    // The first finalizer of an object, as kube-rs adds it.
+    let first = json!([{"op": "test", "path": "/metadata/finalizers", "value": null},
+        {"op": "add", "path": "/metadata/finalizers", "value": ["example.com/a"]}]);
+    assert_eq!(client.patch(&path, "json", &first).await.json()["metadata"]["finalizers"], json!(["example.com/a"]));
+    assert_eq!(client.patch(&path, "json", &first).await.code, 422, "there is one by now");
     let missing = json!([{"op": "remove", "path": "/data/nothing"}]);
     assert_eq!(client.patch(&path, "json", &missing).await.code, 422);
     let renamed = json!({"metadata": {"name": "two"}});

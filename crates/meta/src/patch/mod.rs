@@ -233,6 +233,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_absent_tests_as_null() {
+        let base = object(json!({"a": {"b": null}, "c": [1]}));
+        let code = |path: &str| {
+            let patch = json!([{"op": "test", "path": path, "value": null}, {"op": "add", "path": "/z", "value": 1}]);
+            json(&base, patch.to_string().as_bytes()).map_or_else(|error| error.status().code(), |_| 200)
+        };
+        assert_eq!([code("/x"), code("/a/x"), code("/a/b")], [200, 200, 200]);
+        assert_eq!([code("/x/y"), code("/c/7"), code("/c")], [422, 422, 422]);
+    }
+
+    #[test]
     fn json_patches_apply_or_change_nothing() {
         let base = object(json!({"a": {"b": [1, 2]}, "c": 1}));
         let patch = br#"[{"op":"test","path":"/c","value":1},{"op":"add","path":"/a/b/-","value":3},
