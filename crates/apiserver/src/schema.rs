@@ -263,15 +263,10 @@ fn field_write<'a>(
     api_version: &'a str,
     convert: &'a Convert<'a>,
 ) -> Write<'a> {
-    const STATUS: &[&[&str]] = &[&["status"]];
-    let ignored: &[&[&str]] = match call.info.subresource.as_str() {
-        "" if call.row.subresource("status").is_some() => STATUS,
-        "status" => call.row.policy.status_keeps,
-        _ => &[],
-    };
+    let resets = call.row.resets(&call.info.subresource);
     let (manager, subresource) = (options.field_manager.as_str(), call.info.subresource.as_str());
     let schema = &*call.version.schema;
-    Write { schema, manager, api_version, subresource, ignored, now: call.now, convert: Some(convert) }
+    Write { schema, manager, api_version, subresource, resets, now: call.now, convert: Some(convert) }
 }
 
 /// Reads the configuration of a server-side apply, which is YAML (or JSON, a part of it) and stays as it was sent. The second

@@ -180,7 +180,7 @@ fn patches_and_applies_reach_what_they_say() {
             manager,
             api_version: Box::leak(gvk.api_version().into_boxed_str()),
             subresource: "",
-            ignored: &[],
+            resets: apply::Resets::Fields(&[]),
             convert: None,
             now: "2024-01-01T00:00:00Z".parse().unwrap(),
         };
@@ -231,7 +231,7 @@ fn nothing_panics_on_wild_objects() {
             manager: "m",
             api_version: object.api_version(),
             subresource: "",
-            ignored: &[],
+            resets: apply::Resets::Fields(&[]),
             convert: None,
             now,
         };

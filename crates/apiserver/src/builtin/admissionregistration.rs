@@ -1,6 +1,6 @@
 //! The admissionregistration.k8s.io group: webhooks and policies that admission asks.
 
-use crate::registry::def::ResourceDef;
+use crate::registry::def::{Policy, ResourceDef};
 use crate::strategies::expressions::{MutatingPolicies, Policies, Webhooks};
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -10,6 +10,7 @@ pub(super) fn rows(mutating_policies: bool) -> Vec<ResourceDef> {
         ResourceDef::new(GROUP, version, plural, kind).cluster().in_category("api-extensions").policy(|policy| {
             policy.generation = true;
             policy.unconditional_update = false;
+            policy.resets = Policy::STATUS_ALONE;
         })
     };
     let row = |plural, kind| in_version("v1", plural, kind);

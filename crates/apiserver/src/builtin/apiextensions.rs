@@ -1,7 +1,7 @@
 //! The apiextensions.k8s.io group.
 
 use crate::custom::{GROUP, PLURAL};
-use crate::registry::def::ResourceDef;
+use crate::registry::def::{Policy, ResourceDef};
 use crate::strategies::definitions::Definitions;
 
 pub(super) fn rows() -> Vec<ResourceDef> {
@@ -14,7 +14,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
             .with_status()
             .policy(|policy| {
                 policy.unconditional_update = false;
-                policy.status_keeps = &[&["spec"], &["metadata"]];
+                policy.resets = Policy::STATUS_ALONE;
                 policy.returns_deleted = true;
             }),
     ]

@@ -1,6 +1,6 @@
 //! The apiregistration.k8s.io group: which server serves which group and version.
 
-use crate::registry::def::ResourceDef;
+use crate::registry::def::{Policy, ResourceDef};
 use crate::strategies::api_services::ApiServices;
 
 pub(super) fn rows() -> Vec<ResourceDef> {
@@ -10,6 +10,9 @@ pub(super) fn rows() -> Vec<ResourceDef> {
             .in_category("api-extensions")
             .strategy(ApiServices)
             .with_status()
-            .policy(|policy| policy.unconditional_update = false),
+            .policy(|policy| {
+                policy.unconditional_update = false;
+                policy.resets = Policy::STATUS_ALONE;
+            }),
     ]
 }

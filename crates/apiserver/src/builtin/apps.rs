@@ -1,5 +1,7 @@
 //! The apps group.
 
+use kminik_meta::apply::Resets;
+
 use crate::registry::def::ResourceDef;
 
 pub(super) fn rows() -> Vec<ResourceDef> {
@@ -15,7 +17,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
         workload("daemonsets", "DaemonSet", "ds"),
         workload("deployments", "Deployment", "deploy")
             .with_scale()
-            .policy(|policy| policy.status_keeps = &[&["spec"], &["metadata", "labels"]]),
+            .policy(|policy| policy.resets = &[("status", Resets::Fields(&[&["spec"], &["metadata", "labels"]]))]),
         workload("replicasets", "ReplicaSet", "rs").with_scale().selectable_as(
             "status.replicas",
             "status.replicas",

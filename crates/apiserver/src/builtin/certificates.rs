@@ -1,7 +1,16 @@
 //! The certificates.k8s.io group.
 
+use kminik_meta::apply::Resets;
+
 use crate::registry::def::ResourceDef;
 use crate::strategies::certificates::{Approval, RequestStatus, Requests};
+
+/// What the doors to a request leave as it was.
+const RESETS: &[(&str, Resets<'static>)] = &[
+    ("", Resets::Fields(&[&["spec"], &["status"]])),
+    ("approval", Resets::Fields(&[&["spec"], &["status", "certificate"]])),
+    ("status", Resets::Fields(&[&["spec"], &["status", "conditions"]])),
+];
 
 pub(super) fn rows() -> Vec<ResourceDef> {
     vec![
@@ -11,6 +20,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
             .strategy(Requests)
             .with_view("approval", Approval)
             .with_view("status", RequestStatus)
+            .policy(|policy| policy.resets = RESETS)
             .selectable(&["spec.signerName"]),
     ]
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kminik_meta::apply::Resets;
+
 use crate::auth::token_request::TokenRequest;
 use crate::connect::{Attach, Exec, Log, NodeProxy, PodProxy, PortForward, ServiceProxy};
 use crate::registry::def::{Propagation, ResourceDef, Scope, Verb};
@@ -16,6 +18,21 @@ use crate::strategies::volumes::{Claims, VolumeStatus, Volumes};
 
 /// Events are kept so long after they were last written.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+/// What the doors to a pod leave as it was.
+const POD_RESETS: &[(&str, Resets<'static>)] = &[
+    ("status", Resets::Fields(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]])),
+    ("ephemeralcontainers", Resets::AllBut(&[&["spec", "ephemeralContainers"]])),
+    (
+        "resize",
+        Resets::AllBut(&[
+            &["spec", "containers", "*", "resources"],
+            &["spec", "containers", "*", "resizePolicy"],
+            &["spec", "initContainers", "*", "resources"],
+            &["spec", "initContainers", "*", "resizePolicy"],
+        ]),
+    ),
+];
 
 pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
     let mut bindings = ResourceDef::answering("", "v1", "bindings", "Binding", Arc::new(Bindings));
@@ -65,10 +82,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
             .in_all()
             .strategy(Pods)
             .with_view("status", PodStatus)
-            .policy(|policy| {
-                policy.status_keeps =
-                    &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]];
-            })
+            .policy(|policy| policy.resets = POD_RESETS)
             .with_view("ephemeralcontainers", EphemeralContainers)
             .with_view("resize", Resize)
             .with_action("binding", Binding)

@@ -1,6 +1,6 @@
 //! The resource.k8s.io group: devices and claims of them.
 
-use crate::registry::def::ResourceDef;
+use crate::registry::def::{Policy, ResourceDef};
 use crate::strategies::devices::{ClaimStatus, ClaimTemplates, Claims};
 
 const GROUP: &str = "resource.k8s.io";
@@ -9,7 +9,10 @@ pub(super) fn rows() -> Vec<ResourceDef> {
     let row = |plural, kind| ResourceDef::new(GROUP, "v1", plural, kind).policy(|policy| policy.returns_deleted = true);
     vec![
         row("deviceclasses", "DeviceClass").cluster().policy(|policy| policy.generation = true),
-        row("resourceclaims", "ResourceClaim").strategy(Claims).with_view("status", ClaimStatus),
+        row("resourceclaims", "ResourceClaim")
+            .strategy(Claims)
+            .with_view("status", ClaimStatus)
+            .policy(|policy| policy.resets = Policy::STATUS_ALONE),
         row("resourceclaimtemplates", "ResourceClaimTemplate").strategy(ClaimTemplates),
         row("resourceslices", "ResourceSlice")
             .cluster()

@@ -1,6 +1,6 @@
 //! The storage.k8s.io group.
 
-use crate::registry::def::ResourceDef;
+use crate::registry::def::{Policy, ResourceDef};
 use crate::strategies::node_labels::StorageClasses;
 use crate::strategies::volumes::Drivers;
 
@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<ResourceDef> {
         row("volumeattachments", "VolumeAttachment")
             .cluster()
             .with_status()
-            .policy(|policy| policy.status_keeps = &[&["spec"], &["metadata"]]),
+            .policy(|policy| policy.resets = Policy::STATUS_ALONE),
         row("volumeattributesclasses", "VolumeAttributesClass").cluster().short(&["vac"]),
     ]
 }

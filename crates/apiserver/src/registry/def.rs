@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kminik_meta::apply::Resets;
 use kminik_meta::columns::{self, Columns};
 use kminik_meta::schema::{self, Ref};
 use kminik_meta::{Gvk, Object};
@@ -226,8 +227,9 @@ pub struct Policy {
     pub propagation: Propagation,
     /// The main resource ignores changes of `status`, creates drop it; `/status` ignores all but it and metadata.
     pub status_reset: bool,
-    /// What `/status` leaves as it was, and nobody comes to own by writing there: upstream's `GetResetFields` of that resource.
-    pub status_keeps: &'static [&'static [&'static str]],
+    /// What a door below the row (`""` for the row's own) leaves as it was, and nobody comes to own by writing there: upstream's
+    /// `GetResetFields` and `GetResetFieldsFilter` of that resource, where they differ from [`ResourceDef::resets`].
+    pub resets: &'static [(&'static str, Resets<'static>)],
     /// Said to who deletes without saying what becomes of dependents.
     pub silent_delete: Option<&'static str>,
     /// `metadata.generation` counts changes outside metadata and status.
@@ -252,11 +254,17 @@ impl Default for Policy {
             propagation: Propagation::Background,
             silent_delete: None,
             status_reset: true,
-            status_keeps: &[&["spec"]],
+            resets: &[],
             generation: false,
             returns_deleted: false,
         }
     }
+}
+
+impl Policy {
+    /// [`Policy::resets`] where `/status` changes nothing but the status, not even metadata.
+    pub const STATUS_ALONE: &'static [(&'static str, Resets<'static>)] =
+        &[("status", Resets::Fields(&[&["spec"], &["metadata"]]))];
 }
 
 impl VersionDef {
@@ -453,6 +461,18 @@ impl ResourceDef {
     /// The subresource of that name.
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// What a door below the row leaves as it was: by policy, or `status` for the row's own and `spec` for `/status`.
+    pub fn resets(&self, subresource: &str) -> Resets<'static> {
+        if let Some((_, resets)) = self.policy.resets.iter().find(|(door, _)| *door == subresource) {
+            return *resets;
+        }
+        match subresource {
+            "" if self.subresource("status").is_some() => Resets::Fields(&[&["status"]]),
+            "status" => Resets::Fields(&[&["spec"]]),
+            _ => Resets::Fields(&[]),
+        }
     }
 
     /// `plural` or `plural.group`: how errors and logs name the resource.

@@ -7,6 +7,7 @@
 use std::any::Any;
 
 use jiff::Timestamp;
+use kminik_meta::apply::Resets;
 use kminik_meta::decode::zero_value;
 use kminik_meta::{ErrorList, Object, StatusError};
 use serde_json::Value;
@@ -151,15 +152,20 @@ pub struct Status;
 impl Strategy for Status {
     fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         keep_all_but_status(old, new);
-        keep_metadata(ctx.row, old, new);
+        keep_metadata(ctx.row, "status", old, new);
     }
 }
 
-/// Restores those parts of the metadata that the row's `/status` keeps.
-pub fn keep_metadata(row: &ResourceDef, old: &Object, new: &mut Object) {
-    for path in row.policy.status_keeps {
+/// Restores those parts of the metadata that a door below the row keeps.
+pub fn keep_metadata(row: &ResourceDef, door: &str, old: &Object, new: &mut Object) {
+    const ALL: &[&str] = &["labels", "annotations", "finalizers", "ownerReferences"];
+    let paths = match row.resets(door) {
+        Resets::Fields(paths) => paths,
+        Resets::AllBut(_) => &[&["metadata"][..]],
+    };
+    for path in paths {
         let kept: &[&str] = match path {
-            ["metadata"] => &["labels", "annotations", "finalizers", "ownerReferences"],
+            ["metadata"] => ALL,
             // A deletion is no client's to take back, in any resource.
             ["metadata", member] if *member != "deletionTimestamp" => &[*member],
             _ => &[],

@@ -67,14 +67,27 @@ pub(crate) struct RequestStatus;
 impl Strategy for RequestStatus {
     fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         keep_all_but_status(old, new);
-        // Decisions are made elsewhere. One that is touched here puts all conditions back, as upstream does.
-        if DECISIONS.iter().any(|kind| decided(old, kind) != decided(new, kind)) {
-            match old.get(&["status", "conditions"]) {
-                Some(conditions) => new.set(&["status", "conditions"], conditions.clone()),
-                None => drop(new.remove(&["status", "conditions"])),
+        // Decisions are made elsewhere: they stay as they are, and new ones are for validation to find.
+        for kind in DECISIONS {
+            let kept: Vec<Value> = decisions(old, kind).cloned().collect();
+            if kept.len() != decisions(new, kind).count() {
+                continue;
             }
+            let conditions = new.get_mut(&["status", "conditions"]).and_then(Value::as_array_mut);
+            let places = conditions.into_iter().flatten().filter(|condition| condition["type"] == kind);
+            places.zip(kept).for_each(|(place, kept)| *place = kept);
         }
         stamp(ctx, old, new);
+    }
+
+    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
+        let added = DECISIONS.iter().filter(|kind| decisions(new, kind).count() > decisions(old, kind).count());
+        let mut errors = ErrorList::new();
+        for kind in added {
+            let detail = format!("updates may not add a condition of type {}", kminik_meta::field::quote(kind));
+            errors.push(FieldError::forbidden(&Path::new("status").child("conditions"), detail));
+        }
+        errors
     }
 
     fn validate(&self, _ctx: &StrategyContext<'_>, request: &Object) -> ErrorList {
@@ -89,8 +102,8 @@ impl Strategy for RequestStatus {
     }
 }
 
-fn decided(request: &Object, kind: &str) -> usize {
-    request.array(&["status", "conditions"]).iter().filter(|condition| condition["type"] == kind).count()
+fn decisions<'a>(request: &'a Object, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    request.array(&["status", "conditions"]).iter().filter(move |condition| condition["type"] == kind)
 }
 
 /// Says when conditions were updated and when they changed.

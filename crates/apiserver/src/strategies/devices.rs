@@ -3,7 +3,7 @@
 use kminik_meta::{ErrorList, FieldError, Object, Path};
 use serde_json::Value;
 
-use crate::registry::strategy::{Strategy, StrategyContext, keep_all_but_status};
+use crate::registry::strategy::{Strategy, StrategyContext, keep_all_but_status, keep_metadata};
 
 /// A namespace with this label, `true`, may claim devices with administrator's access.
 const ADMIN_ACCESS: &str = "resource.kubernetes.io/admin-access";
@@ -30,8 +30,9 @@ impl Strategy for ClaimTemplates {
 pub(crate) struct ClaimStatus;
 
 impl Strategy for ClaimStatus {
-    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         keep_all_but_status(old, new);
+        keep_metadata(ctx.row, "status", old, new);
         // What is no longer allocated has no state to tell.
         let allocated = new.array(&["status", "allocation", "devices", "results"]).to_vec();
         let id = |device: &Value| ["driver", "pool", "device", "shareID"].map(|member| device.get(member).cloned());

@@ -110,7 +110,7 @@ async fn generations_and_status_doors() {
     assert_eq!(expect(&client.delete(&format!("{drivers}/d.example.com")).await, 200)["kind"], "CSIDriver");
 }
 
-fn signing_request(common_name: &str) -> String {
+pub fn signing_request(common_name: &str) -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
@@ -133,10 +133,13 @@ async fn a_signing_request_keeps_what_was_asked_and_what_was_decided() {
     let path = format!("{REQUESTS}/r");
     let approved = json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "r"}]}});
     // Not by the object's own door, and not by the signer's.
-    for door in ["", "/status"] {
-        let same = expect(&client.patch(&format!("{path}{door}"), "merge", &approved).await, 200);
-        assert_eq!(same["status"]["conditions"], Value::Null, "{door}");
-    }
+    let same = expect(&client.patch(&path, "merge", &approved).await, 200);
+    assert_eq!(same["status"]["conditions"], Value::Null);
+    let refusal = message(&client.patch(&format!("{path}/status"), "merge", &approved).await, 422);
+    assert!(
+        refusal.contains("status.conditions: Forbidden: updates may not add a condition of type \"Approved\""),
+        "{refusal}"
+    );
     let spec = json!({"spec": {"usages": ["server auth"]}});
     assert_eq!(expect(&client.patch(&path, "merge", &spec).await, 200)["spec"]["usages"], json!(["client auth"]));
     let decided = expect(&client.patch(&format!("{path}/approval"), "merge", &approved).await, 200);
@@ -152,6 +155,15 @@ async fn a_signing_request_keeps_what_was_asked_and_what_was_decided() {
     let issued = json!({"status": {"certificate": pem}});
     let signed = expect(&client.patch(&format!("{path}/status"), "merge", &issued).await, 200);
     assert_eq!((&signed["status"]["certificate"], &signed["status"]["conditions"][0]), (&json!(pem), condition));
+    // A signer may add its own word; what was decided stays as it is.
+    let mut mistaken = condition.clone();
+    mistaken["reason"] = "other".into();
+    let both = json!({"status": {"conditions": [{"type": "Failed", "status": "True"}, mistaken]}});
+    let told = expect(&client.patch(&format!("{path}/status"), "merge", &both).await, 200);
+    assert_eq!(
+        (&told["status"]["conditions"][0]["type"], &told["status"]["conditions"][1]),
+        (&json!("Failed"), condition)
+    );
     let found =
         expect(&client.get(&format!("{REQUESTS}?fieldSelector=spec.signerName%3Dexample.com/signer")).await, 200);
     assert_eq!(found["items"].as_array().unwrap().len(), 1);

@@ -4,6 +4,7 @@
 //! gives the manager what it names, and removes what it named before and no one else owns; where it changes what another
 //! manager owns, that is a conflict unless forced. A plain write takes over whatever it changes.
 
+mod check;
 mod managers;
 mod set;
 mod typed;
@@ -64,6 +65,9 @@ pub enum ApplyError {
     /// It brings its own managed fields.
     #[error("metadata.managedFields must be nil")]
     ManagedFields,
+    /// It does not fit the schema: which object it is, and what is wrong where.
+    #[error("failed to create typed patch object ({object}): {}", fault_text(.faults))]
+    Untyped { object: String, faults: Vec<String> },
     /// It has a member that the schema does not know.
     #[error("failed to create typed patch object: {0}: field not declared in schema")]
     Undeclared(String),
@@ -96,10 +100,18 @@ impl ApplyError {
                 StatusError::apply_conflict(causes.collect(), self.to_string())
             }
             Self::Version { .. } | Self::ManagedFields => StatusError::bad_request(self.to_string()),
+            Self::Untyped { .. } => StatusError::unknown(self.to_string()),
             Self::Undeclared(_) | Self::NoKeys(_) | Self::Duplicate(_) | Self::Atomics(_) | Self::Unreadable => {
                 StatusError::internal(self)
             }
         }
+    }
+}
+
+fn fault_text(faults: &[String]) -> String {
+    match faults {
+        [only] => only.clone(),
+        _ => format!("errors:\n  {}", faults.join("\n  ")),
     }
 }
 
@@ -123,6 +135,25 @@ fn conflict_text(conflicts: &[(String, String)]) -> String {
 /// version that is not known any more.
 pub type Convert<'a> = dyn Fn(&Value, &str) -> Option<(Value, &'a Schema)> + Sync + 'a;
 
+/// Fields that a door to an object leaves as they were. A path stands for all below it, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resets<'a> {
+    /// These.
+    Fields(&'a [&'a [&'a str]]),
+    /// All but these, in which `*` is any member or element.
+    AllBut(&'a [&'a [&'a str]]),
+}
+
+impl Resets<'_> {
+    /// What of a set the door can change.
+    fn rest(self, set: &FieldSet) -> FieldSet {
+        match self {
+            Self::Fields(paths) => set.without_subtrees(&FieldSet::of_fields(paths)),
+            Self::AllBut(paths) => set.within(paths),
+        }
+    }
+}
+
 /// Who writes, and through which door.
 #[derive(Clone, Copy)]
 pub struct Write<'a> {
@@ -134,8 +165,8 @@ pub struct Write<'a> {
     pub api_version: &'a str,
     /// Subresource of the request, empty for the object itself.
     pub subresource: &'a str,
-    /// Fields this door cannot change, such as `status` through the object itself: neither owned nor compared.
-    pub ignored: &'a [&'a [&'a str]],
+    /// What this door cannot change, such as `status` through the object itself: neither owned nor compared.
+    pub resets: Resets<'a>,
     /// Time of the write.
     pub now: Timestamp,
     /// How objects are brought into the versions in which other managers named their fields; `None` where all versions have
@@ -195,6 +226,7 @@ fn merge_config(live: &Object, config: &Object, force: bool, write: &Write<'_>) 
     if config.get(MANAGED).is_some_and(|m| !m.is_null()) {
         return Err(ApplyError::ManagedFields);
     }
+    check::check(config, write.schema)?;
     let mut managers = Managers::decode(live).ok_or(ApplyError::Unreadable)?;
     let live_value = bare(live);
     if managers.0.is_empty() {
@@ -205,18 +237,17 @@ fn merge_config(live: &Object, config: &Object, force: bool, write: &Write<'_>) 
     let mut config_value = config.to_value();
     canonical(&mut config_value, write.schema);
     let schema = Some(write.schema);
-    let ignored = FieldSet::of_fields(write.ignored);
     let identity = Identity::new(write.manager, true, write.api_version, write.subresource);
     let merged = merge(Some(&live_value), Some(&config_value), schema)?.unwrap_or_default();
     let last = managers.0.get(&identity).cloned();
     let previous_time = last.as_ref().map(|m| m.time.clone()).unwrap_or_default();
-    let fields = to_set(&config_value, schema, "")?.without_subtrees(&ignored);
+    let fields = write.resets.rest(&to_set(&config_value, schema, "")?);
     managers.0.insert(identity.clone(), Managed { fields, api_version: write.api_version.into(), time: previous_time });
     let pruned = match &last {
         Some(last) => prune(merged, last, &managers, write)?,
         None => merged,
     };
-    settle(&live_value, &pruned, &mut managers, Some(&identity), &ignored, force, write)?;
+    settle(&live_value, &pruned, &mut managers, Some(&identity), force, write)?;
     untrack(&mut managers, &identity);
     managers.drop_empty();
 
@@ -335,8 +366,7 @@ fn take_over(
     identity: &Identity,
     write: &Write<'_>,
 ) -> Result<(), ApplyError> {
-    let ignored = FieldSet::of_fields(write.ignored);
-    let comparison = settle(old, new, managers, None, &ignored, true, write)?;
+    let comparison = settle(old, new, managers, None, true, write)?;
     let gained = comparison.modified.union(&comparison.added).difference(&UNTRACKED);
     if gained.is_empty() {
         return Ok(());
@@ -358,12 +388,11 @@ fn settle(
     new: &Value,
     managers: &mut Managers,
     applier: Option<&Identity>,
-    ignored: &FieldSet,
     force: bool,
     write: &Write<'_>,
 ) -> Result<Comparison, ApplyError> {
     let mut comparison = Comparison::of(old, new, write.schema)?;
-    comparison.ignore(ignored);
+    comparison.restrict(write.resets);
     let mut elsewhere: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
     let mut conflicts = Vec::new();
     for (identity, managed) in managers.0.iter_mut().filter(|(identity, _)| Some(*identity) != applier) {
@@ -372,7 +401,7 @@ fn settle(
             &comparison
         } else {
             if !elsewhere.contains_key(version) {
-                elsewhere.insert(version.clone(), compare_at(old, new, version, ignored, write)?);
+                elsewhere.insert(version.clone(), compare_at(old, new, version, write)?);
             }
             match elsewhere.get(version) {
                 Some(Some(there)) => there,
@@ -398,18 +427,12 @@ fn settle(
     Ok(comparison)
 }
 
-fn compare_at(
-    old: &Value,
-    new: &Value,
-    version: &str,
-    ignored: &FieldSet,
-    write: &Write<'_>,
-) -> Result<Option<Comparison>, ApplyError> {
+fn compare_at(old: &Value, new: &Value, version: &str, write: &Write<'_>) -> Result<Option<Comparison>, ApplyError> {
     let (Some((old, schema)), Some((new, _))) = (write.at(old, version), write.at(new, version)) else {
         return Ok(None);
     };
     let mut comparison = Comparison::of(&old, &new, schema)?;
-    comparison.ignore(ignored);
+    comparison.restrict(write.resets);
     Ok(Some(comparison))
 }
 

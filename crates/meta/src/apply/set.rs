@@ -195,6 +195,31 @@ impl FieldSet {
         out
     }
 
+    /// The paths on the way to one of these, or below it; `*` is any step.
+    #[must_use]
+    pub fn within(&self, paths: &[&[&str]]) -> Self {
+        if paths.iter().any(|path| path.is_empty()) {
+            return self.clone();
+        }
+        let behind = |step: &Element| -> Vec<&[&str]> {
+            let named = |name: &str| name == "*" || matches!(step, Element::Field(own) if own == name);
+            paths
+                .iter()
+                .filter_map(|path| path.split_first().filter(|(name, _)| named(name)))
+                .map(|(_, rest)| rest)
+                .collect()
+        };
+        let members = self.members.iter().filter(|step| !behind(step).is_empty()).cloned().collect();
+        let mut out = Self { members, ..Self::default() };
+        for (step, child) in &self.children {
+            let rest = behind(step);
+            if !rest.is_empty() {
+                out.insert_child(step.clone(), child.within(&rest));
+            }
+        }
+        out
+    }
+
     /// Adds each struct member that has paths below it.
     #[must_use]
     pub(super) fn with_named_fields(&self, schema: Option<&Schema>) -> Self {

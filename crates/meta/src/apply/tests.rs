@@ -20,7 +20,7 @@ fn write(manager: &str) -> Write<'_> {
         manager,
         api_version: "apps/v1",
         subresource: "",
-        ignored: &[&["status"]],
+        resets: Resets::Fields(&[&["status"]]),
         convert: None,
         now: "2024-01-01T00:00:00Z".parse().unwrap(),
     }
@@ -142,7 +142,7 @@ fn plain_writes_are_tracked() {
     // The status belongs to those who write through its own door.
     let mut status = created.clone();
     status.set(&["status", "replicas"], 1);
-    let door = Write { subresource: "status", ignored: &[&["spec"]], ..write("controller") };
+    let door = Write { subresource: "status", resets: Resets::Fields(&[&["spec"]]), ..write("controller") };
     update(Some(&created), &mut status, door).unwrap();
     let entry = &status.array(&["metadata", "managedFields"])[1];
     assert_eq!(
@@ -230,13 +230,53 @@ fn lists_keep_their_order() {
 #[test]
 fn misfits_are_refused() {
     let bad = |config: Object| apply(&empty(), &config, false, write("me")).unwrap_err();
-    assert_eq!(bad(deployment(json!({"foo": 1}))), ApplyError::Undeclared(".spec.foo".into()));
-    assert_eq!(bad(deployment(pod(json!([{"image": "x"}])))), ApplyError::NoKeys(vec!["name".into()]));
+    let told = |spec: Value| bad(deployment(spec)).status();
+    let who = "failed to create typed patch object (/d; apps/v1, Kind=Deployment): ";
+    for (spec, faults) in [
+        (json!({"foo": 1}), ".spec.foo: field not declared in schema"),
+        (
+            pod(json!([{"image": "x"}])),
+            ".spec.template.spec.containers: element 0: associative list with keys has an element that omits all key fields \
+             [\"name\"] (and doesn't have default values for any key fields)",
+        ),
+        (
+            pod(json!([{"name": "a", "env": [{"name": "e", "value": 587}, {"name": "e"}]}])),
+            "errors:\n  .spec.template.spec.containers[name=\"a\"].env[name=\"e\"].value: expected string, got \
+             &value.valueUnstructured{Value:587}\n  .spec.template.spec.containers[name=\"a\"].env: duplicate entries for key \
+             [name=\"e\"]",
+        ),
+        (json!({"replicas": "dos"}), ".spec.replicas: expected numeric (int or float), got string"),
+        (json!({"paused": "yes"}), ".spec.paused: expected boolean, got &{yes}"),
+        (json!({"template": [{"a": 1}]}), ".spec.template: expected map, got &{[map[a:1]]}"),
+        (pod(json!({"a": [true]})), ".spec.template.spec.containers: expected list, got &{map[a:[true]]}"),
+    ] {
+        let status = told(spec);
+        assert_eq!((status.code(), &status.to_value()["message"]), (500, &json!(format!("{who}{faults}"))));
+    }
     let mut managed = deployment(json!({}));
     managed.set(&["metadata", "managedFields"], json!([]));
     assert_eq!(bad(managed), ApplyError::ManagedFields);
     assert!(matches!(bad(object(json!({"apiVersion": "apps/v2"}))), ApplyError::Version { .. }));
     let twice = deployment(pod(json!([{"name": "a"}, {"name": "a"}])));
     let live = apply(&empty(), &deployment(pod(json!([{"name": "b"}]))), false, write("me")).unwrap();
-    assert!(matches!(apply(&live, &twice, false, write("me")), Err(ApplyError::Duplicate(_))));
+    assert!(matches!(apply(&live, &twice, false, write("me")), Err(ApplyError::Untyped { .. })));
+}
+
+#[test]
+fn doors_may_be_closed_but_for_a_few_fields() {
+    let all = FieldSet::decode(&json!({
+        "f:metadata": {"f:labels": {"f:a": {}}},
+        "f:spec": {"f:replicas": {}, "f:containers": {
+            "k:{\"name\":\"c\"}": {".": {}, "f:name": {}, "f:resources": {".": {}, "f:limits": {"f:cpu": {}}}},
+            "k:{\"name\":\"d\"}": {".": {}, "f:image": {}}}},
+    }));
+    let open = Resets::AllBut(&[&["spec", "containers", "*", "resources"], &["status"]]);
+    let kept = json!({"f:spec": {"f:containers": {
+        "k:{\"name\":\"c\"}": {".": {}, "f:resources": {".": {}, "f:limits": {"f:cpu": {}}}},
+        "k:{\"name\":\"d\"}": {}}}});
+    assert_eq!(open.rest(&all).encode(), kept);
+    assert_eq!(Resets::AllBut(&[&[]]).rest(&all), all);
+    assert!(Resets::AllBut(&[]).rest(&all).is_empty());
+    let closed = Resets::Fields(&[&["metadata"], &["spec", "containers"]]);
+    assert_eq!(closed.rest(&all).encode(), json!({"f:spec": {"f:replicas": {}}}));
 }

@@ -3,8 +3,8 @@
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use super::ApplyError;
 use super::set::{Element, FieldSet};
+use super::{ApplyError, Resets};
 use crate::Quantity;
 use crate::schema::{Leaf, ListType, Schema, Shape};
 
@@ -36,7 +36,7 @@ fn atom<'a>(schema: Option<&'a Schema>, value: &Value) -> Atom<'a> {
 }
 
 /// A member's schema and whether the struct names it.
-fn member<'a>(schema: Option<&'a Schema>, name: &str) -> (Option<&'a Schema>, bool) {
+pub(super) fn member<'a>(schema: Option<&'a Schema>, name: &str) -> (Option<&'a Schema>, bool) {
     match schema.map(|s| &s.shape) {
         Some(Shape::Struct { .. }) => match schema.and_then(|s| s.field(name)) {
             Some(field) => (Some(field.schema()), true),
@@ -48,7 +48,7 @@ fn member<'a>(schema: Option<&'a Schema>, name: &str) -> (Option<&'a Schema>, bo
 }
 
 /// What tells an element of a list apart. Absent keys count with their defaults.
-fn element_of(list: &Schema, value: &Value) -> Result<Element, ApplyError> {
+pub(super) fn element_of(list: &Schema, value: &Value) -> Result<Element, ApplyError> {
     let Shape::List { list_type: ListType::Map, item, .. } = &list.shape else {
         return Ok(Element::Value(value.to_string()));
     };
@@ -109,7 +109,7 @@ pub(super) fn to_set(value: &Value, schema: Option<&Schema>, path: &str) -> Resu
 }
 
 /// Whether members that are not named are a mistake.
-fn is_closed(schema: Option<&Schema>) -> bool {
+pub(super) fn is_closed(schema: Option<&Schema>) -> bool {
     matches!(schema.map(|s| &s.shape), Some(Shape::Struct { preserve: false, .. }))
 }
 
@@ -129,10 +129,10 @@ impl Comparison {
         Ok(out)
     }
 
-    /// Leaves out all that lies at or below the paths of a set.
-    pub(super) fn ignore(&mut self, ignored: &FieldSet) {
+    /// Leaves out all that a door cannot change.
+    pub(super) fn restrict(&mut self, resets: Resets<'_>) {
         for set in [&mut self.added, &mut self.modified, &mut self.removed] {
-            *set = set.without_subtrees(ignored);
+            *set = resets.rest(set);
         }
     }
 

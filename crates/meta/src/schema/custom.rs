@@ -265,7 +265,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::apply::{Write, apply};
+    use crate::apply::{Resets, Write, apply};
     use crate::decode::{FieldValidation, decode};
     use crate::{Object, defaults};
 
@@ -311,7 +311,7 @@ mod tests {
             manager,
             api_version: "s/v1",
             subresource: "",
-            ignored: &[],
+            resets: Resets::Fields(&[]),
             convert: None,
             now: "2024-01-01T00:00:00Z".parse().unwrap(),
         };

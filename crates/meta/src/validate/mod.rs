@@ -23,6 +23,7 @@ mod network;
 mod networking;
 mod node;
 mod others;
+mod pod_status;
 mod pods;
 mod policies;
 mod quotas;
@@ -339,6 +340,8 @@ fn labels(map: &Node<'_>, errors: &mut ErrorList) {
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod pod_status_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

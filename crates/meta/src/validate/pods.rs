@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::containers::{Role, Surroundings, container, range, security};
 use super::node::Node;
+use super::pod_status::pod_status;
 use super::resources::resources;
 use super::volumes::volumes;
 use super::{Kind, label_selector, labels, meta, non_negative, required};
@@ -13,7 +14,7 @@ use crate::field::{ErrorList, FieldError};
 use crate::names;
 
 pub(super) const KINDS: &[Kind] = &[
-    Kind::new("", "Pod", pod).change(pod_change),
+    Kind::new("", "Pod", pod).change(pod_change).status(pod_status),
     Kind::new("", "PodTemplate", |template, errors| pod_template(&template.child("template"), errors)),
 ];
 

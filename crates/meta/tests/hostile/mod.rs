@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code, reason = "a module of tests and of the fuzz targets")]
 
-use kminik_meta::apply::{self, Write};
+use kminik_meta::apply::{self, Resets, Write};
 use kminik_meta::decode::{self, Decoded, FieldValidation};
 use kminik_meta::patch::{self, PatchType};
 use kminik_meta::schema::{self, Schema};
@@ -90,7 +90,7 @@ pub fn server_side_apply(data: &[u8]) {
     let (_, schema, present) = deployment();
     let now = time::parse("2024-01-02T03:04:05Z").unwrap();
     let write =
-        Write { schema, manager: "f", api_version: "apps/v1", subresource: "", ignored: &[], now, convert: None };
+        Write { schema, manager: "f", api_version: "apps/v1", subresource: "", resets: Resets::Fields(&[]), now, convert: None };
     let Ok(mut applied) = apply::apply(&present, &configuration.object, first.is_multiple_of(2), write) else { return };
     if decode::conform(&mut applied, schema, FieldValidation::Ignore).is_err() {
         return;

@@ -4,6 +4,7 @@ mod binding;
 mod eviction;
 mod qos;
 mod resize;
+mod status;
 
 use std::collections::BTreeMap;
 
@@ -13,9 +14,9 @@ use serde_json::{Value, json};
 pub(crate) use self::binding::{Binding, Bindings};
 pub(crate) use self::eviction::Eviction;
 pub(crate) use self::resize::Resize;
+pub(crate) use self::status::PodStatus;
 use crate::registry::strategy::{
-    Grace, Strategy, StrategyContext, copy_member, default_prepare_create, default_prepare_update, keep_all_but_status,
-    keep_metadata,
+    Grace, Strategy, StrategyContext, copy_member, default_prepare_create, default_prepare_update, keep_metadata,
 };
 
 /// Seconds between the end of a pod's grace and a kill, where nothing is said.
@@ -116,30 +117,12 @@ fn same_account(pod: &mut Object) {
     }
 }
 
-/// `pods/status`: the kubelet's word; who the pod belongs to and its class of service are not the kubelet's to change.
-pub(crate) struct PodStatus;
-
-impl Strategy for PodStatus {
-    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
-        keep_all_but_status(old, new);
-        keep_metadata(ctx.row, old, new);
-        if let Some(class) = old.get(&["status", "qosClass"])
-            && new.str(&["status", "qosClass"]).unwrap_or_default().is_empty()
-        {
-            new.set(&["status", "qosClass"], class.clone());
-        }
-    }
-
-    fn validate_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &Object) -> ErrorList {
-        super::immutable(old, new, &["status", "qosClass"])
-    }
-}
-
 /// `pods/ephemeralcontainers`: containers can be added to a running pod, not changed or taken away.
 pub(crate) struct EphemeralContainers;
 
 impl Strategy for EphemeralContainers {
-    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+        keep_metadata(ctx.row, "ephemeralcontainers", old, new);
         let containers = new.remove(&["spec", "ephemeralContainers"]);
         copy_member(old, new, "spec");
         copy_member(old, new, "status");

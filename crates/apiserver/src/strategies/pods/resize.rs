@@ -4,23 +4,31 @@ use kminik_meta::{ErrorList, FieldError, Object, Path};
 use serde_json::{Map, Value};
 
 use super::{bump_generation, qos};
-use crate::registry::strategy::{Strategy, StrategyContext, copy_member};
+use crate::registry::strategy::{Strategy, StrategyContext, copy_member, keep_metadata};
+
+const LISTS: [&str; 2] = ["containers", "initContainers"];
+const ONLY_RESOURCES: &str = "only cpu and memory resources are mutable";
 
 pub(crate) struct Resize;
 
 impl Strategy for Resize {
-    fn prepare_update(&self, _ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
-        let wanted = new.clone();
-        copy_member(old, new, "spec");
-        copy_member(old, new, "status");
-        for list in ["containers", "initContainers"] {
-            let Some(containers) = new.get_mut(&["spec", list]).and_then(Value::as_array_mut) else { continue };
-            for container in containers {
-                let name = container.get("name").cloned();
-                let same = |other: &&Value| other.get("name") == name.as_ref();
-                let Some(source) = wanted.array(&["spec", list]).iter().find(same) else { continue };
-                if let (Some(container), Some(resources)) = (container.as_object_mut(), source.get("resources")) {
-                    container.insert("resources".into(), resources.clone());
+    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+        // Containers that come, go or change places are for validation to find.
+        if LISTS.iter().all(|list| names(old, list) == names(new, list)) {
+            let wanted = new.clone();
+            keep_metadata(ctx.row, "resize", old, new);
+            copy_member(old, new, "spec");
+            copy_member(old, new, "status");
+            for list in LISTS {
+                let containers = new.get_mut(&["spec", list]).and_then(Value::as_array_mut).into_iter().flatten();
+                for (container, source) in containers.zip(wanted.array(&["spec", list])) {
+                    let Some(container) = container.as_object_mut() else { continue };
+                    for member in ["resources", "resizePolicy"] {
+                        match source.get(member) {
+                            Some(value) => container.insert(member.into(), value.clone()),
+                            None => container.remove(member),
+                        };
+                    }
                 }
             }
         }
@@ -36,15 +44,19 @@ impl Strategy for Resize {
             (old.str(&["spec", "os", "name"]) == Some("windows"), "windows pods"),
         ] {
             if present {
-                return FieldError::forbidden(&spec, format!("{what} cannot be resized")).into();
+                return FieldError::forbidden(&Path::root(), format!("{what} cannot be resized")).into();
             }
         }
         if qos::class_of(old) != qos::class_of(new) {
             let detail = "Pod QOS Class may not change as a result of resizing";
             errors.push(FieldError::invalid(&spec, qos::class_of(new).as_str(), detail));
         }
-        for list in ["containers", "initContainers"] {
+        for list in LISTS {
             let (before, after) = (old.array(&["spec", list]), new.array(&["spec", list]));
+            if names(old, list) != names(new, list) {
+                errors.push(FieldError::forbidden(&spec, ONLY_RESOURCES));
+                continue;
+            }
             for (index, (before, after)) in before.iter().zip(after).enumerate() {
                 let path = spec.child(list).index(index);
                 for kind in ["limits", "requests"] {
@@ -53,19 +65,23 @@ impl Strategy for Resize {
                         errors.push(FieldError::forbidden(&path.children(&["resources", kind]), detail));
                     }
                 }
-                if other_resources(before) != other_resources(after) {
-                    let detail = "only cpu and memory resources are mutable";
-                    errors.push(FieldError::forbidden(&path.child("resources"), detail));
+                let policy_changed = before.get("resizePolicy") != after.get("resizePolicy");
+                if policy_changed || other_resources(before) != other_resources(after) {
+                    errors.push(FieldError::forbidden(&spec, ONLY_RESOURCES));
                 }
                 let plain_init = list == "initContainers" && after.get("restartPolicy").is_none();
                 if plain_init && before.get("resources") != after.get("resources") {
                     let detail = "resources for non-sidecar init containers are immutable";
-                    errors.push(FieldError::forbidden(&path.child("resources"), detail));
+                    errors.push(FieldError::forbidden(&spec, detail));
                 }
             }
         }
         errors
     }
+}
+
+fn names<'a>(pod: &'a Object, list: &str) -> Vec<Option<&'a Value>> {
+    pod.array(&["spec", list]).iter().map(|container| container.get("name")).collect()
 }
 
 fn whole_resources(pod: &Object) -> bool {
