@@ -18,6 +18,7 @@ use kminik_meta::{Object, StatusError, defaults};
 use serde_json::Value;
 
 use super::def::{ResourceDef, Storage, Text};
+use super::shared::Conversions;
 use crate::storage::codec;
 use crate::storage::entry::Entry;
 
@@ -46,6 +47,7 @@ pub struct Hub {
     stored: Text,
     /// What stored objects of the hub's version begin with.
     head: Bytes,
+    pub(super) conversions: Arc<Conversions>,
 }
 
 impl Hub {
@@ -60,7 +62,12 @@ impl Hub {
         stored: Text,
     ) -> Result<Self, StatusError> {
         let head = codec::head(Some(&kind.into()), Some(&Value::from(api_version.as_ref())))?.into();
-        Ok(Hub { converter, api_version, stored, head })
+        Ok(Hub { converter, api_version, stored, head, conversions: Arc::default() })
+    }
+
+    /// Whether a stored object is in the hub's version already.
+    pub(super) fn is_own(&self, entry: &Entry) -> bool {
+        entry.value.starts_with(&self.head)
     }
 
     /// One object in another version; see [`Converter::convert`].
@@ -98,7 +105,7 @@ impl ResourceDef {
     /// # Errors
     /// 500 for a conversion that fails.
     pub async fn shown(&self, entry: Arc<Entry>) -> Result<Arc<Entry>, StatusError> {
-        let Some(hub) = self.hub.as_ref().filter(|hub| !entry.value.starts_with(&hub.head)) else { return Ok(entry) };
+        let Some(hub) = self.hub.as_ref().filter(|hub| !hub.is_own(&entry)) else { return Ok(entry) };
         let object = hub.convert_one(self.decode(&entry)?, &hub.api_version).await?;
         entry.converted(&object).map(Arc::new)
     }
@@ -115,7 +122,7 @@ impl ResourceDef {
             while size < BATCH_BYTES
                 && let Some(entry) = entries.get(at)
             {
-                if !entry.value.starts_with(&hub.head) {
+                if !hub.is_own(entry) {
                     size += entry.value.len();
                     objects.push(self.decode(entry)?);
                     places.push(at);

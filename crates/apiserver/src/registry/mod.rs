@@ -4,6 +4,7 @@ pub mod action;
 pub mod compose;
 pub mod def;
 pub mod hub;
+mod shared;
 pub mod strategy;
 pub mod table;
 

@@ -341,7 +341,7 @@ impl Watch {
             for state in &mut states {
                 entries.extend(state.parts(both).map(|entry| entry.clone()));
             }
-            let mut shown = row.shown_all(entries).await?.into_iter();
+            let mut shown = row.shown_to_many(entries).await?.into_iter();
             for state in &mut states {
                 state.parts(both).zip(shown.by_ref()).for_each(|(entry, shown)| *entry = shown);
             }

@@ -310,6 +310,39 @@ async fn watches_see_their_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_converted_once_for_all_watchers() {
+    const WATCHERS: usize = 40;
+    let mut fixture = Fixture::start("/convert", json!(["v1"])).await;
+    let made = expect(&fixture.client.post(V1, &v1("a", "zero:80")).await, 201);
+    let from = format!("{V2}?watch=1&resourceVersion={}", made["metadata"]["resourceVersion"].as_str().unwrap());
+    let mut watchers = Vec::new();
+    for index in 0..WATCHERS {
+        // Those who select by fields of their version need to see what was before, too.
+        let selection = if index % 2 == 0 { "" } else { "&fieldSelector=spec.host%21%3Dnone" };
+        watchers.push(Events::open(fixture.server.client().await, &format!("{from}{selection}")).await);
+    }
+    fixture.asked.lock().clear();
+    for host in ["one", "two", "three"] {
+        let patch = json!({"spec": {"hostPort": format!("{host}:80")}});
+        expect(&fixture.client.patch(&format!("{V1}/a"), "merge", &patch).await, 200);
+    }
+    for watcher in &mut watchers {
+        for host in ["one", "two", "three"] {
+            let event = watcher.next().await.unwrap();
+            assert_eq!((&event["type"], &event["object"]["spec"]["host"]), (&json!("MODIFIED"), &json!(host)));
+        }
+    }
+    let asked = fixture.asked.lock();
+    let mut objects: Vec<&Value> = asked
+        .iter()
+        .flat_map(|request| request["objects"].as_array().unwrap())
+        .map(|object| &object["spec"]["hostPort"])
+        .collect();
+    objects.sort_by_key(ToString::to_string);
+    assert_eq!(objects, ["one:80", "three:80", "two:80", "zero:80"], "each state once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn objects_of_both_stored_versions_live_together() {
     let mut fixture = Fixture::start("/convert", json!(["v1beta1"])).await;
     expect(&fixture.client.post(V1, &v1("a", "one:80")).await, 201);
