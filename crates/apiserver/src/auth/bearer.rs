@@ -10,8 +10,9 @@ use http::request::Parts;
 use jiff::Timestamp;
 use kminik_meta::StatusError;
 
+use super::secret_token::INVALIDATED;
 use super::service_account::Rejection;
-use super::{Authenticator, Notes, PeerCertificates, UserInfo};
+use super::{Authenticator, Note, Notes, PeerCertificates, UserInfo};
 
 /// Prefix of the WebSocket subprotocol that carries a token: browsers cannot set the Authorization header.
 pub const PROTOCOL_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
@@ -22,8 +23,7 @@ pub struct Accepted {
     pub user: UserInfo,
     /// Those of the audiences asked about that the token is for.
     pub audiences: Vec<String>,
-    /// Key and value of an audit annotation.
-    pub note: Option<(&'static str, String)>,
+    pub notes: Vec<Note>,
 }
 
 /// One kind of bearer token.
@@ -91,13 +91,18 @@ impl Authenticator for BearerTokens {
     async fn authenticate(&self, request: &Parts, _peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
         let Some(token) = bearer(request) else { return Ok(None) };
         match self.review(&token, &[], Timestamp::now()).await {
-            Ok(Accepted { user, note, .. }) => {
-                if let (Some(notes), Some((key, value))) = (request.extensions.get::<Notes>(), note) {
-                    notes.add(key, value);
+            Ok(Accepted { user, notes, .. }) => {
+                if let Some(all) = request.extensions.get::<Notes>() {
+                    all.add(notes);
                 }
                 Ok(Some(user))
             }
             Err(rejection) => {
+                if let (Rejection::Invalidated { name, namespace }, Some(all)) =
+                    (&rejection, request.extensions.get::<Notes>())
+                {
+                    all.add([Note::Audit(INVALIDATED, format!("{name}/{namespace}"))]);
+                }
                 tracing::debug!(error = &rejection as &dyn std::error::Error, "bearer token refused");
                 Err(StatusError::unauthorized())
             }

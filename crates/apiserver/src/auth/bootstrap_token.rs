@@ -43,7 +43,7 @@ impl TokenSource for BootstrapTokens {
         let shared: Vec<String> = audiences.iter().filter(|wanted| own.contains(wanted)).cloned().collect();
         match shared.is_empty() {
             true => Err(Rejection::Audience { wanted: audiences.to_vec() }),
-            false => Ok(Some(Accepted { user, audiences: shared, note: None })),
+            false => Ok(Some(Accepted { user, audiences: shared, notes: Vec::new() })),
         }
     }
 }

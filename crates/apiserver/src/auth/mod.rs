@@ -13,6 +13,7 @@ pub mod node;
 pub mod rbac;
 pub mod request_header;
 pub mod reviews;
+pub(crate) mod secret_token;
 pub mod service_account;
 pub mod token;
 pub mod token_request;
@@ -95,18 +96,26 @@ impl PeerCertificates {
     }
 }
 
-/// What authenticators have found of a request besides whom it is from, for the audit log, which begins when that is known. An
-/// extension of the request where somebody wants them.
+/// Something that an authenticator has found besides whom a request is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Key and value of an audit annotation.
+    Audit(&'static str, String),
+    /// For the client.
+    Warning(&'static str),
+}
+
+/// What authenticators have found of a request, until it is known whom it is from. An extension of the request where somebody
+/// wants it.
 #[derive(Clone, Debug, Default)]
-pub struct Notes(Arc<Mutex<Vec<(&'static str, String)>>>);
+pub struct Notes(Arc<Mutex<Vec<Note>>>);
 
 impl Notes {
-    fn add(&self, key: &'static str, value: String) {
-        self.0.lock().push((key, value));
+    fn add(&self, notes: impl IntoIterator<Item = Note>) {
+        self.0.lock().extend(notes);
     }
 
-    /// Keys and values of audit annotations.
-    pub(crate) fn take(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn take(&self) -> Vec<Note> {
         std::mem::take(&mut *self.0.lock())
     }
 }

@@ -12,8 +12,9 @@ use kminik_meta::{Object, StatusError};
 use serde_json::{Value, json};
 
 use super::bearer::{Accepted, TokenSource};
+use super::secret_token::LastUses;
 use super::token::{TokenError, TokenKey};
-use super::{AUTHENTICATED, UserInfo};
+use super::{AUTHENTICATED, Note, UserInfo};
 use crate::storage::cache::Cache;
 use crate::storage::key;
 
@@ -80,6 +81,8 @@ pub enum Rejection {
     Audience { wanted: Vec<String> },
     #[error("the token's {kind} {name} is gone")]
     Gone { kind: &'static str, name: String },
+    #[error("the token of secret {namespace}/{name} was marked invalid")]
+    Invalidated { name: String, namespace: String },
     #[error("the store cannot be read: {0}")]
     Unreadable(StatusError),
 }
@@ -89,11 +92,17 @@ pub struct ServiceAccountTokens {
     key: TokenKey,
     issuer: String,
     cache: Arc<Cache>,
+    last_uses: LastUses,
 }
 
 impl ServiceAccountTokens {
     pub fn new(key: TokenKey, issuer: String, cache: Arc<Cache>) -> Self {
-        ServiceAccountTokens { key, issuer, cache }
+        ServiceAccountTokens { key, issuer, cache, last_uses: LastUses::default() }
+    }
+
+    /// Which Secrets' tokens were used.
+    pub(crate) fn last_uses(&self) -> &LastUses {
+        &self.last_uses
     }
 
     pub fn issuer(&self) -> &str {
@@ -166,8 +175,8 @@ impl ServiceAccountTokens {
         let private = &claims["kubernetes.io"];
         let namespace = private["namespace"].as_str().ok_or(Rejection::Claim { claim: "namespace" })?;
         let account = bound(private, "serviceaccount").ok_or(Rejection::Claim { claim: "serviceaccount" })?;
-        self.still_there("core/serviceaccounts", "serviceaccount", namespace, &account, now).await?;
-        let mut extra = BTreeMap::new();
+        let owner = self.still_there("core/serviceaccounts", "serviceaccount", namespace, &account, now).await?;
+        let (mut extra, mut notes) = (BTreeMap::new(), Vec::new());
         for (kind, prefix, in_namespace) in
             [("pod", "core/pods", true), ("secret", "core/secrets", true), ("node", "core/nodes", false)]
         {
@@ -175,7 +184,10 @@ impl ServiceAccountTokens {
             // The node of a pod's token is told, not required: the pod ends with it.
             if kind != "node" || bound(private, "pod").is_none() {
                 let namespace = if in_namespace { namespace } else { "" };
-                self.still_there(prefix, kind, namespace, &object, now).await?;
+                let object = self.still_there(prefix, kind, namespace, &object, now).await?;
+                if kind == "secret" {
+                    notes.extend(self.last_uses.of(token, &object, &owner, now)?);
+                }
             }
             if kind != "secret" {
                 extra.insert(format!("authentication.kubernetes.io/{kind}-name"), vec![object.name]);
@@ -194,9 +206,9 @@ impl ServiceAccountTokens {
             extra,
         };
         let late = private["warnafter"].as_i64().map(|at| now.as_second() - at).filter(|late| *late > 0);
-        let note =
-            late.map(|late| (STALE_TOKEN, format!("subject: {}, seconds after warning threshold: {late}", user.name)));
-        Ok(Accepted { user, audiences: shared, note })
+        let stale = |late| format!("subject: {}, seconds after warning threshold: {late}", user.name);
+        notes.extend(late.map(|late| Note::Audit(STALE_TOKEN, stale(late))));
+        Ok(Accepted { user, audiences: shared, notes })
     }
 
     async fn still_there(
@@ -206,16 +218,14 @@ impl ServiceAccountTokens {
         namespace: &str,
         wanted: &BoundObject,
         now: Timestamp,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Arc<Object>, Rejection> {
         let object = self.find(prefix, namespace, &wanted.name).await?;
-        let alive = |object: &Object| {
+        let alive = |object: &Arc<Object>| {
             object.uid() == wanted.uid
                 && object.deletion_timestamp().is_none_or(|deleted| now.duration_since(deleted) < DELETION_LEEWAY)
         };
-        match object.as_deref().is_some_and(alive) {
-            true => Ok(()),
-            false => Err(Rejection::Gone { kind, name: wanted.name.clone() }),
-        }
+        let gone = || Rejection::Gone { kind, name: wanted.name.clone() };
+        object.filter(|object| alive(object)).ok_or_else(gone)
     }
 
     /// The object as the cache has it, or, where it has none, as the store has it.

@@ -149,7 +149,7 @@ pub(crate) fn first_address(cidr: Cidr) -> String {
 }
 
 /// Creates an object that is absent; overwrites it if `refresh` and something of it differs.
-async fn ensure(client: &LocalService, collection: &str, wanted: &Value, refresh: bool) -> Result<(), StatusError> {
+pub(crate) async fn ensure(client: &LocalService, collection: &str, wanted: &Value, refresh: bool) -> Result<(), StatusError> {
     let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
     let path = format!("{collection}/{name}");
     let (code, found) = send(client, Method::GET, &path, None).await?;
@@ -209,6 +209,15 @@ pub(crate) async fn apply_status(
     let path = format!("{collection}/{name}/status?fieldManager={manager}&force=true");
     let (code, answer) = exchange(client, Method::PATCH, &path, "application/apply-patch+yaml", Some(wanted)).await?;
     if code == StatusCode::NOT_FOUND { Ok(()) } else { accepted(code, &answer) }
+}
+
+/// Merges into an object. One that is gone, or another one by now, is left alone.
+pub(crate) async fn merge(client: &LocalService, path: &str, patch: &Value) -> Result<(), StatusError> {
+    let (code, answer) = exchange(client, Method::PATCH, path, "application/merge-patch+json", Some(patch)).await?;
+    match code {
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => Ok(()),
+        _ => accepted(code, &answer),
+    }
 }
 
 async fn exchange(

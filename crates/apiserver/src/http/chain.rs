@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use kminik_meta::StatusError;
@@ -18,7 +18,7 @@ use super::{compress, plain, respond};
 use crate::Server;
 use crate::aggregation;
 use crate::audit::{Audit, Completion, Stage};
-use crate::auth::{self, Attributes, Decision, PeerCertificates, UserInfo};
+use crate::auth::{self, Attributes, Decision, Note, PeerCertificates, UserInfo};
 use crate::flowcontrol::{self, Flow};
 use crate::metrics;
 use crate::verbs;
@@ -189,8 +189,9 @@ async fn authorised(
     exchange: &mut Exchange,
 ) -> Result<Response<ResponseBody>, StatusError> {
     let (mut parts, body) = request.into_parts();
-    let audited = server.auditor().map(|auditor| (auditor, auth::Notes::default()));
-    if let Some((_, notes)) = &audited {
+    let noted = server.auditor().is_some() || parts.headers.contains_key(AUTHORIZATION);
+    let notes = noted.then(auth::Notes::default);
+    if let Some(notes) = &notes {
         parts.extensions.insert(notes.clone());
     }
     let (address, known) = match peer {
@@ -205,11 +206,14 @@ async fn authorised(
         Err(error) => (UserInfo::default(), Some(error)),
     };
     let mut attributes = attributes(&info, &query, user);
-    if let Some((auditor, notes)) = audited {
+    if let Some(auditor) = server.auditor() {
         let audit = auditor.begin(&exchange.id, exchange.received, address, &parts, &attributes)?;
         exchange.completion = Completion(audit);
-        for (key, value) in notes.take() {
-            exchange.audit().annotate(key, || value);
+    }
+    for note in notes.iter().flat_map(auth::Notes::take) {
+        match note {
+            Note::Audit(key, value) => exchange.audit().annotate(key, || value),
+            Note::Warning(text) => exchange.warnings.lock().push(text.to_owned()),
         }
     }
     if let Some(refusal) = refusal {
