@@ -46,6 +46,21 @@ impl Default for Cidr {
     }
 }
 
+/// How long a peer may keep the server waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the head of a request, and after the handshake for what a connection begins with. Default 30 s.
+    pub head: Duration,
+    /// Until it takes something of what is sent to it. Default 60 s.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience { head: Duration::from_secs(30), write: Duration::from_secs(60) }
+    }
+}
+
 /// The names of the control plane's parts, and whether each does its job now.
 pub type Components = Arc<dyn Fn() -> Vec<(&'static str, bool)> + Send + Sync>;
 
@@ -84,6 +99,8 @@ pub struct Config {
     pub mutating_policies: bool,
     /// A non-watching request may take so long.
     pub request_timeout: Duration,
+    /// With slow clients.
+    pub patience: Patience,
     /// What ComponentStatuses tell of besides the store; none by default.
     pub components: Components,
     /// While it is set, clients outside of this process are told that the cluster is paused; false by default.
@@ -119,6 +136,7 @@ impl Config {
             audit: None,
             mutating_policies: false,
             request_timeout: Duration::from_secs(60),
+            patience: Patience::default(),
             components: Arc::new(Vec::new),
             paused: Arc::default(),
             shutdown_delay: Duration::ZERO,

@@ -40,5 +40,5 @@ mod strategies;
 mod verbs;
 pub mod version;
 
-pub use config::{CertificateAndKey, Cidr, Config, FrontProxy};
+pub use config::{CertificateAndKey, Cidr, Config, FrontProxy, Patience};
 pub use server::{ApiServer, Server, StartError};

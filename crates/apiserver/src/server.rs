@@ -183,7 +183,7 @@ impl ApiServer {
             flow: Arc::new(FlowControl::new(config.max_in_flight, config.request_timeout)),
             auditor,
             stopping: stopping.clone(),
-            watches: Watches::default(),
+            watches: Watches::new(config.patience.write),
             registry,
             config,
         });
@@ -195,6 +195,7 @@ impl ApiServer {
         bootstrap::run(server.clone(), stopping.clone()).await?;
         tokio::spawn(server.flow.clone().follow(Arc::downgrade(&server), stopping.clone()));
         tokio::spawn(admission::policy::status::keep(server.clone(), stopping.clone()));
+        tokio::spawn(auth::secret_token::keep(server.clone(), stopping.clone()));
         aggregation::local::register(server.clone(), stopping.clone()).await?;
         server.health.set_bootstrapped();
         Ok(ApiServer { server, tls, _stop: stopping.drop_guard() })

@@ -26,7 +26,7 @@ use super::accept::Accepted;
 use super::body::{ResponseBody, request_body};
 use super::chain::{self, Peer};
 use super::respond;
-use super::stall::{Patience, Stalling};
+use super::stall::Stalling;
 use crate::auth::PeerCertificates;
 use crate::auth::x509::Named;
 use crate::config::Config;
@@ -34,8 +34,6 @@ use crate::{Server, StartError};
 
 /// A handshake may take so long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// So long may a client take for the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests under way are given so long when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed accept (no file descriptors left).
@@ -55,8 +53,8 @@ const PAUSED: &str = "the cluster is paused; 'kminik unpause' lets it go on";
 /// ALPN's names.
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
-/// A connection on which nothing moves is ended.
-const PATIENCE: Patience = Patience { first_byte: HEADER_TIMEOUT, write: Duration::from_secs(60) };
+/// What a connection of HTTP/2 begins with: the preface and the head of a SETTINGS frame. After it, keep-alives bound all waits.
+const HTTP2_BEGINNING: usize = 24 + 9;
 
 /// The TLS side of the configuration: our certificate, and whose client certificates are believed.
 #[derive(Clone)]
@@ -171,7 +169,8 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, addre
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let certificates = tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default());
     let peer = Peer::Remote(certificates, address.to_canonical());
-    let stream = Stalling::new(stream, PATIENCE);
+    let patience = server.config().patience;
+    let stream = Stalling::new(stream, patience, if speaks_http2 { HTTP2_BEGINNING } else { 1 });
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move {
@@ -184,7 +183,7 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, addre
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,38 +1,33 @@
-//! A connection that does not wait for ever: for its first byte, or for a client that takes nothing.
+//! A connection that does not wait for ever: for its first bytes, or for a client that takes nothing.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How long a peer may keep the server waiting.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// From the handshake to the first byte.
-    pub(crate) first_byte: Duration,
-    /// For room to write something into.
-    pub(crate) write: Duration,
-}
+use crate::config::Patience;
 
 /// A transport that fails with [`io::ErrorKind::TimedOut`] once its peer has used up the server's patience.
 #[derive(Debug)]
 pub(crate) struct Stalling<T> {
     inner: T,
     patience: Patience,
-    /// Until something was read.
-    first_byte: Option<Pin<Box<Sleep>>>,
+    /// Bytes that are still to be read of the connection's beginning.
+    missing: usize,
+    /// Until they are there.
+    beginning: Option<Pin<Box<Sleep>>>,
     /// While a write waits.
     write: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Stalling<T> {
-    pub(crate) fn new(inner: T, patience: Patience) -> Self {
-        let first_byte = Some(Box::pin(tokio::time::sleep(patience.first_byte)));
-        Stalling { inner, patience, first_byte, write: None }
+    /// `beginning` bytes must come within the patience for a head.
+    pub(crate) fn new(inner: T, patience: Patience, beginning: usize) -> Self {
+        let timer = Some(Box::pin(tokio::time::sleep(patience.head)));
+        Stalling { inner, patience, missing: beginning, beginning: timer, write: None }
     }
 
     /// Lets a write go on, or ends it if it has waited too long.
@@ -49,12 +44,16 @@ impl<T> Stalling<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Stalling<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if polled.is_ready() {
-            self.first_byte = None;
+            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+            if self.missing == 0 {
+                self.beginning = None;
+            }
             return polled;
         }
-        match &mut self.first_byte {
+        match &mut self.beginning {
             Some(waiting) => waiting.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
             None => Poll::Pending,
         }
@@ -93,6 +92,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -103,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn silence_ends_a_connection() {
         let (_client, server) = tokio::io::duplex(64);
-        let mut server = Stalling::new(server, Patience { first_byte: SHORT, write: LONG });
+        let mut server = Stalling::new(server, Patience { head: SHORT, write: LONG }, 1);
         let error = server.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -111,7 +112,7 @@ mod tests {
     #[tokio::test]
     async fn who_spoke_once_may_be_silent() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Stalling::new(server, Patience { first_byte: SHORT, write: SHORT });
+        let mut server = Stalling::new(server, Patience { head: SHORT, write: SHORT }, 1);
         client.write_u8(1).await.unwrap();
         server.read_u8().await.unwrap();
         let silent = tokio::time::timeout(5 * SHORT, server.read_u8());
@@ -119,9 +120,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_beginning_that_comes_byte_by_byte_is_not_waited_for() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Stalling::new(server, Patience { head: 5 * SHORT, write: LONG }, 24);
+        let dripping = tokio::spawn(async move {
+            while client.write_u8(b'P').await.is_ok() {
+                tokio::time::sleep(SHORT).await;
+            }
+        });
+        let error = server.read_exact(&mut [0; 24]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(server);
+        dripping.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Stalling::new(server, Patience { first_byte: LONG, write: SHORT });
+        let mut server = Stalling::new(server, Patience { head: LONG, write: SHORT }, 1);
         let error = server.write_all(&[0; 65]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         client.read_exact(&mut [0; 64]).await.unwrap();

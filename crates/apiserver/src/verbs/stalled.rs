@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A client may take so long for a slice.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The watches are looked through at most this often.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// The watches are looked through so many times while a client may take its time, at most.
+const SWEEPS: u32 = 6;
 
 /// All open watches.
 pub(crate) struct Watches {
     begun: Instant,
+    /// A client may take so long for a slice.
+    patience: Duration,
     open: Mutex<Open>,
 }
 
@@ -40,13 +40,11 @@ pub(crate) struct Place<S> {
     since: AtomicU64,
 }
 
-impl Default for Watches {
-    fn default() -> Self {
-        Watches { begun: Instant::now(), open: Mutex::default() }
-    }
-}
-
 impl Watches {
+    pub(crate) fn new(patience: Duration) -> Self {
+        Watches { begun: Instant::now(), patience, open: Mutex::default() }
+    }
+
     /// A place for a new watch.
     pub(crate) fn open<S: Send + 'static>(&self, state: S) -> Arc<Place<S>> {
         self.open_at(state, Instant::now())
@@ -57,9 +55,9 @@ impl Watches {
         place.rest_at(state, now);
         let resting: Arc<dyn Resting> = place.clone();
         let mut open = self.open.lock();
-        if open.swept_at.is_none_or(|at| now - at >= SWEEP_INTERVAL) {
+        if open.swept_at.is_none_or(|at| now - at >= self.patience / SWEEPS) {
             open.swept_at = Some(now);
-            let before = millis(now - self.begun).saturating_sub(millis(PATIENCE));
+            let before = millis(now - self.begun).saturating_sub(millis(self.patience));
             open.resting.retain(|place| place.upgrade().inspect(|place| place.let_go(before)).is_some());
         }
         open.resting.push(Arc::downgrade(&resting));
@@ -105,7 +103,7 @@ mod tests {
 
     #[test]
     fn who_does_not_read_loses_what_was_kept() {
-        let watches = Watches::default();
+        let watches = Watches::new(Duration::from_secs(60));
         let at = |seconds| watches.begun + Duration::from_secs(seconds);
         let held = Arc::new(());
         let (stalled, reading) = (watches.open_at(held.clone(), at(1)), watches.open_at(held.clone(), at(1)));
