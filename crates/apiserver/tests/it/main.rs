@@ -10,6 +10,7 @@
 
 mod access;
 mod access_matrix;
+mod admission_classes;
 mod admission_mutating_policies;
 mod admission_pod_security;
 mod admission_policies;
@@ -24,6 +25,7 @@ mod conversion_webhooks;
 mod coverage;
 mod custom_definitions;
 mod custom_projects;
+mod custom_schemas;
 mod custom_twins;
 #[path = "../../../store/tests/support/etcd.rs"]
 mod etcd;
@@ -32,6 +34,8 @@ mod identities;
 mod matrix;
 mod negotiation;
 mod outbound;
+mod owners;
+mod slow_clients;
 mod stays_up;
 mod strategies;
 mod two_servers;

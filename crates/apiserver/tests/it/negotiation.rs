@@ -250,3 +250,33 @@ async fn discovery_is_negotiated_and_tagged() {
     let tag = index.headers["etag"].to_str().unwrap().to_owned();
     assert_eq!(client.send("GET", "/openapi/v3", &[("if-none-match", &tag)], "").await.code, 304);
 }
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_who_accepts_it() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    for name in ["a", "b"] {
+        let mut large = map(name);
+        large["data"] = json!({"x": "x".repeat(100 << 10)});
+        assert_eq!(client.post(MAPS, &large).await.code, 201);
+    }
+    let plain = client.get(MAPS).await;
+    assert_eq!(plain.headers.get("content-encoding"), None);
+    for (path, accepts, compressed) in [
+        (MAPS.to_owned(), "gzip", true),
+        (MAPS.to_owned(), "deflate, gzip;q=0.5", true),
+        (MAPS.to_owned(), "gzip;q=0", false),
+        (format!("{MAPS}/a"), "gzip", false),
+    ] {
+        let answer = client.send("GET", &path, &[("accept-encoding", accepts)], "").await;
+        let encoding = answer.headers.get("content-encoding").map(|value| value.to_str().unwrap());
+        assert_eq!(encoding, compressed.then_some("gzip"), "{path} {accepts}");
+        if compressed {
+            assert_eq!(answer.headers["vary"], "Accept-Encoding");
+            let mut unpacked = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&answer.body[..]), &mut unpacked).unwrap();
+            assert!(unpacked == plain.body, "the same, but for its size");
+            assert!(answer.body.len() < plain.body.len() / 10);
+        }
+    }
+}

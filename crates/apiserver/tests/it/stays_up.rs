@@ -91,6 +91,33 @@ async fn readiness_fails_before_anything_ends() {
 }
 
 #[tokio::test]
+async fn a_request_under_way_is_answered_before_the_end() {
+    let server = TestServer::start().await;
+    let mut stream = server.connect(Some(&server.admin)).await;
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}).to_string();
+    let (begun, rest) = body.split_at(10);
+    let length = body.len();
+    let head = format!(
+        "POST {MAPS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{begun}"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let address = server.address;
+    let stopped = server.stop();
+    let refused = async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused).await.expect("nobody new is let in");
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect("an end");
+    assert!(answer.starts_with(b"HTTP/1.1 201 "), "{:?}", String::from_utf8_lossy(&answer));
+    tokio::time::timeout(Duration::from_secs(15), stopped).await.expect("a bounded drain").unwrap();
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let server = TestServer::start_with(tempfile::tempdir().unwrap(), |config| {
         config.request_timeout = Duration::from_secs(2);

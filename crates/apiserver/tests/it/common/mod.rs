@@ -168,6 +168,11 @@ impl TestServer {
 
     /// A bare connection over TLS.
     pub async fn connect(&self, identity: Option<&Identity>) -> TlsStream<TcpStream> {
+        self.connect_for(identity, &[]).await
+    }
+
+    /// A bare connection over TLS for one of these protocols.
+    pub async fn connect_for(&self, identity: Option<&Identity>, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.cert_pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -175,7 +180,7 @@ impl TestServer {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => builder
                 .with_client_auth_cert(
@@ -184,6 +189,7 @@ impl TestServer {
                 )
                 .unwrap(),
         };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::IpAddress(self.address.ip().into());
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()

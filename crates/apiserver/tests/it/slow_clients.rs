@@ -1,0 +1,115 @@
+//! Clients that keep the server waiting, over HTTPS: those that send byte by byte, and those that never read.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kminik_apiserver::Patience;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::TestServer;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PATIENCE: Patience = Patience { head: Duration::from_secs(1), write: Duration::from_secs(1) };
+/// Far more than the server's patience, for a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+/// More than the kernel keeps for a connection.
+const LARGE_MAPS: usize = 40;
+const LARGE: usize = 700 << 10;
+
+async fn start() -> TestServer {
+    TestServer::start_with(tempfile::tempdir().unwrap(), |config| config.patience = PATIENCE).await
+}
+
+fn map(name: &str, size: usize) -> Value {
+    let data = json!({"a": "x".repeat(size)});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+}
+
+async fn fill(server: &TestServer) {
+    let mut client = server.client().await;
+    for index in 0..LARGE_MAPS {
+        assert_eq!(client.post(MAPS, &map(&format!("large-{index}"), LARGE)).await.code, 201);
+    }
+}
+
+/// Writes without end until the server hangs up.
+async fn drip(server: &TestServer, protocol: &[u8], beginning: &str) {
+    let mut stream = server.connect_for(Some(&server.admin), &[protocol]).await;
+    let dripping = async {
+        let endless = beginning.bytes().chain(std::iter::repeat(b'x'));
+        for byte in endless {
+            if stream.write_all(&[byte]).await.is_err() || stream.flush().await.is_err() {
+                return;
+            }
+            // An end, or a word of farewell, is the end.
+            if let Ok(read) = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut [0; 1024])).await {
+                match read {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        }
+    };
+    tokio::time::timeout(SOON, dripping).await.unwrap_or_else(|_| panic!("{beginning}: nobody hung up"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_come_byte_by_byte_are_cut_off() {
+    let server = start().await;
+    tokio::join!(
+        drip(&server, b"http/1.1", "GET /livez HTTP/1.1\r\nhost: x\r\nx-endless: "),
+        drip(&server, b"http/1.1", ""),
+        drip(&server, b"h2", "PRI * HTTP/2.0\r\n\r\n"),
+    );
+    // Who has been served may be silent for longer.
+    let mut client = server.client().await;
+    assert_eq!(client.get("/livez").await.code, 200);
+    tokio::time::sleep(2 * PATIENCE.head).await;
+    assert_eq!(client.get("/livez").await.code, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_is_given_up() {
+    let server = start().await;
+    fill(&server).await;
+    let mut stream = server.connect(Some(&server.admin)).await;
+    stream.write_all(format!("GET {MAPS} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    tokio::time::sleep(4 * PATIENCE.write).await;
+    let mut taken = Vec::new();
+    let read = tokio::time::timeout(SOON, stream.read_to_end(&mut taken)).await.expect("an end");
+    assert!(taken.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    assert!(taken.len() < LARGE_MAPS * LARGE, "{} bytes and {read:?}: all was sent", taken.len());
+}
+
+/// Over HTTP/2 the connection lives, for others read on it; what a watch holds is let go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_nobody_reads_is_let_go() {
+    let server = start().await;
+    fill(&server).await;
+    let stream = server.connect_for(Some(&server.admin), &[b"h2"]).await;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) =
+        builder.initial_stream_window_size(64 << 10).handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |path: String| {
+        let mut sender = sender.clone();
+        async move {
+            let request = Request::get(format!("https://localhost{path}")).body(Full::<Bytes>::default()).unwrap();
+            sender.send_request(request).await.unwrap()
+        }
+    };
+    let unread = ask(format!("{MAPS}?watch=1&resourceVersion=0")).await;
+    assert_eq!(unread.status(), 200);
+    tokio::time::sleep(2 * PATIENCE.write).await;
+    // Opening one is what makes the server look at the others.
+    let other = ask(format!("{MAPS}?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dlarge-0")).await;
+    let ended = tokio::time::timeout(SOON, unread.into_body().collect()).await.expect("an end");
+    assert!(ended.is_err(), "{} bytes were sent", ended.unwrap().to_bytes().len());
+    let first = tokio::time::timeout(SOON, other.into_body().frame()).await.unwrap().unwrap().unwrap();
+    assert!(first.into_data().unwrap().starts_with(b"{\"type\":\"ADDED\""), "others go on");
+}
