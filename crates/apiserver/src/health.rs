@@ -1,5 +1,6 @@
 //! Whether the server is alive and ready: named checks, all of which must hold.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use kminik_meta::field::quote;
 use kminik_store::Store;
+use parking_lot::Mutex;
 
 use crate::http::body::ResponseBody;
 use crate::http::info::Query;
@@ -21,6 +23,15 @@ pub(crate) struct Health {
     /// Objects are loaded and bootstrap objects written.
     bootstrapped: AtomicBool,
     shutting_down: AtomicBool,
+    results: Mutex<BTreeMap<(&'static str, &'static str), Results>>,
+}
+
+/// What came of one check of one endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+struct Results {
+    last: bool,
+    successes: u64,
+    failures: u64,
 }
 
 /// The checks, under upstream's names.
@@ -33,8 +44,10 @@ enum Check {
     NotShuttingDown,
 }
 
+type Row = (&'static str, Check, &'static [&'static str]);
+
 /// Name, what is checked, and the endpoints that have it; in the order in which they are listed.
-const CHECKS: &[(&str, Check, &[&str])] = &[
+const CHECKS: &[Row] = &[
     ("ping", Check::Answers, &["healthz", "livez", "readyz"]),
     ("log", Check::Answers, &["healthz", "livez", "readyz"]),
     ("etcd", Check::Store, &["healthz", "livez", "readyz"]),
@@ -58,13 +71,48 @@ impl Health {
         self.shutting_down.load(Ordering::Acquire)
     }
 
-    async fn holds(&self, check: Check, store: &dyn Store) -> bool {
-        match check {
+    /// Whether a check of an endpoint holds now; it is counted.
+    async fn holds(&self, (name, check, endpoints): &Row, endpoint: &str, store: &dyn Store) -> bool {
+        let holds = match check {
             Check::Answers => true,
             Check::Store => matches!(tokio::time::timeout(STORE_TIMEOUT, store.revision()).await, Ok(Ok(_))),
             Check::Bootstrapped => self.bootstrapped.load(Ordering::Acquire),
             Check::NotShuttingDown => !self.is_shutting_down(),
+        };
+        if let Some(endpoint) = endpoints.iter().find(|known| **known == endpoint) {
+            let mut results = self.results.lock();
+            let results = results.entry((*name, *endpoint)).or_default();
+            results.last = holds;
+            *(if holds { &mut results.successes } else { &mut results.failures }) += 1;
         }
+        holds
+    }
+
+    /// `/metrics/slis`: what came of the checks.
+    pub(crate) fn exposition(&self) -> String {
+        let results = self.results.lock();
+        let mut text = String::from(
+            "# HELP kubernetes_healthcheck [STABLE] This metric records the result of a single healthcheck.\n\
+             # TYPE kubernetes_healthcheck gauge\n",
+        );
+        for ((name, endpoint), found) in &*results {
+            let value = u8::from(found.last);
+            text.push_str(&format!("kubernetes_healthcheck{{name=\"{name}\",type=\"{endpoint}\"}} {value}\n"));
+        }
+        text.push_str(
+            "# HELP kubernetes_healthchecks_total [STABLE] This metric records the results of all healthcheck.\n\
+             # TYPE kubernetes_healthchecks_total counter\n",
+        );
+        for ((name, endpoint), found) in &*results {
+            for (status, count) in [("error", found.failures), ("success", found.successes)] {
+                if count > 0 {
+                    text.push_str(&format!(
+                        "kubernetes_healthchecks_total{{name=\"{name}\",status=\"{status}\",type=\"{endpoint}\"}} {count}\n"
+                    ));
+                }
+            }
+        }
+        text
     }
 
     /// Answers `/healthz`, `/livez`, `/readyz`, one of their checks, or `?verbose`, with `?exclude=NAME`.
@@ -73,21 +121,22 @@ impl Health {
         let checks = CHECKS.iter().filter(|(_, _, endpoints)| endpoints.contains(&endpoint));
         let wanted = parts.get(1..).unwrap_or_default().join("/");
         if !wanted.is_empty() {
-            let Some((name, check, _)) = checks.into_iter().find(|(name, ..)| *name == wanted) else {
+            let Some(row) = checks.into_iter().find(|(name, ..)| *name == wanted) else {
                 return respond::text(StatusCode::NOT_FOUND, "404 page not found\n");
             };
-            return match self.holds(*check, store).await {
+            return match self.holds(row, endpoint, store).await {
                 true => plain(StatusCode::OK, "ok".into()),
-                false => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {name} failed\n")),
+                false => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {wanted} failed\n")),
             };
         }
         let mut unknown: Vec<&str> = query.all("exclude").collect();
         let (mut text, mut passed) = (String::new(), true);
-        for (name, check, _) in checks {
+        for row in checks {
+            let (name, ..) = row;
             if unknown.contains(name) || query.all("exclude").any(|excluded| excluded == *name) {
                 unknown.retain(|excluded| excluded != name);
                 text.push_str(&format!("[+]{name} excluded: ok\n"));
-            } else if self.holds(*check, store).await {
+            } else if self.holds(row, endpoint, store).await {
                 text.push_str(&format!("[+]{name} ok\n"));
             } else {
                 // Everybody may read this; the reason is in the log.

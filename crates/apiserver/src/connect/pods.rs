@@ -7,7 +7,7 @@ use futures::StreamExt;
 use http::header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyStream;
-use kminik_meta::{Object, StatusError};
+use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError, field};
 use kminik_streaming::oneway;
 use url::form_urlencoded;
 
@@ -110,6 +110,29 @@ impl Connect for PortForward {
     }
 }
 
+/// The numbers among a log's options.
+fn check_log_options(ctx: &ActionContext<'_>, query: &Query) -> Result<(), StatusError> {
+    let mut errors = ErrorList::new();
+    for (name, least, detail) in [
+        ("tailLines", 0, "must be greater than or equal to 0"),
+        ("limitBytes", 1, "must be greater than 0"),
+        ("sinceSeconds", 1, "must be greater than 0"),
+    ] {
+        let Some(text) = query.get(name) else { continue };
+        let number: i64 = text.parse().map_err(|_| {
+            StatusError::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", field::quote(text)))
+        })?;
+        if number < least {
+            errors.push(FieldError::invalid(&Path::new(name), number, detail));
+        }
+    }
+    if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
+        let detail = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden(&Path::root(), detail));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(StatusError::invalid("", "PodLogOptions", ctx.name, &errors)) }
+}
+
 #[async_trait]
 impl Connect for Log {
     fn methods(&self) -> &'static [(&'static str, Verb)] {
@@ -127,6 +150,7 @@ impl Connect for Log {
     ) -> Result<Response<ResponseBody>, StatusError> {
         let query = query(&request);
         let pod = pod(&ctx).await?;
+        check_log_options(&ctx, &query)?;
         let container = container(&pod, query.get("container"))?;
         if pod.str(&["spec", "nodeName"]).unwrap_or_default().is_empty() {
             let mut nothing = Response::new(ResponseBody::empty());

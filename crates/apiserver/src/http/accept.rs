@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use kminik_meta::StatusError;
+use kminik_meta::{FieldError, Path, StatusError};
 
 use super::info::Query;
 
@@ -162,6 +162,21 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
     }
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|client| agent.starts_with(client))
+}
+
+/// Whether what a Table is to hold of its objects is something that it can.
+///
+/// # Errors
+/// 400 in upstream's words.
+pub(crate) fn check_table(accepted: Accepted, query: &Query) -> Result<(), StatusError> {
+    match (accepted.view, query.get("includeObject")) {
+        (View::Table(_), Some(asked)) if !matches!(asked, "" | "None" | "Metadata" | "Object") => {
+            let detail = "must be 'Metadata', 'Object', 'None', or empty";
+            let error = FieldError::invalid(&Path::new("includeObject"), asked, detail);
+            Err(StatusError::bad_request(format!("Unable to convert to Table as requested: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The view a clause asks for, `None` where it is one that does not exist.

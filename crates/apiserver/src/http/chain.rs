@@ -258,6 +258,7 @@ async fn authorised(
     let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
     let protobuf = version.schema.is_named();
     let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, &query, protobuf)? };
+    accept::check_table(accepted, &query)?;
     if let Some(deprecation) = &version.deprecation {
         exchange.warnings.lock().push(deprecation.to_string());
         exchange.audit().annotate("k8s.io/deprecated", || "true".to_owned());

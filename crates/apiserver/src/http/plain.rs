@@ -15,6 +15,9 @@ use crate::Server;
 use crate::auth::issuer;
 use crate::error::from_store;
 
+/// Prometheus' text format.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Answers a path that is no resource.
 pub(crate) async fn serve(
     server: &Arc<Server>,
@@ -32,11 +35,12 @@ pub(crate) async fn serve(
             let query = Query::parse(request.uri.query().unwrap_or_default());
             Ok(server.health().answer(&parts, &query, server.registry().store().as_ref()).await)
         }
-        ["metrics"] => Ok(respond::bytes(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", {
+        ["metrics"] => Ok(respond::bytes(StatusCode::OK, METRICS, {
             let mut text = server.metrics().exposition(server.registry());
             server.flow().exposition(&mut text);
             text.into()
         })),
+        ["metrics", "slis"] => Ok(respond::bytes(StatusCode::OK, METRICS, server.health().exposition().into())),
         [".well-known", "openid-configuration"] => {
             let (address, port) = (server.config().advertise_address, server.config().advertise_port);
             let address = std::net::SocketAddr::new(address, port);
@@ -93,6 +97,7 @@ fn paths(server: &Server) -> Vec<String> {
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         issuer::KEYS_PATH,

@@ -292,6 +292,10 @@ impl WriteOptions {
         if named.is_some_and(|name| name.len() > 128) {
             errors.push(FieldError::too_long(&Path::new("fieldManager"), 128));
         }
+        if let Some(name) = named.filter(|name| name.chars().any(char::is_control)) {
+            let detail = "should only contain printable characters";
+            errors.push(FieldError::invalid(&Path::new("fieldManager"), name, detail));
+        }
         let applying = accept::content_type(headers).is_some_and(|text| text == PatchType::Apply.content_type());
         if applying && named.is_none() {
             errors.push(FieldError::required(&Path::new("fieldManager"), "is required for apply patch"));

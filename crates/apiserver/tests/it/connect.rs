@@ -316,6 +316,20 @@ async fn logs_and_proxies() {
     let wrong = client.get(&format!("{pods}/p/log?container=z")).await;
     assert_eq!((wrong.code, &wrong.json()["message"]), (400, &json!("container z is not valid for pod p")));
     assert_eq!(client.get(&format!("{pods}/none/log")).await.code, 404);
+    for (options, refusal) in [
+        ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        ("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
+        ("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
+        (
+            "sinceSeconds=1&sinceTime=2024-01-01T00:00:00Z",
+            "at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+    ] {
+        let wrong = client.get(&format!("{pods}/p/log?{options}")).await;
+        let message = wrong.json()["message"].as_str().unwrap().to_owned();
+        assert!(wrong.code == 422 && message.starts_with("PodLogOptions \"p\" is invalid: "), "{message}");
+        assert!(message.ends_with(refusal), "{message}");
+    }
 
     let bearer = [("authorization", "Bearer secret"), ("content-type", "text/plain")];
     let node = "/api/v1/nodes/n1/proxy";

@@ -29,6 +29,13 @@ async fn checks_have_upstreams_names_and_can_be_left_out() {
     assert!(excluded.contains("warn: some health checks cannot be excluded: no matches for \"nothing\"\n"));
     assert_eq!(text(client.get("/readyz/etcd").await.body), "ok");
     assert_eq!(client.get("/livez/shutdown").await.code, 404);
+    let indicators = text(client.get("/metrics/slis").await.body);
+    for line in [
+        "kubernetes_healthcheck{name=\"etcd\",type=\"readyz\"} 1\n",
+        "kubernetes_healthchecks_total{name=\"etcd\",status=\"success\",type=\"readyz\"} 2\n",
+    ] {
+        assert!(indicators.contains(line), "{indicators}");
+    }
     assert_eq!(client.get("/livez").await.headers["x-content-type-options"], "nosniff");
 }
 

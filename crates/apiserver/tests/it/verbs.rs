@@ -233,6 +233,14 @@ async fn wrong_requests_get_upstreams_codes() {
             "{method} {path}"
         );
     }
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let answer = client.send("GET", &format!("{MAPS}?includeObject=All"), &table, "").await;
+    let expected = "Unable to convert to Table as requested: includeObject: Invalid value: \"All\": must be 'Metadata', 'Object', \
+                    'None', or empty";
+    assert_eq!((answer.code, answer.json()["message"].as_str()), (400, Some(expected)));
+    let named = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}});
+    let unprintable = client.post(&format!("{MAPS}?fieldManager=a%07"), &named).await;
+    assert_eq!((unprintable.code, &unprintable.json()["details"]["causes"][0]["field"]), (422, &json!("fieldManager")));
     let html = client.send("GET", MAPS, &[("accept", "text/html")], "").await;
     assert_eq!(html.code, 406);
     let text = client.send("POST", MAPS, &[("content-type", "text/plain")], "x").await;

@@ -19,9 +19,7 @@ fn finds_nothing(operation: &PatchOperation, document: &Value) -> bool {
     let PatchOperation::Test(test) = operation else { return false };
     let path = test.path.as_str();
     let Some((parent, _)) = path.rsplit_once('/') else { return false };
-    test.value.is_null()
-        && document.pointer(parent).is_some_and(Value::is_object)
-        && document.pointer(path).is_none()
+    test.value.is_null() && document.pointer(parent).is_some_and(Value::is_object) && document.pointer(path).is_none()
 }
 
 pub(super) fn apply(object: &Object, patch: &[u8]) -> Result<Patched, PatchError> {
@@ -43,8 +41,15 @@ pub(super) fn apply(object: &Object, patch: &[u8]) -> Result<Patched, PatchError
     let mut document = object.to_value();
     let mut copied = 0;
     for operation in operations {
+        if !operation.is_object() {
+            let found = crate::json_type(&operation);
+            return Err(PatchError::Decode(format!(
+                "json: cannot unmarshal {found} into Go value of type handlers.jsonPatchOp"
+            )));
+        }
+        // An operation that is none is found when it is its turn.
         let operation: PatchOperation =
-            serde_json::from_value(operation).map_err(|e| PatchError::Decode(e.to_string()))?;
+            serde_json::from_value(operation).map_err(|e| PatchError::Operation(e.to_string()))?;
         if let PatchOperation::Copy(copy) = &operation
             && let Some(source) = document.pointer(copy.from.as_str())
         {

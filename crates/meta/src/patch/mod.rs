@@ -258,6 +258,9 @@ mod tests {
             (r#"[{"op":"test","path":"/c","value":9}]"#.to_owned(), 422),
             (r#"[{"op":"replace","path":"","value":9}]"#.to_owned(), 422),
             (r#"{"op":"remove"}"#.to_owned(), 400),
+            ("[1]".to_owned(), 400),
+            (r#"[{"op":"paint","path":"/c"}]"#.to_owned(), 422),
+            (r#"[{"path":"/c"}]"#.to_owned(), 422),
             ("[".to_owned(), 400),
             (format!("[{}]", vec![r#"{"op":"test","path":"/c","value":1}"#; 10_001].join(",")), 413),
         ] {
