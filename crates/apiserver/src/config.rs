@@ -49,7 +49,9 @@ impl Default for Cidr {
 /// How long a peer may keep the server waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For the head of a request, and after the handshake for what a connection begins with. Default 30 s.
+    /// After the handshake, for what a connection begins with. Default 30 s.
+    pub beginning: Duration,
+    /// For the head of a request, from the answer to the one before it. Default 90 s, as upstream lets connections idle.
     pub head: Duration,
     /// Until it takes something of what is sent to it. Default 60 s.
     pub write: Duration,
@@ -57,7 +59,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Patience { head: Duration::from_secs(30), write: Duration::from_secs(60) }
+        Patience { beginning: Duration::from_secs(30), head: Duration::from_secs(90), write: Duration::from_secs(60) }
     }
 }
 

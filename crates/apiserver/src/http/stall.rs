@@ -24,9 +24,9 @@ pub(crate) struct Stalling<T> {
 }
 
 impl<T> Stalling<T> {
-    /// `beginning` bytes must come within the patience for a head.
+    /// `beginning` bytes must come within the patience for them.
     pub(crate) fn new(inner: T, patience: Patience, beginning: usize) -> Self {
-        let timer = Some(Box::pin(tokio::time::sleep(patience.head)));
+        let timer = Some(Box::pin(tokio::time::sleep(patience.beginning)));
         Stalling { inner, patience, missing: beginning, beginning: timer, write: None }
     }
 
@@ -104,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn silence_ends_a_connection() {
         let (_client, server) = tokio::io::duplex(64);
-        let mut server = Stalling::new(server, Patience { head: SHORT, write: LONG }, 1);
+        let mut server = Stalling::new(server, Patience { beginning: SHORT, head: LONG, write: LONG }, 1);
         let error = server.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -112,7 +112,7 @@ mod tests {
     #[tokio::test]
     async fn who_spoke_once_may_be_silent() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Stalling::new(server, Patience { head: SHORT, write: SHORT }, 1);
+        let mut server = Stalling::new(server, Patience { beginning: SHORT, head: LONG, write: SHORT }, 1);
         client.write_u8(1).await.unwrap();
         server.read_u8().await.unwrap();
         let silent = tokio::time::timeout(5 * SHORT, server.read_u8());
@@ -122,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn a_beginning_that_comes_byte_by_byte_is_not_waited_for() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Stalling::new(server, Patience { head: 5 * SHORT, write: LONG }, 24);
+        let mut server = Stalling::new(server, Patience { beginning: 5 * SHORT, head: LONG, write: LONG }, 24);
         let dripping = tokio::spawn(async move {
             while client.write_u8(b'P').await.is_ok() {
                 tokio::time::sleep(SHORT).await;
@@ -137,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Stalling::new(server, Patience { head: LONG, write: SHORT }, 1);
+        let mut server = Stalling::new(server, Patience { beginning: LONG, head: LONG, write: SHORT }, 1);
         let error = server.write_all(&[0; 65]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         client.read_exact(&mut [0; 64]).await.unwrap();

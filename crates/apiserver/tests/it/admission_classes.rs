@@ -107,8 +107,8 @@ async fn a_claim_grows_where_its_class_allows_it() {
     for class in ["fixed", "elastic"] {
         expect(&client.post(claims, &claim(class)).await, 201);
         let path = format!("{claims}/{class}");
-        let early = message(&client.patch(&path, "merge", &size("2Gi")).await, 403);
-        assert!(early.ends_with("Only bound persistent volume claims can be expanded"), "{early}");
+        let early = message(&client.patch(&path, "merge", &size("2Gi")).await, 422);
+        assert!(early.contains("spec is immutable after creation except resources.requests"), "{early}");
         expect(&client.patch(&path, "merge", &json!({"spec": {"volumeName": "v"}})).await, 200);
         let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
         expect(&client.patch(&format!("{path}/status"), "merge", &bound).await, 200);

@@ -279,7 +279,7 @@ async fn definitions_that_cannot_be_are_refused() {
         (
             "nested",
             json!({"type": "object", "properties": {"metadata": {"type": "object"}}, "x-kubernetes-embedded-resource": true, "oneOf": [{"properties": {"b": text()}}]}),
-            "must not be",
+            "must be empty to be structural",
         ),
     ] {
         let spec = json!({"type": "object", "properties": {member: schema}});

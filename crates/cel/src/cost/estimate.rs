@@ -21,6 +21,8 @@ pub struct Range {
 }
 
 const UNKNOWN: Range = Range { min: 0, max: u64::MAX };
+/// No number is a longer text.
+const NUMBER_CHARS: u64 = 32;
 
 fn scaled_up(size: u64, factor: f64) -> u64 {
     if size as f64 > u64::MAX as f64 / factor { u64::MAX } else { scaled(size, factor) }
@@ -389,6 +391,10 @@ impl<'c> Estimator<'c> {
                 let s = size(0);
                 let quoted = Range { min: s.min.saturating_add(2), max: s.max.saturating_mul(2).saturating_add(2) };
                 (s.scale(CHAR), Some(quoted))
+            }
+            // What a message says of a number is short.
+            "bool_to_string" | "int64_to_string" | "uint64_to_string" | "double_to_string" => {
+                (Range::fixed(1), Some(Range { min: 1, max: NUMBER_CHARS }))
             }
             "starts_with_string" | "ends_with_string" => (size(0).scale(CHAR), None),
             "in_list" => (size(1).scale(1.0), None),
