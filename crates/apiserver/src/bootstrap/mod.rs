@@ -149,7 +149,12 @@ pub(crate) fn first_address(cidr: Cidr) -> String {
 }
 
 /// Creates an object that is absent; overwrites it if `refresh` and something of it differs.
-pub(crate) async fn ensure(client: &LocalService, collection: &str, wanted: &Value, refresh: bool) -> Result<(), StatusError> {
+pub(crate) async fn ensure(
+    client: &LocalService,
+    collection: &str,
+    wanted: &Value,
+    refresh: bool,
+) -> Result<(), StatusError> {
     let name = wanted["metadata"]["name"].as_str().unwrap_or_default();
     let path = format!("{collection}/{name}");
     let (code, found) = send(client, Method::GET, &path, None).await?;

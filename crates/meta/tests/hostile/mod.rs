@@ -89,8 +89,15 @@ pub fn server_side_apply(data: &[u8]) {
     let Ok(configuration) = decode::parse_yaml(body) else { return };
     let (_, schema, present) = deployment();
     let now = time::parse("2024-01-02T03:04:05Z").unwrap();
-    let write =
-        Write { schema, manager: "f", api_version: "apps/v1", subresource: "", resets: Resets::Fields(&[]), now, convert: None };
+    let write = Write {
+        schema,
+        manager: "f",
+        api_version: "apps/v1",
+        subresource: "",
+        resets: Resets::Fields(&[]),
+        now,
+        convert: None,
+    };
     let Ok(mut applied) = apply::apply(&present, &configuration.object, first.is_multiple_of(2), write) else { return };
     if decode::conform(&mut applied, schema, FieldValidation::Ignore).is_err() {
         return;
