@@ -10,7 +10,7 @@ use crate::drivers::{self, MachineState, NodeCommand};
 use crate::ops::{diagnosis, node_image};
 use crate::printer::{Printer, table};
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, GUEST_NOT_RUNNING, HOST_PATH_MISSING, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, HOST_PATH_MISSING, OrFail, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -55,8 +55,6 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if let Some(name) = args.node.as_ref().filter(|name| **name != profile.name) {
         return Err(Failure::new(&GUEST_NODE_NOT_FOUND, format!("there is no node {name:?}")));
     }
-    let driver = drivers::of(&context.home, &profile)?;
-    let running = driver.state(&profile.name).await? == MachineState::Running;
     let mut command: Vec<String> =
         [node_image::BINARY, "node-logs", "--length", &args.length.to_string()].map(Into::into).into();
     if let Some(component) = &args.component {
@@ -66,13 +64,13 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         command.push("--problems".to_owned());
     }
     if args.follow {
-        if !running {
-            return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
-        }
+        let driver = drivers::of_running(&context.home, &profile).await?;
         command.push("--follow".to_owned());
         let code = driver.exec(&profile.name, &NodeCommand { args: command, ..NodeCommand::default() }).await?;
         return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
     }
+    let driver = drivers::of(&context.home, &profile)?;
+    let running = driver.state(&profile.name).await? == MachineState::Running;
     if args.component.is_none() {
         let agent = std::fs::read(context.home.profile(&profile.name).join("agent.log")).unwrap_or_default();
         let console = driver.console(&profile.name).await?;

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Context;
-use crate::drivers::{self, MachineState, Share};
+use crate::drivers::{self, Share};
 use crate::ops::{mounts, node_image};
 use crate::printer::{CHECK, MOUNT, NOTE, Printer};
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_MOUNT, GUEST_NOT_RUNNING, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_MOUNT, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -28,10 +28,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     }
     let share = Share { read_only: share.read_only || args.options.iter().any(|option| option == "ro"), ..share };
     let profile = Profile::load(&context.home, &context.profile)?;
-    let driver = drivers::of(&context.home, &profile)?;
-    if driver.state(&profile.name).await? != MachineState::Running {
-        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
-    }
+    let driver = drivers::of_running(&context.home, &profile).await?;
     // Heard from before there is anything to take back.
     let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for signals");
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);

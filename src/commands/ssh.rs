@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use super::Context;
-use crate::drivers::{self, Input, MachineState, NodeCommand};
+use crate::drivers::{self, Input, NodeCommand};
 use crate::ops::node_image;
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_NOT_RUNNING, Outcome};
+use crate::reason::Outcome;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -18,10 +18,7 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Outcome<ExitCode> {
     let profile = Profile::load(&context.home, &context.profile)?;
-    let driver = drivers::of(&context.home, &profile)?;
-    if driver.state(&profile.name).await? != MachineState::Running {
-        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
-    }
+    let driver = drivers::of_running(&context.home, &profile).await?;
     let mut command = vec![node_image::BINARY.to_owned(), "shell".to_owned()];
     if !args.command.is_empty() {
         // As ssh does: one line, read by the node's shell.

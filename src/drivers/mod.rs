@@ -20,7 +20,7 @@ use crate::engine::{Duplex, Endpoint};
 use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::profile::Profile;
-use crate::reason::{DRV_NOT_DETECTED, DRV_NOT_FOUND, DRV_NOT_HEALTHY, Failure, Outcome, Reason};
+use crate::reason::{DRV_NOT_DETECTED, DRV_NOT_FOUND, DRV_NOT_HEALTHY, Failure, GUEST_NOT_RUNNING, Outcome, Reason};
 
 /// One row.
 pub struct DriverRow {
@@ -308,6 +308,23 @@ fn best(all: &[Probed]) -> Outcome<(&'static DriverRow, Vec<&'static str>)> {
 /// The driver of an existing profile.
 pub fn of(home: &Home, profile: &Profile) -> Outcome<Arc<dyn Driver>> {
     Ok((find(&profile.driver)?.make)(home, Some(profile)))
+}
+
+/// The driver of a profile whose machine runs.
+///
+/// # Errors
+/// `GUEST_NOT_RUNNING`.
+pub async fn of_running(home: &Home, profile: &Profile) -> Outcome<Arc<dyn Driver>> {
+    let driver = of(home, profile)?;
+    match driver.state(&profile.name).await? {
+        MachineState::Running => Ok(driver),
+        MachineState::Stopped | MachineState::Nonexistent => Err(not_running(&profile.name)),
+    }
+}
+
+/// That what is asked for needs a node that runs.
+fn not_running(name: &str) -> Failure {
+    Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{name}\" is not running"))
 }
 
 /// Free space of the disk that holds `path`, in bytes; `None` where it cannot be told.

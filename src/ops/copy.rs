@@ -5,15 +5,13 @@ use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::drivers::{self, Driver, Input, MachineState, NodeCommand};
+use crate::drivers::{self, Driver, Input, NodeCommand};
 use crate::home::Home;
 use crate::node::files;
 use crate::ops::cache::draft;
 use crate::ops::node_image;
 use crate::profile::Profile;
-use crate::reason::{
-    Failure, GUEST_CP, GUEST_NODE_NOT_FOUND, GUEST_NOT_RUNNING, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome,
-};
+use crate::reason::{Failure, GUEST_CP, GUEST_NODE_NOT_FOUND, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
 
 /// One side of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,11 +81,7 @@ struct Nodes {
 
 impl Nodes {
     async fn open(home: &Home, profile: &Profile) -> Outcome<Self> {
-        let driver = drivers::of(home, profile)?;
-        if driver.state(&profile.name).await? != MachineState::Running {
-            return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
-        }
-        Ok(Self { driver, name: profile.name.clone() })
+        Ok(Self { driver: drivers::of_running(home, profile).await?, name: profile.name.clone() })
     }
 
     fn check(&self, place: &Place) -> Outcome<()> {

@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 
-use crate::drivers::{self, Driver, MachineState};
+use crate::drivers::{self, Driver};
 use crate::home::Home;
 use crate::node::pause::{Selection, State};
 use crate::ops::node_image;
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_NOT_RUNNING, GUEST_PAUSE, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_PAUSE, OrFail, Outcome};
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,7 @@ pub enum Change {
 /// # Errors
 /// `GUEST_NOT_RUNNING`; `GUEST_PAUSE` with what the node said.
 pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &Selection) -> Outcome<State> {
-    let driver = drivers::of(home, profile)?;
-    if driver.state(&profile.name).await? != MachineState::Running {
-        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{}\" is not running", profile.name)));
-    }
+    let driver = drivers::of_running(home, profile).await?;
     let verb = match change {
         Change::Pause => "pause",
         Change::Unpause => "unpause",

@@ -17,8 +17,8 @@ use crate::home::Home;
 use crate::node::config::RESTORE_FILE;
 use crate::profile::{Lock, Profile};
 use crate::reason::{
-    Failure, GUEST_DATASTORE_MISMATCH, GUEST_NOT_RUNNING, GUEST_RUNNING, GUEST_SNAPSHOT, HOST_PATH_MISSING,
-    K8S_NOT_RESPONDING, MK_BAD_SNAPSHOT, OrFail, Outcome,
+    Failure, GUEST_DATASTORE_MISMATCH, GUEST_RUNNING, GUEST_SNAPSHOT, HOST_PATH_MISSING, K8S_NOT_RESPONDING,
+    MK_BAD_SNAPSHOT, OrFail, Outcome,
 };
 
 /// Saves all objects as of one moment. The file appears only when it is complete, readable by its owner only.
@@ -27,9 +27,7 @@ use crate::reason::{
 /// `GUEST_NOT_RUNNING`, or what broke the transfer.
 pub async fn save(home: &Home, name: &str, file: &Path) -> Outcome<SnapshotInfo> {
     let profile = own_store(Profile::load(home, name)?)?;
-    if drivers::of(home, &profile)?.state(name).await? != MachineState::Running {
-        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the cluster \"{name}\" is not running")));
-    }
+    drivers::of_running(home, &profile).await?;
     let url = format!("{}/kminik/snapshot", profile.api_url());
     let response = client::https(home, &profile)?.get(url).send().await;
     let response = response.or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;

@@ -9,7 +9,7 @@ use crate::kubeconfig;
 use crate::ops::pause;
 use crate::printer::{Printer, STOP};
 use crate::profile::{Lock, Profile};
-use crate::reason::{Failure, GUEST_NOT_RUNNING, Outcome};
+use crate::reason::Outcome;
 
 /// Bound on a graceful stop.
 const BOUND: Duration = Duration::from_secs(120);
@@ -39,10 +39,7 @@ pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer)
 pub async fn schedule(home: &Home, name: &str, delay: Duration) -> Outcome<()> {
     let _lock = Lock::acquire(home, name)?;
     let profile = Profile::load(home, name)?;
-    let driver = drivers::of(home, &profile)?;
-    if driver.state(name).await? != MachineState::Running {
-        return Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node of \"{name}\" is not running")));
-    }
+    let driver = drivers::of_running(home, &profile).await?;
     agent::schedule_stop(home, name, delay)?;
     agent::spawn(home, &profile, driver.binary(name))?;
     agent::reload(&home.profile(name)).await;

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Driver, Health, Input, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland,
-    network,
+    network, not_running,
 };
 use crate::agent::exit_watch;
 use crate::engine::Duplex;
@@ -31,9 +31,8 @@ use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
 use crate::profile::Profile;
 use crate::reason::{
-    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_MOUNT, GUEST_NOT_RUNNING, GUEST_START,
-    GUEST_STOP_TIMEOUT, HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome,
-    RSRC_INSUFFICIENT_STORAGE,
+    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_MOUNT, GUEST_START, GUEST_STOP_TIMEOUT,
+    HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
 };
 
 /// Records of nodes; like what they describe they do not survive a reboot of the host.
@@ -67,7 +66,7 @@ impl Native {
     fn running(&self, name: &str) -> Outcome<NodeContainer> {
         match self.open(name)? {
             Some(node) if node.state() == NodeState::Running => Ok(node),
-            _ => Err(Failure::new(&GUEST_NOT_RUNNING, format!("the node \"{name}\" is not running"))),
+            _ => Err(not_running(name)),
         }
     }
 
