@@ -6,6 +6,7 @@ mod addons;
 mod agent;
 mod audit;
 mod cli;
+mod clock;
 mod commands;
 mod declared;
 #[cfg(test)]

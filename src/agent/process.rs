@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kminik_base::atomic_file::PUBLIC;
+use kminik_runtime::watched;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,15 +92,6 @@ pub async fn reload(dir: &Path) {
 /// A handle of a process that is readable once it has exited.
 pub fn exit_watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
     watched(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
-}
-
-/// A descriptor of ours that is readable once something has happened.
-pub(super) fn watched(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
-    #[expect(
-        deprecated,
-        reason = "its unsafe successor needs what holds here: the owned descriptor lives as long as it is registered"
-    )]
-    AsyncFd::new(fd)
 }
 
 /// What the agent wants the user to know.

@@ -20,6 +20,7 @@ use super::ports::Ports;
 use super::process::NOTES;
 use super::relay::{Relay, Way};
 use super::schedule;
+use crate::clock;
 use crate::drivers;
 use crate::exposure::Protocol;
 use crate::home::Home;
@@ -28,7 +29,7 @@ use crate::ops::cache::Cache;
 use crate::ops::{client, pki, start};
 use crate::printer::Printer;
 use crate::profile::{Lock, Profile};
-use crate::reason::Outcome;
+use crate::reason::{MK_INTERNAL, OrFail, Outcome};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -68,10 +69,11 @@ pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: Cancellat
 async fn keep_certificates(home: &Home, profile: &Profile) {
     const AGAIN: Duration = Duration::from_secs(60);
     loop {
-        if let Some(validity) = pki::admin_validity(home, profile) {
-            pki::until(validity.renew_at()).await;
-        }
-        match renew(home, &profile.name) {
+        let due = match pki::admin_validity(home, profile) {
+            Some(validity) => clock::until(validity.renew_at()).await,
+            None => Ok(()),
+        };
+        match due.or_fail(&MK_INTERNAL, "cannot wait for a time").and_then(|()| renew(home, &profile.name)) {
             Ok(()) => return tracing::info!("the admin's certificate was issued anew"),
             Err(failure) => tracing::warn!(%failure, "the admin's certificate cannot be issued anew yet"),
         }

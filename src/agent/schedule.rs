@@ -1,18 +1,14 @@
 //! A stop at a time: kept in a file beside the profile, so that it outlives this process, and carried out by the agent.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kminik_base::atomic_file;
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::process::watched;
+use crate::clock;
 use crate::env;
 use crate::home::Home;
 use crate::reason::{HOST_SAVE_PROFILE, MK_INTERNAL, OrFail, Outcome};
@@ -72,7 +68,7 @@ pub(super) async fn follow(home: &Home, name: &str) {
     loop {
         let due = async {
             match load(home, name) {
-                Some(schedule) => until(schedule.at).await,
+                Some(schedule) => clock::until(schedule.at).await,
                 None => std::future::pending().await,
             }
         };
@@ -87,16 +83,6 @@ pub(super) async fn follow(home: &Home, name: &str) {
             }
         }
     }
-}
-
-/// By the machine's clock: also where it is set, or slept, meanwhile.
-async fn until(at: i64) -> std::io::Result<()> {
-    let timer: OwnedFd = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-    // A time of zero would disarm it.
-    let value = Timespec { tv_sec: at.max(1), tv_nsec: 0 };
-    let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-    timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: interval, it_value: value })?;
-    watched(timer)?.readable().await.map(drop)
 }
 
 /// In a process of its own, for it ends this one.

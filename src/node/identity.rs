@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kminik_base::atomic_file::{self, FileError, PUBLIC, SECRET};
-use kminik_base::pki::{Authority, Identity, PkiError, Subject, Usage};
+use kminik_base::pki::{Authority, Identity, PkiError, Subject, Usage, Validity};
 
 use super::config::NodeConfig;
-use crate::ops::pki::{is_fresh, validity};
+use crate::ops::pki::is_fresh;
 
 /// What the node's processes authenticate with.
 pub struct Identities {
@@ -87,8 +87,12 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
         let wanted = format!("{usage:?}");
         let marker = dir.join(format!("{name}.for"));
         let same = std::fs::read_to_string(&marker).is_ok_and(|kept| kept == wanted);
-        if same && is_fresh(&cert, life) && key.exists() {
-            return Ok(Identity { cert_pem: read(&format!("{name}.crt"))?, key_pem: read(&format!("{name}.key"))? });
+        let kept = || {
+            let read = |path| std::fs::read_to_string(path).ok();
+            Some(Identity { cert_pem: read(&cert)?, key_pem: read(&key)? })
+        };
+        if let Some(kept) = kept().filter(|kept| same && is_fresh(&kept.cert_pem, life)) {
+            return Ok(kept);
         }
         let identity =
             authority.issue(&subject, &usage, life).map_err(|source| IdentityError::Issue { what: name, source })?;
@@ -122,8 +126,8 @@ pub fn ensure(dir: &Path, config: &NodeConfig) -> Result<Identities, IdentityErr
     let front_proxy_client =
         issue_by(&front_proxies, "front-proxy-client", Subject::new("front-proxy-client", None), Usage::Client)?;
     let account_key_pem = read("sa.key")?;
-    let issued = ["apiserver", "kubelet", "apiserver-kubelet-client", "front-proxy-client"];
-    let ends = issued.iter().filter_map(|name| validity(&dir.join(format!("{name}.crt"))));
+    let issued = [&api, &kubelet, &kubelet_client, &front_proxy_client];
+    let ends = issued.into_iter().filter_map(|identity| Validity::of(&identity.cert_pem).ok());
     let renew_at = ends.map(|validity| validity.renew_at()).min().unwrap_or(i64::MAX);
     Ok(Identities {
         account_key_pem,

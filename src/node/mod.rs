@@ -92,6 +92,8 @@ pub enum NodeError {
     Images(String),
     #[error("cannot listen for signals")]
     Signals(#[source] std::io::Error),
+    #[error("cannot wait for the time to renew certificates")]
+    Clock(#[source] std::io::Error),
 }
 
 /// `kminik node`: runs until SIGTERM.
@@ -126,9 +128,9 @@ fn run(data: &Path) -> Result<(), NodeError> {
         let outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             () = plane.store_ended() => Err(NodeError::StoreEnded),
-            () = crate::ops::pki::until(identities.renew_at) => {
+            due = crate::clock::until(identities.renew_at) => {
                 tracing::info!("certificates are to be renewed: the process starts anew");
-                Ok(())
+                due.map_err(NodeError::Clock)
             }
         };
         tracing::info!("stopping");

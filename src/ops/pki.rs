@@ -52,7 +52,8 @@ pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         home.write(&dir.join("front-proxy-ca.key"), proxies.key_pem().as_bytes(), SECRET)?;
     }
     check_clock(authority.cert_pem())?;
-    if !is_fresh(&dir.join(ADMIN), profile.cert_expiration()) || !dir.join("client.key").exists() {
+    let admin = std::fs::read_to_string(dir.join(ADMIN)).unwrap_or_default();
+    if !is_fresh(&admin, profile.cert_expiration()) || !dir.join("client.key").exists() {
         let admin = authority
             .issue(&Subject::new("kubernetes-admin", Some("system:masters")), &Usage::Client, profile.cert_expiration())
             .or_fail(&MK_INTERNAL, "cannot issue the admin's certificate")?;
@@ -67,29 +68,16 @@ pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         .collect()
 }
 
-/// Whether the certificate in the file is there, issued for so long, and neither near its end nor from the future.
-pub fn is_fresh(path: &Path, life: Duration) -> bool {
+/// Whether the certificate was issued for so long, and is neither near its end nor from the future; what is none is not fresh.
+pub fn is_fresh(cert_pem: &str, life: Duration) -> bool {
     let now = jiff::Timestamp::now().as_second();
-    validity(path).is_some_and(|validity| validity.is_fresh(now) && validity.life() == life.as_secs().cast_signed())
-}
-
-/// Of the certificate in the file, if there is one.
-pub fn validity(path: &Path) -> Option<Validity> {
-    Validity::of(&std::fs::read_to_string(path).ok()?).ok()
+    Validity::of(cert_pem)
+        .is_ok_and(|validity| validity.is_fresh(now) && validity.life() == life.as_secs().cast_signed())
 }
 
 /// Of the admin's certificate, by which this machine's clients reach the cluster.
 pub fn admin_validity(home: &Home, profile: &Profile) -> Option<Validity> {
-    validity(&profile.pki_dir(home).join(ADMIN))
-}
-
-/// Returns when it is this time by the wall's clock, whatever that did meanwhile.
-pub async fn until(second: i64) {
-    const LONGEST: Duration = Duration::from_secs(3600);
-    loop {
-        let Ok(left @ 1..) = u64::try_from(second - jiff::Timestamp::now().as_second()) else { return };
-        tokio::time::sleep(Duration::from_secs(left).min(LONGEST)).await;
-    }
+    Validity::of(&std::fs::read_to_string(profile.pki_dir(home).join(ADMIN)).ok()?).ok()
 }
 
 /// An authority that is not valid now makes every connection fail: said before any is tried.
