@@ -70,6 +70,17 @@ impl Sighting {
         Ok(Cow::Owned(seen))
     }
 
+    /// As [`Self::seen`], where there is an object.
+    ///
+    /// # Errors
+    /// 500 for a conversion that fails.
+    pub async fn seen_if_any<'o>(&self, object: Option<&'o Object>) -> Result<Option<Cow<'o, Object>>, StatusError> {
+        match object {
+            Some(object) => self.seen(object).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The type of the request's object there.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod dial;
 mod error;
 mod peer;
 mod resolve;
+pub(crate) mod review;
 mod tls;
 
 use std::sync::Arc;

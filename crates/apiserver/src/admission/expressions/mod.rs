@@ -163,16 +163,9 @@ impl<'r> Subject<'r> {
         let namespaced = !attributes.is_namespace() && !attributes.namespace.is_empty();
         let namespace = if namespaced { Some(attributes.namespace_object().await?) } else { None };
         let row = attributes.row;
-        let mut seen = [None, None];
-        for (seen, object) in seen.iter_mut().zip([object, attributes.old]) {
-            if let Some(object) = object {
-                *seen = Some(sighting.seen(object).await?);
-            }
-        }
-        let [object, old] = seen;
         Ok(Subject {
-            object,
-            old,
+            object: sighting.seen_if_any(object).await?,
+            old: sighting.seen_if_any(attributes.old).await?,
             request: request(attributes, sighting),
             namespace,
             authorizer: Arc::new(Asker { authorizer, user: attributes.user.clone() }),

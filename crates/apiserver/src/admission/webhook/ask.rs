@@ -1,5 +1,6 @@
 //! One webhook and one request: the question is put, the answer taken.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use kminik_meta::{Object, StatusError, names, patch};
@@ -57,10 +58,7 @@ impl fmt::Display for Turn {
 impl Question<'_> {
     /// Asks whether the request may be.
     pub(super) async fn validate(&self, object: Option<&Object>) -> Result<(), Denied> {
-        let seen = match object {
-            Some(object) => Some(self.sighting.seen(object).await?),
-            None => None,
-        };
+        let seen = self.sighting.seen_if_any(object).await?;
         self.ask(seen.as_deref(), false).await?.verdict.map_err(Denied::Refused)
     }
 
@@ -81,10 +79,7 @@ impl Question<'_> {
     }
 
     async fn apply(&self, object: Option<&mut Object>) -> Result<bool, Denied> {
-        let seen = match object.as_deref() {
-            Some(object) => Some(self.sighting.seen(object).await?.into_owned()),
-            None => None,
-        };
+        let seen = self.sighting.seen_if_any(object.as_deref()).await?.map(Cow::into_owned);
         let answer = self.ask(seen.as_ref(), true).await?;
         answer.verdict?;
         if review::is_empty_patch(&answer.patch) {
@@ -140,10 +135,7 @@ impl Question<'_> {
         })?;
         let target = hook.target.as_ref().map_err(|error| unasked(&format!("could not get REST client: {error}")))?;
         let uid = uuid::Uuid::new_v4().to_string();
-        let old = match attributes.old {
-            Some(old) => Some(sighting.seen(old).await?),
-            None => None,
-        };
+        let old = sighting.seen_if_any(attributes.old).await?;
         let body = review::question(version, &uid, attributes, sighting, object, old.as_deref())?;
         let bounds = Bounds { timeout: hook.timeout, body: ANSWER_LIMIT };
         let response = self.outbound.ask(target, body, bounds).await.map_err(|error| match error {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::expressions::{Conditions, environment};
 use super::super::matching::Criteria;
-use super::review::ReviewVersion;
+use crate::outbound::review::ReviewVersion;
 use crate::outbound::{Target, TargetError};
 use crate::storage::cache::{Cache, ResourceCache};
 

@@ -17,7 +17,6 @@ use kminik_meta::{Object, StatusError};
 
 use self::ask::{Denied, Question, Turn};
 use self::hooks::{Hook, Hooks};
-pub(crate) use self::review::ReviewVersion;
 use super::expressions::{Subject, Verdict};
 use super::matching::{self, Sighting};
 use super::{Admission, Attributes};

@@ -11,46 +11,10 @@ use serde_json::Value;
 
 use super::super::Attributes;
 use super::super::matching::Sighting;
+use crate::outbound::review::{Answered, BadEnvelope, Review, ReviewVersion, check_uid};
 
-const GROUP: &str = "admission.k8s.io";
-const KIND: &str = "AdmissionReview";
+const REVIEW: Review = Review { group: "admission.k8s.io", kind: "AdmissionReview" };
 const JSON_PATCH: &str = "JSONPatch";
-
-/// The versions of AdmissionReview and ConversionReview; they differ only in how strictly answers are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReviewVersion {
-    V1,
-    V1Beta1,
-}
-
-impl ReviewVersion {
-    pub(crate) fn parse(version: &str) -> Option<Self> {
-        match version {
-            "v1" => Some(ReviewVersion::V1),
-            "v1beta1" => Some(ReviewVersion::V1Beta1),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            ReviewVersion::V1 => "v1",
-            ReviewVersion::V1Beta1 => "v1beta1",
-        }
-    }
-
-    fn api_version(self) -> String {
-        format!("{GROUP}/{}", self.name())
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Review<'a> {
-    kind: &'static str,
-    api_version: String,
-    request: Request<'a>,
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,40 +83,28 @@ pub(super) fn question(
     old: Option<&Object>,
 ) -> Result<Vec<u8>, StatusError> {
     let (row, user) = (attributes.row, attributes.user);
-    let review = Review {
-        kind: KIND,
-        api_version: version.api_version(),
-        request: Request {
-            uid,
-            kind: sighting.kind.clone().into(),
-            resource: Resource {
-                group: &sighting.row.group,
-                version: &sighting.version.name,
-                resource: &sighting.row.plural,
-            },
-            sub_resource: attributes.subresource,
-            request_kind: attributes.kind().into(),
-            request_resource: Resource { group: &row.group, version: &attributes.version.name, resource: &row.plural },
-            request_sub_resource: attributes.subresource,
-            name: attributes.name,
-            namespace: attributes.effective_namespace(),
-            operation: attributes.operation.as_str(),
-            user_info: User { username: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra },
-            object,
-            old_object: old,
-            dry_run: attributes.dry_run,
-            options: attributes.options_object(),
+    let request = Request {
+        uid,
+        kind: sighting.kind.clone().into(),
+        resource: Resource {
+            group: &sighting.row.group,
+            version: &sighting.version.name,
+            resource: &sighting.row.plural,
         },
+        sub_resource: attributes.subresource,
+        request_kind: attributes.kind().into(),
+        request_resource: Resource { group: &row.group, version: &attributes.version.name, resource: &row.plural },
+        request_sub_resource: attributes.subresource,
+        name: attributes.name,
+        namespace: attributes.effective_namespace(),
+        operation: attributes.operation.as_str(),
+        user_info: User { username: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra },
+        object,
+        old_object: old,
+        dry_run: attributes.dry_run,
+        options: attributes.options_object(),
     };
-    serde_json::to_vec(&review).map_err(StatusError::internal)
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Answered {
-    api_version: String,
-    kind: String,
-    response: Option<Response>,
+    REVIEW.question(version, request)
 }
 
 #[derive(Default, Deserialize)]
@@ -192,8 +144,8 @@ pub(super) struct Answer {
 /// Why an answer cannot be taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadAnswer {
-    #[error("failed to call webhook: couldn't get version/kind; json parse error: {0}")]
-    Json(String),
+    #[error("failed to call webhook: {0}")]
+    Unreadable(BadEnvelope),
     #[error("received invalid webhook response: {0}")]
     Invalid(String),
 }
@@ -210,25 +162,12 @@ pub(super) fn answer(
     bytes: &[u8],
 ) -> Result<Answer, BadAnswer> {
     let invalid = |what: String| Err(BadAnswer::Invalid(what));
-    let answered: Answered = serde_json::from_slice(bytes).map_err(|error| BadAnswer::Json(error.to_string()))?;
+    let answered = Answered::<Response>::read(bytes).map_err(BadAnswer::Unreadable)?;
+    let of_kind = REVIEW.check_kind(version, &answered);
     let Some(response) = answered.response else { return invalid("webhook response was absent".to_owned()) };
     let patch = response.patch.unwrap_or_default();
     if version == ReviewVersion::V1 {
-        if response.uid != uid {
-            return invalid(format!("expected response.uid={uid:?}, got {:?}", response.uid));
-        }
-        let wanted = version.api_version();
-        if answered.api_version != wanted || answered.kind != KIND {
-            let found = if answered.api_version.contains('/') {
-                answered.api_version
-            } else {
-                format!("/{}", answered.api_version)
-            };
-            return invalid(format!(
-                "expected webhook response of {GROUP}/v1, Kind={KIND}, got {found}, Kind={}",
-                answered.kind
-            ));
-        }
+        check_uid(uid, &response.uid).and(of_kind).map_err(|error| BadAnswer::Invalid(error.to_string()))?;
         match (mutating, patch.is_empty(), response.patch_type.as_deref()) {
             (false, false, _) => return invalid("validating webhook may not return response.patch".to_owned()),
             (false, true, Some(_)) => {
@@ -249,8 +188,9 @@ pub(super) fn answer(
             _ => {}
         }
     }
-    let patch =
-        BASE64_STANDARD.decode(patch).map_err(|error| BadAnswer::Json(format!("illegal base64 data: {error}")))?;
+    let patch = BASE64_STANDARD
+        .decode(patch)
+        .map_err(|error| BadAnswer::Unreadable(BadEnvelope::Json(format!("illegal base64 data: {error}"))))?;
     let verdict = if response.allowed { Ok(()) } else { Err(refusal(hook, response.status.unwrap_or_default())) };
     Ok(Answer {
         verdict,

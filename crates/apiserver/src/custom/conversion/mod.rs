@@ -11,7 +11,7 @@ use kminik_meta::schema::{Ref, Schema};
 use kminik_meta::{Object, StatusError};
 use serde_json::Value;
 
-use crate::admission::webhook::ReviewVersion;
+use crate::outbound::review::ReviewVersion;
 use crate::outbound::{Bounds, Outbound, Target, TargetError};
 use crate::registry::hub::Converter;
 

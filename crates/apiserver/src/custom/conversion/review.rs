@@ -1,26 +1,13 @@
 //! ConversionReview, the question put to a webhook and its answer. Texts and checks are those of apiextensions-apiserver's
 //! `webhook_converter.go`.
 
-use kminik_meta::{Gvk, Object, StatusError, validate};
+use kminik_meta::{Object, StatusError, validate};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::admission::webhook::ReviewVersion;
+use crate::outbound::review::{Answered, BadEnvelope, Review, ReviewVersion, check_uid};
 
-const GROUP: &str = "apiextensions.k8s.io";
-const KIND: &str = "ConversionReview";
-
-fn gvk(version: ReviewVersion) -> Gvk {
-    Gvk::new(GROUP, version.name(), KIND)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Review<'a> {
-    kind: &'static str,
-    api_version: String,
-    request: Request<'a>,
-}
+const REVIEW: Review = Review { group: "apiextensions.k8s.io", kind: "ConversionReview" };
 
 #[derive(Serialize)]
 struct Request<'a> {
@@ -40,17 +27,7 @@ pub(super) fn question(
     desired: &str,
     objects: &[&Object],
 ) -> Result<Vec<u8>, StatusError> {
-    let review =
-        Review { kind: KIND, api_version: gvk(version).api_version(), request: Request { uid, desired, objects } };
-    serde_json::to_vec(&review).map_err(StatusError::internal)
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Answered {
-    api_version: String,
-    kind: String,
-    response: Option<Response>,
+    REVIEW.question(version, Request { uid, desired, objects })
 }
 
 #[derive(Default, Deserialize)]
@@ -71,14 +48,10 @@ struct Outcome {
 /// Why an answer converts nothing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadAnswer {
-    #[error("couldn't get version/kind; json parse error: {0}")]
-    Json(String),
-    #[error("expected webhook response of {wanted}, got {found}")]
-    Kind { wanted: String, found: String },
+    #[error(transparent)]
+    Envelope(#[from] BadEnvelope),
     #[error("no response provided")]
     Absent,
-    #[error("expected response.uid={wanted:?}, got {found:?}")]
-    Uid { wanted: String, found: String },
     /// In the webhook's own words.
     #[error("{0}")]
     Failed(String),
@@ -91,17 +64,14 @@ pub(super) enum BadAnswer {
 /// # Errors
 /// What is wrong with it, or what the webhook says is.
 pub(super) fn answer(version: ReviewVersion, uid: &str, bytes: &[u8]) -> Result<Vec<Value>, BadAnswer> {
-    let answered: Answered = serde_json::from_slice(bytes).map_err(|error| BadAnswer::Json(error.to_string()))?;
+    let answered = Answered::<Response>::read(bytes)?;
     let strict = version == ReviewVersion::V1;
-    let wanted = gvk(version);
-    if strict && (answered.kind != KIND || answered.api_version != wanted.api_version()) {
-        let (group, version) = answered.api_version.split_once('/').unwrap_or(("", &answered.api_version));
-        let found = Gvk::new(group, version, answered.kind.clone()).to_string();
-        return Err(BadAnswer::Kind { wanted: wanted.to_string(), found });
+    if strict {
+        REVIEW.check_kind(version, &answered)?;
     }
     let response = answered.response.ok_or(BadAnswer::Absent)?;
-    if strict && response.uid != uid {
-        return Err(BadAnswer::Uid { wanted: uid.to_owned(), found: response.uid });
+    if strict {
+        check_uid(uid, &response.uid)?;
     }
     match (response.result.status.as_str(), response.result.message.as_str()) {
         ("Success", _) => Ok(response.converted_objects.unwrap_or_default()),
