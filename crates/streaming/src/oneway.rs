@@ -19,10 +19,10 @@ use http::{Request, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::upgrade::{Wanted, choose, websocket_response};
+use crate::websocket::{Ending, Goodbye};
 use crate::{LINGER, StreamingError, UpgradeError};
 
 /// How pieces of a body are sent.
@@ -36,12 +36,13 @@ pub enum Form {
 
 const PROTOCOLS: &[(&str, Form)] = &[("binary.k8s.io", Form::Binary), ("base64.binary.k8s.io", Form::Base64)];
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+type Socket = WebSocketStream<Ending<TokioIo<Upgraded>>>;
 
 /// A client that is connected and waits for the body.
 pub struct Receiver {
     sink: SplitSink<Socket, Message>,
     source: SplitStream<Socket>,
+    goodbye: Goodbye,
     form: Form,
 }
 
@@ -102,8 +103,9 @@ fn switch<B>(
     let upgraded = hyper::upgrade::on(request);
     Ok((websocket_response(accept, protocol), async move {
         let io = upgraded.await.map_err(StreamingError::Upgrade)?;
-        let (sink, source) = crate::websocket::over(TokioIo::new(io), Role::Server).await.split();
-        Ok(Receiver { sink, source, form })
+        let (socket, goodbye) = crate::websocket::serve(TokioIo::new(io)).await;
+        let (sink, source) = socket.split();
+        Ok(Receiver { sink, source, goodbye, form })
     }))
 }
 
@@ -119,7 +121,7 @@ impl Receiver {
     /// # Errors
     /// When the connection broke before the end.
     pub async fn send<E>(self, body: impl Stream<Item = Result<Bytes, E>>) -> Result<(), StreamingError> {
-        let Receiver { mut sink, mut source, form } = self;
+        let Receiver { mut sink, mut source, goodbye, form } = self;
         let gone = async { while matches!(source.next().await, Some(Ok(_))) {} };
         let all = async {
             let mut body = std::pin::pin!(body);
@@ -135,7 +137,7 @@ impl Receiver {
                 };
                 sink.send(message).await?;
             }
-            sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await
+            goodbye.say(&mut sink).await
         };
         let mut gone = std::pin::pin!(gone);
         let sent = tokio::select! {

@@ -7,16 +7,40 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures::{Sink, Stream};
+use futures::{Sink, SinkExt, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::CHUNK_BYTES;
 
 /// Longest message taken from a peer.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Takes over a server's connection whose handshake is done; also what says goodbye on it.
+pub(crate) async fn serve<Io: AsyncRead + AsyncWrite + Unpin>(io: Io) -> (WebSocketStream<Ending<Io>>, Goodbye) {
+    let end = Arc::new(AtomicBool::new(false));
+    let io = Ending { io, end: end.clone(), ended: false };
+    (over(io, Role::Server).await, Goodbye { end })
+}
+
+/// What ends a connection of [`serve`].
+pub(crate) struct Goodbye {
+    end: Arc<AtomicBool>,
+}
+
+impl Goodbye {
+    /// Sends the Close frame, and after it the end of this half. The peer is to be read on until it has answered.
+    pub(crate) async fn say<S>(self, sink: &mut S) -> Result<(), Error>
+    where
+        S: Sink<Message, Error = Error> + Unpin,
+    {
+        sink.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
+        self.end.store(true, Ordering::Release);
+        sink.flush().await
+    }
+}
 
 /// Takes over a connection whose handshake is done.
 pub(crate) async fn over<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, role: Role) -> WebSocketStream<Io> {
@@ -32,16 +56,9 @@ pub(crate) async fn over<Io: AsyncRead + AsyncWrite + Unpin>(io: Io, role: Role)
 /// alone finds a Close frame that TLS has already read for it only when the connection's end follows.
 pub(crate) struct Ending<Io> {
     io: Io,
+    /// Makes the next flush the last.
     end: Arc<AtomicBool>,
     ended: bool,
-}
-
-impl<Io> Ending<Io> {
-    /// The connection, and what makes the next flush its last.
-    pub(crate) fn new(io: Io) -> (Self, Arc<AtomicBool>) {
-        let end = Arc::new(AtomicBool::new(false));
-        (Ending { io, end: end.clone(), ended: false }, end)
-    }
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Ending<Io> {

@@ -137,6 +137,15 @@ async fn websocket_channels_close_when_all_have_ended() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_connection_follows_the_goodbye_before_it_is_answered() {
+    let mut io = serve(websocket("v4.channel.k8s.io"), &[1]);
+    let mut received = Vec::new();
+    // Before the server gives the client up.
+    tokio::time::timeout(Duration::from_secs(3), io.read_to_end(&mut received)).await.expect("no end").unwrap();
+    assert!(received.ends_with(&[0x88, 2, 3, 0xe8]), "a Close frame that is normal: {received:?}");
+}
+
+#[tokio::test]
 async fn dropping_the_server_ends_the_connection() {
     let (client, server) = tokio::io::duplex(1024);
     let asked = headers(&[("connection", "Upgrade"), ("upgrade", "SPDY/3.1")]);

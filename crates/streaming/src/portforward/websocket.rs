@@ -6,7 +6,6 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 use super::{ErrorStream, Forward, PortForward};
@@ -22,7 +21,8 @@ where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     // A frame that is `None` is the end of one of the streams.
-    let (mut sink, mut source) = crate::websocket::over(io, Role::Server).await.split();
+    let (socket, goodbye) = crate::websocket::serve(io).await;
+    let (mut sink, mut source) = socket.split();
     let (outbound, mut frames) = Outbound::<Option<(u8, Bytes)>>::new();
     let (gone, stop) = (CancellationToken::new(), CancellationToken::new());
     let (sender, requests) = mpsc::channel(MAX_PORTS);
@@ -75,7 +75,7 @@ where
                     None => open -= 1,
                 }
             }
-            sink.close().await?;
+            goodbye.say(&mut sink).await?;
             // What the client still says is read until it has said goodbye too.
             let _ = tokio::time::timeout(LINGER, writer_gone.cancelled()).await;
             writer_stop.cancel();

@@ -1,7 +1,5 @@
 //! Remote command over WebSocket: each message begins with the number of its channel.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -9,13 +7,12 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Exit, Options, Outcome, RemoteCommand, Transport, pump_sizes};
 use crate::outbound::{Outbound, Queued};
-use crate::websocket::Ending;
+use crate::websocket::Goodbye;
 use crate::{Input, LINGER, Output, STREAM_BUFFER_BYTES};
 
 pub(super) const STDIN: u8 = 0;
@@ -81,8 +78,8 @@ pub(super) async fn accept<Io>(io: Io, protocol: Protocol, options: Options) -> 
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (io, end) = Ending::new(io);
-    let (mut sink, source) = crate::websocket::over(io, Role::Server).await.split();
+    let (socket, goodbye) = crate::websocket::serve(io).await;
+    let (mut sink, source) = socket.split();
     let (outbound, mut frames) = Outbound::new();
     let (gone, stop) = (CancellationToken::new(), CancellationToken::new());
 
@@ -124,7 +121,7 @@ where
     let (writer_stop, writer_gone, writer_outbound) = (stop.clone(), gone.clone(), outbound.clone());
     tokio::spawn(async move {
         tokio::select! {
-            _ = write(&mut sink, &mut frames, protocol, &end) => {}
+            _ = write(&mut sink, &mut frames, protocol, goodbye) => {}
             () = writer_stop.cancelled() => {}
             () = writer_gone.cancelled() => {}
         }
@@ -146,7 +143,7 @@ async fn write<S>(
     sink: &mut S,
     frames: &mut mpsc::UnboundedReceiver<Queued<Frame>>,
     protocol: Protocol,
-    end: &AtomicBool,
+    goodbye: Goodbye,
 ) -> Result<(), Error>
 where
     S: futures::Sink<Message, Error = Error> + Unpin,
@@ -158,10 +155,7 @@ where
             match frame {
                 Frame::Channel(channel, data) => sink.feed(message(protocol.base64, channel, &data)).await?,
                 Frame::Close(told) => {
-                    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-                    sink.send(Message::Close(Some(normal))).await?;
-                    end.store(true, Ordering::Release);
-                    sink.flush().await?;
+                    goodbye.say(sink).await?;
                     let _ = told.send(());
                     // The reading side ends the connection when the peer has answered.
                     return std::future::pending().await;
