@@ -56,15 +56,15 @@ pub fn main() -> ExitCode {
     let loaded = Settings::load(&home);
     let settings = loaded.as_ref().cloned().unwrap_or_default();
     let typed = arguments();
-    let words = words(&typed);
-    let (cli, matches) = match parse(&typed, &settings) {
+    let parsed = match parse(&typed, &settings) {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    let (cli, told) = match with_files(&typed, &matches, &settings) {
-        Ok(None) => (cli, Ok(Vec::new())),
+    let words = parsed.words(&typed);
+    let (cli, told) = match with_files(&typed, &parsed, &settings) {
+        Ok(None) => (parsed.cli, Ok(Vec::new())),
         Ok(Some((whole, notes))) => (whole, Ok(notes)),
-        Err(failure) => (cli, Err(failure)),
+        Err(failure) => (parsed.cli, Err(failure)),
     };
     let Global { profile, user, skip_audit } = cli.global;
     let context = Context { home, profile };
@@ -103,41 +103,52 @@ fn arguments() -> Vec<OsString> {
     before.into_iter().chain(std::env::args_os().skip(1)).collect()
 }
 
-/// The command and all after it, for the audit log.
-fn words(arguments: &[OsString]) -> Vec<String> {
-    let cli = Cli::command();
-    let is_command = |word: &&OsString| word.to_str().is_some_and(|word| cli.find_subcommand(word).is_some());
-    let from = arguments.iter().position(|word| is_command(&word)).unwrap_or(arguments.len());
-    arguments[from..].iter().map(|word| word.to_string_lossy().into_owned()).collect()
+/// A line that was read.
+struct Parsed {
+    cli: Cli,
+    matches: ArgMatches,
+    /// By which it was read.
+    tree: clap::Command,
+}
+
+impl Parsed {
+    /// The command and all after it, for the audit log.
+    fn words(&self, arguments: &[OsString]) -> Vec<String> {
+        let meant = self.matches.subcommand_name();
+        let is_command =
+            |word: &OsString| meant.is_some() && self.tree.find_subcommand(word).map(clap::Command::get_name) == meant;
+        let from = arguments.iter().position(is_command).unwrap_or(arguments.len());
+        arguments[from..].iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
 }
 
 /// What was typed, over the environment, over the settings.
-fn parse(arguments: &[OsString], settings: &Settings) -> Result<(Cli, ArgMatches), clap::Error> {
-    let mut command = settings::apply(Cli::command(), settings);
+fn parse(arguments: &[OsString], settings: &Settings) -> Result<Parsed, clap::Error> {
+    let mut tree = settings::apply(Cli::command(), settings);
     // Only where it is written: help would show a value at every flag.
     let is_bool = |text: &str| text.starts_with("--") && (text.ends_with("=true") || text.ends_with("=false"));
     if arguments.iter().filter_map(|argument| argument.to_str()).any(is_bool) {
-        command = settings::with_bool_values(command);
+        tree = settings::with_bool_values(tree);
     }
-    let matches = command.try_get_matches_from_mut(arguments)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    Ok((cli, matches))
+    let matches = tree.try_get_matches_from_mut(arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))?;
+    Ok(Parsed { cli, matches, tree })
 }
 
 /// What was typed together with what the files say that it names, and what the user should know of them; `None` if it
 /// names none.
-fn with_files(typed: &[OsString], matches: &ArgMatches, settings: &Settings) -> Outcome<Option<(Cli, Vec<String>)>> {
-    let additions = declared::read(&Cli::command(), matches)?;
+fn with_files(typed: &[OsString], parsed: &Parsed, settings: &Settings) -> Outcome<Option<(Cli, Vec<String>)>> {
+    let additions = declared::read(&parsed.tree, &parsed.matches)?;
     if additions.arguments.is_empty() && additions.notes.is_empty() {
         return Ok(None);
     }
     let all: Vec<OsString> = typed.iter().cloned().chain(additions.arguments).collect();
-    let (cli, _) = parse(&all, settings).map_err(|error| {
+    let whole = parse(&all, settings).map_err(|error| {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         Failure::new(&MK_BAD_CLUSTER_FILE, format!("what --file says cannot be used: {first}"))
     })?;
-    Ok(Some((cli, additions.notes)))
+    Ok(Some((whole.cli, additions.notes)))
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
@@ -236,4 +247,20 @@ pub enum Output {
     #[default]
     Text,
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_log_is_told_of_the_command_and_what_follows() {
+        let words = |line: &str| {
+            let typed: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            parse(&typed, &Settings::default()).map(|parsed| parsed.words(&typed).join(" ")).unwrap()
+        };
+        assert_eq!(words("kminik start --cpus=1"), "start --cpus=1");
+        assert_eq!(words("kminik -p status stop"), "stop");
+        assert_eq!(words("kminik --skip-audit resume -A"), "resume -A");
+    }
 }
