@@ -1,15 +1,12 @@
 //! Admission webhooks, over HTTPS to a server of the test: what they are asked, what their answers do, and what happens
 //! when they give none.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::https::HttpsServer;
+use crate::common::webhook::Webhook;
 use crate::common::{Answer, Client, TestServer};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use kminik_base::pki::Authority;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 const CONFIGURATIONS: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -22,10 +19,7 @@ type Hook = fn(&str, &Value) -> Value;
 struct Fixture {
     server: TestServer,
     client: Client,
-    hooks: HttpsServer,
-    authority: Authority,
-    /// The requests of the reviews so far, with their paths.
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
+    webhook: Webhook,
 }
 
 fn patch(operations: &Value) -> Value {
@@ -35,40 +29,16 @@ fn patch(operations: &Value) -> Value {
 impl Fixture {
     async fn start(hook: Hook) -> Self {
         let server = TestServer::start().await;
-        let authority = Authority::generate("webhooks", Duration::from_secs(3600)).unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
-        let answer = move |path: &str, body: &[u8]| {
-            let mut review: Value = serde_json::from_slice(body).unwrap();
-            let request = review["request"].take();
-            let path = path.split('?').next().unwrap().to_owned();
-            let mut response = hook(&path, &request);
-            if path == "/slow" {
-                return (0, Vec::new());
-            }
-            if path == "/broken" {
-                return (500, b"out of order".to_vec());
-            }
-            if response["uid"].is_null() {
-                response["uid"] = request["uid"].clone();
-            }
-            log.lock().push((path, request));
-            let review = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
-            (200, review.to_string().into_bytes())
-        };
-        let hooks = HttpsServer::start(&authority, &[], Arc::new(answer)).await;
+        let webhook = Webhook::start(hook).await;
         let client = server.client().await;
-        Fixture { server, client, hooks, authority, asked }
+        Fixture { server, client, webhook }
     }
 
     /// Configures one webhook, `change`d, and waits until it holds.
     async fn configure(&mut self, kind: &str, name: &str, path: &str, change: Value) {
         let mut webhook = json!({
             "name": format!("{name}.example.com"),
-            "clientConfig": {
-                "url": format!("https://127.0.0.1:{}{path}", self.hooks.port),
-                "caBundle": BASE64_STANDARD.encode(self.authority.cert_pem()),
-            },
+            "clientConfig": self.webhook.client_config(path),
             "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
             "sideEffects": "None",
             "admissionReviewVersions": ["v1", "v1beta1"],
@@ -118,7 +88,7 @@ async fn a_mutated_pod_is_defaulted_again_and_the_question_is_whole() {
     let warnings: Vec<_> = answer.headers.get_all("warning").iter().map(|value| value.to_str().unwrap()).collect();
     assert_eq!(warnings, ["299 - \"hello p\""]);
 
-    let (_, request) = fixture.asked.lock().remove(0);
+    let (_, request) = fixture.webhook.asked.lock().remove(0);
     let pods = json!({"group": "", "version": "v1", "resource": "pods"});
     let kind = json!({"group": "", "version": "v1", "kind": "Pod"});
     for (key, expected) in [
@@ -181,9 +151,9 @@ async fn a_refusal_is_relayed_and_nothing_is_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_cannot_be_asked_fails_or_is_ignored() {
     let mut fixture = Fixture::start(|_, _| json!({"allowed": true, "uid": "another"})).await;
-    let port = fixture.hooks.port;
+    let slow = fixture.webhook.url("/slow");
     for (name, path, expected) in [
-        ("slow", "/slow", format!("failed to call webhook: Post \"https://127.0.0.1:{port}/slow?timeout=1s\": context deadline exceeded")),
+        ("slow", "/slow", format!("failed to call webhook: Post \"{slow}?timeout=1s\": context deadline exceeded")),
         (
             "broken",
             "/broken",
@@ -226,7 +196,7 @@ async fn selectors_dry_run_and_exempt_kinds() {
     assert_eq!(fixture.client.post(maps, &json!({"metadata": {"name": "a"}})).await.code, 400);
     let dry = format!("{maps}?dryRun=All");
     assert_eq!(fixture.client.post(&dry, &json!({"metadata": {"name": "a"}})).await.code, 400);
-    assert!(fixture.asked.lock().last().unwrap().1["dryRun"].as_bool().unwrap());
+    assert!(fixture.webhook.asked.lock().last().unwrap().1["dryRun"].as_bool().unwrap());
     let free = json!({"metadata": {"name": "a", "labels": {"free": ""}}});
     assert_eq!(fixture.client.post(maps, &free).await.code, 201);
     // Nobody is asked about configurations, so the lock does not lock itself.
@@ -253,7 +223,7 @@ async fn mutating_webhooks_are_asked_in_order_and_again() {
     fixture.configure("Mutating", "c", "/third", json!({"reinvocationPolicy": "IfNeeded"})).await;
     let answer = fixture.config_map("x").await;
     assert_eq!(answer.json()["data"], json!({"first": "1", "second": "1", "third": "1"}), "{:?}", answer.json());
-    let order: Vec<String> = fixture.asked.lock().iter().map(|(path, _)| path.clone()).collect();
+    let order: Vec<String> = fixture.webhook.asked.lock().iter().map(|(path, _)| path.clone()).collect();
     // The first one is asked again, for others changed the object after it; the last one is not.
     assert_eq!(order, ["/first", "/second", "/third", "/first"]);
 }
@@ -270,7 +240,7 @@ async fn equivalent_requests_and_connections_are_seen() {
         "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}});
     let answer = fixture.client.post("/api/v1/namespaces/default/events", &event).await;
     assert_eq!(answer.code, 201, "{:?}", answer.json());
-    let (_, request) = fixture.asked.lock().remove(0);
+    let (_, request) = fixture.webhook.asked.lock().remove(0);
     assert_eq!(request["resource"]["group"], "events.k8s.io");
     assert_eq!(request["requestResource"]["group"], "");
     assert_eq!(
@@ -284,7 +254,7 @@ async fn equivalent_requests_and_connections_are_seen() {
     let answer = fixture.client.send("POST", &format!("{PODS}/p/attach?stdin=true&container=c"), &[], "").await;
     let denied = "admission webhook \"attach.example.com\" denied the request without explanation";
     assert_eq!((answer.code, message(&answer).as_str()), (400, denied));
-    let (_, request) = fixture.asked.lock().pop().unwrap();
+    let (_, request) = fixture.webhook.asked.lock().pop().unwrap();
     assert_eq!((&request["operation"], &request["subResource"]), (&json!("CONNECT"), &json!("attach")));
     assert_eq!(request["kind"]["kind"], "PodAttachOptions");
     assert_eq!((&request["object"]["container"], &request["options"]), (&json!("c"), &Value::Null));

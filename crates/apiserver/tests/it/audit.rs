@@ -8,10 +8,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::common::TestServer;
-use crate::common::https::HttpsServer;
+use crate::common::webhook::Webhook;
 use kminik_apiserver::audit::{AuditConfig, LogOptions, Policy};
 use kminik_apiserver::auth::service_account::{BoundObject, NewToken};
-use kminik_base::pki::Authority;
 use kminik_store::{EmbeddedStore, Options};
 use serde_json::{Value, json};
 
@@ -265,28 +264,20 @@ async fn webhooks_say_what_they_did() {
     for name in ["decided", "half-decided"] {
         assert_eq!(client.post("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await.code, 201);
     }
-    let authority = Authority::generate("webhooks", Duration::from_secs(3600)).unwrap();
-    let answer = |path: &str, body: &[u8]| {
-        if path.starts_with("/broken") {
-            return (500, Vec::new());
-        }
-        let review: Value = serde_json::from_slice(body).unwrap();
-        let operations = json!([{"op": "add", "path": "/data/added", "value": "1"}]).to_string();
-        let mut response = json!({"uid": review["request"]["uid"], "allowed": true, "auditAnnotations": {"seen": "yes", "no key": ""}});
-        if path.starts_with("/mutate") {
+    let hooks = Webhook::start(|path, _| {
+        let mut response = json!({"allowed": true, "auditAnnotations": {"seen": "yes", "no key": ""}});
+        if path == "/mutate" {
+            let operations = json!([{"op": "add", "path": "/data/added", "value": "1"}]).to_string();
             response["patchType"] = "JSONPatch".into();
             response["patch"] = BASE64_STANDARD.encode(operations).into();
         }
-        let review = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
-        (200, review.to_string().into_bytes())
-    };
-    let hooks = HttpsServer::start(&authority, &[], Arc::new(answer)).await;
+        response
+    })
+    .await;
     let webhook = |name: &str, path: &str| {
         json!({
             "name": name, "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
-            "clientConfig": {
-                "url": format!("https://127.0.0.1:{}{path}", hooks.port), "caBundle": BASE64_STANDARD.encode(authority.cert_pem()),
-            },
+            "clientConfig": hooks.client_config(path),
             "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
         })
     };

@@ -1,15 +1,10 @@
 //! Conversion webhooks of custom resources, over HTTPS to a server of the test: two versions of different shapes, each served
 //! as if it were the only one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::https::HttpsServer;
+use crate::common::webhook::Webhook;
 use crate::common::{Answer, Client, Events, TestServer};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use kminik_base::pki::Authority;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -20,10 +15,7 @@ const V2: &str = "/apis/example.com/v2/namespaces/default/routes";
 struct Fixture {
     server: TestServer,
     client: Client,
-    webhook: HttpsServer,
-    authority: Authority,
-    /// The requests of the reviews so far.
-    asked: Arc<Mutex<Vec<Value>>>,
+    webhook: Webhook,
 }
 
 fn expect(answer: &Answer, code: u16) -> Value {
@@ -91,36 +83,18 @@ impl Fixture {
     /// With the definition, whose objects are stored in v1.
     async fn start(path: &str, review_versions: Value) -> Self {
         let server = TestServer::start().await;
-        let authority = Authority::generate("webhooks", Duration::from_secs(3600)).unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
-        let answer = move |path: &str, body: &[u8]| {
-            let mut review: Value = serde_json::from_slice(body).unwrap();
-            let (path, request) = (path.split('?').next().unwrap(), review["request"].take());
-            if path == "/broken" {
-                return (500, b"out of order".to_vec());
-            }
-            let mut response = respond(path, &request);
-            if response["uid"].is_null() {
-                response["uid"] = request["uid"].clone();
-            }
-            log.lock().push(request);
-            let review = json!({"apiVersion": review["apiVersion"], "kind": "ConversionReview", "response": response});
-            (200, review.to_string().into_bytes())
-        };
-        let webhook = HttpsServer::start(&authority, &[], Arc::new(answer)).await;
+        let webhook = Webhook::start(respond).await;
         let client = server.client().await;
-        let mut fixture = Fixture { server, client, webhook, authority, asked };
+        let mut fixture = Fixture { server, client, webhook };
         let conversion = fixture.conversion(path, review_versions);
         fixture.define(conversion).await;
         fixture
     }
 
     fn conversion(&self, path: &str, review_versions: Value) -> Value {
-        json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": review_versions, "clientConfig": {
-            "url": format!("https://127.0.0.1:{}{path}", self.webhook.port),
-            "caBundle": BASE64_STANDARD.encode(self.authority.cert_pem()),
-        }}})
+        json!({"strategy": "Webhook", "webhook": {
+            "conversionReviewVersions": review_versions, "clientConfig": self.webhook.client_config(path),
+        }})
     }
 
     async fn define(&mut self, conversion: Value) {
@@ -263,7 +237,14 @@ async fn every_verb_works_in_the_version_of_its_request() {
     expect(&client.get(&format!("{V1}/a")).await, 404);
     let gone = expect(&client.delete(V2).await, 200);
     assert_eq!(gone["items"][0]["spec"]["host"], "four");
-    assert!(fixture.asked.lock().iter().all(|request| request["uid"].is_string() && request["objects"].is_array()));
+    assert!(
+        fixture
+            .webhook
+            .asked
+            .lock()
+            .iter()
+            .all(|(_, request)| request["uid"].is_string() && request["objects"].is_array())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,12 +333,12 @@ async fn objects_of_both_stored_versions_live_together() {
     expect(&client.post(V1, &v1("b", "two:80")).await, 201);
     let stored = expect(&client.get(DEFINITION).await, 200)["status"]["storedVersions"].clone();
     assert_eq!(stored, json!(["v1", "v2"]));
-    fixture.asked.lock().clear();
+    fixture.webhook.asked.lock().clear();
     let listed = expect(&fixture.client.get(V2).await, 200);
     let hosts: Vec<&Value> = listed["items"].as_array().unwrap().iter().map(|item| &item["spec"]["host"]).collect();
     assert_eq!(hosts, ["one", "two", "three"], "in the order of the names, whatever they are stored in");
     let asked: Vec<usize> =
-        fixture.asked.lock().iter().map(|request| request["objects"].as_array().unwrap().len()).collect();
+        fixture.webhook.asked.lock().iter().map(|(_, request)| request["objects"].as_array().unwrap().len()).collect();
     assert_eq!(asked, [2], "old objects are converted together, others not at all");
     assert_eq!(fixture.stored_in("a").await, "example.com/v1");
     assert_eq!(fixture.stored_in("b").await, "example.com/v2");

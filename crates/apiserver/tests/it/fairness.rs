@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::https::HttpsServer;
+use crate::common::webhook::Webhook;
 use crate::common::{Answer, Client, TestServer};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use kminik_base::pki::Authority;
 use kminik_store::{EmbeddedStore, Options};
 use serde_json::{Value, json};
 
@@ -105,7 +102,7 @@ fn schema(name: &str, users: &[&str]) -> Value {
 /// A server that has one seat for all of jane's and bob's requests, and a webhook that keeps jane's writes for two seconds.
 struct OneSeat {
     server: TestServer,
-    _webhook: HttpsServer,
+    _webhook: Webhook,
     schema: Value,
 }
 
@@ -113,16 +110,13 @@ impl OneSeat {
     async fn start(response: Value) -> Self {
         let server = start(100).await;
         let mut admin = server.client().await;
-        let authority = Authority::generate("webhooks", Duration::from_secs(3600)).unwrap();
-        let webhook = HttpsServer::start(&authority, &[], Arc::new(|_: &str, _: &[u8]| (0, Vec::new()))).await;
+        let webhook = Webhook::start(|_, _| Value::Null).await;
         let limited = json!({"nominalConcurrencyShares": 1, "borrowingLimitPercent": 0, "limitResponse": response});
         let level = json!({"metadata": {"name": "narrow"}, "spec": {"type": "Limited", "limited": limited}});
         let slow = json!({"metadata": {"name": "slow"}, "webhooks": [{
             "name": "slow.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
             "failurePolicy": "Ignore", "timeoutSeconds": 2,
-            "clientConfig": {
-                "url": format!("https://127.0.0.1:{}/", webhook.port), "caBundle": BASE64_STANDARD.encode(authority.cert_pem()),
-            },
+            "clientConfig": webhook.client_config("/slow"),
             "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
         }]});
         let rights = json!({

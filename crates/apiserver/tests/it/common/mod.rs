@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a module of every test, of which none uses all")]
 
 pub mod https;
+pub mod webhook;
 pub mod written;
 
 use std::net::SocketAddr;
