@@ -3,7 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::reason::{MK_INTERNAL, OrFail, Outcome};
 
 /// Raw from `enter` until dropped.
 pub struct RawTerminal {
@@ -32,16 +34,34 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Returns when the user wants this process to end: Ctrl-C, a terminal that closes, or a plain kill.
-pub async fn interruption() -> std::io::Result<()> {
-    let [mut interrupt, mut hangup, mut terminate] =
-        [signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?, signal(SignalKind::terminate())?];
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = hangup.recv() => {}
-        _ = terminate.recv() => {}
+/// What the user wants this process to end by: Ctrl-C, a terminal that closes, or a plain kill. Once it is listened for none
+/// ends the process by itself.
+pub struct Interruption {
+    interrupt: Signal,
+    hangup: Signal,
+    terminate: Signal,
+}
+
+impl Interruption {
+    /// # Errors
+    /// `MK_INTERNAL`.
+    pub fn listen() -> Outcome<Self> {
+        let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for Ctrl-C");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
     }
-    Ok(())
+
+    /// Returns when one has come.
+    pub async fn comes(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Columns and rows.

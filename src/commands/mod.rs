@@ -43,6 +43,7 @@ use crate::ops::pause::Change;
 use crate::printer::Printer;
 use crate::reason::{Failure, MK_BAD_CLUSTER_FILE, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, OrFail, Outcome};
 use crate::settings::{self, Settings};
+use crate::terminal::Interruption;
 
 /// What a command knows of its surroundings.
 pub struct Context {
@@ -224,12 +225,10 @@ fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCo
 
 /// Ends the work at Ctrl-C with what it has begun taken back: temporary files go, downloads stay to be continued.
 async fn interruptible(work: impl Future<Output = Outcome<ExitCode>>) -> Outcome<ExitCode> {
+    let mut interruption = Interruption::listen()?;
     tokio::select! {
         outcome = work => outcome,
-        pressed = crate::terminal::interruption() => match pressed {
-            Ok(()) => Err(Failure::new(&MK_INTERRUPTED, "interrupted")),
-            Err(error) => Err(Failure::because(&MK_INTERNAL, "cannot listen for Ctrl-C", &error)),
-        },
+        () = interruption.comes() => Err(Failure::new(&MK_INTERRUPTED, "interrupted")),
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::Context;
 use crate::drivers::{self, Share};
 use crate::ops::{mounts, node_image};
 use crate::printer::{CHECK, MOUNT, NOTE, Printer};
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_MOUNT, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_MOUNT, MK_USAGE, Outcome};
+use crate::terminal::Interruption;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -30,16 +29,14 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     let profile = Profile::load(&context.home, &context.profile)?;
     let driver = drivers::of_running(&context.home, &profile).await?;
     // Heard from before there is anything to take back.
-    let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for signals");
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut interruption = Interruption::listen()?;
     let shown = share.target.display().to_string();
     printer.info(MOUNT, &format!("Mounting host path {} into node as {shown} ...", share.source.display()));
     driver.share(&profile.name, &share).await?;
     printer.info(CHECK, &format!("Successfully mounted {} to {shown}", args.what));
     printer.info(NOTE, "This process must stay alive for the mount to be accessible ...");
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = interruption.comes() => {}
         // A node that has ended took the mount along.
         _ = driver.exited(&profile.name) => return Ok(ExitCode::SUCCESS),
     }

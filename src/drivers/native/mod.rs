@@ -31,8 +31,9 @@ use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
 use crate::profile::Profile;
 use crate::reason::{
-    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_MOUNT, GUEST_START, GUEST_STOP_TIMEOUT,
-    HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
+    DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_MOUNT, GUEST_NOT_RUNNING, GUEST_START,
+    GUEST_STOP_TIMEOUT, HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome,
+    RSRC_INSUFFICIENT_STORAGE,
 };
 
 /// Records of nodes; like what they describe they do not survive a reboot of the host.

@@ -34,6 +34,7 @@ use crate::printer::{
 };
 use crate::profile::{Lock, Profile, REGISTRY_CA, Registries};
 use crate::reason::{Failure, GUEST_START, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
+use crate::terminal::Interruption;
 use crate::version;
 
 /// How many steps `-o json` announces.
@@ -80,11 +81,15 @@ pub struct Request {
 
 /// Runs the request.
 pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {
+    let mut interruption = Interruption::listen()?;
     printer.step(HAPPY, "Initial Minikube Setup", &format!("kminik v{} on {}", version::KMINIK, plan::host_name()));
     let lock = Lock::acquire(home, &request.profile)?;
     delete::check_whole(home, &request.profile)?;
     let existing = Profile::load_optional(home, &request.profile)?;
-    let plan = plan::make(request, existing, home, printer).await?;
+    let plan = tokio::select! {
+        plan = plan::make(request, existing, home, printer) => plan?,
+        () = interruption.comes() => return Err(Failure::new(&MK_INTERRUPTED, "interrupted")),
+    };
     if request.dry_run {
         explain(home, printer).await;
         printer.step(DRY, "Done", "dry-run validation complete!");
@@ -94,20 +99,16 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
     if known.was_up && !request.download_only && plan.driver.state(&known.name).await? == MachineState::Nonexistent {
         changes::refuse_lost(known, request.force, printer)?;
     }
-    let interrupted = async {
-        match crate::terminal::interruption().await {
-            Ok(()) => Failure::new(&MK_INTERRUPTED, "interrupted; what start had made is undone"),
-            Err(error) => Failure::because(&MK_INTERNAL, "cannot listen for Ctrl-C", &error),
-        }
-    };
-    tokio::pin!(interrupted);
     for attempt in 0.. {
         let failure = tokio::select! {
             outcome = carry_out(request, &plan, home, printer) => match outcome {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             },
-            failure = &mut interrupted => failure,
+            () = interruption.comes() => match plan.is_new {
+                true => Failure::new(&MK_INTERRUPTED, "interrupted; what start had made is undone"),
+                false => Failure::new(&MK_INTERRUPTED, "interrupted"),
+            },
         };
         let interrupted = failure.reason == &MK_INTERRUPTED;
         if plan.is_new || request.delete_on_failure && !interrupted {
