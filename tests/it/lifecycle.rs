@@ -48,18 +48,39 @@ pub fn kill(pid: i32) {
     run(&mut command("kill", &["-9", &pid.to_string()]), None).ok();
 }
 
+/// nginx on port 30090 of the node.
+const WEB: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec: {containers: [{name: nginx, image: 'nginx:latest', imagePullPolicy: IfNotPresent}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, nodePort: 30090}]}
+"#;
+
+/// What is served there; nothing if nobody answers.
+fn curl(url: &str) -> String {
+    run(&mut command("curl", &["-sS", "--max-time", "3", "--noproxy", "*", url]), None).stdout
+}
+
 fn stop_start() {
     let cluster = Cluster::start("restart", &[]);
     cluster.load(&nginx());
     cluster.load(&busybox());
     cluster.apply(&STATEFUL.replace("NS", "default"));
+    cluster.apply(WEB);
     cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]).ok();
+    eventually("nginx on localhost", || curl("http://localhost:30090").contains("nginx works").then_some(()));
     cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     let (before, ip) = (uids(&cluster), cluster.kminik(&["ip"]).ok());
     let certificate =
         std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap();
     cluster.kminik(&["stop"]).ok();
     assert_eq!(cluster.kminik(&["status"]).code & 3, 3);
+    assert_eq!(curl("http://localhost:30090"), "", "the port went with the cluster");
     assert!(cluster.kminik(&["profile", "list"]).ok().contains("Stopped"));
     cluster.start_again(&[]).ok();
     assert_eq!(cluster.kminik(&["ip"]).ok(), ip);
@@ -74,11 +95,14 @@ fn stop_start() {
         (output.code == 0).then_some(output.stdout)
     });
     assert_eq!(log, "started\nstarted\n");
+    eventually("nginx after the start", || curl("http://localhost:30090").contains("nginx works").then_some(()));
 }
 
 fn kill_node() {
     let cluster = Cluster::start("killnode", &[]);
     cluster.load(&busybox());
+    cluster.load(&nginx());
+    cluster.apply(&WEB.replace("nodePort: 30090", "nodePort: 30091"));
     cluster.apply(
         "{apiVersion: v1, kind: Pod, metadata: {name: count}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: 'busybox:latest', \
          imagePullPolicy: IfNotPresent, command: [sh, -c, 'i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done']}]}}",
@@ -90,7 +114,14 @@ fn kill_node() {
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/count", "pod/ends", "--timeout=60s"]).ok();
     let container = |pod: &str| json(&cluster, &["get", "pod", pod])["status"]["containerStatuses"][0].clone();
     let before = container("count")["containerID"].clone();
+    let url = format!("http://{}:30091", cluster.kminik(&["ip"]).ok().trim());
+    eventually("nginx", || curl(&url).contains("nginx works").then_some(()));
     kill(host_pid(&cluster, "node"));
+    // Nobody who asks meanwhile notices.
+    for i in 0..40 {
+        assert!(curl(&url).contains("nginx works"), "request {i} after the kill");
+        std::thread::sleep(std::time::Duration::from_millis(25));
+    }
     eventually("the API to be back", || (cluster.kubectl(&["get", "--raw", "/readyz"]).code == 0).then_some(()));
     eventually("the exit code", || (container("ends")["state"]["terminated"]["exitCode"] == 42).then_some(()));
     let after = container("count");
@@ -118,6 +149,8 @@ fn kill_init() {
         ])
         .ok();
     cluster.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
+    cluster.apply(&STATEFUL.replace("NS", "default"));
+    cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]).ok();
     for i in 0..20 {
         cluster.kubectl(&["create", "configmap", &format!("kept-{i}")]).ok();
     }
@@ -133,6 +166,10 @@ fn kill_init() {
             && pods[0]["status"]["phase"] == "Running"
             && pods[0]["status"]["containerStatuses"][0]["ready"] == true)
             .then_some(())
+    });
+    eventually("the stateful pod with its data", || {
+        let output = cluster.kubectl(&["exec", "db-0", "--", "cat", "/data/log"]);
+        (output.stdout == "started\nstarted\n").then_some(())
     });
 }
 

@@ -28,10 +28,12 @@ mod lifecycle;
 mod mirrors;
 mod packaging;
 mod pausing;
+mod probes;
 mod services;
 mod settings;
 mod start_failures;
 mod storage;
+mod streams;
 mod sturdy;
 mod support;
 mod traces;
@@ -64,10 +66,12 @@ const TABLES: &[(&str, &[Test])] = &[
     ("mirrors", mirrors::TESTS),
     ("packaging", packaging::TESTS),
     ("pausing", pausing::TESTS),
+    ("probes", probes::TESTS),
     ("services", services::TESTS),
     ("settings", settings::TESTS),
     ("start_failures", start_failures::TESTS),
     ("storage", storage::TESTS),
+    ("streams", streams::TESTS),
     ("sturdy", sturdy::TESTS),
     ("traces", traces::TESTS),
     ("views", views::TESTS),

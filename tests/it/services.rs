@@ -13,6 +13,8 @@ pub const TESTS: &[Test] = &[
     ("a_pod_reaches_itself_through_its_service", hairpin),
     ("udp_and_tcp_share_a_port", udp),
     ("a_service_without_endpoints_refuses", refuses),
+    ("ports_and_addresses_have_records", records),
+    ("a_pods_host_port_answers_on_the_node", host_port),
 ];
 
 const WEB: &str = r#"
@@ -209,4 +211,57 @@ fn refuses() {
         let told = cluster.kubectl(&["-n", &ns, "exec", "client", "--", "wget", "-qO-", "http://empty"]);
         told.stderr.contains("refused").then_some(())
     });
+}
+
+fn records() {
+    let cluster = shared();
+    let plain = "{apiVersion: v1, kind: Service, metadata: {name: plain, namespace: NS}, spec: {selector: {app: web}, ports: [{name: http, port: 8081, targetPort: 80}]}}";
+    let headless = "{apiVersion: v1, kind: Service, metadata: {name: headless, namespace: NS}, spec: {clusterIP: None, selector: {app: named}, ports: [{name: http, port: 80}]}}";
+    let named = "{apiVersion: v1, kind: Pod, metadata: {name: named, namespace: NS, labels: {app: named}}, spec: {hostname: first, subdomain: headless, \
+                 containers: [{name: nginx, image: 'nginx:latest', imagePullPolicy: IfNotPresent}]}}";
+    let ns = setup(cluster, "records", &[WEB, plain, headless, named]);
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/named", "--timeout=60s"]).ok();
+    let address = get(cluster, &ns, &["svc", "plain"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let pod = get(cluster, &ns, &["pod", "named"])["status"]["podIP"].as_str().unwrap().to_owned();
+    let ask = |kind: &str, name: &str, wanted: &str| {
+        let query = format!("-type={kind}");
+        eventually(&format!("{kind} of {name}: {wanted}"), || {
+            let told = cluster.kubectl(&["-n", &ns, "exec", "client", "--", "nslookup", &query, name]).stdout;
+            told.contains(wanted).then_some(())
+        });
+    };
+    let domain = format!("{ns}.svc.cluster.local");
+    ask("srv", &format!("_http._tcp.plain.{domain}"), &format!("8081 plain.{domain}"));
+    ask("srv", &format!("_http._tcp.headless.{domain}"), &format!("80 first.headless.{domain}"));
+    ask("a", &format!("first.headless.{domain}"), &pod);
+    ask("ptr", &reverse(&address), &format!("plain.{domain}"));
+    ask("ptr", &reverse(&pod), &format!("first.headless.{domain}"));
+}
+
+/// The name under which an address is looked up.
+fn reverse(address: &str) -> String {
+    let parts: Vec<&str> = address.rsplit('.').collect();
+    format!("{}.in-addr.arpa", parts.join("."))
+}
+
+fn host_port() {
+    let cluster = shared();
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: held, namespace: NS}, spec: {terminationGracePeriodSeconds: 0, containers: \
+               [{name: nginx, image: 'nginx:latest', imagePullPolicy: IfNotPresent, ports: [{containerPort: 80, hostPort: 8087}]}]}}";
+    let ns = setup(cluster, "hostport", &[pod]);
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/held", "--timeout=60s"]).ok();
+    let url = format!("http://{}:8087", cluster.kminik(&["ip"]).ok().trim());
+    eventually("the host port from the host", || curl(&url).filter(|text| text.contains("nginx works")));
+    eventually("the host port from a pod", || wget(cluster, &ns, &url).filter(|text| text.contains("nginx works")));
+    // One node has it once.
+    cluster.apply(&pod.replace("NS", &ns).replace("held", "waits"));
+    eventually("the second to be told why it waits", || {
+        let told = cluster.kubectl(&["-n", &ns, "describe", "pod", "waits"]).stdout;
+        told.contains("didn't have free ports").then_some(())
+    });
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "held"]).ok();
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/waits", "--timeout=60s"]).ok();
+    eventually("the host port of the other", || curl(&url).filter(|text| text.contains("nginx works")));
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "waits"]).ok();
+    eventually("the host port to close", || curl(&url).is_none().then_some(()));
 }

@@ -12,7 +12,7 @@ pub const TESTS: &[Test] = &[
     ("delete_leaves_the_host_as_it_was", plain),
     ("beside_docker_pods_reach_all_and_delete_leaves_the_host_as_it_was", beside_docker),
     ("a_start_killed_at_any_step_leaves_nothing_that_delete_does_not_take", killed_start),
-    ("interrupting_start_undoes_it", interrupted),
+    ("interrupting_start_at_any_step_undoes_it", interrupted),
 ];
 
 /// What a cluster could leave: the host's state, and what is the machine's whatever the namespace.
@@ -150,17 +150,34 @@ fn killed_start() {
 
 fn interrupted() {
     let host = Arc::new(Host::new());
-    let cluster = Cluster::on(&host, "ctrlc");
-    let before = state(&host, &cluster.profile);
-    let arguments = ["start", "--driver=native", "-o", "json"];
-    let mut child = cluster.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("Preparing Kubernetes")), "the node is made");
-    run(&mut command("kill", &["-INT", &child.id().to_string()]), None).ok();
-    let rest: Vec<String> = lines.collect();
-    assert_eq!(child.wait().unwrap().code(), Some(2), "{rest:?}");
-    assert!(rest.iter().any(|line| line.contains("MK_INTERRUPTED")), "{rest:?}");
-    let after = state(&host, &cluster.profile);
-    assert_eq!(after.difference(&before).collect::<Vec<_>>(), [] as [&String; 0]);
-    assert!(!cluster.home().join("home/profiles").join(&cluster.profile).exists());
+    let mut step = 0;
+    loop {
+        step += 1;
+        let cluster = Cluster::on(&host, &format!("ctrlc{step}"));
+        let before = state(&host, &cluster.profile);
+        let arguments = ["start", "--driver=native", "-o", "json"];
+        let mut child = cluster.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let reached = lines.by_ref().filter(|line| line.contains("minikube.step")).nth(step - 1);
+        let Some(reached) = reached else {
+            assert!(child.wait().unwrap().success());
+            break;
+        };
+        run(&mut command("kill", &["-INT", &child.id().to_string()]), None).ok();
+        let rest: Vec<String> = lines.collect();
+        match child.wait().unwrap().code() {
+            Some(2) => assert!(rest.iter().any(|line| line.contains("MK_INTERRUPTED")), "{reached}: {rest:?}"),
+            // It came too late: all was done.
+            Some(0) if rest.is_empty() || rest.iter().any(|line| line.contains("\"Done\"")) => continue,
+            other => panic!("{reached}: {other:?} {rest:?}"),
+        }
+        let after = state(&host, &cluster.profile);
+        assert_eq!(after.difference(&before).collect::<Vec<_>>(), [] as [&String; 0], "{reached}");
+        assert!(!cluster.home().join("home/profiles").join(&cluster.profile).exists(), "{reached}");
+        assert!(
+            !std::fs::read_to_string(cluster.kubeconfig()).unwrap_or_default().contains(&cluster.profile),
+            "{reached}"
+        );
+    }
+    assert!(step > 8, "{step} steps were seen");
 }

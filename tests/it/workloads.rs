@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, eventually, kubectls, namespace, run, shared};
+use crate::support::{Cluster, busybox, eventually, kubectls, namespace, run, shared};
 
 pub const TESTS: &[Test] = &[
     ("the_node_and_the_system_pods_are_ready", system),
@@ -23,6 +23,8 @@ pub const TESTS: &[Test] = &[
     ("environment_and_volumes_carry_configuration", configuration),
     ("init_containers_run_in_order", init_containers),
     ("a_pod_that_eats_all_its_memory_is_killed", out_of_memory),
+    ("a_pod_that_eats_all_the_nodes_memory_is_killed_alone", node_out_of_memory),
+    ("who_follows_a_log_misses_nothing_of_its_rotations", log_rotation),
     ("security_settings_hold", security),
     ("a_daemon_set_runs_on_the_node", daemon_set),
 ];
@@ -396,6 +398,55 @@ fn out_of_memory() {
         (state["reason"] == "OOMKilled").then_some(())
     });
     cluster.kubectl(&["get", "--raw", "/readyz"]).ok();
+}
+
+fn node_out_of_memory() {
+    let cluster = Cluster::start("nodeoom", &["--memory=600mb"]);
+    cluster.load(&busybox());
+    cluster.apply(&pod("quiet", "sleep 3600"));
+    ready(&cluster, "default", "pod/quiet");
+    let eater =
+        pod("eater", "x=a; while true; do x=$x$x; done").replace("spec: {term", "spec: {restartPolicy: Never, term");
+    cluster.apply(&eater);
+    eventually("the pod to be killed", || {
+        cluster.kubectl(&["get", "--raw", "/readyz"]).ok();
+        let state = json(&cluster, &["get", "pod", "eater"])["status"]["containerStatuses"][0]["state"].clone();
+        (state["terminated"]["reason"] == "OOMKilled").then_some(())
+    });
+    assert!(cluster.kubectl(&["get", "nodes"]).ok().contains(" Ready "));
+    for pods in [&["get", "pod", "quiet"][..], &["get", "pods", "-n", "kube-system"]] {
+        let told = cluster.kubectl(pods).ok();
+        for line in told.lines().skip(1) {
+            assert!(line.contains("1/1") && line.split_whitespace().nth(3) == Some("0"), "nobody else is hit: {told}");
+        }
+    }
+}
+
+fn log_rotation() {
+    let cluster = shared();
+    let ns = namespace(cluster, "rotation");
+    // 24 MiB in lines of one KiB, when told to.
+    let script = "l=0123456789; for i in 1 2 3 4 5 6 7 8 9; do m=$m$l; done; for i in 1 2 3 4 5 6 7 8 9 10; do n=$n$m; done; \
+                  until [ -e /go ]; do sleep 0.1; done; for i in $(seq 25000); do echo $i $n$m; done; echo last; sleep 3600";
+    cluster.apply(&pod("talks", script).replace("{name: talks,", &format!("{{name: talks, namespace: {ns},")));
+    ready(cluster, &ns, "pod/talks");
+    let mut following = cluster.kubectl_command(&["-n", &ns, "logs", "-f", "talks"]);
+    let mut child = following.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    cluster.kubectl(&["-n", &ns, "exec", "talks", "--", "touch", "/go"]).ok();
+    for i in 1..=25_000 {
+        let line = lines.next().unwrap();
+        assert!(line.split(' ').next() == Some(&i.to_string()) && line.len() > 990, "line {i}: {line:?}");
+    }
+    assert_eq!(lines.next().unwrap(), "last");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(cluster.kubectl(&["-n", &ns, "logs", "talks", "--tail=1"]).ok(), "last\n");
+    let uid = cluster.kubectl(&["-n", &ns, "get", "pod", "talks", "-o", "jsonpath={.metadata.uid}"]).ok();
+    let files = cluster.kminik(&["ssh", "ls", &format!("/var/log/pods/{ns}_talks_{uid}/main")]).ok();
+    let files: Vec<&str> = files.split_whitespace().collect();
+    assert!(files.contains(&"0.log") && (2..=5).contains(&files.len()), "{files:?}");
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "talks"]).ok();
 }
 
 fn security() {

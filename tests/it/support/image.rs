@@ -48,13 +48,30 @@ fn of_busybox() -> Layer {
     layer
 }
 
+/// Debian's etcd, which is one program.
+pub fn etcd() -> ImageTar {
+    let mut layer = Layer::default();
+    let program = Path::new("/usr/bin/etcd");
+    layer.file("/usr/bin/etcd", program);
+    for library in libraries(program) {
+        layer.file(library.to_str().unwrap(), &std::fs::canonicalize(&library).unwrap());
+    }
+    layer.directory("/tmp", 0o1777);
+    image("docker.io/library/etcd:latest", layer, &["/usr/bin/etcd"])
+}
+
+/// What a program is linked with; nothing if it is static.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let listed = Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
 /// Debian's nginx with the libraries it needs, serving `nginx works` on port 80.
 pub fn nginx() -> ImageTar {
     let mut layer = Layer::default();
     let mut files = BTreeSet::from([PathBuf::from("/usr/sbin/nginx"), PathBuf::from("/bin/busybox")]);
-    let listed = Command::new("ldd").arg("/usr/sbin/nginx").output().unwrap();
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    files.extend(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));
+    files.extend(libraries(Path::new("/usr/sbin/nginx")));
     for name in ["libnss_files.so.2", "libnss_compat.so.2"] {
         files.extend([Path::new("/lib/x86_64-linux-gnu").join(name)].into_iter().filter(|p| p.exists()));
     }

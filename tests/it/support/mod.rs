@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 pub use clients::{clients, kubectls};
 pub use cluster::{Cluster, namespace};
 pub use host::Host;
-pub use image::{ImageTar, busybox, debian, foreign, nginx, says};
+pub use image::{ImageTar, busybox, debian, etcd, foreign, nginx, says};
 pub use registry::{LOGIN, Registry, Served};
 pub use run::{Output, command, curl, eventually, kminik_binary, run};
 
