@@ -8,7 +8,7 @@ use crate::commands;
 
 /// A real Kubernetes cluster on your own machine, from one static binary.
 #[derive(Debug, Parser)]
-#[command(name = "kminik", version = crate::version::KMINIK, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "kminik", version = crate::version::KMINIK, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use super::Context;
 use crate::audit;
 use crate::drivers::{self, MachineState, NodeCommand};
+use crate::node::logs::component;
 use crate::ops::{diagnosis, node_image};
 use crate::printer::{Printer, table};
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, HOST_PATH_MISSING, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -55,6 +56,9 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if let Some(name) = args.node.as_ref().filter(|name| **name != profile.name) {
         return Err(Failure::new(&GUEST_NODE_NOT_FOUND, format!("there is no node {name:?}")));
     }
+    if let Some(name) = &args.component {
+        component(name).map_err(|error| Failure::new(&MK_USAGE, error.to_string()))?;
+    }
     let mut command: Vec<String> =
         [node_image::BINARY, "node-logs", "--length", &args.length.to_string()].map(Into::into).into();
     if let Some(component) = &args.component {
@@ -88,7 +92,11 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     }
     if running {
         let args: Vec<&str> = command.iter().map(String::as_str).collect();
-        text.extend(driver.output(&profile.name, &args).await?.stdout);
+        let output = driver.output(&profile.name, &args).await?;
+        text.extend(output.stdout);
+        if output.exit_code != 0 {
+            printer.warning(&format!("the node: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
     }
     written(&args, &text, printer)
 }

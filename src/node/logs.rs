@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::pause::SYSTEM;
@@ -61,18 +62,21 @@ fn component_of(line: &str) -> &'static str {
     COMPONENTS.iter().find(wrote).map_or("node", |(name, _)| name)
 }
 
+/// The component of this name.
+///
+/// # Errors
+/// `Unknown`.
+pub fn component(name: &str) -> Result<&'static str, LogsError> {
+    COMPONENTS.iter().map(|(known, _)| *known).find(|known| *known == name).ok_or_else(|| {
+        let known: Vec<&str> = COMPONENTS.iter().map(|(known, _)| *known).collect();
+        LogsError::Unknown { name: name.to_owned(), known: known.join(", ") }
+    })
+}
+
 /// Prints the last lines, a section for each component; without a component also what the cluster's own pods have logged and what
 /// the kernel is.
 pub fn print(selection: &Selection, out: &mut impl Write) -> Result<(), LogsError> {
-    let chosen = match &selection.component {
-        None => None,
-        Some(name) => {
-            Some(COMPONENTS.iter().find(|(known, _)| known == name).map(|(name, _)| *name).ok_or_else(|| {
-                let known: Vec<&str> = COMPONENTS.iter().map(|(known, _)| *known).collect();
-                LogsError::Unknown { name: name.to_owned(), known: known.join(", ") }
-            })?)
-        }
-    };
+    let chosen = selection.component.as_deref().map(component).transpose()?;
     // As it is written, lines of all components go together.
     let together = selection.follow && chosen.is_none();
     let wanted =
@@ -100,7 +104,7 @@ pub fn print(selection: &Selection, out: &mut impl Write) -> Result<(), LogsErro
         }
     }
     if selection.follow {
-        return follow_file(file, wanted, out);
+        return follow_file(&self::file(), file, wanted, out);
     }
     if chosen.is_none() && !selection.problems {
         pods(selection.length, out);
@@ -135,7 +139,9 @@ fn pods(length: usize, out: &mut impl Write) {
             continue;
         };
         for container in children(&pod) {
-            let Some(newest) = children(&container).pop() else { continue };
+            let Some(newest) = children(&container).into_iter().max_by_key(|path| instance(&name(path))) else {
+                continue;
+            };
             let text = std::fs::read_to_string(&newest).unwrap_or_default();
             // Time, stream and whether the line is whole come first.
             let lines: Vec<&str> = text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or(line)).collect();
@@ -145,6 +151,11 @@ fn pods(length: usize, out: &mut impl Write) {
             section(out, &format!("{} [{pod_name}]", name(&container)), last.iter().map(String::as_str));
         }
     }
+}
+
+/// Which instance of its container has written the file, by its name: `3.log`; `None` for what was rotated.
+fn instance(file: &str) -> Option<u32> {
+    file.strip_suffix(".log")?.parse().ok()
 }
 
 fn kernel(out: &mut impl Write) {
@@ -164,16 +175,23 @@ fn kernel(out: &mut impl Write) {
     section(out, "kernel", lines.iter().map(String::as_str));
 }
 
-/// Prints lines as they are written, woken by inotify; ends when nobody reads.
-fn follow_file(mut file: File, wanted: impl Fn(&str) -> bool, out: &mut impl Write) -> Result<(), LogsError> {
+/// Prints lines as they are written to the file at `path`, from where `file` stands in it, and to those that take its place;
+/// woken by inotify. Ends when nobody reads.
+fn follow_file(
+    path: &Path,
+    mut file: File,
+    wanted: impl Fn(&str) -> bool,
+    out: &mut impl Write,
+) -> Result<(), LogsError> {
     use rustix::fs::inotify;
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(LogsError::Watch)?;
-    inotify::add_watch(&watch, self::file(), inotify::WatchFlags::MODIFY).map_err(LogsError::Watch)?;
-    file.seek(SeekFrom::End(0)).map_err(LogsError::Read)?;
+    let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
+    inotify::add_watch(&watch, path.parent().unwrap_or(path), flags).map_err(LogsError::Watch)?;
     let mut rest = String::new();
     let mut events = [0_u8; 4096];
     loop {
-        rustix::io::read(&watch, &mut events).map_err(LogsError::Watch)?;
+        // Looked for first: what is in the file then is all of it.
+        let successor = successor(path, &file).map_err(LogsError::Read)?;
         file.read_to_string(&mut rest).map_err(LogsError::Read)?;
         while let Some(end) = rest.find('\n') {
             let line: String = rest.drain(..=end).collect();
@@ -181,7 +199,23 @@ fn follow_file(mut file: File, wanted: impl Fn(&str) -> bool, out: &mut impl Wri
                 return Ok(());
             }
         }
+        match successor {
+            Some(next) => file = next,
+            None => drop(rustix::io::read(&watch, &mut events).map_err(LogsError::Watch)?),
+        }
     }
+}
+
+/// The file at the path, if it is another.
+fn successor(path: &Path, file: &File) -> std::io::Result<Option<File>> {
+    let next = match File::open(path) {
+        Ok(next) => next,
+        // It is about to be made.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let is_other = next.metadata()?.ino() != file.metadata()?.ino();
+    Ok(is_other.then_some(next))
 }
 
 #[cfg(test)]
@@ -194,5 +228,56 @@ mod tests {
         assert_eq!(component_of(line), "kubelet");
         assert_eq!(component_of("2026-11-26T10:00:00Z  INFO other: x"), "node");
         assert!(is_problem(line) && !is_problem("2026-11-26T10:00:00Z  INFO kminik_kubelet: WARNING"));
+    }
+    #[test]
+    fn the_newest_instance_is_told_from_rotated_files() {
+        let newest = |files: &[&str]| files.iter().copied().max_by_key(|file| instance(file)).unwrap().to_owned();
+        assert_eq!(newest(&["0.log", "0.log.20261126-100000"]), "0.log");
+        assert_eq!(newest(&["10.log", "9.log", "9.log.20261126-100000"]), "10.log");
+    }
+
+    /// Ends the one who follows after so many lines.
+    struct Reader {
+        lines: Vec<String>,
+        most: usize,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+            self.lines.push(String::from_utf8_lossy(data).trim_end().to_owned());
+            Ok(data.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            if self.lines.len() < self.most { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_followed_through_rotations() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.log");
+        std::fs::write(&path, "before\n").unwrap();
+        let mut file = File::open(&path).unwrap();
+        file.read_to_string(&mut String::new()).unwrap();
+        let write = |line: &str| {
+            let mut file = File::options().append(true).create(true).open(&path).unwrap();
+            file.write_all(line.as_bytes()).unwrap();
+        };
+        // Written before anything is watched.
+        write("0\n");
+        let mut reader = Reader { lines: Vec::new(), most: 60 };
+        std::thread::scope(|scope| {
+            scope.spawn(|| follow_file(&path, file, |line| !line.starts_with("skip"), &mut reader).unwrap());
+            for i in 1..60 {
+                write(&format!("skip\n{i}"));
+                write("\n");
+                if i % 20 == 0 {
+                    std::fs::rename(&path, dir.path().join("node.log.1")).unwrap();
+                }
+            }
+        });
+        let expected: Vec<String> = (0..60).map(|i: u32| i.to_string()).collect();
+        assert_eq!(reader.lines, expected);
     }
 }

@@ -123,8 +123,12 @@ impl Shell {
                     children.push(child);
                 }
                 Err(error) => {
-                    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-                    complain(&format!("{}: {error}", words[0]));
+                    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+                    let why = if is_missing { "not found".to_owned() } else { error.to_string() };
+                    complain(&format!("{}: {why}", words[0]));
+                    // With it goes the end of the pipe that nobody reads: what writes into it must end.
+                    drop(command);
+                    let code = if is_missing { 127 } else { 126 };
                     children.into_iter().for_each(|mut child| drop(child.wait()));
                     return code;
                 }
@@ -147,6 +151,7 @@ pub fn builtin(words: &[String]) -> i32 {
         Some(run) => match run(&arguments, &mut std::io::stdout().lock()) {
             Ok(()) => 0,
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+            Err(error) if builtins::is_no(&error) => 1,
             Err(error) => fail(&format!("{name}: {error}")),
         },
         None => fail(&format!("{name}: not a builtin")),

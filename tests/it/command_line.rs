@@ -9,7 +9,7 @@ pub const TESTS: &[Test] = &[
     ("a_dry_run_makes_nothing", dry_run),
     ("json_errors_are_events", json_errors),
     ("commands_without_a_cluster_say_so", no_cluster),
-    ("version_and_completion", version),
+    ("version_completion_and_help", version),
 ];
 
 fn bad_input() {
@@ -89,6 +89,8 @@ fn version() {
     let cluster = Cluster::prepare("version");
     let short = cluster.kminik(&["version", "--short"]).ok();
     assert!(short.starts_with('v') && short.trim().split('.').count() == 3, "{short}");
+    let told = cluster.kminik(&["help", "image", "load"]).ok();
+    assert!(told.contains("Usage: kminik image load"), "{told}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(cluster.kminik(&["completion", shell]).ok().contains("kminik"), "{shell}");
     }

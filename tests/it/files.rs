@@ -110,6 +110,7 @@ pub fn logs(cluster: &Cluster) {
     let short = cluster.kminik(&["logs", "-n", "1", "--component=node"]).ok();
     assert_eq!(short.trim_end().lines().count(), 2, "{short}");
     cluster.kminik(&["logs", "--node", "no-such-node"]).fails(85);
+    assert!(cluster.kminik(&["logs", "--component", "no-such-part"]).fails(14).contains("there are: apiserver, store"));
     let problems = cluster.kminik(&["logs", "--problems"]).ok();
     let harmless =
         |line: &&str| !line.starts_with("==>") && !line.is_empty() && !line.contains("WARN") && !line.contains("ERROR");

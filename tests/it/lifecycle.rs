@@ -201,11 +201,13 @@ fn api_dead() {
     assert_eq!(told.code, 2, "{} {}", told.stdout, told.stderr);
     assert!(told.stdout.contains("host: Running") && told.stdout.contains("apiserver: Stopped"), "{}", told.stdout);
     assert!(cluster.kminik(&["ssh", "echo", "alive"]).ok().contains("alive"));
+    assert_eq!(cluster.kminik(&["ssh", "cat /dev/zero | no-such-program"]).fails(127), "no-such-program: not found\n");
+    assert_eq!(cluster.kminik(&["ssh", "grep nothing /etc/os-release"]).fails(1), "");
     assert!(cluster.kminik(&["logs", "--length", "5"]).ok().contains("==> node <=="));
     let file = cluster.home().join("logs.txt");
     cluster.kminik(&["logs", "--file", file.to_str().unwrap()]).ok();
     assert!(std::fs::metadata(&file).unwrap().len() > 0);
-    cluster.kminik(&["logs", "--component", "nothing"]);
+    cluster.kminik(&["logs", "--component", "nothing"]).fails(14);
     cluster.delete().ok();
     assert!(!Path::new("/run/kminik/nodes").join(&cluster.profile).exists());
 }

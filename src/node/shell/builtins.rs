@@ -12,7 +12,7 @@ const TABLE: &[(&str, &str, Builtin)] = &[
     ("cat", "print files, or what comes in", cat),
     ("echo", "print words", echo),
     ("env", "print the environment", env),
-    ("false", "fail", |_, _| Err(io::Error::other("false"))),
+    ("false", "fail", |_, _| Err(no())),
     ("grep", "print the lines that hold a text", grep),
     ("head", "print the first lines [-n N]", head),
     ("help", "print this", help),
@@ -29,6 +29,16 @@ const TABLE: &[(&str, &str, Builtin)] = &[
     ("true", "succeed", |_, _| Ok(())),
     ("uname", "print the kernel [-a]", uname),
 ];
+
+/// The answer no: a failure without a word.
+fn no() -> io::Error {
+    io::Error::other("")
+}
+
+/// Whether a failure is nothing but the answer no.
+pub fn is_no(error: &io::Error) -> bool {
+    error.to_string().is_empty()
+}
 
 pub fn find(name: &str) -> Option<Builtin> {
     TABLE.iter().find(|(known, ..)| *known == name).map(|(.., run)| *run)
@@ -81,7 +91,7 @@ fn grep(arguments: &[&str], out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{line}")?;
         }
     }
-    if found { Ok(()) } else { Err(io::Error::other("no line found")) }
+    if found { Ok(()) } else { Err(no()) }
 }
 
 /// `-n N` (10 if not given) and the rest.
@@ -101,10 +111,10 @@ fn tail(arguments: &[&str], out: &mut dyn Write) -> io::Result<()> {
     let (n, files) = count(arguments)?;
     let mut last = std::collections::VecDeque::with_capacity(n.min(1024));
     for line in io::BufRead::lines(io::BufReader::new(input(files)?)) {
-        if last.len() == n {
+        last.push_back(line?);
+        if last.len() > n {
             last.pop_front();
         }
-        last.push_back(line?);
     }
     last.iter().try_for_each(|line| writeln!(out, "{line}"))
 }
