@@ -94,6 +94,14 @@ impl Printer {
         }
     }
 
+    /// Keeps a text with the messages, without showing it.
+    pub fn aside(&self, text: &str) {
+        if let Some(file) = &self.kept {
+            let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _ = writeln!(file, "{}", text.trim_end());
+        }
+    }
+
     pub fn is_json(&self) -> bool {
         self.events.is_some()
     }

@@ -19,6 +19,7 @@ pub const TESTS: &[Test] = &[
     ("a_profile_that_is_damaged_newer_or_in_use", other_states),
     ("a_taken_api_port_of_the_host_is_told_by_status", taken_port),
     ("json_progress_ends_with_done", json_progress),
+    ("a_node_that_cannot_work_leaves_its_last_words", last_words),
 ];
 
 #[track_caller]
@@ -117,6 +118,15 @@ fn taken_port() {
     });
     assert!(told.stderr.contains("is not on localhost"), "{}", told.stderr);
     assert!(told.ok().contains("apiserver: Running"), "it is no failure");
+}
+
+fn last_words() {
+    let cluster = Cluster::prepare("lastwords");
+    let arguments = ["--datastore-endpoint=http://203.0.113.1:2379", "--wait-timeout=4s"];
+    let told = refused(&cluster, cluster.start_again(&arguments), 100, "K8S_START");
+    assert!(told.contains("--last-start-only"), "{told}");
+    let kept = cluster.kminik(&["logs", "--last-start-only", "-n", "200"]).ok();
+    assert!(kept.contains("==> node <==") && kept.contains("203.0.113.1") && kept.contains("K8S_START"), "{kept}");
 }
 
 fn json_progress() {

@@ -54,7 +54,7 @@ fn terminal() {
                      stty size; read word; echo \"heard $word\"; exit 5";
         let exec = line(cluster, &kubectl, &ns, &format!("exec -it box -- sh -c '{there}'"));
         let script = format!(
-            "stty rows 17 cols 91; t=$(tty); (until grep -q '17 91' {0}; do sleep 0.1; done; stty -F $t rows 33 cols 77) & {exec}",
+            "stty rows 17 cols 91; t=$(tty); (until grep -q '^17 91' {0}; do sleep 0.1; done; stty -F $t rows 33 cols 77) & {exec}",
             seen.display()
         );
         let told = run(&mut command("script", &["-qefc", &script, seen.to_str().unwrap()]), Some(b"words\n"));

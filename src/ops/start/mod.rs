@@ -9,6 +9,7 @@ mod base_image;
 mod changes;
 pub mod datastore;
 pub mod extra_config;
+mod last_words;
 mod plan;
 mod wait;
 
@@ -100,7 +101,7 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
         changes::refuse_lost(known, request.force, printer)?;
     }
     for attempt in 0.. {
-        let failure = tokio::select! {
+        let mut failure = tokio::select! {
             outcome = carry_out(request, &plan, home, printer) => match outcome {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
@@ -112,6 +113,7 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
         };
         let interrupted = failure.reason == &MK_INTERRUPTED;
         if plan.is_new || request.delete_on_failure && !interrupted {
+            failure = last_words::keep(failure, &plan, printer).await;
             undo(home, &plan, printer).await;
         }
         if !request.delete_on_failure || attempt > 0 || interrupted {

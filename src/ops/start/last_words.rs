@@ -1,0 +1,36 @@
+//! What a node said whose start failed: kept with what `start` said, for undoing takes the node away.
+
+use std::time::Duration;
+
+use super::plan::Plan;
+use crate::ops::node_image;
+use crate::printer::Printer;
+use crate::reason::{Failure, GUEST_START, K8S_START, K8S_TIMEOUT};
+
+/// Bound on asking a node that is not well.
+const BOUND: Duration = Duration::from_secs(5);
+/// Of the console, and of each part of the node.
+const LINES: usize = 30;
+
+/// Keeps the last words where `kminik logs --last-start-only` finds them, which the failure then says.
+pub async fn keep(failure: Failure, plan: &Plan, printer: &Printer) -> Failure {
+    if ![&GUEST_START, &K8S_START, &K8S_TIMEOUT].contains(&failure.reason) {
+        return failure;
+    }
+    let (driver, name) = (plan.driver.as_ref(), plan.profile.name.as_str());
+    let ask = async {
+        let console = driver.console(name).await.unwrap_or_default();
+        let lines = LINES.to_string();
+        let logs = driver.output(name, &[node_image::BINARY, "node-logs", "--length", &lines]).await;
+        let logs = logs.map(|output| output.stdout).unwrap_or_default();
+        (String::from_utf8_lossy(&console).into_owned(), String::from_utf8_lossy(&logs).into_owned())
+    };
+    let Ok((console, logs)) = tokio::time::timeout(BOUND, ask).await else { return failure };
+    let console: Vec<&str> = console.lines().collect();
+    let said = format!("{}\n{logs}", console[console.len().saturating_sub(LINES)..].join("\n"));
+    if said.trim().is_empty() {
+        return failure;
+    }
+    printer.aside(&said);
+    failure.advise("Run 'kminik logs --last-start-only -n 200' to see what the node said; it was taken away.")
+}
