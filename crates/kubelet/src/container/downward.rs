@@ -1,6 +1,7 @@
 //! What a pod may know of itself: fieldRef and resourceFieldRef.
 
 use k8s_openapi::api::core::v1::{ObjectFieldSelector, ResourceFieldSelector};
+use kminik_meta::field::quote;
 
 use super::quantity;
 use crate::pods::view::PodView;
@@ -61,27 +62,8 @@ pub(crate) fn field(
 
 /// `key="value"` lines, as in downward API volumes.
 fn formatted_map(map: Option<&std::collections::BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", quoted(value))).collect();
+    let lines: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", quote(value))).collect();
     lines.join("\n")
-}
-
-/// A Go string literal.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            c if c.is_control() && (c as u32) < 0x80 => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// The value of a resourceFieldRef; `own` is the container it stands in, used when it names none.

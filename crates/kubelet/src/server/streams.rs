@@ -52,13 +52,7 @@ pub(super) async fn exec(
     let (response, streams) = remotecommand::upgrade(&mut request, options)?;
     let runtime = shared.kubelet.runtime().clone();
     tokio::spawn(async move {
-        let command = match streams.await {
-            Ok(command) => command,
-            Err(error) => {
-                tracing::debug!(error = %error, container = target.id, "exec client gone before its command");
-                return;
-            }
-        };
+        let Some(command) = connected(streams, &target.id).await else { return };
         let (streams, exit) = split(command);
         let request = ExecRequest { args, env: Vec::new(), tty: options.tty };
         let outcome = match runtime.exec(&target.id, request, streams).await {
@@ -94,13 +88,7 @@ pub(super) async fn attach(
     let (response, streams) = remotecommand::upgrade(&mut request, options)?;
     let runtime = shared.kubelet.runtime().clone();
     tokio::spawn(async move {
-        let command = match streams.await {
-            Ok(command) => command,
-            Err(error) => {
-                tracing::debug!(error = %error, container = target.id, "attach client gone before its streams");
-                return;
-            }
-        };
+        let Some(command) = connected(streams, &target.id).await else { return };
         let gone = command.gone.clone();
         let (streams, exit) = split(command);
         let outcome = tokio::select! {
@@ -113,6 +101,14 @@ pub(super) async fn attach(
         exit.finish(outcome).await;
     });
     Ok(response.map(|()| body("")))
+}
+
+/// The client, once it is there; `None` if it went before its streams came.
+async fn connected<E: std::fmt::Display>(
+    streams: impl Future<Output = Result<RemoteCommand, E>>,
+    container: &str,
+) -> Option<RemoteCommand> {
+    streams.await.inspect_err(|error| tracing::debug!(%error, container, "the client is gone before its streams")).ok()
 }
 
 /// The runtime's view of a client's streams.
