@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Test;
 use crate::storage::STATEFUL;
-use crate::support::{Cluster, busybox, command, eventually, nginx, run};
+use crate::support::{Cluster, busybox, command, curl, eventually, nginx, run};
 
 pub const TESTS: &[Test] = &[
     ("everything_survives_stop_and_start", stop_start),
@@ -62,8 +62,8 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, nodePort: 30090}
 "#;
 
 /// What is served there; nothing if nobody answers.
-fn curl(url: &str) -> String {
-    run(&mut command("curl", &["-sS", "--max-time", "3", "--noproxy", "*", url]), None).stdout
+fn served(url: &str) -> String {
+    curl(url).unwrap_or_default()
 }
 
 fn stop_start() {
@@ -73,14 +73,14 @@ fn stop_start() {
     cluster.apply(&STATEFUL.replace("NS", "default"));
     cluster.apply(WEB);
     cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]).ok();
-    eventually("nginx on localhost", || curl("http://localhost:30090").contains("nginx works").then_some(()));
+    eventually("nginx on localhost", || served("http://localhost:30090").contains("nginx works").then_some(()));
     cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).ok();
     let (before, ip) = (uids(&cluster), cluster.kminik(&["ip"]).ok());
     let certificate =
         std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap();
     cluster.kminik(&["stop"]).ok();
     assert_eq!(cluster.kminik(&["status"]).code & 3, 3);
-    assert_eq!(curl("http://localhost:30090"), "", "the port went with the cluster");
+    assert_eq!(served("http://localhost:30090"), "", "the port went with the cluster");
     assert!(cluster.kminik(&["profile", "list"]).ok().contains("Stopped"));
     cluster.start_again(&[]).ok();
     assert_eq!(cluster.kminik(&["ip"]).ok(), ip);
@@ -95,7 +95,7 @@ fn stop_start() {
         (output.code == 0).then_some(output.stdout)
     });
     assert_eq!(log, "started\nstarted\n");
-    eventually("nginx after the start", || curl("http://localhost:30090").contains("nginx works").then_some(()));
+    eventually("nginx after the start", || served("http://localhost:30090").contains("nginx works").then_some(()));
 }
 
 fn kill_node() {
@@ -115,11 +115,11 @@ fn kill_node() {
     let container = |pod: &str| json(&cluster, &["get", "pod", pod])["status"]["containerStatuses"][0].clone();
     let before = container("count")["containerID"].clone();
     let url = format!("http://{}:30091", cluster.kminik(&["ip"]).ok().trim());
-    eventually("nginx", || curl(&url).contains("nginx works").then_some(()));
+    eventually("nginx", || served(&url).contains("nginx works").then_some(()));
     kill(host_pid(&cluster, "node"));
     // Nobody who asks meanwhile notices.
     for i in 0..40 {
-        assert!(curl(&url).contains("nginx works"), "request {i} after the kill");
+        assert!(served(&url).contains("nginx works"), "request {i} after the kill");
         std::thread::sleep(std::time::Duration::from_millis(25));
     }
     eventually("the API to be back", || (cluster.kubectl(&["get", "--raw", "/readyz"]).code == 0).then_some(()));
