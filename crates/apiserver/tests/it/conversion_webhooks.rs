@@ -302,7 +302,7 @@ async fn a_change_is_converted_once_for_all_watchers() {
         let selection = if index % 2 == 0 { "" } else { "&fieldSelector=spec.host%21%3Dnone" };
         watchers.push(Events::open(fixture.server.client().await, &format!("{from}{selection}")).await);
     }
-    fixture.asked.lock().clear();
+    fixture.webhook.asked.lock().clear();
     for host in ["one", "two", "three"] {
         let patch = json!({"spec": {"hostPort": format!("{host}:80")}});
         expect(&fixture.client.patch(&format!("{V1}/a"), "merge", &patch).await, 200);
@@ -313,10 +313,10 @@ async fn a_change_is_converted_once_for_all_watchers() {
             assert_eq!((&event["type"], &event["object"]["spec"]["host"]), (&json!("MODIFIED"), &json!(host)));
         }
     }
-    let asked = fixture.asked.lock();
+    let asked = fixture.webhook.asked.lock();
     let mut objects: Vec<&Value> = asked
         .iter()
-        .flat_map(|request| request["objects"].as_array().unwrap())
+        .flat_map(|(_, request)| request["objects"].as_array().unwrap())
         .map(|object| &object["spec"]["hostPort"])
         .collect();
     objects.sort_by_key(ToString::to_string);
