@@ -64,7 +64,7 @@ pub(crate) enum BadEnvelope {
     #[error("couldn't get version/kind; json parse error: {0}")]
     Json(String),
     #[error("expected webhook response of {wanted}, got {found}")]
-    Kind { wanted: Gvk, found: Gvk },
+    Kind { wanted: Box<Gvk>, found: Box<Gvk> },
     #[error("expected response.uid={wanted:?}, got {found:?}")]
     Uid { wanted: String, found: String },
 }
@@ -93,7 +93,7 @@ impl Review {
             return Ok(());
         }
         let found = GroupVersion::parse(&answered.api_version).unwrap_or_default().kind(&answered.kind);
-        Err(BadEnvelope::Kind { wanted, found })
+        Err(BadEnvelope::Kind { wanted: Box::new(wanted), found: Box::new(found) })
     }
 }
 
