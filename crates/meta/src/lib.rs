@@ -24,6 +24,7 @@ pub mod decode;
 pub mod defaults;
 pub mod field;
 pub mod fields;
+pub mod go;
 pub mod gvk;
 pub mod intstr;
 pub mod labels;

@@ -133,7 +133,7 @@ pub(super) fn patch_object(
     let refused = |why: String| {
         let shown = match kind {
             PatchType::Strategic | PatchType::Apply => {
-                decode::parse_value(body).map(|(patch, _)| patch::go_text(&patch)).ok()
+                decode::parse_value(body).map(|(patch, _)| kminik_meta::go::text(&patch)).ok()
             }
             PatchType::Json | PatchType::Merge => run().map(|outcome| Value::from(outcome.object).to_string()).ok(),
         };

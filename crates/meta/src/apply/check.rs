@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::ApplyError;
 use super::set::Element;
 use super::typed::{element_of, is_closed, member};
-use crate::Object;
 use crate::schema::{Leaf, ListType, Schema, Shape};
+use crate::{Object, go};
 
 /// Checks a configuration as it was sent.
 ///
@@ -63,64 +63,23 @@ fn value(found: &Value, schema: Option<&Schema>, path: &str, faults: &mut Vec<St
             }
         }
         (Shape::Struct { .. } | Shape::Map { .. }, _) => {
-            faults.push(fault(format!("expected map, got &{{{}}}", plain(found))));
+            faults.push(fault(format!("expected map, got &{{{}}}", go::text(found))));
         }
-        (Shape::List { .. }, _) => faults.push(fault(format!("expected list, got &{{{}}}", plain(found)))),
+        (Shape::List { .. }, _) => faults.push(fault(format!("expected list, got &{{{}}}", go::text(found)))),
         (Shape::Leaf { leaf, .. }, _) => match leaf {
             Leaf::String | Leaf::Bytes if !found.is_string() => {
-                faults.push(fault(format!("expected string, got &value.valueUnstructured{{Value:{}}}", syntax(found))));
+                faults.push(fault(format!(
+                    "expected string, got &value.valueUnstructured{{Value:{}}}",
+                    go::syntax(found)
+                )));
             }
             Leaf::Int32 | Leaf::Int64 | Leaf::Double if !found.is_number() => {
-                faults.push(fault(format!("expected numeric (int or float), got {}", go_type(found))));
+                faults.push(fault(format!("expected numeric (int or float), got {}", go::type_name(found))));
             }
             Leaf::Boolean if !found.is_boolean() => {
-                faults.push(fault(format!("expected boolean, got &{{{}}}", plain(found))));
+                faults.push(fault(format!("expected boolean, got &{{{}}}", go::text(found))));
             }
             _ => {}
         },
-    }
-}
-
-/// Go's type of a decoded value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// A value as Go's `%v` prints it.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(elements) => format!("[{}]", elements.iter().map(plain).collect::<Vec<_>>().join(" ")),
-        Value::Object(members) => {
-            let members: Vec<String> = members.iter().map(|(name, value)| format!("{name}:{}", plain(value))).collect();
-            format!("map[{}]", members.join(" "))
-        }
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-    }
-}
-
-/// A value as Go's `%#v` prints it.
-fn syntax(value: &Value) -> String {
-    match value {
-        Value::Null => "interface {}(nil)".to_owned(),
-        Value::Array(elements) => {
-            format!("{}{{{}}}", go_type(value), elements.iter().map(syntax).collect::<Vec<_>>().join(", "))
-        }
-        Value::Object(members) => {
-            let members: Vec<String> =
-                members.iter().map(|(name, value)| format!("{name:?}:{}", syntax(value))).collect();
-            format!("{}{{{}}}", go_type(value), members.join(", "))
-        }
-        Value::String(text) => format!("{text:?}"),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
 }

@@ -143,20 +143,6 @@ pub fn refused(patched: &str, why: impl std::fmt::Display) -> StatusError {
     StatusError::invalid("", "", "", &ErrorList::from(error))
 }
 
-/// A JSON value as Go prints it: `map[a:1 b:[x y]]`.
-pub fn go_text(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(elements) => format!("[{}]", elements.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
-            format!("map[{}]", members.join(" "))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// The outcome of a patch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patched {
@@ -280,7 +266,10 @@ mod tests {
 
     #[test]
     fn refusals_show_the_outcome_as_upstream_does() {
-        assert_eq!(go_text(&json!({"b": ["x", 1, null], "a": {"c": true}})), "map[a:map[c:true] b:[x 1 <nil>]]");
+        assert_eq!(
+            crate::go::text(&json!({"b": ["x", 1, null], "a": {"c": true}})),
+            "map[a:map[c:true] b:[x 1 <nil>]]"
+        );
         let status = refused("{}", "why");
         assert_eq!(
             (status.code(), status.message.as_str()),

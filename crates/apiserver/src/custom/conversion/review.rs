@@ -1,7 +1,7 @@
 //! ConversionReview, the question put to a webhook and its answer. Texts and checks are those of apiextensions-apiserver's
 //! `webhook_converter.go`.
 
-use kminik_meta::{Object, StatusError, validate};
+use kminik_meta::{Object, StatusError, go, validate};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -157,7 +157,7 @@ fn take_one(object: &Object, converted: Value, api_version: &str) -> Result<Obje
     let said = match converted.map_mut().remove("metadata") {
         None => return Err(BadObject::NoMetadata),
         Some(Value::Object(said)) => said,
-        Some(other) => return Err(BadObject::Metadata { member: "", found: go_type(&other) }),
+        Some(other) => return Err(BadObject::Metadata { member: "", found: go::type_name(&other) }),
     };
     let kept = object.map().get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()));
     converted.map_mut().insert("metadata".into(), kept);
@@ -166,7 +166,7 @@ fn take_one(object: &Object, converted: Value, api_version: &str) -> Result<Obje
             None | Some(Value::Null) => drop(converted.remove(&["metadata", member])),
             Some(Value::Object(texts)) => {
                 if let Some((key, other)) = texts.iter().find(|(_, text)| !text.is_string()) {
-                    return Err(BadObject::Text { member, key: key.clone(), found: go_type(other) });
+                    return Err(BadObject::Text { member, key: key.clone(), found: go::type_name(other) });
                 }
                 let changed = converted.get(&["metadata", member]).and_then(Value::as_object) != Some(texts);
                 converted.set(&["metadata", member], texts.clone());
@@ -174,7 +174,7 @@ fn take_one(object: &Object, converted: Value, api_version: &str) -> Result<Obje
                     check(&converted, &format!("metadata{path}"))?;
                 }
             }
-            Some(other) => return Err(BadObject::Metadata { member: path, found: go_type(other) }),
+            Some(other) => return Err(BadObject::Metadata { member: path, found: go::type_name(other) }),
         }
     }
     Ok(converted)
@@ -186,19 +186,6 @@ fn check(object: &Object, path: &str) -> Result<(), BadObject> {
     let texts: Vec<String> =
         errors.iter().filter(|error| error.field.starts_with(path)).map(ToString::to_string).collect();
     if texts.is_empty() { Ok(()) } else { Err(BadObject::Invalid(texts.join(", "))) }
-}
-
-/// What Go calls the type of a decoded value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 #[cfg(test)]
