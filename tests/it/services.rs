@@ -259,6 +259,9 @@ fn host_port() {
         let told = cluster.kubectl(&["-n", &ns, "describe", "pod", "waits"]).stdout;
         told.contains("didn't have free ports").then_some(())
     });
-    cluster.kubectl(&["-n", &ns, "delete", "pod", "held", "waits"]).ok();
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "held"]).ok();
+    cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/waits", "--timeout=60s"]).ok();
+    eventually("the host port of the second", || curl(&url).filter(|text| text.contains("nginx works")));
+    cluster.kubectl(&["-n", &ns, "delete", "pod", "waits"]).ok();
     eventually("the host port to close", || curl(&url).is_none().then_some(()));
 }

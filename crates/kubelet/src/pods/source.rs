@@ -92,8 +92,7 @@ impl Source {
         if over || view.deleting() || self.adopted.contains(&view.uid) {
             return None;
         }
-        let others: Vec<_> =
-            self.node.table.all().into_iter().filter(|e| !e.terminal()).map(|e| e.view.load_full()).collect();
+        let others: Vec<_> = self.node.table.active().iter().map(|entry| entry.view.load_full()).collect();
         let config = &self.node.config;
         let own = self.own.get(&ObjectKey::cluster(&config.node_name));
         let labels = own.and_then(|node| node.metadata.labels.clone()).unwrap_or_else(|| config.node_labels.clone());

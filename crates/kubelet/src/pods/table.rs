@@ -118,6 +118,14 @@ impl Table {
         pods.values().filter(|entry| !entry.finished.load(Ordering::SeqCst)).cloned().collect()
     }
 
+    /// The pods that a new one is measured against. As upstream's active pods: one that was deleted without grace takes no room
+    /// any more, though its containers may still be stopping; the scheduler counts it as little.
+    pub(crate) fn active(&self) -> Vec<Arc<Entry>> {
+        let mut active = self.all();
+        active.retain(|entry| !entry.terminal() && !entry.gone.load(Ordering::SeqCst));
+        active
+    }
+
     pub(crate) fn clear(&self) {
         self.pods.write().clear();
         self.sandboxes.write().clear();
@@ -141,5 +149,26 @@ impl Table {
     pub(crate) fn of_sandbox(&self, sandbox: &str) -> Option<Arc<Entry>> {
         let uid = self.sandboxes.read().get(sandbox).cloned()?;
         self.get(&uid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_that_are_over_or_gone_take_no_room() {
+        let table = Table::default();
+        for (uid, phase) in [("runs", "Running"), ("over", "Failed"), ("gone", "Running")] {
+            let pod = json!({"metadata": {"name": uid, "namespace": "n", "uid": uid}, "status": {"phase": phase}});
+            let view = PodView::new(Arc::new(serde_json::from_value(pod).unwrap()));
+            table.insert(uid, Arc::new(Entry::new(view)));
+        }
+        assert!(!table.get("gone").unwrap().note_gone(), "its worker goes on");
+        let active: Vec<_> = table.active().iter().map(|entry| entry.view.load().name.clone()).collect();
+        assert_eq!(active, ["runs"]);
+        assert_eq!(table.all().len(), 3, "each is still worked on");
     }
 }
