@@ -1,11 +1,12 @@
 //! Which resources the API serves, for the controllers that walk over all of them.
 
-use kube::core::discovery::{ApiResource, Scope, verbs};
-use kube::discovery::Discovery;
+use std::collections::BTreeSet;
+
+use kube::core::discovery::{ApiResource, v2, verbs};
 
 use crate::error::Error;
 
-/// A resource in its group's preferred version.
+/// A resource, in the first of its group's versions that has it.
 #[derive(Clone, Debug)]
 pub(crate) struct Served {
     pub(crate) resource: ApiResource,
@@ -47,21 +48,91 @@ impl Served {
     }
 }
 
-/// All resources that can be listed and deleted.
-pub(crate) async fn deletable(client: &kube::Client) -> Result<Vec<Served>, Error> {
-    let found = Discovery::new(client.clone()).run_aggregated().await;
-    let found = found.map_err(|source| Error::Discovery { source: Box::new(source) })?;
-    let mut served = Vec::new();
-    for group in found.groups() {
-        for (resource, capabilities) in group.recommended_resources() {
-            if capabilities.supports_operation(verbs::LIST) && capabilities.supports_operation(verbs::DELETE) {
-                served.push(Served {
-                    resource,
-                    namespaced: capabilities.scope == Scope::Namespaced,
-                    verbs: capabilities.operations,
-                });
+/// What the API says it serves.
+#[derive(Debug, Default)]
+pub(crate) struct Discovered {
+    /// All resources that can be listed and deleted.
+    pub(crate) served: Vec<Served>,
+    /// Versions of groups, as `metrics.k8s.io/v1beta1`, whose server does not answer: what they hold is not known.
+    pub(crate) stale: BTreeSet<String>,
+}
+
+impl Discovered {
+    fn add(&mut self, group: v2::APIGroupDiscovery) {
+        let name = group.metadata.and_then(|metadata| metadata.name).unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        // The preferred version comes first; a resource that it does not have is in a later one.
+        for version in group.versions {
+            let Some(number) = version.version else { continue };
+            let api_version = if name.is_empty() { number.clone() } else { format!("{name}/{number}") };
+            if version.freshness.as_deref() == Some("Stale") {
+                self.stale.insert(api_version.clone());
+            }
+            for resource in version.resources {
+                let kind = resource.response_kind.and_then(|kind| kind.kind);
+                let (Some(plural), Some(kind)) = (resource.resource, kind) else { continue };
+                let has = |verb: &str| resource.verbs.iter().any(|own| own == verb);
+                if has(verbs::LIST) && has(verbs::DELETE) && seen.insert(plural.clone()) {
+                    let (group, version, api_version) = (name.clone(), number.clone(), api_version.clone());
+                    self.served.push(Served {
+                        resource: ApiResource { group, version, api_version, kind, plural },
+                        namespaced: resource.scope.as_deref() == Some("Namespaced"),
+                        verbs: resource.verbs,
+                    });
+                }
             }
         }
     }
-    Ok(served)
+
+    /// What is wrong, if some groups could not be read; upstream's words.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let stale: Vec<_> =
+            self.stale.iter().map(|one| format!("{one}: stale GroupVersion discovery: {one}")).collect();
+        (!stale.is_empty()).then(|| {
+            let (count, all) = (stale.len(), stale.join(", "));
+            format!(
+                "Discovery failed for some groups, {count} failing: unable to retrieve the complete list of server APIs: {all}"
+            )
+        })
+    }
+}
+
+/// All resources that can be listed and deleted.
+pub(crate) async fn deletable(client: &kube::Client) -> Result<Discovered, Error> {
+    let failed = |source| Error::Discovery { source: Box::new(source) };
+    let core = client.list_core_api_versions_aggregated().await.map_err(failed)?;
+    let groups = client.list_api_groups_aggregated().await.map_err(failed)?;
+    let mut found = Discovered::default();
+    core.items.into_iter().chain(groups.items).for_each(|group| found.add(group));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_resource_is_found_in_whichever_version_has_it() {
+        let resource = |plural: &str, verbs: &[&str]| json!({"resource": plural, "responseKind": {"kind": "K"}, "scope": "Namespaced", "verbs": verbs});
+        let group = json!({"metadata": {"name": "example.com"}, "versions": [
+            {"version": "v1", "freshness": "Current", "resources": [resource("both", &["list", "delete"])]},
+            {"version": "v1beta1", "freshness": "Stale", "resources": [
+                resource("both", &["list", "delete"]), resource("old", &["list", "delete"]), resource("reviews", &["create"])]},
+        ]});
+        let mut found = Discovered::default();
+        found.add(serde_json::from_value(group).unwrap());
+        let paths: Vec<_> = found.served.iter().map(|served| served.path("n")).collect();
+        assert_eq!(
+            paths,
+            ["/apis/example.com/v1/namespaces/n/both", "/apis/example.com/v1beta1/namespaces/n/old"],
+            "each once, in the version that is preferred"
+        );
+        assert_eq!(
+            found.failure().unwrap(),
+            "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
+             example.com/v1beta1: stale GroupVersion discovery: example.com/v1beta1"
+        );
+    }
 }

@@ -28,6 +28,9 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// The API takes too long to say which resources it serves.
+    #[error("the resources were not discovered within {within:?}")]
+    DiscoveryTime { within: std::time::Duration },
     /// The caches lag behind the controller's own writes.
     #[error(transparent)]
     Unsettled(#[from] Unsettled),

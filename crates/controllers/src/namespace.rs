@@ -94,7 +94,11 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
 async fn empty(context: &Context, namespace: &str) -> Remaining {
     let mut remaining = Remaining::default();
     let served = match deletable(&context.client).await {
-        Ok(served) => served,
+        Ok(found) => {
+            // What the others hold is deleted all the same.
+            remaining.discovery = found.failure();
+            found.served
+        }
         Err(error) => {
             remaining.discovery = Some(describe(&error));
             return remaining;
@@ -223,10 +227,7 @@ fn set_conditions(conditions: &mut Vec<NamespaceCondition>, remaining: &Remainin
     };
     set(
         "NamespaceDeletionDiscoveryFailure",
-        remaining
-            .discovery
-            .as_ref()
-            .map(|error| ("DiscoveryFailed", format!("Discovery failed for some groups: {error}"))),
+        remaining.discovery.as_ref().map(|error| ("DiscoveryFailed", error.clone())),
         ("ResourcesDiscovered", "All resources successfully discovered"),
     );
     set(

@@ -183,7 +183,7 @@ impl Controller {
         if let Some(followed) = self.followed.lock().get(&name) {
             return Ok(Some(followed.served.clone()));
         }
-        let served = deletable(&self.context.client).await?.into_iter().find(|served| served.name() == name);
+        let served = deletable(&self.context.client).await?.served.into_iter().find(|served| served.name() == name);
         let Some(served) = served.filter(|served| served.namespaced).map(Arc::new) else { return Ok(None) };
         // Pods, services and claims are followed by more than their end, from the start.
         let typed = group.is_empty() && matches!(plural, "pods" | "services" | "persistentvolumeclaims");

@@ -5,73 +5,49 @@
 //! be behind (an owner just created looks like one that is gone). An object is deleted with a precondition on its uid and revision.
 
 mod graph;
+mod kinds;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kminik_client::{Change, Next, ObjectKey, Selection, Subscription, WorkQueue};
+use kminik_client::{EventType, Next, ObjectKey, WorkQueue};
 use kube::api::{DeleteParams, DynamicObject, GetParams, Patch, PatchParams, Preconditions, PropagationPolicy};
-use kube::core::discovery::ApiResource;
 use kube::core::{PartialObjectMeta, Request};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::discovery::{Served, deletable};
+use crate::discovery::Served;
 use crate::error::Error;
-use crate::slim::Slim;
 use graph::{FOREGROUND, Graph, Member, ORPHAN};
+use kinds::Kinds;
 
 const WORKERS: usize = 8;
-/// Resources whose objects are many, own nothing and are owned by nothing.
-const IGNORED: &[&str] = &["events", "events.events.k8s.io"];
 
 struct Controller {
     context: Context,
     graph: Arc<Mutex<Graph>>,
-    /// By group and kind, for owner references.
-    kinds: HashMap<(String, String), Arc<Served>>,
+    kinds: Arc<Kinds>,
     queue: WorkQueue<ObjectKey>,
 }
 
 pub(crate) async fn run(context: Context) -> Result<(), Error> {
-    let served = deletable(&context.client).await?;
-    let served: Vec<Arc<Served>> = served.into_iter().map(Arc::new).collect();
-    let kinds = served.iter().map(|served| {
-        let ApiResource { group, kind, .. } = &served.resource;
-        ((group.clone(), kind.clone()), served.clone())
-    });
-    let controller = Arc::new(Controller {
-        kinds: kinds.collect(),
-        graph: Arc::default(),
-        queue: WorkQueue::new(),
-        context: context.clone(),
-    });
-    let mut informers = Vec::new();
-    let mut subscriptions: Vec<Subscription> = Vec::new();
-    for served in served.iter().filter(|served| served.can("watch") && !IGNORED.contains(&served.name().as_str())) {
-        let informer = context.informers.start_dynamic::<Slim>(&served.resource, &Selection::default(), &context.stop);
-        let (graph, queue, resource) = (controller.graph.clone(), controller.queue.clone(), served.clone());
-        subscriptions.push(informer.subscribe(move |change| {
-            let meta = &change.object().metadata;
-            let uid = meta.uid.clone().unwrap_or_default();
-            let look = match change {
-                Change::Deleted(_) => graph.lock().remove(&uid),
-                _ => graph.lock().set(uid, Member::new(resource.clone(), meta)),
-            };
-            for uid in look {
-                queue.add(ObjectKey::cluster(uid));
-            }
-        }));
-        informers.push(informer);
-    }
-    let synced: Vec<BoxFuture<bool>> = informers.iter().map(|informer| informer.wait_synced().boxed()).collect();
-    let worker = controller.clone();
+    let graph: Arc<Mutex<Graph>> = Arc::default();
+    let queue = WorkQueue::new();
+    let kinds = Kinds::new(context.clone(), graph.clone(), queue.clone());
+    let controller =
+        Arc::new(Controller { graph, kinds: kinds.clone(), queue: queue.clone(), context: context.clone() });
+    let synced = [kinds.wait_started().boxed()];
     // What the first lists put on the queue may name owners of kinds listed later: the live reads decide.
-    context.work(controller.queue.clone(), WORKERS, synced, move |key| reconcile(worker.clone(), key)).await
+    let work = context.work(queue, WORKERS, synced, move |key| reconcile(controller.clone(), key));
+    tokio::select! {
+        done = work => done,
+        () = kinds.clone().run() => Ok(()),
+    }
 }
 
 async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {
@@ -91,11 +67,20 @@ impl Controller {
     async fn look_at(&self, uid: &str) -> Result<(), Error> {
         let Some(member) = self.graph.lock().get(uid).cloned() else { return Ok(()) };
         // With every owner in sight there is nothing to ask the API for; an owner's end brings the object back.
-        let owned = {
+        let (owned, elsewhere) = {
             let graph = self.graph.lock();
-            let stays = |owner: &OwnerReference| graph.get(&owner.uid).is_some_and(|owner| !owner.foreground);
-            member.owners.iter().all(stays)
+            let namespace = member.key.namespace.as_str();
+            let stays = |owner: &OwnerReference| {
+                let there = graph.get(&owner.uid);
+                there.is_some_and(|there| !there.foreground && there.is_meant(owner, namespace))
+            };
+            let elsewhere =
+                |owner: &&OwnerReference| graph.get(&owner.uid).is_some_and(|there| there.is_elsewhere(namespace));
+            (member.owners.iter().all(stays), member.owners.iter().find(elsewhere).cloned())
         };
+        if let Some(owner) = elsewhere {
+            self.tell_elsewhere(uid, &member, &owner);
+        }
         if owned && !member.foreground && !member.orphan {
             return Ok(());
         }
@@ -105,6 +90,10 @@ impl Controller {
             return Ok(());
         };
         let fresh = Member::new(member.resource.clone(), &live);
+        // Who depends on it is known for certain once every kind is followed.
+        if (fresh.orphan || fresh.foreground) && self.kinds.hold(uid) {
+            return Ok(());
+        }
         if fresh.orphan {
             return self.orphan(uid, &fresh, &live).await;
         }
@@ -157,9 +146,12 @@ impl Controller {
     }
 
     async fn stands(&self, owner: &OwnerReference, dependent: &Member) -> Result<Owner, Error> {
-        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        let Some(resource) = self.kinds.get(&(group.to_string(), owner.kind.clone())) else {
-            // A kind that is not served (any more) says nothing about its objects: deleting on it could be wrong.
+        if self.graph.lock().is_gone(&owner.uid) {
+            return Ok(Owner::Gone);
+        }
+        let Some(resource) = self.kinds.of(owner) else {
+            // A kind that is not served (any more, or yet) says nothing about its objects: deleting on it could be wrong. The object
+            // is looked at again when other kinds are served.
             tracing::debug!(kind = owner.kind, name = %dependent.key, "owner of a kind that is not served");
             return Ok(Owner::There);
         };
@@ -168,7 +160,12 @@ impl Controller {
             // An object without a namespace cannot be owned by one that has one.
             return Ok(Owner::There);
         }
-        let live = self.read(resource, &ObjectKey::new(namespace, owner.name.clone())).await?;
+        let live = match self.read_live(&resource, &ObjectKey::new(namespace, owner.name.clone())).await {
+            Ok(live) => Some(live),
+            Err(error) if error.is_not_found() && !tells_of(&error, &owner.name) => return Ok(Owner::There),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
         Ok(match live.filter(|live| live.uid.as_ref() == Some(&owner.uid)) {
             None => Owner::Gone,
             Some(live) if Member::new(resource.clone(), &live).foreground => Owner::Waiting,
@@ -226,12 +223,35 @@ impl Controller {
     }
 
     async fn read(&self, resource: &Served, key: &ObjectKey) -> Result<Option<ObjectMeta>, Error> {
-        let request = Request::new(resource.path(&key.namespace)).get_metadata(&key.name, &GetParams::default());
-        match self.send::<PartialObjectMeta<DynamicObject>>("get", resource, key, request).await {
-            Ok(object) => Ok(Some(object.metadata)),
+        match self.read_live(resource, key).await {
+            Ok(live) => Ok(Some(live)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn read_live(&self, resource: &Served, key: &ObjectKey) -> Result<ObjectMeta, Error> {
+        let request = Request::new(resource.path(&key.namespace)).get_metadata(&key.name, &GetParams::default());
+        let object = self.send::<PartialObjectMeta<DynamicObject>>("get", resource, key, request).await?;
+        Ok(object.metadata)
+    }
+
+    /// Says that a reference means an object of another namespace; upstream's words.
+    fn tell_elsewhere(&self, uid: &str, member: &Member, owner: &OwnerReference) {
+        let (resource, namespace) = (&member.resource.resource, &member.key.namespace);
+        let about = ObjectReference {
+            api_version: Some(resource.api_version.clone()),
+            kind: Some(resource.kind.clone()),
+            namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
+            name: Some(member.key.name.clone()),
+            uid: Some(uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let OwnerReference { api_version, kind, name, uid, .. } = owner;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in namespace \"{namespace}\""
+        );
+        self.context.recorder.event(about, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 
     /// Patches metadata if the object is still as read.
@@ -288,5 +308,13 @@ impl Controller {
             key: key.clone(),
             source: Box::new(source),
         })
+    }
+}
+
+/// Whether a 404 is about this object, and not about its kind's path.
+fn tells_of(error: &Error, name: &str) -> bool {
+    match error.request() {
+        Some(kube::Error::Api(status)) => status.details.as_ref().is_some_and(|details| details.name == name),
+        _ => false,
     }
 }

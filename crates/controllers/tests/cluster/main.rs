@@ -4,6 +4,7 @@
 
 mod certificates;
 mod disruptions;
+mod garbage;
 mod leadership;
 mod provisioner;
 mod quotas;
