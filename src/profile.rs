@@ -14,20 +14,22 @@ use kminik_oci::mirrors::CacheAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::addons::Choices;
-use crate::drivers::Share;
+use crate::drivers::{Machine, Share};
 use crate::engine::Endpoint;
 use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::node::config::{AuditLog, cert_expiration_seconds};
 use crate::reason::{
-    Failure, GUEST_NOT_FOUND, HOST_PURGE, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME, MK_PROFILE_BROKEN, MK_PROFILE_BUSY,
-    MK_PROFILE_NEWER, OrFail, Outcome,
+    Failure, GUEST_NODE_NOT_FOUND, GUEST_NOT_FOUND, HOST_PURGE, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME,
+    MK_PROFILE_BROKEN, MK_PROFILE_BUSY, MK_PROFILE_NEWER, OrFail, Outcome,
 };
 
 /// The profile that is meant when none is named.
 pub const DEFAULT: &str = "kminik";
 /// Of the file; a newer one is refused.
 const FORMAT: u32 = 1;
+/// Of a file with workers, of which older versions know nothing.
+const FORMAT_OF_SEVERAL: u32 = 2;
 const LIMIT_BYTES: u64 = 1 << 20;
 /// Of the gateway, for the host's loopback ports: above what servers use, below what the kernel gives to clients.
 const FIRST_LOOPBACK_PORT: u16 = 25_000;
@@ -97,6 +99,9 @@ pub struct Profile {
     pub gateway: Ipv4Addr,
     /// The control-plane node's address.
     pub node_address: Ipv4Addr,
+    /// Further nodes, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<Worker>,
     /// Where clients on the host reach the API: the node's own port, or one of loopback for the docker driver.
     pub api_host: String,
     pub api_port: u16,
@@ -131,6 +136,31 @@ pub struct Profile {
     pub created: i64,
 }
 
+/// A node that has no control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Worker {
+    /// From 2 on: the control plane is the first.
+    pub number: u32,
+    /// In the cluster's network.
+    pub address: Ipv4Addr,
+    /// It was stopped by itself, so it is not started with the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}
+
+impl Worker {
+    /// Within its cluster: `m02`.
+    pub fn name(&self) -> String {
+        Self::short(self.number)
+    }
+
+    /// The name of a node with this number.
+    pub fn short(number: u32) -> String {
+        format!("m{number:02}")
+    }
+}
+
 /// `Ok` for a name that may be a profile's: letters, digits, inner dashes and dots, 2 to 50 characters.
 pub fn check_name(name: &str) -> Outcome<()> {
     let label = |l: &str| {
@@ -146,7 +176,35 @@ pub fn check_name(name: &str) -> Outcome<()> {
 }
 
 impl Profile {
+    /// Of a cluster with one node.
     pub const FORMAT: u32 = FORMAT;
+
+    /// The machine of the control plane.
+    pub fn control_plane(&self) -> Machine<'_> {
+        Machine::new(self, None)
+    }
+
+    /// All machines, the control plane's first.
+    pub fn machines(&self) -> impl Iterator<Item = Machine<'_>> {
+        let workers = self.workers.iter().map(|worker| Machine::new(self, Some(worker)));
+        std::iter::once(self.control_plane()).chain(workers)
+    }
+
+    /// The machine that a user calls so, with or without the profile's name; the control plane's if no name is given.
+    ///
+    /// # Errors
+    /// `GUEST_NODE_NOT_FOUND`.
+    pub fn machine(&self, name: Option<&str>) -> Outcome<Machine<'_>> {
+        let Some(name) = name else { return Ok(self.control_plane()) };
+        self.machines().find(|machine| machine.is_called(name)).ok_or_else(|| {
+            Failure::new(&GUEST_NODE_NOT_FOUND, format!("there is no node {name:?} in the cluster {:?}", self.name))
+        })
+    }
+
+    /// Whether there is a profile of this name, be it damaged.
+    pub fn exists(home: &Home, name: &str) -> bool {
+        home.profile(name).join("config.json").exists()
+    }
 
     /// `None` if there is no such profile.
     pub fn load_optional(home: &Home, name: &str) -> Outcome<Option<Self>> {
@@ -163,10 +221,13 @@ impl Profile {
         }
         let head: Head = serde_json::from_slice(&bytes)
             .or_fail(&MK_PROFILE_BROKEN, format_args!("the profile {} is damaged", path.display()))?;
-        if head.format > FORMAT {
+        if head.format > FORMAT_OF_SEVERAL {
             return Err(Failure::new(
                 &MK_PROFILE_NEWER,
-                format!("the profile {name:?} has format {}, this kminik knows formats up to {FORMAT}", head.format),
+                format!(
+                    "the profile {name:?} has format {}, this kminik knows formats up to {FORMAT_OF_SEVERAL}",
+                    head.format
+                ),
             ));
         }
         serde_json::from_slice(&bytes)
@@ -180,7 +241,9 @@ impl Profile {
     }
 
     pub fn save(&self, home: &Home) -> Outcome<()> {
-        let text = serde_json::to_vec_pretty(self).or_fail(&HOST_SAVE_PROFILE, "cannot write the profile")?;
+        let format = if self.workers.is_empty() { FORMAT } else { FORMAT_OF_SEVERAL };
+        let text = serde_json::to_vec_pretty(&Self { format, ..self.clone() })
+            .or_fail(&HOST_SAVE_PROFILE, "cannot write the profile")?;
         home.write(&home.profile(&self.name).join("config.json"), &text, atomic_file::SECRET)
     }
 

@@ -109,7 +109,7 @@ impl Ports {
             let address = SocketAddr::from((profile.node_address, target.port));
             let way = match profile.tunnel {
                 false => Way::Direct(address),
-                true => Way::Tunnel { driver: self.driver.clone(), node: profile.name.clone(), address },
+                true => Way::Tunnel { driver: self.driver.clone(), profile: Arc::new(profile.clone()), address },
             };
             let relay = match door.address {
                 None => Relay::on_loopback(door.protocol, door.port, way).await,

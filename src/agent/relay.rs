@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::drivers::Driver;
 use crate::exposure::Protocol;
+use crate::profile::Profile;
 
 /// Where relayed connections go.
 #[derive(Clone)]
@@ -19,7 +20,7 @@ pub(super) enum Way {
     /// To an address that this machine reaches.
     Direct(SocketAddr),
     /// To one that only the node reaches.
-    Tunnel { driver: Arc<dyn Driver>, node: String, address: SocketAddr },
+    Tunnel { driver: Arc<dyn Driver>, profile: Arc<Profile>, address: SocketAddr },
 }
 
 /// Connections of a port that are open at once; more wait.
@@ -109,8 +110,8 @@ async fn join(mut client: TcpStream, way: Way) -> io::Result<()> {
             node.set_nodelay(true)?;
             tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
         }
-        Way::Tunnel { driver, node, address } => {
-            let dialled = tokio::time::timeout(TUNNEL, driver.dial(&node, address)).await?;
+        Way::Tunnel { driver, profile, address } => {
+            let dialled = tokio::time::timeout(TUNNEL, driver.dial(profile.control_plane(), address)).await?;
             let mut node = dialled.map_err(io::Error::other)?;
             tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
         }

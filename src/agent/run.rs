@@ -197,7 +197,7 @@ async fn keep_node(home: &Home, profile: &Profile) -> Outcome<()> {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut started = Instant::now();
     loop {
-        let ended = driver.exited(&profile.name).await;
+        let ended = driver.exited(profile.control_plane()).await;
         if let Err(failure) = &ended {
             tracing::warn!(%failure, "the node cannot be watched");
         }

@@ -8,9 +8,14 @@ use crate::profile::Profile;
 use crate::reason::Outcome;
 
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Of this node; the control plane's if not given
+    #[arg(short = 'n', long, value_name = "NAME")]
+    node: Option<String>,
+}
 
-pub async fn run(_args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
-    printer.data(&Profile::load(&context.home, &context.profile)?.node_address.to_string());
+pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+    let profile = Profile::load(&context.home, &context.profile)?;
+    printer.data(&profile.machine(args.node.as_deref())?.address().to_string());
     Ok(ExitCode::SUCCESS)
 }

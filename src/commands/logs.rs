@@ -11,7 +11,7 @@ use crate::node::logs::component;
 use crate::ops::{diagnosis, node_image};
 use crate::printer::{Printer, table};
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -53,9 +53,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         return written(&args, &text, printer);
     }
     let profile = Profile::load(&context.home, &context.profile)?;
-    if let Some(name) = args.node.as_ref().filter(|name| **name != profile.name) {
-        return Err(Failure::new(&GUEST_NODE_NOT_FOUND, format!("there is no node {name:?}")));
-    }
+    let machine = profile.machine(args.node.as_deref())?;
     if let Some(name) = &args.component {
         component(name).map_err(|error| Failure::new(&MK_USAGE, error.to_string()))?;
     }
@@ -68,16 +66,16 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         command.push("--problems".to_owned());
     }
     if args.follow {
-        let driver = drivers::of_running(&context.home, &profile).await?;
+        let driver = drivers::of_running(&context.home, machine).await?;
         command.push("--follow".to_owned());
-        let code = driver.exec(&profile.name, &NodeCommand { args: command, ..NodeCommand::default() }).await?;
+        let code = driver.exec(machine, &NodeCommand { args: command, ..NodeCommand::default() }).await?;
         return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
     }
     let driver = drivers::of(&context.home, &profile)?;
-    let running = driver.state(&profile.name).await? == MachineState::Running;
+    let running = driver.state(machine).await? == MachineState::Running;
     if args.component.is_none() {
         let agent = std::fs::read(context.home.profile(&profile.name).join("agent.log")).unwrap_or_default();
-        let console = driver.console(&profile.name).await?;
+        let console = driver.console(machine).await?;
         if !args.problems {
             commands(&mut text, context, args.length);
             last_start(&mut text, context, args.length);
@@ -92,7 +90,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     }
     if running {
         let args: Vec<&str> = command.iter().map(String::as_str).collect();
-        let output = driver.output(&profile.name, &args).await?;
+        let output = driver.output(machine, &args).await?;
         text.extend(output.stdout);
         if output.exit_code != 0 {
             printer.warning(&format!("the node: {}", String::from_utf8_lossy(&output.stderr).trim()));

@@ -27,21 +27,22 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     }
     let share = Share { read_only: share.read_only || args.options.iter().any(|option| option == "ro"), ..share };
     let profile = Profile::load(&context.home, &context.profile)?;
-    let driver = drivers::of_running(&context.home, &profile).await?;
+    let machine = profile.control_plane();
+    let driver = drivers::of_running(&context.home, machine).await?;
     // Heard from before there is anything to take back.
     let mut interruption = Interruption::listen()?;
     let shown = share.target.display().to_string();
     printer.info(MOUNT, &format!("Mounting host path {} into node as {shown} ...", share.source.display()));
-    driver.share(&profile.name, &share).await?;
+    driver.share(machine, &share).await?;
     printer.info(CHECK, &format!("Successfully mounted {} to {shown}", args.what));
     printer.info(NOTE, "This process must stay alive for the mount to be accessible ...");
     tokio::select! {
         () = interruption.comes() => {}
         // A node that has ended took the mount along.
-        _ = driver.exited(&profile.name) => return Ok(ExitCode::SUCCESS),
+        _ = driver.exited(machine) => return Ok(ExitCode::SUCCESS),
     }
     printer.info(MOUNT, &format!("Unmounting {shown} ..."));
-    let output = driver.output(&profile.name, &[node_image::BINARY, "node-unmount", &shown]).await?;
+    let output = driver.output(machine, &[node_image::BINARY, "node-unmount", &shown]).await?;
     if output.exit_code != 0 {
         let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::new(&GUEST_MOUNT, format!("cannot unmount {shown}: {told}")));

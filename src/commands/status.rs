@@ -12,7 +12,7 @@ use crate::ops::status::{self, Cluster, Status, Word};
 use crate::ops::units;
 use crate::printer::Printer;
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_NODE_NOT_FOUND, MK_USAGE, Outcome};
+use crate::reason::{Failure, MK_USAGE, Outcome};
 use crate::template::render;
 use crate::version;
 
@@ -55,11 +55,8 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         let profile = Profile::load(&context.home, &context.profile)?;
         let mut cluster = status::get(&context.home, &profile).await?;
         if let Some(name) = &args.node {
-            cluster.nodes.retain(|node| node.name == *name);
-            if cluster.nodes.is_empty() {
-                let why = format!("there is no node {name:?} in the cluster {:?}", profile.name);
-                return Err(Failure::new(&GUEST_NODE_NOT_FOUND, why));
-            }
+            let name = profile.machine(Some(name))?.name();
+            cluster.nodes.retain(|node| node.name == name);
         }
         tell(&args, &profile, &cluster, printer)?;
         match args.watch {

@@ -2,6 +2,7 @@
 //! are the same for all.
 
 mod docker;
+mod machine;
 mod native;
 mod network;
 
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use self::docker::write_node_image;
+pub use self::machine::{Machine, split_name};
 pub use self::network::{NetworkWish, parse_subnet};
 use crate::engine::{Duplex, Endpoint};
 use crate::exposure::Exposure;
@@ -211,18 +213,18 @@ pub trait Driver: Send + Sync {
     /// Chooses the network; makes nothing.
     async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &[String]) -> Outcome<Placement>;
     /// Makes the machine, stopped, with `files` in its data directory (replacing older ones).
-    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()>;
-    async fn start(&self, profile: &Profile) -> Outcome<()>;
+    async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()>;
+    async fn start(&self, machine: Machine<'_>) -> Outcome<()>;
     /// Changes what the running machine may use to what the profile says.
-    async fn resize(&self, profile: &Profile) -> Outcome<()>;
+    async fn resize(&self, machine: Machine<'_>) -> Outcome<()>;
     /// Asks nicely, then kills after the bound.
-    async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()>;
-    /// Leaves no trace of the machine named, whatever state it is in; data included.
-    async fn delete(&self, name: &str) -> Outcome<()>;
-    async fn state(&self, name: &str) -> Outcome<MachineState>;
+    async fn stop(&self, machine: Machine<'_>, bound: Duration) -> Outcome<()>;
+    /// Leaves no trace of the cluster named and of all its machines; its profile may be lost.
+    async fn delete(&self, cluster: &str) -> Outcome<()>;
+    async fn state(&self, machine: Machine<'_>) -> Outcome<MachineState>;
     /// Waits until the machine runs no more, at once if it does not. A driver whose machines are started again by someone else
     /// never returns.
-    async fn exited(&self, _name: &str) -> Outcome<()> {
+    async fn exited(&self, _machine: Machine<'_>) -> Outcome<()> {
         std::future::pending().await
     }
     /// Whether the machine's published ports are served by the driver, from its creation on; else the agent serves them.
@@ -230,26 +232,26 @@ pub trait Driver: Send + Sync {
         false
     }
     /// A connection to a TCP address as the node reaches it, for who has no way to the node's network.
-    async fn dial(&self, name: &str, address: SocketAddr) -> Outcome<Box<dyn Duplex>>;
+    async fn dial(&self, machine: Machine<'_>, address: SocketAddr) -> Outcome<Box<dyn Duplex>>;
     /// Shows a directory or file in the running node, until its end or an unmount there.
-    async fn share(&self, name: &str, share: &Share) -> Outcome<()>;
+    async fn share(&self, machine: Machine<'_>, share: &Share) -> Outcome<()>;
     /// Runs a command in the node on this process' streams, or the command's; its exit code.
-    async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32>;
+    async fn exec(&self, machine: Machine<'_>, command: &NodeCommand) -> Outcome<i32>;
     /// Runs a command in the node and collects what it says (at most 64 MiB).
-    async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput>;
+    async fn output(&self, machine: Machine<'_>, args: &[&str]) -> Outcome<NodeOutput>;
     /// What PID 1 wrote, newest last.
-    async fn console(&self, name: &str) -> Outcome<Vec<u8>>;
+    async fn console(&self, machine: Machine<'_>) -> Outcome<Vec<u8>>;
     /// A file of the machine with the binary that its node runs: a process of the host that runs it too shares its memory.
-    fn binary(&self, _name: &str) -> Option<PathBuf> {
+    fn binary(&self, _machine: Machine<'_>) -> Option<PathBuf> {
         None
     }
     /// Gives a running node this process' binary, if its own is another: where it is in the node. A driver that changes it at
     /// the next start of the machine only gives none.
-    async fn newer_binary(&self, _name: &str) -> Outcome<Option<String>> {
+    async fn newer_binary(&self, _machine: Machine<'_>) -> Outcome<Option<String>> {
         Ok(None)
     }
-    /// Names of all machines this driver has made, also those without a profile.
-    async fn machines(&self) -> Outcome<Vec<String>>;
+    /// Names of all clusters that this driver has made machines of, also of those without a profile.
+    async fn clusters(&self) -> Outcome<Vec<String>>;
 }
 
 /// The row with this name or alias.
@@ -310,15 +312,15 @@ pub fn of(home: &Home, profile: &Profile) -> Outcome<Arc<dyn Driver>> {
     Ok((find(&profile.driver)?.make)(home, Some(profile)))
 }
 
-/// The driver of a profile whose machine runs.
+/// The driver of a machine that runs.
 ///
 /// # Errors
 /// `GUEST_NOT_RUNNING`.
-pub async fn of_running(home: &Home, profile: &Profile) -> Outcome<Arc<dyn Driver>> {
-    let driver = of(home, profile)?;
-    match driver.state(&profile.name).await? {
+pub async fn of_running(home: &Home, machine: Machine<'_>) -> Outcome<Arc<dyn Driver>> {
+    let driver = of(home, machine.profile())?;
+    match driver.state(machine).await? {
         MachineState::Running => Ok(driver),
-        MachineState::Stopped | MachineState::Nonexistent => Err(not_running(&profile.name)),
+        MachineState::Stopped | MachineState::Nonexistent => Err(not_running(&machine.name())),
     }
 }
 

@@ -72,6 +72,21 @@ pub struct NodeConfig {
     /// What the user has said of them.
     #[serde(default)]
     pub addon_choices: Choices,
+    /// A node that has it is a worker: it has no control plane, and no key of the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+}
+
+/// By what a worker finds its control plane, and comes to a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Join {
+    /// `https://<control plane's address>:<port>`.
+    pub server: String,
+    /// The authority that the server's certificate is of.
+    pub ca_pem: String,
+    /// A bootstrap token, `<id>.<secret>`, good for some minutes; a worker that has a certificate does not need it.
+    pub token: String,
 }
 
 /// minikube's default: three years.

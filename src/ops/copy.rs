@@ -5,13 +5,13 @@ use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::drivers::{self, Driver, Input, NodeCommand};
+use crate::drivers::{self, Driver, Input, Machine, NodeCommand};
 use crate::home::Home;
 use crate::node::files;
 use crate::ops::cache::draft;
 use crate::ops::node_image;
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_CP, GUEST_NODE_NOT_FOUND, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_CP, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
 
 /// One side of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,27 +44,24 @@ pub async fn run(home: &Home, profile: &Profile, source: &str, target: &str) -> 
         }
         (_, target) => target,
     };
-    let nodes = Nodes::open(home, profile).await?;
-    for place in [&source, &target] {
-        nodes.check(place)?;
-    }
+    let (source, target) = (Side::find(home, profile, source).await?, Side::find(home, profile, target).await?);
     match (&source, &target) {
-        (Place::Host(from), Place::Node { path, .. }) => {
+        (Side::Host(from), Side::Node(node)) => {
             let missing = || format!("cannot read {}", from.display());
             let file = File::open(from).or_fail(&HOST_PATH_MISSING, missing())?;
             if file.metadata().or_fail(&HOST_PATH_MISSING, missing())?.is_dir() {
                 return Err(Failure::new(&MK_USAGE, format!("{} is a directory: files are copied", from.display())));
             }
-            nodes.put(file, path, base_name(from)?).await
+            node.put(file, base_name(from)?).await
         }
-        (Place::Node { path, .. }, Place::Host(to)) => nodes.get_to(home, path, to).await,
-        (Place::Node { path: from, .. }, Place::Node { path: to, .. }) => {
+        (Side::Node(node), Side::Host(to)) => node.get_to(home, to).await,
+        (Side::Node(from), Side::Node(to)) => {
             let mut file = tempfile::tempfile().or_fail(&HOST_PATH_MISSING, "cannot make a temporary file")?;
-            nodes.get(&file, from).await?;
+            from.get(&file).await?;
             file.seek(SeekFrom::Start(0)).or_fail(&HOST_PATH_MISSING, "cannot read a temporary file")?;
-            nodes.put(file, to, base_name(Path::new(from))?).await
+            to.put(file, base_name(Path::new(&from.path))?).await
         }
-        (Place::Host(_), Place::Host(_)) => Err(Failure::new(&MK_USAGE, "one of both paths is a node's")),
+        (Side::Host(_), Side::Host(_)) => Err(Failure::new(&MK_USAGE, "one of both paths is a node's")),
     }
 }
 
@@ -73,48 +70,55 @@ fn base_name(path: &Path) -> Outcome<&str> {
     name.ok_or_else(|| Failure::new(&MK_USAGE, format!("{} does not name a file", path.display())))
 }
 
-/// The cluster's nodes as places for files.
-struct Nodes {
-    driver: Arc<dyn Driver>,
-    name: String,
+/// One side of a copy, found.
+enum Side<'a> {
+    Host(PathBuf),
+    Node(Node<'a>),
 }
 
-impl Nodes {
-    async fn open(home: &Home, profile: &Profile) -> Outcome<Self> {
-        Ok(Self { driver: drivers::of_running(home, profile).await?, name: profile.name.clone() })
-    }
+/// A file's place in a node that runs.
+struct Node<'a> {
+    driver: Arc<dyn Driver>,
+    machine: Machine<'a>,
+    path: String,
+}
 
-    fn check(&self, place: &Place) -> Outcome<()> {
-        let Place::Node { name, path } = place else { return Ok(()) };
-        if *name != self.name {
-            return Err(Failure::new(&GUEST_NODE_NOT_FOUND, format!("there is no node {name:?}")));
-        }
+impl<'a> Side<'a> {
+    async fn find(home: &Home, profile: &'a Profile, place: Place) -> Outcome<Self> {
+        let (name, path) = match place {
+            Place::Host(path) => return Ok(Self::Host(path)),
+            Place::Node { name, path } => (name, path),
+        };
+        let machine = profile.machine(Some(&name))?;
         if !path.starts_with('/') {
             let why = format!("{path:?} is not an absolute path, as one of a node has to be");
             return Err(Failure::new(&MK_USAGE, why));
         }
-        Ok(())
+        Ok(Self::Node(Node { driver: drivers::of_running(home, machine).await?, machine, path }))
     }
+}
 
-    async fn put(&self, file: File, path: &str, name: &str) -> Outcome<()> {
-        let arguments = ["put", path, name];
+impl Node<'_> {
+    /// `name` is the file's where the path is a directory's.
+    async fn put(&self, file: File, name: &str) -> Outcome<()> {
+        let arguments = ["put", self.path.as_str(), name];
         self.run(&arguments, Input::File(file), None).await
     }
 
-    async fn get(&self, file: &File, path: &str) -> Outcome<()> {
+    async fn get(&self, file: &File) -> Outcome<()> {
         let out = file.try_clone().or_fail(&HOST_PATH_MISSING, "cannot write the file")?;
-        self.run(&["get", path], Input::None, Some(out)).await
+        self.run(&["get", &self.path], Input::None, Some(out)).await
     }
 
     /// It appears only when it is whole.
-    async fn get_to(&self, home: &Home, path: &str, to: &Path) -> Outcome<()> {
-        let to = files::target(&to.display().to_string(), base_name(Path::new(path))?);
+    async fn get_to(&self, home: &Home, to: &Path) -> Outcome<()> {
+        let to = files::target(&to.display().to_string(), base_name(Path::new(&self.path))?);
         let cannot = format!("cannot write {}", to.display());
         if let Some(directory) = to.parent().filter(|directory| !directory.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory).or_fail(&HOST_PATH_MISSING, &cannot)?;
         }
         let draft = draft(&to).or_fail(&HOST_PATH_MISSING, &cannot)?;
-        self.get(draft.as_file(), path).await?;
+        self.get(draft.as_file()).await?;
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         draft.as_file().set_permissions(readable).or_fail(&HOST_PATH_MISSING, &cannot)?;
         draft.persist(&to).map_err(|error| error.error).or_fail(&HOST_PATH_MISSING, &cannot)?;
@@ -125,7 +129,7 @@ impl Nodes {
         let words = [node_image::BINARY, "node-file"].iter().chain(arguments);
         let args = words.map(|&word| word.to_owned()).collect();
         // What it has to say against it is on this process' stderr.
-        match self.driver.exec(&self.name, &NodeCommand { args, tty: false, stdin, stdout }).await? {
+        match self.driver.exec(self.machine, &NodeCommand { args, tty: false, stdin, stdout }).await? {
             0 => Ok(()),
             _ => Err(Failure::new(&GUEST_CP, "the node could not copy the file")),
         }

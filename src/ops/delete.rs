@@ -44,9 +44,9 @@ async fn everything(home: &Home, mut names: Vec<String>) -> Vec<String> {
     for row in drivers::TABLE {
         let driver = (row.make)(home, None);
         if drivers::probe(row, home).await.is_healthy()
-            && let Ok(machines) = driver.machines().await
+            && let Ok(clusters) = driver.clusters().await
         {
-            names.extend(machines);
+            names.extend(clusters);
         }
     }
     if let Ok(entries) = fs::read_dir(home.profiles()) {
@@ -96,8 +96,10 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
         let driver = (row.make)(home, theirs);
         let theirs = theirs.is_some();
         if theirs || drivers::probe(row, home).await.is_healthy() {
-            if theirs && driver.state(name).await.is_ok_and(|state| state == MachineState::Running) {
-                pause::release(driver.as_ref(), name).await;
+            for machine in profile.iter().filter(|_| theirs).flat_map(Profile::machines) {
+                if driver.state(machine).await.is_ok_and(|state| state == MachineState::Running) {
+                    pause::release(driver.as_ref(), machine).await;
+                }
             }
             driver.delete(name).await?;
         }

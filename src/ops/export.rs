@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::drivers::{self, Driver, Input, MachineState, NodeCommand};
+use crate::drivers::{self, Driver, Input, Machine, MachineState, NodeCommand};
 use crate::home::Home;
 use crate::ops::image::Images;
 use crate::ops::node_image;
@@ -49,12 +49,13 @@ pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) ->
     shown["cacheToken"] = "".into();
     write(&node.join("inspect.json"), format!("{shown:#}\n").as_bytes())?;
     let driver = drivers::of(home, profile)?;
-    write(&node.join("serial.log"), &driver.console(&profile.name).await?)?;
-    if driver.state(&profile.name).await? == MachineState::Running {
+    let machine = profile.control_plane();
+    write(&node.join("serial.log"), &driver.console(machine).await?)?;
+    if driver.state(machine).await? == MachineState::Running {
         for (name, component) in COMPONENTS {
             let mut command = vec![node_image::BINARY, "node-logs", "--length", ALL_LINES];
             command.extend(component.iter().flat_map(|component| ["--component", component]));
-            write(&node.join(name), &driver.output(&profile.name, &command).await?.stdout)?;
+            write(&node.join(name), &driver.output(machine, &command).await?.stdout)?;
         }
         let images = async { Images::connect(home, &profile.name).await?.list().await };
         let listed = match images.await {
@@ -63,7 +64,7 @@ pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) ->
             Err(failure) => failure.to_string(),
         };
         write(&node.join("images.log"), format!("{listed}\n").as_bytes())?;
-        unpack(driver.as_ref(), &profile.name, "/var/log", &node).await?;
+        unpack(driver.as_ref(), machine, "/var/log", &node).await?;
     }
     home.give_tree(&directory)?;
     Ok(directory)
@@ -74,13 +75,13 @@ fn write(path: &Path, content: &[u8]) -> Outcome<()> {
 }
 
 /// All files below a directory of the node.
-async fn unpack(driver: &dyn Driver, name: &str, from: &str, to: &Path) -> Outcome<()> {
+async fn unpack(driver: &dyn Driver, machine: Machine<'_>, from: &str, to: &Path) -> Outcome<()> {
     let fail = "cannot keep the node's files";
     let mut archive: File = tempfile::tempfile().or_fail(&HOST_PATH_MISSING, fail)?;
     let stdout = Some(archive.try_clone().or_fail(&HOST_PATH_MISSING, fail)?);
     let args = [node_image::BINARY, "node-file", "archive", from].map(str::to_owned).to_vec();
     let command = NodeCommand { args, tty: false, stdin: Input::None, stdout };
-    if driver.exec(name, &command).await? != 0 {
+    if driver.exec(machine, &command).await? != 0 {
         return Err(Failure::new(&GUEST_CP, format!("the node does not give {from}")));
     }
     archive.seek(SeekFrom::Start(0)).or_fail(&HOST_PATH_MISSING, fail)?;

@@ -250,7 +250,7 @@ async fn tell_nodes(home: &Home, printer: &Printer) -> Outcome<()> {
 /// False if the cluster does not run.
 async fn tell(home: &Home, name: &str) -> Outcome<bool> {
     let profile = Profile::load(home, name)?;
-    if drivers::of(home, &profile)?.state(name).await? != MachineState::Running {
+    if drivers::of(home, &profile)?.state(profile.control_plane()).await? != MachineState::Running {
         return Ok(false);
     }
     let _lock = Lock::acquire(home, name)?;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::drivers::{self, Driver};
+use crate::drivers::{self, Driver, Machine};
 use crate::home::Home;
 use crate::node::pause::{Selection, State};
 use crate::ops::node_image;
@@ -21,7 +21,8 @@ pub enum Change {
 /// # Errors
 /// `GUEST_NOT_RUNNING`; `GUEST_PAUSE` with what the node said.
 pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &Selection) -> Outcome<State> {
-    let driver = drivers::of_running(home, profile).await?;
+    let machine = profile.control_plane();
+    let driver = drivers::of_running(home, machine).await?;
     let verb = match change {
         Change::Pause => "pause",
         Change::Unpause => "unpause",
@@ -31,25 +32,25 @@ pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &
         Selection::All => arguments.push("--all"),
         Selection::Namespaces(chosen) => arguments.extend(chosen.iter().map(String::as_str)),
     }
-    ask(driver.as_ref(), &profile.name, &arguments).await
+    ask(driver.as_ref(), machine, &arguments).await
 }
 
 /// What is paused in the node.
-pub async fn state(driver: &dyn Driver, name: &str) -> Outcome<State> {
-    ask(driver, name, &["state"]).await
+pub async fn state(driver: &dyn Driver, machine: Machine<'_>) -> Outcome<State> {
+    ask(driver, machine, &["state"]).await
 }
 
 /// Continues everything, as far as that can be: what is to be stopped or deleted must be able to end.
-pub async fn release(driver: &dyn Driver, name: &str) {
-    if let Err(failure) = ask(driver, name, &["unpause", "--all"]).await {
+pub async fn release(driver: &dyn Driver, machine: Machine<'_>) {
+    if let Err(failure) = ask(driver, machine, &["unpause", "--all"]).await {
         tracing::debug!(%failure, "nothing was continued");
     }
 }
 
-async fn ask(driver: &dyn Driver, name: &str, arguments: &[&str]) -> Outcome<State> {
+async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> Outcome<State> {
     let mut command = vec![node_image::BINARY, "node-pause"];
     command.extend(arguments);
-    let output = driver.output(name, &command).await?;
+    let output = driver.output(machine, &command).await?;
     if output.exit_code != 0 {
         let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::new(&GUEST_PAUSE, format!("the node cannot do it: {told}")));

@@ -27,7 +27,7 @@ use crate::reason::{
 /// `GUEST_NOT_RUNNING`, or what broke the transfer.
 pub async fn save(home: &Home, name: &str, file: &Path) -> Outcome<SnapshotInfo> {
     let profile = own_store(Profile::load(home, name)?)?;
-    drivers::of_running(home, &profile).await?;
+    drivers::of_running(home, profile.control_plane()).await?;
     let url = format!("{}/kminik/snapshot", profile.api_url());
     let response = client::https(home, &profile)?.get(url).send().await;
     let response = response.or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;
@@ -74,7 +74,7 @@ pub async fn restore(home: &Home, name: &str, file: &Path) -> Outcome<SnapshotIn
     let _lock = Lock::acquire(home, name)?;
     if let Some(profile) = Profile::load_optional(home, name)? {
         let profile = own_store(profile)?;
-        if drivers::of(home, &profile)?.state(name).await? == MachineState::Running {
+        if drivers::of(home, &profile)?.state(profile.control_plane()).await? == MachineState::Running {
             return Err(Failure::new(&GUEST_RUNNING, format!("the cluster \"{name}\" is running"))
                 .advise(format!("Stop it first: kminik stop -p {name}")));
         }

@@ -8,7 +8,7 @@ use kminik_base::pki::Validity;
 use kube::Api;
 
 use crate::agent;
-use crate::drivers::{self, Driver, MachineState};
+use crate::drivers::{self, Driver, Machine, MachineState};
 use crate::home::Home;
 use crate::kubeconfig::{self, State};
 use crate::ops::{client, pause, pki};
@@ -122,7 +122,8 @@ pub async fn get(home: &Home, profile: &Profile) -> Outcome<Cluster> {
 
 async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {
     let driver = drivers::of(home, profile)?;
-    let host = match driver.state(&profile.name).await? {
+    let machine = profile.control_plane();
+    let host = match driver.state(machine).await? {
         MachineState::Running => Word::Running,
         MachineState::Stopped => Word::Stopped,
         MachineState::Nonexistent => Word::Nonexistent,
@@ -142,7 +143,7 @@ async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {
         return Ok(status);
     }
     let client = client::connect(home, profile).await?;
-    status.apiserver = apiserver(&client, driver.as_ref(), &profile.name).await;
+    status.apiserver = apiserver(&client, driver.as_ref(), machine).await;
     status.kubelet = if status.apiserver == Word::Running && is_node_ready(client, profile).await {
         Word::Running
     } else {
@@ -152,12 +153,12 @@ async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {
 }
 
 /// One that does not answer may be paused: the node is asked before it is waited for long.
-async fn apiserver(client: &kube::Client, driver: &dyn Driver, name: &str) -> Word {
+async fn apiserver(client: &kube::Client, driver: &dyn Driver, machine: Machine<'_>) -> Word {
     let at_once = tokio::time::timeout(SOON, client::is_ready(client)).await;
     if at_once == Ok(true) {
         return Word::Running;
     }
-    if pause::state(driver, name).await.is_ok_and(|state| state.control_plane) {
+    if pause::state(driver, machine).await.is_ok_and(|state| state.control_plane) {
         return Word::Paused;
     }
     if client::is_ready(client).await { Word::Running } else { Word::Stopped }

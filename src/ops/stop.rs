@@ -19,12 +19,13 @@ pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer)
     let _lock = Lock::acquire(home, name)?;
     let profile = Profile::load(home, name)?;
     let driver = drivers::of(home, &profile)?;
+    let machine = profile.control_plane();
     printer.step(STOP, "Stopping", &format!("Stopping node \"{name}\"  ..."));
     agent::stop(&home.profile(name)).await;
     agent::cancel_stop(home, name)?;
-    if driver.state(name).await? == MachineState::Running {
-        pause::release(driver.as_ref(), name).await;
-        driver.stop(&profile, BOUND).await?;
+    if driver.state(machine).await? == MachineState::Running {
+        pause::release(driver.as_ref(), machine).await;
+        driver.stop(machine, BOUND).await?;
     }
     if !keep_context {
         kubeconfig::clear_current(home, &kubeconfig::path(home), name)?;
@@ -39,9 +40,9 @@ pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer)
 pub async fn schedule(home: &Home, name: &str, delay: Duration) -> Outcome<()> {
     let _lock = Lock::acquire(home, name)?;
     let profile = Profile::load(home, name)?;
-    let driver = drivers::of_running(home, &profile).await?;
+    let driver = drivers::of_running(home, profile.control_plane()).await?;
     agent::schedule_stop(home, name, delay)?;
-    agent::spawn(home, &profile, driver.binary(name))?;
+    agent::spawn(home, &profile, driver.binary(profile.control_plane()))?;
     agent::reload(&home.profile(name)).await;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, Write};
 
-use crate::drivers::{Driver, Input, NodeCommand};
+use crate::drivers::{Driver, Input, Machine, NodeCommand};
 use crate::home::Home;
 use crate::node::files;
 use crate::ops::node_image;
@@ -16,7 +16,7 @@ const LIMIT_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// `MK_USAGE` for more than fits, `GUEST_CP` for what cannot be read or written.
-pub async fn run(home: &Home, driver: &dyn Driver, name: &str) -> Outcome<()> {
+pub async fn run(home: &Home, driver: &dyn Driver, machine: Machine<'_>) -> Outcome<()> {
     let directory = home.files();
     let mut entries = std::fs::read_dir(&directory).into_iter().flatten();
     if entries.next().is_none() {
@@ -36,7 +36,7 @@ pub async fn run(home: &Home, driver: &dyn Driver, name: &str) -> Outcome<()> {
     packed.rewind().or_fail(&GUEST_CP, cannot())?;
     let args = [node_image::BINARY, "node-file", "take"].map(str::to_owned).to_vec();
     // What it has to say against it is on this process' stderr.
-    match driver.exec(name, &NodeCommand { args, stdin: Input::File(packed), ..NodeCommand::default() }).await? {
+    match driver.exec(machine, &NodeCommand { args, stdin: Input::File(packed), ..NodeCommand::default() }).await? {
         0 => Ok(()),
         _ => Err(Failure::new(&GUEST_CP, cannot())),
     }

@@ -15,7 +15,8 @@ const GOLDEN: &[(&str, &str)] = &[
     ("before the cache", include_str!("../../tests/formats/profile-1-a.json")),
     ("before certificates had a life", include_str!("../../tests/formats/profile-1-b.json")),
     ("before engines and exposure", include_str!("../../tests/formats/profile-1-c.json")),
-    ("now", include_str!("../../tests/formats/profile-1-d.json")),
+    ("of one node", include_str!("../../tests/formats/profile-1-d.json")),
+    ("now", include_str!("../../tests/formats/profile-2-a.json")),
 ];
 
 fn home_with(text: &str) -> (tempfile::TempDir, Home) {
@@ -53,16 +54,43 @@ fn profiles_of_older_versions_open_and_are_written_as_now() {
         profile.exposure.api_names = vec!["dev.example".into()];
         profile.exposure.publish(&crate::exposure::parse("127.0.0.1:8080:30080/udp").unwrap()).unwrap();
         profile.mounts = vec![Share { source: "/src".into(), target: "/mnt".into(), read_only: true }];
+        let path = home.profile("dev").join("config.json");
+        profile.workers.clear();
         profile.save(&home).unwrap();
-        let written = std::fs::read_to_string(home.profile("dev").join("config.json")).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(written["format"], 1, "{when}: a cluster of one node is also for older versions");
+        let worker = |number, last, stopped| Worker { number, address: Ipv4Addr::new(192, 168, 49, last), stopped };
+        profile.workers = vec![worker(2, 3, false), worker(4, 5, true)];
+        profile.save(&home).unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
         assert_eq!(written.trim(), newest.trim(), "{when}: a change of the file is a new golden file");
     }
 }
 
 #[test]
 fn a_newer_profile_is_refused_with_the_remedy() {
-    let (_directory, home) = home_with("{\"format\": 2, \"somethingNew\": {}}");
+    let (_directory, home) = home_with("{\"format\": 3, \"somethingNew\": {}}");
     let failure = Profile::load(&home, "dev").unwrap_err();
     assert_eq!((failure.reason.id, failure.reason.exit_code), ("MK_PROFILE_NEWER", 18));
     assert!(failure.advice().contains("newer kminik"), "{}", failure.advice());
+}
+
+#[test]
+fn machines_are_called_by_two_names() {
+    let (_directory, home) = home_with(GOLDEN.last().unwrap().1);
+    let profile = Profile::load(&home, "dev").unwrap();
+    let found =
+        |name| profile.machine(name).map(|machine| (machine.name().into_owned(), machine.address().octets()[3]));
+    let names: Vec<_> = profile.machines().map(|machine| machine.name().into_owned()).collect();
+    assert_eq!(names, ["dev", "dev-m02", "dev-m04"]);
+    for (name, expected) in
+        [(None, "dev"), (Some("m01"), "dev"), (Some("m02"), "dev-m02"), (Some("dev-m04"), "dev-m04")]
+    {
+        assert_eq!(found(name).unwrap().0, expected);
+    }
+    assert_eq!(found(Some("m04")).unwrap().1, 5);
+    for name in ["m03", "dev-m03", "dev-m01", "", "m2"] {
+        assert_eq!(profile.machine(Some(name)).unwrap_err().reason.id, "GUEST_NODE_NOT_FOUND", "{name}");
+    }
+    assert!(profile.workers[1].stopped);
 }

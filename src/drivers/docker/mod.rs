@@ -1,13 +1,13 @@
 //! Nodes as containers of a Docker engine, through its API; the docker binary is never called.
 //!
-//! A machine is: a container, a network and a volume (the node's /var), each named `kminik-<profile>` and labelled, so that
-//! `delete` finds them whatever else is lost. The image is named by the digest of what is in it and loaded only once.
+//! A machine is a container and a volume (the node's /var), named `kminik-<machine>`; a cluster has a network, `kminik-<profile>`.
+//! All are labelled, so that `delete` finds them whatever else is lost. The image is named by the digest of what is in it and loaded only once.
 
 mod exec;
 mod image;
 mod spec;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use bollard::models::{
     VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
     UploadToContainerOptionsBuilder,
 };
 use futures::TryStreamExt;
@@ -29,7 +29,8 @@ use tokio::sync::OnceCell;
 
 use self::spec::Rights;
 use super::{
-    Driver, Health, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland, network,
+    Driver, Health, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland,
+    network,
 };
 use crate::engine::{Duplex, Endpoint, Engine, found};
 use crate::exposure::Exposure;
@@ -64,8 +65,13 @@ pub fn make(home: &Home, profile: Option<&Profile>) -> Arc<dyn Driver> {
     Arc::new(DockerDriver { home: home.root().display().to_string(), endpoint, engine: OnceCell::new() })
 }
 
-fn object_name(profile: &str) -> String {
-    format!("kminik-{profile}")
+/// Of a machine's container and volume, or of a cluster's network.
+fn object_name(name: &str) -> String {
+    format!("kminik-{name}")
+}
+
+fn name_of(machine: Machine<'_>) -> String {
+    object_name(&machine.name())
 }
 
 #[async_trait]
@@ -111,9 +117,9 @@ impl Driver for DockerDriver {
         })
     }
 
-    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
+    async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
         let docker = self.docker().await?;
-        let name = object_name(&profile.name);
+        let (profile, name) = (machine.profile(), name_of(machine));
         let image = image::ensure(docker, userland).await?;
         make_network(docker, profile, self.labels(&profile.name)).await?;
         let volume = VolumeCreateRequest {
@@ -123,54 +129,55 @@ impl Driver for DockerDriver {
         };
         docker.create_volume(volume).await.or_fail(&DRV_CREATE, "cannot make the node's volume")?;
         remove_container(docker, &name).await?;
-        let body = spec::container(profile, &image, &name, self.labels(&profile.name), Rights::Privileged);
+        let body = spec::container(machine, &image, self.labels(&profile.name), Rights::Privileged);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
         upload(docker, &name, files).await
     }
 
-    async fn start(&self, profile: &Profile) -> Outcome<()> {
+    async fn start(&self, machine: Machine<'_>) -> Outcome<()> {
         let docker = self.docker().await?;
-        let name = object_name(&profile.name);
+        let name = name_of(machine);
         let mut rights = Rights::Privileged;
         let error = loop {
             let Err(error) = docker.start_container(&name, None).await else { return Ok(()) };
             let Some(instead) = rights.instead(&error.to_string()) else { break error };
             rights = instead;
-            self.make_again(docker, profile, &name, rights).await?;
+            self.make_again(docker, machine, rights).await?;
         };
         let text = error.to_string();
         if text.contains("port is already allocated") || text.contains("address already in use") {
             return Err(Failure::because(
                 &HOST_PORT_IN_USE,
-                format_args!("port {} of the API, or a published one, is taken", profile.api_port),
+                format_args!("port {} of the API, or a published one, is taken", machine.profile().api_port),
                 &error,
             ));
         }
         Err(Failure::because(&GUEST_START, "cannot start the node's container", &error))
     }
 
-    async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()> {
+    async fn stop(&self, machine: Machine<'_>, bound: Duration) -> Outcome<()> {
         let seconds = i32::try_from(bound.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
-        found(self.docker().await?.stop_container(&object_name(&profile.name), Some(options)).await)
+        found(self.docker().await?.stop_container(&name_of(machine), Some(options)).await)
             .or_fail(&GUEST_STOP_TIMEOUT, "cannot stop the node's container")?;
         Ok(())
     }
 
-    async fn delete(&self, name: &str) -> Outcome<()> {
+    async fn delete(&self, cluster: &str) -> Outcome<()> {
         let docker = self.docker().await?;
-        let name = object_name(name);
-        remove_container(docker, &name).await?;
-        let options = RemoveVolumeOptionsBuilder::new().force(true).build();
-        found(docker.remove_volume(&name, Some(options)).await)
-            .or_fail(&GUEST_DELETION, "cannot remove the node's volume")?;
+        let name = object_name(cluster);
+        let mut machines = self.objects(docker, cluster).await?;
+        machines.insert(name.clone());
+        for machine in &machines {
+            remove_machine(docker, machine).await?;
+        }
         found(docker.remove_network(&name).await).or_fail(&GUEST_DELETION, "cannot remove the cluster's network")?;
         image::remove_unused(docker).await
     }
 
-    async fn resize(&self, profile: &Profile) -> Outcome<()> {
-        let limits = spec::limits(profile);
+    async fn resize(&self, machine: Machine<'_>) -> Outcome<()> {
+        let limits = spec::limits(machine);
         let (Some(memory), Some(nano_cpus)) = (limits.memory, limits.nano_cpus) else {
             return Err(Failure::new(&DRV_CREATE, "the engine cannot take a limit away from a container that runs")
                 .advise("Stop the cluster and start it again."));
@@ -181,7 +188,7 @@ impl Driver for DockerDriver {
             nano_cpus: Some(nano_cpus),
             ..Default::default()
         };
-        let updated = self.docker().await?.update_container(&object_name(&profile.name), body).await;
+        let updated = self.docker().await?.update_container(&name_of(machine), body).await;
         updated.or_fail(&DRV_CREATE, "the engine does not change what the node may use")
     }
 
@@ -189,44 +196,44 @@ impl Driver for DockerDriver {
         true
     }
 
-    async fn dial(&self, name: &str, address: SocketAddr) -> Outcome<Box<dyn Duplex>> {
-        exec::dial(self.docker().await?, &object_name(name), address).await
+    async fn dial(&self, machine: Machine<'_>, address: SocketAddr) -> Outcome<Box<dyn Duplex>> {
+        exec::dial(self.docker().await?, &name_of(machine), address).await
     }
 
-    async fn state(&self, name: &str) -> Outcome<MachineState> {
-        let docker = self.docker().await?;
-        let container = found(docker.inspect_container(&object_name(name), None).await)
+    async fn state(&self, machine: Machine<'_>) -> Outcome<MachineState> {
+        let (docker, name) = (self.docker().await?, name_of(machine));
+        let container = found(docker.inspect_container(&name, None).await)
             .or_fail(&DRV_NOT_HEALTHY, "cannot inspect the node's container")?;
         match container.and_then(|c| c.state?.status) {
             Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED) => Ok(MachineState::Running),
             Some(_) => Ok(MachineState::Stopped),
             None => {
                 // The container is replaceable, the volume is the cluster.
-                let volume = found(docker.inspect_volume(&object_name(name)).await)
+                let volume = found(docker.inspect_volume(&name).await)
                     .or_fail(&DRV_NOT_HEALTHY, "cannot inspect the node's volume")?;
                 Ok(if volume.is_some() { MachineState::Stopped } else { MachineState::Nonexistent })
             }
         }
     }
 
-    async fn share(&self, _name: &str, _share: &Share) -> Outcome<()> {
+    async fn share(&self, _machine: Machine<'_>, _share: &Share) -> Outcome<()> {
         Err(Failure::new(&GUEST_MOUNT, "a container of the Docker engine gets no further directories while it runs")
             .advise("Copy files with 'kminik cp', name it with 'kminik start --mount-string' while the cluster is stopped, or use the native driver."))
     }
 
-    async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32> {
-        exec::attached(self.docker().await?, &object_name(name), command).await
+    async fn exec(&self, machine: Machine<'_>, command: &NodeCommand) -> Outcome<i32> {
+        exec::attached(self.docker().await?, &name_of(machine), command).await
     }
 
-    async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput> {
-        exec::collected(self.docker().await?, &object_name(name), args).await
+    async fn output(&self, machine: Machine<'_>, args: &[&str]) -> Outcome<NodeOutput> {
+        exec::collected(self.docker().await?, &name_of(machine), args).await
     }
 
-    async fn console(&self, name: &str) -> Outcome<Vec<u8>> {
+    async fn console(&self, machine: Machine<'_>) -> Outcome<Vec<u8>> {
         let docker = self.docker().await?;
         let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail("1000").build();
         let mut text = Vec::new();
-        let mut stream = docker.logs(&object_name(name), Some(options));
+        let mut stream = docker.logs(&name_of(machine), Some(options));
         while let Ok(Some(chunk)) = stream.try_next().await {
             text.extend_from_slice(&chunk.into_bytes());
             if text.len() > CONSOLE_LIMIT_BYTES {
@@ -236,7 +243,7 @@ impl Driver for DockerDriver {
         Ok(text)
     }
 
-    async fn machines(&self) -> Outcome<Vec<String>> {
+    async fn clusters(&self) -> Outcome<Vec<String>> {
         let ours = format!("{HOME_LABEL}={}", self.home);
         let filters = HashMap::from([("label", vec![LABEL, ours.as_str()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -269,13 +276,30 @@ impl DockerDriver {
         HashMap::from([(LABEL.to_owned(), profile.to_owned()), (HOME_LABEL.to_owned(), self.home.clone())])
     }
 
+    /// Names of the cluster's containers and volumes, as their labels say it.
+    async fn objects(&self, docker: &Docker, cluster: &str) -> Outcome<BTreeSet<String>> {
+        let (theirs, ours) = (format!("{LABEL}={cluster}"), format!("{HOME_LABEL}={}", self.home));
+        let filters = HashMap::from([("label", vec![theirs.as_str(), ours.as_str()])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let containers = docker.list_containers(Some(options)).await;
+        let containers = containers.or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's containers")?;
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let volumes = docker.list_volumes(Some(options)).await;
+        let volumes = volumes.or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's volumes")?.volumes;
+        let mut names: BTreeSet<String> = volumes.into_iter().flatten().map(|volume| volume.name).collect();
+        let containers = containers.into_iter().filter_map(|container| container.names).flatten();
+        names.extend(containers.map(|name| name.trim_start_matches('/').to_owned()));
+        Ok(names)
+    }
+
     /// The container once more, with other rights; the node's files are on the volume already.
-    async fn make_again(&self, docker: &Docker, profile: &Profile, name: &str, rights: Rights) -> Outcome<()> {
+    async fn make_again(&self, docker: &Docker, machine: Machine<'_>, rights: Rights) -> Outcome<()> {
+        let name = &name_of(machine);
         let old =
             docker.inspect_container(name, None).await.or_fail(&GUEST_START, "cannot inspect the node's container")?;
         let image = old.config.and_then(|c| c.image).unwrap_or_default();
         remove_container(docker, name).await?;
-        let body = spec::container(profile, &image, name, self.labels(&profile.name), rights);
+        let body = spec::container(machine, &image, self.labels(&machine.profile().name), rights);
         let options = CreateContainerOptionsBuilder::new().name(name).build();
         let made = docker.create_container(Some(options), body).await;
         made.map(drop).or_fail(&DRV_CREATE, "cannot make the node's container")
@@ -344,6 +368,15 @@ async fn make_network(docker: &Docker, profile: &Profile, labels: HashMap<String
         )),
         Err(error) => Err(Failure::because(&IF_NETWORK, "cannot make the cluster's network", &error)),
     }
+}
+
+/// A container and its volume.
+async fn remove_machine(docker: &Docker, name: &str) -> Outcome<()> {
+    remove_container(docker, name).await?;
+    let options = RemoveVolumeOptionsBuilder::new().force(true).build();
+    found(docker.remove_volume(name, Some(options)).await)
+        .or_fail(&GUEST_DELETION, "cannot remove the node's volume")?;
+    Ok(())
 }
 
 async fn remove_container(docker: &Docker, name: &str) -> Outcome<()> {

@@ -9,10 +9,9 @@ use bollard::models::{
 };
 use rustix::process::{Resource, getrlimit};
 
-use crate::drivers::Share;
+use crate::drivers::{Machine, Share};
 use crate::exposure::Protocol;
 use crate::ops::node_image;
-use crate::profile::Profile;
 
 /// Every capability but SYS_RESOURCE, and those that engines of 2022 do not know: what a node asks for where
 /// `privileged` is refused.
@@ -65,19 +64,23 @@ pub struct Limits {
     pub nano_cpus: Option<i64>,
 }
 
-pub fn limits(profile: &Profile) -> Limits {
+pub fn limits(machine: Machine<'_>) -> Limits {
     Limits {
-        memory: i64::try_from(profile.memory_mib << 20).ok().filter(|bytes| *bytes > 0),
-        nano_cpus: (profile.cpus > 0).then(|| i64::from(profile.cpus) * 1_000_000_000),
+        memory: machine.memory_bytes().and_then(|bytes| i64::try_from(bytes).ok()),
+        nano_cpus: machine.cpus().map(|cpus| i64::from(cpus) * 1_000_000_000),
     }
 }
 
-/// Ports of the node → where they are on the engine's machine.
-fn bindings(profile: &Profile) -> HashMap<String, Vec<PortBinding>> {
+/// Ports of the node → where they are on the engine's machine: the control plane has them all.
+fn bindings(machine: Machine<'_>) -> HashMap<String, Vec<PortBinding>> {
     let at = |address: SocketAddr| PortBinding {
         host_ip: Some(address.ip().to_string()),
         host_port: Some(address.port().to_string()),
     };
+    if machine.is_worker() {
+        return HashMap::new();
+    }
+    let profile = machine.profile();
     let exposure = &profile.exposure;
     let api = SocketAddr::new(exposure.address(), profile.api_port);
     let mut bindings = HashMap::from([(API.to_owned(), vec![at(api)])]);
@@ -136,22 +139,23 @@ fn own_limits() -> Vec<ResourcesUlimits> {
 }
 
 pub fn container(
-    profile: &Profile,
+    machine: Machine<'_>,
     image: &str,
-    name: &str,
     labels: HashMap<String, String>,
     rights: Rights,
 ) -> ContainerCreateBody {
     let privileged = rights == Rights::Privileged;
-    let bindings = bindings(profile);
+    let profile = machine.profile();
+    let network = super::object_name(&profile.name);
+    let bindings = bindings(machine);
     let exposed = bindings.keys().cloned().collect();
     let var = Mount {
         target: Some("/var".into()),
-        source: Some(name.to_owned()),
+        source: Some(super::name_of(machine)),
         typ: Some(MountType::VOLUME),
         ..Default::default()
     };
-    let limits = limits(profile);
+    let limits = limits(machine);
     let host = HostConfig {
         privileged: Some(privileged),
         cap_add: (!privileged).then(|| CAPABILITIES.iter().map(|&c| c.to_owned()).collect()),
@@ -164,7 +168,7 @@ pub fn container(
         tmpfs: Some(HashMap::from([("/run".into(), String::new()), ("/tmp".into(), String::new())])),
         mounts: Some(std::iter::once(var).chain(profile.mounts.iter().map(bind)).collect()),
         port_bindings: Some(bindings.into_iter().map(|(port, at)| (port, Some(at))).collect()),
-        network_mode: Some(name.to_owned()),
+        network_mode: Some(network.clone()),
         // An engine's own init as PID 1 would be in ours' place.
         init: Some(false),
         // With the engine, and after a reboot; not what was stopped by 'kminik stop'.
@@ -179,13 +183,13 @@ pub fn container(
     };
     let endpoint = EndpointSettings {
         ipam_config: Some(EndpointIpamConfig {
-            ipv4_address: Some(profile.node_address.to_string()),
+            ipv4_address: Some(machine.address().to_string()),
             ..Default::default()
         }),
         ..Default::default()
     };
     ContainerCreateBody {
-        hostname: Some(profile.name.clone()),
+        hostname: Some(machine.name().into_owned()),
         image: Some(image.to_owned()),
         entrypoint: Some(vec![node_image::BINARY.to_owned(), "init".to_owned()]),
         cmd: Some(Vec::new()),
@@ -194,9 +198,7 @@ pub fn container(
         exposed_ports: Some(exposed),
         stop_signal: Some("SIGTERM".into()),
         host_config: Some(host),
-        networking_config: Some(NetworkingConfig {
-            endpoints_config: Some(HashMap::from([(name.to_owned(), endpoint)])),
-        }),
+        networking_config: Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(network, endpoint)])) }),
         ..Default::default()
     }
 }

@@ -20,8 +20,8 @@ use rustix::process::Pid;
 use tokio::net::TcpStream;
 
 use super::{
-    Driver, Health, Input, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland,
-    network, not_running,
+    Driver, Health, Input, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share,
+    Userland, network, not_running, split_name,
 };
 use crate::agent::exit_watch;
 use crate::engine::Duplex;
@@ -64,35 +64,60 @@ impl Native {
             .map_err(|e| node_failure(&GUEST_START, "cannot read the machine's record", &e))
     }
 
-    fn running(&self, name: &str) -> Outcome<NodeContainer> {
+    fn running(&self, machine: Machine<'_>) -> Outcome<NodeContainer> {
+        let name = &machine.name();
         match self.open(name)? {
             Some(node) if node.state() == NodeState::Running => Ok(node),
             _ => Err(not_running(name)),
         }
     }
 
-    fn network(&self, profile: &Profile) -> Outcome<HostNetSpec> {
+    fn network(machine: Machine<'_>) -> Outcome<HostNetSpec> {
+        let profile = machine.profile();
         Ok(HostNetSpec {
             profile: profile.name.clone(),
             subnet: profile.subnet.parse().or_fail(&IF_SUBNET, "the profile's subnet cannot be used")?,
-            node: profile.name.clone(),
-            node_address: profile.node_address,
+            node: machine.name().into_owned(),
+            node_address: machine.address(),
             host_ports: profile.gateway_ports(),
             state_dir: hostnet::STATE_DIR.into(),
         })
     }
 
     /// Takes back what `create` and `start` made; the data stays.
-    async fn take_back(&self, name: &str) -> Outcome<()> {
+    async fn take_back(&self, machine: Machine<'_>) -> Outcome<()> {
+        let network = Self::network(machine)?;
+        Self::take_back_container(&machine.name()).await?;
+        hostnet::detach(&network).await.map_err(|e| network_failure(&e))?;
+        remove_records();
+        Ok(())
+    }
+
+    async fn take_back_container(name: &str) -> Outcome<()> {
         NodeContainer::delete(&state_dir(name), name)
             .await
-            .map_err(|e| node_failure(&GUEST_DELETION, "cannot take back what was made for the node", &e))?;
-        hostnet::detach_profile(name, Path::new(hostnet::STATE_DIR)).await.map_err(|e| network_failure(&e))?;
-        // They stay while something is in them: another cluster's records.
-        for directory in [Some(Path::new(STATE_DIR)), Path::new(STATE_DIR).parent()].into_iter().flatten() {
-            let _ = std::fs::remove_dir(directory);
+            .map_err(|e| node_failure(&GUEST_DELETION, "cannot take back what was made for the node", &e))
+    }
+
+    /// Names of the machines that lie here.
+    fn machines(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.home.root().join("machines")) else { return Vec::new() };
+        entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// The cluster that a machine with this name is of: a worker's, unless there is a profile of just this name.
+    fn cluster_of<'a>(&self, machine: &'a str) -> &'a str {
+        match split_name(machine) {
+            Some((cluster, _)) if !Profile::exists(&self.home, machine) => cluster,
+            _ => machine,
         }
-        Ok(())
+    }
+}
+
+/// Directories of records that are empty now; another cluster's records keep them.
+fn remove_records() {
+    for directory in [Some(Path::new(STATE_DIR)), Path::new(STATE_DIR).parent()].into_iter().flatten() {
+        let _ = std::fs::remove_dir(directory);
     }
 }
 
@@ -165,8 +190,9 @@ impl Driver for Native {
         })
     }
 
-    async fn create(&self, profile: &Profile, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
-        let dir = self.dir(&profile.name);
+    async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
+        let (profile, name) = (machine.profile(), machine.name().into_owned());
+        let dir = self.dir(&name);
         self.home.make_dir(&dir)?;
         // Volumes and secrets of the cluster are in it.
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))
@@ -175,21 +201,24 @@ impl Driver for Native {
         let is_new = !data.exists();
         write_files(&data, files)?;
         // A record that is there is of a node that ended without `stop`: it is made anew.
-        self.take_back(&profile.name).await?;
-        let images = self.images(&profile.name);
-        let root = rootfs::ensure(&dir, userland, &images)?;
+        self.take_back(machine).await?;
+        let images = self.images(&name);
+        // Of just this binary; the control plane's, so that all nodes share its memory.
+        let identity = node_image::identity(&[])?;
+        let copies = [&name, &profile.name].map(|of| rootfs::binary(&self.images(of).join(&identity)));
+        let root = rootfs::ensure(&dir, userland, copies.iter().find(|copy| copy.exists()).map(PathBuf::as_path))?;
         if is_new {
             rootfs::fill(&root.join("var"), &data).or_fail(&DRV_CREATE, "cannot copy the base image's /var")?;
         }
         rootfs::share(&root, &images)?;
         let spec = NodeSpec {
-            name: profile.name.clone(),
-            state_dir: state_dir(&profile.name),
+            name: name.clone(),
+            state_dir: state_dir(&name),
             rootfs: vec![root],
             data_dir: data,
-            hostname: profile.name.clone(),
-            cpus: (profile.cpus > 0).then_some(profile.cpus),
-            memory_bytes: (profile.memory_mib > 0).then_some(profile.memory_mib << 20),
+            hostname: name,
+            cpus: machine.cpus(),
+            memory_bytes: machine.memory_bytes(),
             argv: vec![node_image::BINARY.to_owned(), "init".to_owned()],
             env: crate::env::for_node(&profile.host_loopback()),
             mounts: profile.mounts.iter().cloned().map(mounted).collect(),
@@ -197,35 +226,35 @@ impl Driver for Native {
         };
         let node =
             NodeContainer::create(&spec).await.map_err(|e| node_failure(&DRV_CREATE, "cannot make the node", &e))?;
-        hostnet::attach(&self.network(profile)?, &node.netns_path()).await.map_err(|e| network_failure(&e))
+        hostnet::attach(&Self::network(machine)?, &node.netns_path()).await.map_err(|e| network_failure(&e))
     }
 
-    async fn start(&self, profile: &Profile) -> Outcome<()> {
-        let node = self.open(&profile.name)?;
-        let node =
-            node.ok_or_else(|| Failure::new(&GUEST_START, format!("the node \"{}\" was not made", profile.name)))?;
+    async fn start(&self, machine: Machine<'_>) -> Outcome<()> {
+        let name = machine.name();
+        let node = self.open(&name)?;
+        let node = node.ok_or_else(|| Failure::new(&GUEST_START, format!("the node \"{name}\" was not made")))?;
         node.start().map_err(|e| node_failure(&GUEST_START, "cannot start the node", &e))
     }
 
-    async fn resize(&self, profile: &Profile) -> Outcome<()> {
-        let cpus = (profile.cpus > 0).then_some(profile.cpus);
-        let memory = (profile.memory_mib > 0).then_some(profile.memory_mib << 20);
-        let resized = self.running(&profile.name)?.resize(cpus, memory);
+    async fn resize(&self, machine: Machine<'_>) -> Outcome<()> {
+        let resized = self.running(machine)?.resize(machine.cpus(), machine.memory_bytes());
         resized.map_err(|e| node_failure(&DRV_CREATE, "cannot change what the node may use", &e))
     }
 
-    async fn dial(&self, _name: &str, address: SocketAddr) -> Outcome<Box<dyn Duplex>> {
+    async fn dial(&self, _machine: Machine<'_>, address: SocketAddr) -> Outcome<Box<dyn Duplex>> {
         let stream = TcpStream::connect(address).await.or_fail(&GUEST_NOT_RUNNING, "the node cannot be reached")?;
         Ok(Box::new(stream))
     }
 
-    fn binary(&self, name: &str) -> Option<PathBuf> {
+    fn binary(&self, machine: Machine<'_>) -> Option<PathBuf> {
+        let name = &machine.name();
         let of_image = self.images(name).join(node_image::identity(&[]).ok()?);
         let roots = [Some(of_image), rootfs::find(&self.dir(name))];
         roots.into_iter().flatten().map(|root| rootfs::binary(&root)).find(|binary| binary.exists())
     }
 
-    async fn newer_binary(&self, name: &str) -> Outcome<Option<String>> {
+    async fn newer_binary(&self, machine: Machine<'_>) -> Outcome<Option<String>> {
+        let name = &machine.name();
         let Some(pid) = self.open(name)?.and_then(|node| node.pid()) else { return Ok(None) };
         // As the node sees it: another may lie over the one of its root filesystem.
         let theirs = format!("/proc/{pid}/root{}", node_image::BINARY);
@@ -245,19 +274,26 @@ impl Driver for Native {
         Ok(Some(format!("/var/{NODE_IMAGES}/{identity}{}", node_image::BINARY)))
     }
 
-    async fn stop(&self, profile: &Profile, bound: Duration) -> Outcome<()> {
-        if let Some(node) = self.open(&profile.name)? {
+    async fn stop(&self, machine: Machine<'_>, bound: Duration) -> Outcome<()> {
+        if let Some(node) = self.open(&machine.name())? {
             node.stop(bound).await.map_err(|e| node_failure(&GUEST_STOP_TIMEOUT, "cannot stop the node", &e))?;
         }
-        self.take_back(&profile.name).await
+        self.take_back(machine).await
     }
 
-    async fn delete(&self, name: &str) -> Outcome<()> {
-        self.take_back(name).await?;
-        remove_tree(&self.dir(name))
+    async fn delete(&self, cluster: &str) -> Outcome<()> {
+        let workers = self.machines().into_iter().filter(|name| name != cluster && self.cluster_of(name) == cluster);
+        let machines: Vec<String> = workers.chain([cluster.to_owned()]).collect();
+        for name in &machines {
+            Self::take_back_container(name).await?;
+        }
+        hostnet::detach_profile(cluster, Path::new(hostnet::STATE_DIR)).await.map_err(|e| network_failure(&e))?;
+        remove_records();
+        machines.iter().try_for_each(|name| remove_tree(&self.dir(name)))
     }
 
-    async fn state(&self, name: &str) -> Outcome<MachineState> {
+    async fn state(&self, machine: Machine<'_>) -> Outcome<MachineState> {
+        let name = &machine.name();
         Ok(match self.open(name)? {
             Some(node) if node.state() == NodeState::Running => MachineState::Running,
             Some(_) => MachineState::Stopped,
@@ -266,7 +302,8 @@ impl Driver for Native {
         })
     }
 
-    async fn exited(&self, name: &str) -> Outcome<()> {
+    async fn exited(&self, machine: Machine<'_>) -> Outcome<()> {
+        let name = &machine.name();
         let pid = || -> Outcome<Option<Pid>> {
             Ok(self.open(name)?.and_then(|node| node.pid()).and_then(|pid| Pid::from_raw(pid.cast_signed())))
         };
@@ -279,8 +316,8 @@ impl Driver for Native {
         exit.readable().await.map(drop).or_fail(&GUEST_START, "cannot wait for the node")
     }
 
-    async fn exec(&self, name: &str, command: &NodeCommand) -> Outcome<i32> {
-        let node = self.running(name)?;
+    async fn exec(&self, machine: Machine<'_>, command: &NodeCommand) -> Outcome<i32> {
+        let node = self.running(machine)?;
         let failed = |e: NodeError| node_failure(&GUEST_EXEC, EXEC_FAIL, &e);
         if command.tty {
             return node.exec(&command.args, true).await.map_err(failed);
@@ -290,24 +327,24 @@ impl Driver for Native {
         process.wait().await.map_err(failed)
     }
 
-    async fn share(&self, name: &str, share: &Share) -> Outcome<()> {
-        let outcome = self.running(name)?.bind(&mounted(share.clone())).await;
+    async fn share(&self, machine: Machine<'_>, share: &Share) -> Outcome<()> {
+        let outcome = self.running(machine)?.bind(&mounted(share.clone())).await;
         outcome.map_err(|e| node_failure(&GUEST_MOUNT, "cannot show it in the node", &e))
     }
 
-    async fn output(&self, name: &str, args: &[&str]) -> Outcome<NodeOutput> {
+    async fn output(&self, machine: Machine<'_>, args: &[&str]) -> Outcome<NodeOutput> {
         let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
-        let output = self.running(name)?.output(&args).await.map_err(|e| node_failure(&GUEST_EXEC, EXEC_FAIL, &e))?;
+        let output =
+            self.running(machine)?.output(&args).await.map_err(|e| node_failure(&GUEST_EXEC, EXEC_FAIL, &e))?;
         Ok(NodeOutput { exit_code: output.exit_code, stdout: output.stdout, stderr: output.stderr })
     }
 
-    async fn console(&self, name: &str) -> Outcome<Vec<u8>> {
-        Ok(std::fs::read(self.dir(name).join(CONSOLE)).unwrap_or_default())
+    async fn console(&self, machine: Machine<'_>) -> Outcome<Vec<u8>> {
+        Ok(std::fs::read(self.dir(&machine.name()).join(CONSOLE)).unwrap_or_default())
     }
 
-    async fn machines(&self) -> Outcome<Vec<String>> {
-        let Ok(entries) = std::fs::read_dir(self.home.root().join("machines")) else { return Ok(Vec::new()) };
-        Ok(entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok()).collect())
+    async fn clusters(&self) -> Outcome<Vec<String>> {
+        Ok(self.machines().iter().map(|machine| self.cluster_of(machine).to_owned()).collect())
     }
 }
 

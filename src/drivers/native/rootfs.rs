@@ -13,9 +13,9 @@ use crate::reason::{DRV_CREATE, Failure, OrFail, Outcome, RSRC_INSUFFICIENT_STOR
 
 const PREFIX: &str = "rootfs-";
 
-/// The directory, below the machine's; made if it is not there, older ones removed. Its binary is a link to the one of the pods'
-/// image below `images`, if that has it already.
-pub fn ensure(machine: &Path, userland: &Userland, images: &Path) -> Outcome<PathBuf> {
+/// The directory, below the machine's; made if it is not there, older ones removed. Its binary is a link to `copy`, a copy of the
+/// running one.
+pub fn ensure(machine: &Path, userland: &Userland, copy: Option<&Path>) -> Outcome<PathBuf> {
     let digests = match userland {
         Userland::BuiltIn => Vec::new(),
         Userland::Pulled { layers, .. } => layers.iter().map(|layer| layer.diff_id.clone()).collect(),
@@ -35,8 +35,7 @@ pub fn ensure(machine: &Path, userland: &Userland, images: &Path) -> Outcome<Pat
                 .or_fail(&DRV_CREATE, "cannot unpack the base image")?;
         }
     }
-    let copy = binary(&images.join(node_image::identity(&[])?));
-    node_image::assemble(&temporary, !digests.is_empty(), Some(&copy)).map_err(|error| {
+    node_image::assemble(&temporary, !digests.is_empty(), copy).map_err(|error| {
         failure(format_args!("cannot make the node's root filesystem in {}", temporary.display()), &error)
     })?;
     fs::rename(&temporary, &root).or_fail(&DRV_CREATE, "cannot make the node's root filesystem")?;

@@ -171,7 +171,7 @@ impl Live {
     /// # Errors
     /// `K8S_NOT_RESPONDING` if it runs and its API does not answer.
     async fn of(home: &Home, profile: &Profile) -> Outcome<Option<Self>> {
-        if drivers::of(home, profile)?.state(&profile.name).await? != MachineState::Running {
+        if drivers::of(home, profile)?.state(profile.control_plane()).await? != MachineState::Running {
             return Ok(None);
         }
         let client = client::ready(home, profile).await?;

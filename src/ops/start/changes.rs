@@ -13,7 +13,7 @@ use crate::reason::{DRV_CREATE, Failure, GUEST_DATA_LOST, Outcome};
 /// For limits that the machine cannot have: nothing else is changed then.
 pub async fn apply(before: &Profile, now: &Profile, driver: &dyn Driver, printer: &Printer) -> Outcome<()> {
     if (before.cpus, before.memory_mib) != (now.cpus, now.memory_mib) {
-        driver.resize(now).await?;
+        driver.resize(now.control_plane()).await?;
         let (cpus, memory) = (now.cpus.to_string(), (now.memory_mib << 20).to_string());
         ask(driver, now, &["node-limits", &cpus, &memory]).await?;
         printer
@@ -24,7 +24,7 @@ pub async fn apply(before: &Profile, now: &Profile, driver: &dyn Driver, printer
     }
     for share in now.mounts.iter().filter(|share| !before.mounts.contains(share)) {
         let (source, target) = (share.source.display(), share.target.display());
-        match driver.share(&now.name, share).await {
+        match driver.share(now.control_plane(), share).await {
             Ok(()) => printer.info(MOUNT, &format!("Mounting host path {source} into node as {target} ...")),
             Err(_) => {
                 printer.warning(&format!("{source} is shown in the node after the cluster's next stop and start"))
@@ -43,7 +43,7 @@ pub async fn apply(before: &Profile, now: &Profile, driver: &dyn Driver, printer
 
 async fn ask(driver: &dyn Driver, profile: &Profile, arguments: &[&str]) -> Outcome<()> {
     let command: Vec<&str> = std::iter::once(node_image::BINARY).chain(arguments.iter().copied()).collect();
-    let output = driver.output(&profile.name, &command).await?;
+    let output = driver.output(profile.control_plane(), &command).await?;
     if output.exit_code == 0 {
         return Ok(());
     }

@@ -17,11 +17,11 @@ pub async fn keep(failure: Failure, plan: &Plan, printer: &Printer) -> Failure {
     if ![&GUEST_START, &K8S_START, &K8S_TIMEOUT].contains(&failure.reason) {
         return failure;
     }
-    let (driver, name) = (plan.driver.as_ref(), plan.profile.name.as_str());
+    let (driver, machine) = (plan.driver.as_ref(), plan.profile.control_plane());
     let ask = async {
-        let console = driver.console(name).await.unwrap_or_default();
+        let console = driver.console(machine).await.unwrap_or_default();
         let lines = LINES.to_string();
-        let logs = driver.output(name, &[node_image::BINARY, "node-logs", "--length", &lines]).await;
+        let logs = driver.output(machine, &[node_image::BINARY, "node-logs", "--length", &lines]).await;
         let logs = logs.map(|output| output.stdout).unwrap_or_default();
         (String::from_utf8_lossy(&console).into_owned(), String::from_utf8_lossy(&logs).into_owned())
     };

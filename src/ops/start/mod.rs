@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use wait::Wait;
 
 use crate::agent;
-use crate::drivers::{self, Driver, MachineState, NetworkWish, NodeFile, Probed, Problem, Share, Userland};
+use crate::drivers::{self, Driver, Machine, MachineState, NetworkWish, NodeFile, Probed, Problem, Share, Userland};
 use crate::exposure::WantedPort;
 use crate::home::Home;
 use crate::kubeconfig;
@@ -97,7 +97,10 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
         return Ok(());
     }
     let known = &plan.profile;
-    if known.was_up && !request.download_only && plan.driver.state(&known.name).await? == MachineState::Nonexistent {
+    if known.was_up
+        && !request.download_only
+        && plan.driver.state(known.control_plane()).await? == MachineState::Nonexistent
+    {
         changes::refuse_lost(known, request.force, printer)?;
     }
     for attempt in 0.. {
@@ -176,8 +179,8 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     profile.save(home)?;
     datastore::keep_files(&request.datastore, home, profile)?;
     request.extra_config.keep_files(home, profile)?;
-    let Machine { client, was_running, replaced } = run_machine(request, plan, home, &userland, printer).await?;
-    sync::run(home, plan.driver.as_ref(), &profile.name).await?;
+    let Running { client, was_running, replaced } = run_machine(request, plan, home, &userland, printer).await?;
+    sync::run(home, plan.driver.as_ref(), profile.control_plane()).await?;
     if replaced {
         // It runs the same binary as the node, so it is replaced with it.
         agent::stop(&home.profile(&profile.name)).await;
@@ -186,7 +189,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         Profile { was_up: true, ..profile.clone() }.save(home)?;
     }
     pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
-    agent::spawn(home, profile, plan.driver.binary(&profile.name))?;
+    agent::spawn(home, profile, plan.driver.binary(profile.control_plane()))?;
     if was_running {
         // What was made anew has the registries already.
         agent::reload(&home.profile(&profile.name)).await;
@@ -246,17 +249,18 @@ async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<
 pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<()> {
     let _lock = Lock::acquire(home, &profile.name)?;
     let driver = drivers::of(home, profile)?;
-    if !agent::is_wanted(&home.profile(&profile.name)) || driver.state(&profile.name).await? == MachineState::Running {
+    let machine = profile.control_plane();
+    if !agent::is_wanted(&home.profile(&profile.name)) || driver.state(machine).await? == MachineState::Running {
         return Ok(());
     }
     let userland = userland(profile, home, printer).await?;
-    driver.create(profile, &userland, &node_files(home, profile)?).await?;
-    driver.start(profile).await?;
-    sync::run(home, driver.as_ref(), &profile.name).await
+    driver.create(machine, &userland, &node_files(home, profile)?).await?;
+    driver.start(machine).await?;
+    sync::run(home, driver.as_ref(), machine).await
 }
 
 /// A machine whose API answers.
-struct Machine {
+struct Running {
     client: kube::Client,
     /// It was not this start that started it.
     was_running: bool,
@@ -272,42 +276,43 @@ async fn run_machine(
     home: &Home,
     userland: &Userland,
     printer: &Printer,
-) -> Outcome<Machine> {
+) -> Outcome<Running> {
     let (profile, driver) = (&plan.profile, plan.driver.as_ref());
+    let machine = profile.control_plane();
     let mut files = node_files(home, profile)?;
     files.extend(snapshot::waiting(home, &profile.name)?);
     let client = client::connect(home, profile).await?;
     let mut again = !plan.is_new;
-    if plan.is_new && driver.state(&profile.name).await? != MachineState::Nonexistent {
+    if plan.is_new && driver.state(machine).await? != MachineState::Nonexistent {
         // Its keys went with its profile, so nobody can use what is in it.
         printer.warning(&format!("A machine \"{}\" without a profile is there: it is deleted first", profile.name));
         driver.delete(&profile.name).await?;
     }
     loop {
-        let state = driver.state(&profile.name).await?;
+        let state = driver.state(machine).await?;
         announce(profile, state, printer);
         if state != MachineState::Running {
-            driver.create(profile, userland, &files).await?;
+            driver.create(machine, userland, &files).await?;
             snapshot::handed_over(home, &profile.name)?;
             files.retain(|file| file.path != Path::new(RESTORE_FILE));
             plan.turn.lock().take();
-            driver.start(profile).await?;
+            driver.start(machine).await?;
         }
         let was_running = state == MachineState::Running;
         if was_running && let Some(before) = &plan.before {
             changes::apply(before, profile, driver, printer).await?;
         }
-        let newer = if was_running { driver.newer_binary(&profile.name).await? } else { None };
+        let newer = if was_running { driver.newer_binary(machine).await? } else { None };
         if let Some(binary) = &newer {
-            replace_node(profile, driver, binary, printer).await?;
+            replace_node(machine, driver, binary, printer).await?;
         }
-        if was_running && pause::state(driver, &profile.name).await.is_ok_and(|s| s.is_any()) {
+        if was_running && pause::state(driver, machine).await.is_ok_and(|s| s.is_any()) {
             printer.info(UNPAUSE, &format!("Unpausing node {} ...", profile.name));
-            pause::release(driver, &profile.name).await;
+            pause::release(driver, machine).await;
         }
         printer.step(PREPARE, "Preparing Kubernetes", &format!("Preparing Kubernetes {} ...", version::KUBERNETES));
-        match wait::api(&client, driver, &profile.name, request.wait_timeout).await {
-            Ok(()) => return Ok(Machine { client, was_running, replaced: newer.is_some() }),
+        match wait::api(&client, driver, machine, request.wait_timeout).await {
+            Ok(()) => return Ok(Running { client, was_running, replaced: newer.is_some() }),
             Err(failure) if failure.reason == &GUEST_START && was_running && again => again = false,
             Err(failure) => return Err(failure),
         }
@@ -315,10 +320,10 @@ async fn run_machine(
 }
 
 /// Has a running node's process started anew from another binary, which is at this path in the node.
-async fn replace_node(profile: &Profile, driver: &dyn Driver, binary: &str, printer: &Printer) -> Outcome<()> {
+async fn replace_node(machine: Machine<'_>, driver: &dyn Driver, binary: &str, printer: &Printer) -> Outcome<()> {
     printer
         .info(OPTION, &format!("Replacing the node's process by that of kminik {}; containers go on", version::KMINIK));
-    let output = driver.output(&profile.name, &[binary, "node-replace"]).await?;
+    let output = driver.output(machine, &[binary, "node-replace"]).await?;
     if output.exit_code == 0 {
         return Ok(());
     }
@@ -354,13 +359,14 @@ fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
 
 /// The node's configuration and keys.
 fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
+    let machine = profile.control_plane();
     let mut files = pki::ensure(home, profile)?;
     files.extend(datastore::node_files(home, profile)?);
     files.extend(extra_config::node_files(home, profile)?);
     let config = NodeConfig {
         profile: profile.name.clone(),
-        node_name: profile.name.to_ascii_lowercase(),
-        node_address: profile.node_address,
+        node_name: machine.node_name(),
+        node_address: machine.address(),
         host_resolver: (!profile.tunnel).then_some(profile.gateway),
         api_names: plan::api_names(profile),
         service_cidr: "10.96.0.0/12".into(),
@@ -377,6 +383,7 @@ fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
         images: registries::on_node(home, profile)?,
         addons: addons::of_the_node(profile)?,
         addon_choices: profile.addons.clone(),
+        join: None,
     };
     let content = serde_json::to_vec_pretty(&config).or_fail(&MK_INTERNAL, "cannot write the node's configuration")?;
     files.push(NodeFile { path: CONFIG_FILE.into(), content, mode: 0o600 });

@@ -129,6 +129,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         subnet: place.subnet,
         gateway: place.gateway,
         node_address: place.node_address,
+        workers: Vec::new(),
         api_host: place.api_host,
         api_port: place.api_port,
         tunnel: place.tunnel,

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kminik_client::{Selection, until};
 use kube::Client;
 
-use crate::drivers::{Driver, MachineState};
+use crate::drivers::{Driver, Machine, MachineState};
 use crate::ops::{client, status};
 use crate::reason::{Failure, GUEST_START, K8S_START, K8S_TIMEOUT, MK_USAGE, Outcome};
 
@@ -47,7 +47,7 @@ impl Wait {
 }
 
 /// Until the API is ready; fails at once when the machine dies.
-pub async fn api(client: &Client, driver: &dyn Driver, name: &str, bound: Duration) -> Outcome<()> {
+pub async fn api(client: &Client, driver: &dyn Driver, machine: Machine<'_>, bound: Duration) -> Outcome<()> {
     let mut pause = Duration::from_millis(5);
     let mut checked = tokio::time::Instant::now();
     let wait = async {
@@ -57,8 +57,8 @@ pub async fn api(client: &Client, driver: &dyn Driver, name: &str, bound: Durati
             pause = (pause * 2).min(Duration::from_millis(100));
             if checked.elapsed() > Duration::from_secs(2) {
                 checked = tokio::time::Instant::now();
-                if driver.state(name).await? != MachineState::Running {
-                    let console = driver.console(name).await.unwrap_or_default();
+                if driver.state(machine).await? != MachineState::Running {
+                    let console = driver.console(machine).await.unwrap_or_default();
                     let last = String::from_utf8_lossy(&console).lines().rev().take(5).collect::<Vec<_>>().join(" | ");
                     return Err(Failure::new(
                         &GUEST_START,
