@@ -1,4 +1,7 @@
-//! Clients of others, each through all that it is used for: `tests/clients/` has their scripts, with what must hold in them.
+//! Clients of others, each through all that it is used for: `tests/clients/` has their scripts, with what must hold in them; kube-rs is
+//! driven from here.
+
+mod rust;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -10,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("every_kubectl_walks_through", walk),
     ("nodes_client_finds_its_idioms", node),
     ("pythons_client_finds_its_idioms", python),
+    ("rusts_client_finds_its_idioms", || rust::idioms(shared())),
 ];
 
 /// Where the scripts are.
