@@ -30,7 +30,7 @@ use crate::registry::compose::{self, Composer, Fixed};
 use crate::registry::table::TableError;
 use crate::storage::cache::Cache;
 use crate::strategies::services::Pools;
-use crate::verbs::stalled::Watches;
+use crate::verbs::stalled::Answers;
 
 /// History is kept for at least this long, at most twice as long.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
@@ -71,7 +71,7 @@ pub struct Server {
     flow: Arc<FlowControl>,
     auditor: Option<Arc<Auditor>>,
     stopping: CancellationToken,
-    watches: Watches,
+    answers: Answers,
 }
 
 impl Server {
@@ -125,8 +125,8 @@ impl Server {
         self.auditor.as_ref()
     }
 
-    pub(crate) fn watches(&self) -> &Watches {
-        &self.watches
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// Cancelled when the server begins to stop: watches end.
@@ -183,7 +183,7 @@ impl ApiServer {
             flow: Arc::new(FlowControl::new(config.max_in_flight, config.request_timeout)),
             auditor,
             stopping: stopping.clone(),
-            watches: Watches::new(config.patience.write),
+            answers: Answers::new(config.patience.write),
             registry,
             config,
         });

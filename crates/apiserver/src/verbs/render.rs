@@ -13,6 +13,7 @@ use kminik_meta::{Object, StatusError};
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
+use super::stalled::{Answers, UNREAD};
 use super::table;
 use crate::http::accept::{Accepted, Encoding, JSON, View, YAML};
 use crate::http::body::{BoxError, ResponseBody};
@@ -71,10 +72,10 @@ pub(crate) async fn list(
     if let Some(shown) = Shown::of(call).filter(|_| call.shows_all_stored(&entries))
         && encoding != Encoding::Yaml
     {
-        let metadata = Value::Object(metadata);
+        let (metadata, answers) = (Value::Object(metadata), call.server.answers());
         let body = match encoding {
-            Encoding::Protobuf => protobuf_list(&shown, &metadata, &entries).await?,
-            Encoding::Json | Encoding::Yaml => json_list(shown, &metadata, entries, call.accepted.pretty)?,
+            Encoding::Protobuf => protobuf_list(answers, &shown, &metadata, &entries).await?,
+            Encoding::Json | Encoding::Yaml => json_list(answers, shown, &metadata, entries, call.accepted.pretty)?,
         };
         return Ok(respond::with_body(StatusCode::OK, encoding.media_type(), body));
     }
@@ -179,6 +180,7 @@ impl Shown {
 }
 
 fn json_list(
+    answers: &Answers,
     shown: Shown,
     metadata: &Value,
     entries: Vec<Arc<Entry>>,
@@ -222,20 +224,37 @@ fn json_list(
         return Ok(ResponseBody::from(head));
     }
     // A long list is copied while it is sent, so only a slice of it exists twice at any time.
-    let rest = futures::stream::unfold((fill, true), |(mut fill, more)| async move {
-        if !more {
-            return None;
-        }
-        Some(match fill(Vec::with_capacity(SLICE + (SLICE >> 2))) {
-            Ok((slice, more)) => (Ok(slice), (fill, more)),
-            Err(error) => (Err(BoxError::from(error)), (fill, false)),
-        })
+    let mut more = true;
+    let rest = std::iter::from_fn(move || {
+        let slice = more.then(|| fill(Vec::with_capacity(SLICE + (SLICE >> 2))))?;
+        more = matches!(slice, Ok((_, true)));
+        Some(slice.map(|(slice, _)| slice).map_err(BoxError::from))
     });
-    Ok(ResponseBody::stream(futures::StreamExt::chain(futures::stream::iter([Ok(head)]), rest)))
+    Ok(resting(answers, head, rest))
+}
+
+/// A body of slices that are let go if their client does not take them in time.
+fn resting(
+    answers: &Answers,
+    head: Bytes,
+    slices: impl Iterator<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> ResponseBody {
+    let rest = futures::stream::unfold(answers.open(slices), |place| async move {
+        let Some(mut slices) = place.take() else { return Some((Err(UNREAD.into()), place)) };
+        let slice = slices.next()?;
+        place.rest(slices);
+        Some((slice, place))
+    });
+    ResponseBody::stream(futures::StreamExt::chain(futures::stream::iter([Ok(head)]), rest))
 }
 
 /// A list in protobuf, whose length stands before it: all of it is made before any is sent.
-async fn protobuf_list(shown: &Shown, metadata: &Value, entries: &[Arc<Entry>]) -> Result<ResponseBody, StatusError> {
+async fn protobuf_list(
+    answers: &Answers,
+    shown: &Shown,
+    metadata: &Value,
+    entries: &[Arc<Entry>],
+) -> Result<ResponseBody, StatusError> {
     let schema = respond::schema_of(&shown.api_version, &shown.list_kind).and_then(ListEncoder::new);
     let mut list = schema.ok_or_else(|| StatusError::not_acceptable(&[JSON, YAML]))?;
     let (mut slices, mut item) = (Vec::new(), Vec::new());
@@ -251,7 +270,10 @@ async fn protobuf_list(shown: &Shown, metadata: &Value, entries: &[Arc<Entry>]) 
     }
     slices.push(list.take().into());
     let (head, tail) = list.frame(&shown.api_version, &shown.list_kind, metadata);
-    Ok(ResponseBody::chunks([Bytes::from(head)].into_iter().chain(slices).chain([tail.into()])))
+    if slices.len() == 1 {
+        return Ok(ResponseBody::chunks([Bytes::from(head)].into_iter().chain(slices).chain([tail.into()])));
+    }
+    Ok(resting(answers, head.into(), slices.into_iter().chain([tail.into()]).map(Ok)))
 }
 
 /// The PartialObjectMetadata of an object.

@@ -1,8 +1,8 @@
-//! Watches whose clients stopped reading: what they hold is let go.
+//! Answers whose clients stopped reading: what they hold is let go.
 //!
-//! A watch that has handed out a slice rests until its client has taken it. One that rests too long loses its state (the
-//! initial objects it still had to send keep old values in memory), and ends when it is asked again. Only opening watches
-//! adds to what resting ones hold, so that is when they are looked through.
+//! An answer (a watch, or a list of several slices) that has handed out a slice rests until its client has taken it. One that
+//! rests too long loses its state (the objects it still had to send keep old values in memory), and ends when it is asked
+//! again. Only beginning answers adds to what resting ones hold, so that is when they are looked through.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The watches are looked through so many times while a client may take its time, at most.
+/// Why an answer ends that nobody takes.
+pub(crate) const UNREAD: &str = "the client did not read in time";
+/// The answers are looked through so many times while a client may take its time, at most.
 const SWEEPS: u32 = 6;
 
-/// All open watches.
-pub(crate) struct Watches {
+/// All open answers.
+pub(crate) struct Answers {
     begun: Instant,
     /// A client may take so long for a slice.
     patience: Duration,
@@ -32,7 +34,7 @@ trait Resting: Send + Sync {
     fn let_go(&self, before: u64);
 }
 
-/// Where a watch puts its state while its client takes a slice.
+/// Where an answer puts its state while its client takes a slice.
 pub(crate) struct Place<S> {
     begun: Instant,
     state: Mutex<Option<S>>,
@@ -40,12 +42,12 @@ pub(crate) struct Place<S> {
     since: AtomicU64,
 }
 
-impl Watches {
+impl Answers {
     pub(crate) fn new(patience: Duration) -> Self {
-        Watches { begun: Instant::now(), patience, open: Mutex::default() }
+        Answers { begun: Instant::now(), patience, open: Mutex::default() }
     }
 
-    /// A place for a new watch.
+    /// A place for a new answer.
     pub(crate) fn open<S: Send + 'static>(&self, state: S) -> Arc<Place<S>> {
         self.open_at(state, Instant::now())
     }
@@ -103,15 +105,15 @@ mod tests {
 
     #[test]
     fn who_does_not_read_loses_what_was_kept() {
-        let watches = Watches::new(Duration::from_secs(60));
-        let at = |seconds| watches.begun + Duration::from_secs(seconds);
+        let answers = Answers::new(Duration::from_secs(60));
+        let at = |seconds| answers.begun + Duration::from_secs(seconds);
         let held = Arc::new(());
-        let (stalled, reading) = (watches.open_at(held.clone(), at(1)), watches.open_at(held.clone(), at(1)));
+        let (stalled, reading) = (answers.open_at(held.clone(), at(1)), answers.open_at(held.clone(), at(1)));
         for seconds in [20, 40, 60, 80] {
             reading.rest_at(reading.take().unwrap(), at(seconds));
-            watches.open_at((), at(seconds));
+            answers.open_at((), at(seconds));
         }
         assert!(stalled.take().is_none() && reading.take().is_some());
-        assert_eq!((Arc::strong_count(&held), watches.open.lock().resting.len()), (1, 3), "what ended is forgotten");
+        assert_eq!((Arc::strong_count(&held), answers.open.lock().resting.len()), (1, 3), "what ended is forgotten");
     }
 }

@@ -26,10 +26,11 @@ use super::call::Call;
 use super::list::{self, ListOptions};
 use super::render::{Shown, meta_version, metadata_of};
 use super::selection::Selection;
+use super::stalled::UNREAD;
 use super::table;
 use crate::error::from_store;
 use crate::http::accept::{Encoding, View};
-use crate::http::body::{BoxError, ResponseBody};
+use crate::http::body::ResponseBody;
 use crate::http::respond;
 use crate::registry::storage_prefix;
 use crate::storage::cache::{Advance, Change, Cursor, ResourceCache};
@@ -192,11 +193,10 @@ pub(crate) async fn watch(mut call: Call) -> Result<Response<ResponseBody>, Stat
         call: Arc::new(call),
     };
     let server = state.call.server.clone();
-    let place = server.watches().open(state);
+    let place = server.answers().open(state);
     let events = futures::stream::unfold(place, |place| async move {
         let Some(mut state) = place.take() else {
-            let slow: BoxError = "the client did not read in time".into();
-            return Some((Err(slow), place));
+            return Some((Err(UNREAD.into()), place));
         };
         let bytes = state.next().await?;
         place.rest(state);

@@ -87,9 +87,8 @@ async fn a_client_that_never_reads_is_given_up() {
     assert!(taken.len() < LARGE_MAPS * LARGE, "{} bytes and {read:?}: all was sent", taken.len());
 }
 
-/// Over HTTP/2 the connection lives, for others read on it; what a watch holds is let go.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_nobody_reads_is_let_go() {
+/// Over HTTP/2 the connection lives, for others read on it; what an answer holds is let go.
+async fn unread_is_let_go(unread: &str, other: &str, begins: &[u8]) {
     let server = start().await;
     fill(&server).await;
     let stream = server.connect_for(Some(&server.admin), &[b"h2"]).await;
@@ -97,20 +96,31 @@ async fn a_watch_that_nobody_reads_is_let_go() {
     let (sender, connection) =
         builder.initial_stream_window_size(64 << 10).handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let ask = |path: String| {
-        let mut sender = sender.clone();
+    let ask = |query: &str| {
+        let (mut sender, uri) = (sender.clone(), format!("https://localhost{MAPS}{query}"));
         async move {
-            let request = Request::get(format!("https://localhost{path}")).body(Full::<Bytes>::default()).unwrap();
+            let request = Request::get(uri).body(Full::<Bytes>::default()).unwrap();
             sender.send_request(request).await.unwrap()
         }
     };
-    let unread = ask(format!("{MAPS}?watch=1&resourceVersion=0")).await;
+    let unread = ask(unread).await;
     assert_eq!(unread.status(), 200);
     tokio::time::sleep(2 * PATIENCE.write).await;
-    // Opening one is what makes the server look at the others.
-    let other = ask(format!("{MAPS}?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dlarge-0")).await;
+    // Beginning one is what makes the server look at the others.
+    let other = ask(other).await;
     let ended = tokio::time::timeout(SOON, unread.into_body().collect()).await.expect("an end");
     assert!(ended.is_err(), "{} bytes were sent", ended.unwrap().to_bytes().len());
     let first = tokio::time::timeout(SOON, other.into_body().frame()).await.unwrap().unwrap().unwrap();
-    assert!(first.into_data().unwrap().starts_with(b"{\"type\":\"ADDED\""), "others go on");
+    assert!(first.into_data().unwrap().starts_with(begins), "others go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_nobody_reads_is_let_go() {
+    let other = "?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dlarge-0";
+    unread_is_let_go("?watch=1&resourceVersion=0", other, b"{\"type\":\"ADDED\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_nobody_reads_is_let_go() {
+    unread_is_let_go("", "?limit=1", b"{\"kind\":").await;
 }
