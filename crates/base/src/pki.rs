@@ -8,7 +8,7 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber,
 };
 
-pub use self::request::{KeyUse, Request};
+pub use self::request::{KeyUse, NewRequest, Request};
 
 mod request;
 
@@ -128,11 +128,7 @@ impl Authority {
         if client {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         }
-        for name in names {
-            let dns = name.as_str().try_into().map_err(|_| PkiError::Name(name.clone()))?;
-            params.subject_alt_names.push(SanType::DnsName(dns));
-        }
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        params.subject_alt_names = alternative_names(names, addresses)?;
         let cert = params.signed_by(&key, &self.issuer).map_err(PkiError::Generate)?;
         Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
@@ -179,15 +175,28 @@ impl Validity {
 
 fn params(subject: &Subject, validity: Duration) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(PkiError::Generate)?;
+    params.distinguished_name = distinguished_name(subject);
+    params.serial_number = Some(serial());
+    set_validity(&mut params, validity);
+    Ok(params)
+}
+
+fn distinguished_name(subject: &Subject) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     if let Some(organization) = &subject.organization {
         name.push(DnType::OrganizationName, organization.as_str());
     }
     name.push(DnType::CommonName, subject.common_name.as_str());
-    params.distinguished_name = name;
-    params.serial_number = Some(serial());
-    set_validity(&mut params, validity);
-    Ok(params)
+    name
+}
+
+fn alternative_names(names: &[String], addresses: &[IpAddr]) -> Result<Vec<SanType>, PkiError> {
+    let dns = |name: &String| {
+        name.as_str().try_into().map(SanType::DnsName).map_err(|_| PkiError::Name(name.clone()))
+    };
+    let mut all = names.iter().map(dns).collect::<Result<Vec<_>, _>>()?;
+    all.extend(addresses.iter().copied().map(SanType::IpAddress));
+    Ok(all)
 }
 
 fn set_validity(params: &mut CertificateParams, validity: Duration) {

@@ -8,10 +8,9 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use kminik_base::pki::Request;
 use kminik_client::{Informer, Next, ObjectKey};
 use kube::Api;
-use kube::api::{Patch, PostParams};
-use serde_json::json;
+use kube::api::PostParams;
 
-use crate::certificates::{KUBELET_CLIENT_SIGNER, add_condition, condition, issued, kubelet_client};
+use crate::certificates::{KUBELET_CLIENT_SIGNER, approve, is_decided, kubelet_client};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -28,8 +27,7 @@ pub(crate) async fn run(context: Context) -> Result<(), Error> {
 
 async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {
     let Some(request) = controller.requests.get(&key) else { return Ok(Next::Done) };
-    let decided = ["Approved", "Denied"].iter().any(|kind| condition(&request, kind).is_some());
-    if decided || issued(&request).is_some() || request.spec.signer_name != KUBELET_CLIENT_SIGNER {
+    if is_decided(&request) || request.spec.signer_name != KUBELET_CLIENT_SIGNER {
         return Ok(Next::Done);
     }
     let Ok(asked) = Request::parse(&request.spec.request.0) else { return Ok(Next::Done) };
@@ -43,7 +41,7 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
     ];
     for (applies, subresource, message) in rights {
         if applies && controller.may(&key, &request, subresource).await? {
-            return controller.approve(&key, &request, message).await;
+            return approve(&controller.context, &controller.requests, &request, message).await;
         }
     }
     Ok(Next::Done)
@@ -83,20 +81,5 @@ impl Controller {
             source: Box::new(source),
         })?;
         Ok(answer.status.is_some_and(|status| status.allowed))
-    }
-
-    async fn approve(
-        &self,
-        key: &ObjectKey,
-        request: &CertificateSigningRequest,
-        message: &str,
-    ) -> Result<Next, Error> {
-        let mut status = request.status.clone().unwrap_or_default();
-        add_condition(&mut status, "Approved", "AutoApproved", message.to_string());
-        // The whole list is written, so it must be the one that was read.
-        let metadata = json!({"uid": request.metadata.uid, "resourceVersion": request.metadata.resource_version});
-        let patch = json!({"metadata": metadata, "status": {"conditions": status.conditions}});
-        self.context.patch(key, &self.requests, key, Some("approval"), &Patch::Merge(patch)).await?;
-        Ok(Next::Done)
     }
 }

@@ -4,6 +4,12 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };
 use kminik_base::pki::Request;
+use kminik_client::{Informer, Next, ObjectKey};
+use kube::api::Patch;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::Error;
 
 pub(crate) const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 pub(crate) const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
@@ -12,8 +18,8 @@ pub(crate) const DIGITAL_SIGNATURE: &str = "digital signature";
 pub(crate) const KEY_ENCIPHERMENT: &str = "key encipherment";
 pub(crate) const CLIENT_AUTH: &str = "client auth";
 pub(crate) const SERVER_AUTH: &str = "server auth";
-const NODE_PREFIX: &str = "system:node:";
-const NODES: &str = "system:nodes";
+pub(crate) const NODE_PREFIX: &str = "system:node:";
+pub(crate) const NODES: &str = "system:nodes";
 
 /// The condition of that type.
 pub(crate) fn condition<'a>(
@@ -39,6 +45,28 @@ pub(crate) fn add_condition(status: &mut CertificateSigningRequestStatus, kind: 
         message: Some(message),
         ..CertificateSigningRequestCondition::default()
     });
+}
+
+/// Whether nobody has to say yes or no to it any more.
+pub(crate) fn is_decided(request: &CertificateSigningRequest) -> bool {
+    ["Approved", "Denied"].iter().any(|kind| condition(request, kind).is_some()) || issued(request).is_some()
+}
+
+/// Says yes.
+pub(crate) async fn approve(
+    context: &Context,
+    requests: &Informer<CertificateSigningRequest>,
+    request: &CertificateSigningRequest,
+    message: &str,
+) -> Result<Next, Error> {
+    let mut status = request.status.clone().unwrap_or_default();
+    add_condition(&mut status, "Approved", "AutoApproved", message.to_string());
+    // The whole list is written, so it must be the one that was read.
+    let metadata = json!({"uid": request.metadata.uid, "resourceVersion": request.metadata.resource_version});
+    let patch = json!({"metadata": metadata, "status": {"conditions": status.conditions}});
+    let key = ObjectKey::of(request);
+    context.patch(&key, requests, &key, Some("approval"), &Patch::Merge(patch)).await?;
+    Ok(Next::Done)
 }
 
 /// Why a request does not fit its signer, in upstream's words.

@@ -19,6 +19,9 @@ pub struct ControllersConfig {
     pub root_ca: String,
     /// The first two octets' network of pods: each node gets a /24 of this /16. Default `10.244.0.0`.
     pub pod_network: std::net::Ipv4Addr,
+    /// Where nodes have their addresses; kubelets' serving certificates are approved for these only. Default none: no such
+    /// request is approved.
+    pub node_network: Option<ipnet::Ipv4Net>,
     /// A node whose Lease is older than this is unknown. Upstream's default is 50 s.
     pub node_grace: Duration,
 }
@@ -36,6 +39,7 @@ impl ControllersConfig {
             authority: None,
             root_ca,
             pod_network: std::net::Ipv4Addr::new(10, 244, 0, 0),
+            node_network: None,
             node_grace: Duration::from_secs(50),
         }
     }

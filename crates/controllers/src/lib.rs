@@ -31,6 +31,7 @@ mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
+mod kubelet_serving_approving;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;

@@ -43,6 +43,7 @@ pub static CONTROLLERS: &[Descriptor] = &[
     controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::run),
     controller!("service-cidr-controller", "service-cidrs-controller", service_cidr::run),
     controller!("certificatesigningrequest-approving-controller", "certificate-controller", certificate_approving::run),
+    controller!("kubelet-serving-approving-controller", "kubelet-serving-approver", kubelet_serving_approving::run),
     controller!("certificatesigningrequest-signing-controller", "certificate-controller", certificate_signing::run),
     controller!("certificatesigningrequest-cleaner-controller", "certificate-controller", certificate_cleaner::run),
     controller!("node-ipam-controller", "node-controller", node_ipam::run),

@@ -16,6 +16,19 @@ pub mod pod;
 pub mod proxy;
 pub mod routes;
 
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+pub use link::LinkError;
+
 mod link;
 mod names;
 mod sysctl;
+
+/// The network that this address of the calling thread's namespace is in; `None` if no link has it.
+///
+/// # Errors
+/// When netlink cannot be asked.
+pub async fn network_of(address: Ipv4Addr) -> Result<Option<Ipv4Net>, LinkError> {
+    link::Links::here()?.network_of(address).await
+}

@@ -28,6 +28,8 @@ pub enum LinkError {
     },
     #[error("links cannot be listed")]
     List(#[source] nlink::Error),
+    #[error("addresses cannot be listed")]
+    Addresses(#[source] nlink::Error),
     #[error("routes cannot be listed")]
     Routes(#[source] nlink::Error),
     #[error("link {link} is missing")]
@@ -179,6 +181,13 @@ impl Links {
                 _ => None,
             })
             .collect())
+    }
+
+    /// The network of one of this namespace's addresses.
+    pub(crate) async fn network_of(&self, address: Ipv4Addr) -> Result<Option<Ipv4Net>, LinkError> {
+        let addresses = self.route.get_addresses().await.map_err(LinkError::Addresses)?;
+        let found = addresses.iter().find(|own| own.primary_address() == Some(&address.into()));
+        Ok(found.and_then(|own| Ipv4Net::new(address, own.prefix_len()).ok()).map(|network| network.trunc()))
     }
 
     async fn find(&self, name: &str, wanted: &'static str) -> Result<Option<u32>, LinkError> {

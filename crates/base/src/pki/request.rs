@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SigningKey};
+use rcgen::{
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SigningKey,
+};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
-use super::{Authority, PkiError, Validity, serial, set_validity};
+use super::{Authority, PkiError, Subject, Validity, alternative_names, distinguished_name, serial, set_validity};
 
 const LABEL: &str = "CERTIFICATE REQUEST";
 /// Tags of DER.
@@ -22,6 +24,31 @@ pub enum KeyUse {
     KeyEncipherment,
     ServerAuth,
     ClientAuth,
+}
+
+/// A request for a certificate, with the key that it is for.
+#[derive(Clone, Debug)]
+pub struct NewRequest {
+    /// PEM.
+    pub request_pem: String,
+    /// PKCS#8 PEM.
+    pub key_pem: String,
+}
+
+impl NewRequest {
+    /// Makes a key and a request that is signed by it.
+    ///
+    /// # Errors
+    /// When a name is not a DNS name.
+    pub fn make(subject: &Subject, names: &[String], addresses: &[IpAddr]) -> Result<Self, PkiError> {
+        let key = KeyPair::generate().map_err(PkiError::Generate)?;
+        let mut params = CertificateParams::new(Vec::<String>::new()).map_err(PkiError::Generate)?;
+        params.distinguished_name = distinguished_name(subject);
+        params.subject_alt_names = alternative_names(names, addresses)?;
+        let request = params.serialize_request(&key).map_err(PkiError::Generate)?;
+        let request_pem = request.pem().map_err(PkiError::Generate)?;
+        Ok(Self { request_pem, key_pem: key.serialize_pem() })
+    }
 }
 
 /// What a request asks for. Its signature has been verified.
@@ -203,6 +230,17 @@ mod tests {
         assert!(matches!(Request::parse(b"rubbish"), Err(PkiError::NoRequest)));
         let authority = Authority::generate("ca", DAY).unwrap();
         assert!(matches!(Request::parse(authority.cert_pem().as_bytes()), Err(PkiError::NoRequest)));
+    }
+
+    #[test]
+    fn what_is_made_asks_for_what_was_said() {
+        let subject = Subject::new("system:node:n", Some("system:nodes"));
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let made = NewRequest::make(&subject, &["n".to_owned()], &[address]).unwrap();
+        let asked = Request::parse(made.request_pem.as_bytes()).unwrap();
+        assert_eq!((asked.common_name.as_str(), asked.organizations), ("system:node:n", vec!["system:nodes".to_owned()]));
+        assert_eq!((asked.dns_names, asked.addresses), (vec!["n".to_owned()], vec![address]));
+        assert!(made.key_pem.contains("PRIVATE KEY"));
     }
 
     #[test]

@@ -425,6 +425,14 @@ pub(super) const CONTROLLER_ROLES: &[RoleRow] = &[
             EVENTS,
         ],
     ),
+    // Ours: upstream leaves serving certificates to people.
+    role(
+        "kubelet-serving-approver",
+        &[
+            on("update", "certificates.k8s.io", "certificatesigningrequests/approval"),
+            named("approve", "certificates.k8s.io", "signers", "kubernetes.io/kubelet-serving"),
+        ],
+    ),
     role(
         "legacy-service-account-token-cleaner",
         &[
@@ -620,8 +628,9 @@ const LEADER_RULES: &[super::rows::RuleRow] =
 
 /// The ConfigMap of kube-public by which a machine that holds a bootstrap token gets to know the cluster.
 const CLUSTER_INFO: &str = "cluster-info";
-/// The group that kubeadm gives to the tokens it makes.
-const JOINING_NODES: SubjectRow = Group("system:bootstrappers:kubeadm:default-node-token");
+/// The groups of tokens by which machines become nodes: of those that kubeadm makes, and of kminik's own.
+const JOINING_NODES: &[SubjectRow] =
+    &[Group("system:bootstrappers:kubeadm:default-node-token"), Group("system:bootstrappers:kminik")];
 
 /// Who a binding is for.
 #[derive(Clone, Copy, Debug)]
@@ -657,18 +666,20 @@ pub(super) const CLUSTER_BINDINGS: &[(&str, &str, &[SubjectRow])] = &[
     ("system:volume-scheduler", "system:volume-scheduler", &[User("system:kube-scheduler")]),
     ("system:node-proxier", "system:node-proxier", &[User("system:kube-proxy")]),
     // What kubeadm sets up so that machines with a bootstrap token can become nodes.
-    ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &[JOINING_NODES]),
+    ("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", JOINING_NODES),
     (
         "kubeadm:node-autoapprove-bootstrap",
         "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
-        &[JOINING_NODES],
+        JOINING_NODES,
     ),
     (
         "kubeadm:node-autoapprove-certificate-rotation",
         "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
         &[Group("system:nodes")],
     ),
-    ("kubeadm:get-nodes", "kubeadm:get-nodes", &[JOINING_NODES]),
+    ("kubeadm:get-nodes", "kubeadm:get-nodes", JOINING_NODES),
+    // A worker's service proxy and routes act as its node: a second identity on the same disk would protect nothing.
+    ("kminik:node-proxier", "system:node-proxier", &[Group("system:nodes")]),
     // Kubelets are the node authorizer's; the binding exists so that nobody else creates it.
     ("system:node", "system:node", &[]),
 ];

@@ -1,0 +1,117 @@
+//! A kubelet's request for a serving certificate is approved if it asks for itself: by its own certificate, for the name of its
+//! node, and for addresses of the network of nodes that no other node has. Upstream leaves this to people, as it cannot know
+//! which addresses a machine has; here the machines are the cluster's own.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use k8s_openapi::api::core::v1::Node;
+use kminik_base::pki::Request;
+use kminik_client::{Informer, Next, ObjectKey};
+
+use crate::certificates::{KUBELET_SERVING_SIGNER, NODE_PREFIX, NODES, approve, is_decided, kubelet_serving};
+use crate::context::Context;
+use crate::error::Error;
+
+const MESSAGE: &str = "Auto approving kubelet serving certificate for the node's own name and addresses.";
+
+struct Controller {
+    context: Context,
+    requests: Informer<CertificateSigningRequest>,
+    nodes: Informer<Node>,
+}
+
+pub(crate) async fn run(context: Context) -> Result<(), Error> {
+    let (requests, nodes) = (context.informers.get(), context.informers.get());
+    let controller = Arc::new(Controller { requests, nodes, context: context.clone() });
+    let requests = controller.requests.clone();
+    context.work_on(&requests, move |key| reconcile(controller.clone(), key)).await
+}
+
+async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {
+    let (Some(request), Some(network)) = (controller.requests.get(&key), controller.context.config.node_network) else {
+        return Ok(Next::Done);
+    };
+    if is_decided(&request) || request.spec.signer_name != KUBELET_SERVING_SIGNER {
+        return Ok(Next::Done);
+    }
+    let Ok(asked) = Request::parse(&request.spec.request.0) else { return Ok(Next::Done) };
+    if !controller.nodes.wait_synced().await {
+        return Ok(Next::Done);
+    }
+    let nodes = controller.nodes.list();
+    match is_for_itself(&asked, &request.spec, network, nodes.iter().map(AsRef::as_ref)) {
+        true => approve(&controller.context, &controller.requests, &request, MESSAGE).await,
+        false => Ok(Next::Done),
+    }
+}
+
+fn is_for_itself<'n>(
+    asked: &Request,
+    spec: &CertificateSigningRequestSpec,
+    network: Ipv4Net,
+    mut nodes: impl Iterator<Item = &'n Node>,
+) -> bool {
+    let Some(name) = asked.common_name.strip_prefix(NODE_PREFIX) else { return false };
+    let is_node = spec.groups.iter().flatten().any(|group| group == NODES);
+    let others: Vec<String> = nodes
+        .by_ref()
+        .filter(|node| node.metadata.name.as_deref() != Some(name))
+        .filter_map(|node| node.status.as_ref()?.addresses.clone())
+        .flatten()
+        .map(|address| address.address)
+        .collect();
+    let may_have = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => {
+            let is_host = network.contains(v4) && *v4 != network.network() && *v4 != network.broadcast();
+            is_host && !others.contains(&v4.to_string())
+        }
+        IpAddr::V6(_) => false,
+    };
+    kubelet_serving(asked, spec.usages.as_deref().unwrap_or_default()).is_ok()
+        && is_node
+        && spec.username.as_deref() == Some(&asked.common_name)
+        && asked.dns_names.iter().all(|own| own == name)
+        && asked.addresses.iter().all(may_have)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_gets_its_own_name_and_a_free_address() {
+        let network: Ipv4Net = "192.168.49.0/24".parse().unwrap();
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "first"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.168.49.2"}]}}))
+        .unwrap();
+        let decide = |user: &str, names: &[&str], addresses: &[&str]| {
+            let asked = Request {
+                common_name: "system:node:second".into(),
+                organizations: vec!["system:nodes".into()],
+                dns_names: names.iter().map(ToString::to_string).collect(),
+                addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+                ..Request::default()
+            };
+            let spec = CertificateSigningRequestSpec {
+                username: Some(user.into()),
+                groups: Some(vec!["system:nodes".into(), "system:authenticated".into()]),
+                usages: Some(vec!["digital signature".into(), "server auth".into()]),
+                ..CertificateSigningRequestSpec::default()
+            };
+            is_for_itself(&asked, &spec, network, [&node].into_iter())
+        };
+        let own = "system:node:second";
+        assert!(decide(own, &["second"], &["192.168.49.3"]));
+        assert!(!decide("system:node:first", &["second"], &["192.168.49.3"]), "another asks");
+        assert!(!decide(own, &["first"], &["192.168.49.3"]), "another's name");
+        assert!(!decide(own, &["second"], &["192.168.49.2"]), "another's address");
+        assert!(!decide(own, &["second"], &["10.96.0.1"]), "not a node's address");
+        assert!(!decide(own, &["second"], &["192.168.49.255"]), "nobody's address");
+        assert!(!decide(own, &["second"], &["::1"]), "not a node's address");
+    }
+}
