@@ -209,12 +209,16 @@ async fn remove_profile(profile: &str, links: &Links, records: record::Records) 
 
 const FORWARDING: &str = "net/ipv4/ip_forward";
 
-/// What leaves the node subnet for anywhere but another address of it goes out under the host's address.
+/// What leaves the node subnet for anywhere but another address of it goes out under the host's address. What stays on the bridge
+/// is for pods of another node: where the kernel's bridge filter is on, it would be translated too.
 fn translation(spec: &HostNetSpec) -> Ruleset {
     let mut rules = Ruleset::default();
     let (subnet, prefix) = (spec.subnet.network(), spec.subnet.prefix_len());
-    let masquerade =
-        Rule::new("", "").match_saddr_v4(subnet, prefix).match_daddr_v4_not(subnet, prefix).masquerade().into_spec();
-    rules.base_chain("postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat), vec![masquerade]);
+    let outward = Rule::new("", "")
+        .match_saddr_v4(subnet, prefix)
+        .match_daddr_v4_not(subnet, prefix)
+        .match_oif_not(&spec.bridge())
+        .masquerade();
+    rules.base_chain("postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat), vec![outward.into_spec()]);
     rules
 }
