@@ -18,6 +18,11 @@ pub enum Health {
 /// Something that has replicas: how many are wanted and available, if its controller has seen its last change.
 trait Workload {
     fn replicas(&self) -> Option<(i32, i32)>;
+
+    /// How many are to be waited for.
+    fn needed(&self) -> i32 {
+        self.replicas().map_or(1, |(wanted, _)| wanted)
+    }
 }
 
 impl Workload for Deployment {
@@ -40,10 +45,19 @@ impl Workload for DaemonSet {
         let status = self.status.as_ref().filter(|s| s.observed_generation >= self.metadata.generation)?;
         Some((status.desired_number_scheduled, status.number_available.unwrap_or(0)))
     }
+
+    /// One: a node may be stopped, or about to be started.
+    fn needed(&self) -> i32 {
+        1
+    }
 }
 
 fn works(replicas: Option<(i32, i32)>) -> bool {
     replicas.is_some_and(|(wanted, available)| available >= wanted)
+}
+
+fn suffices(workload: &impl Workload) -> bool {
+    workload.replicas().is_some_and(|(_, available)| available >= workload.needed())
 }
 
 fn amiss(id: &ObjectId, replicas: Option<(i32, i32)>) -> String {
@@ -62,13 +76,14 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), id.namespace());
     if wait {
         let selection = Selection { namespace: Some(id.namespace().to_owned()), ..Selection::object(&id.name) };
-        kminik_client::until::<K>(client, &(), &selection, |found| found.iter().any(|k| works(k.replicas()))).await;
+        kminik_client::until::<K>(client, &(), &selection, |found| found.iter().any(|k| suffices(k.as_ref()))).await;
     }
     let Some(found) = api.get_opt(&id.name).await? else {
         return Ok(Some(format!("{} {} is gone", id.kind.to_lowercase(), id.name)));
     };
     let replicas = found.replicas();
-    Ok((!works(replicas)).then(|| amiss(id, replicas)))
+    let is_well = if wait { suffices(&found) } else { works(replicas) };
+    Ok((!is_well).then(|| amiss(id, replicas)))
 }
 
 async fn all(client: &Client, record: &Record, wait: bool) -> Result<Health, kube::Error> {

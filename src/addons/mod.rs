@@ -24,7 +24,7 @@ pub use health::{Health, health, healthy};
 use k8s_openapi::api::core::v1::Service;
 use kminik_oci::Digest;
 use kube::core::DynamicObject;
-pub use objects::{ManifestError, digest, workloads};
+pub use objects::{ManifestError, digest, of_kind};
 use serde::{Deserialize, Serialize};
 
 use crate::node::config::REGISTRY_ADDRESS;

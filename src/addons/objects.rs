@@ -74,9 +74,9 @@ pub fn digest(all: &[DynamicObject]) -> Digest {
     Digest::of(&serde_json::to_vec(all).unwrap_or_default())
 }
 
-/// Namespace and name of the Deployments among them.
-pub fn workloads(all: &[DynamicObject]) -> impl Iterator<Item = (&str, &str)> {
-    all.iter().filter(|object| kind(object) == "Deployment").filter_map(|object| {
+/// Namespace and name of the objects of this kind among them.
+pub fn of_kind<'a>(all: &'a [DynamicObject], wanted: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    all.iter().filter(move |object| kind(object) == wanted).filter_map(|object| {
         Some((object.metadata.namespace.as_deref().unwrap_or("default"), object.metadata.name.as_deref()?))
     })
 }

@@ -65,6 +65,12 @@ pub enum ProvisionerError {
         #[source]
         source: Box<kube::Error>,
     },
+    #[error("cannot take claim {key}")]
+    TakeClaim {
+        key: ObjectKey,
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// A worker thread ended before its work was done.
     #[error("the work on the directory was interrupted")]
     Interrupted(#[source] tokio::task::JoinError),
@@ -136,6 +142,9 @@ impl Provisioner {
     async fn provision(self: Arc<Self>, key: &ObjectKey) -> Result<Next, ProvisionerError> {
         let Some(claim) = self.claims.get(key) else { return Ok(Next::Done) };
         let Some(class) = self.class_to_serve(&claim) else { return Ok(Next::Done) };
+        if !claim.annotations().contains_key(SELECTED_NODE) {
+            return self.take(key, &claim).await;
+        }
         let uid = claim.metadata.uid.clone().unwrap_or_default();
         let name = format!("pvc-{uid}");
         if self.volumes.get(&ObjectKey::cluster(&name)).is_some() {
@@ -169,6 +178,20 @@ impl Provisioner {
                 self.recorder.normal(claim.as_ref(), "ProvisioningSucceeded", message);
                 Ok(Next::Done)
             }
+        }
+    }
+
+    /// Says that this node's provisioner serves a claim that may be anywhere: of those of all nodes the first to say so does.
+    async fn take(&self, key: &ObjectKey, claim: &PersistentVolumeClaim) -> Result<Next, ProvisionerError> {
+        let mut taken = claim.clone();
+        taken.annotations_mut().insert(SELECTED_NODE.to_owned(), self.config.node.clone());
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.config.client.clone(), &key.namespace);
+        match api.replace(&key.name, &PostParams::default(), &taken).await {
+            // Another was faster, or it has changed: that is an event of its own.
+            Err(error) if !is_conflict(&error) && !is_not_found(&error) => {
+                Err(ProvisionerError::TakeClaim { key: key.clone(), source: Box::new(error) })
+            }
+            _ => Ok(Next::Done),
         }
     }
 

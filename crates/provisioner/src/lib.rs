@@ -1,4 +1,5 @@
-//! The storage provisioner: makes a directory of its node for each claim of its classes, and removes it with the claim.
+//! The storage provisioner: makes a directory of its node for each claim of its classes, and removes it with the claim. It runs on
+//! every node; a claim is served where the scheduler has put its first pod, or where it may be anywhere by one of them.
 //!
 //! Owns: one directory, in which it keeps `<namespace>/<claim>` (mode 0777) for each volume and `.removed-*` for what is being removed.
 //!

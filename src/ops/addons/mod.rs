@@ -89,18 +89,27 @@ pub fn of_the_node(profile: &Profile) -> Outcome<Vec<String>> {
     Ok(built_in()?.enabled(&profile.addons).filter(|addon| addon.is_the_nodes()).map(|a| a.name.clone()).collect())
 }
 
-/// Deployments of kube-system that the node's own addons have.
-pub fn deployments(profile: &Profile) -> Outcome<Vec<String>> {
+/// What runs in kube-system, by name.
+#[derive(Debug, Default)]
+pub struct Workloads {
+    pub deployments: Vec<String>,
+    pub daemon_sets: Vec<String>,
+}
+
+/// What the node's own addons have.
+pub fn workloads(profile: &Profile) -> Outcome<Workloads> {
     let catalogue = built_in()?;
-    let mut names = Vec::new();
+    let mut all = Workloads::default();
     for addon in catalogue.enabled(&profile.addons).filter(|addon| addon.is_the_nodes()) {
         let none = Choice::default();
         let rendered = addon.render(profile.addons.get(&addon.name).unwrap_or(&none), &values(), &[]);
         let objects = rendered.or_fail(&MK_INTERNAL, "an addon of kminik is damaged")?;
-        let system = addons::workloads(&objects).filter(|(namespace, _)| *namespace == "kube-system");
-        names.extend(system.map(|(_, name)| name.to_owned()));
+        for (kind, names) in [("Deployment", &mut all.deployments), ("DaemonSet", &mut all.daemon_sets)] {
+            let system = addons::of_kind(&objects, kind).filter(|(namespace, _)| *namespace == "kube-system");
+            names.extend(system.map(|(_, name)| name.to_owned()));
+        }
     }
-    Ok(names)
+    Ok(all)
 }
 
 /// `a, b, c`.

@@ -1,16 +1,16 @@
 //! What `start` waits for before it says that it is done: by watches, each within the bound.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kminik_client::{Selection, until};
 use kube::Client;
 
 use crate::drivers::{Driver, Machine, MachineState};
+use crate::ops::addons::Workloads;
 use crate::ops::{client, status};
 use crate::reason::{Failure, GUEST_START, K8S_START, K8S_TIMEOUT, MK_USAGE, Outcome};
 
@@ -72,8 +72,8 @@ pub async fn api(client: &Client, driver: &dyn Driver, machine: Machine<'_>, bou
     bounded(bound, &K8S_START, "the API server to answer", wait).await?
 }
 
-/// Until all that was asked for is there; `deployments` are those of kube-system that addons have.
-pub async fn components(client: &Client, wait: Wait, deployments: &[String], bound: Duration) -> Outcome<()> {
+/// Until all that was asked for is there, the workloads of addons among it.
+pub async fn components(client: &Client, wait: Wait, workloads: &Workloads, bound: Duration) -> Outcome<()> {
     let system = Selection::namespace("kube-system");
     let node = async {
         if wait.node {
@@ -83,12 +83,16 @@ pub async fn components(client: &Client, wait: Wait, deployments: &[String], bou
     };
     let addons = async {
         if wait.system_pods || wait.apps {
-            let wanted: BTreeSet<&str> = deployments.iter().map(String::as_str).collect();
-            let available = |found: &[Arc<Deployment>]| {
-                let is = |name: &str| found.iter().any(|d| d.metadata.name.as_deref() == Some(name) && is_available(d));
-                wanted.iter().all(|name| is(name))
+            let deployed = |found: &[Arc<Deployment>]| {
+                let is =
+                    |name: &String| found.iter().any(|d| d.metadata.name.as_ref() == Some(name) && is_available(d));
+                workloads.deployments.iter().all(is)
             };
-            until(client, &(), &system, available).await;
+            let on_nodes = |found: &[Arc<DaemonSet>]| {
+                let is = |name: &String| found.iter().any(|d| d.metadata.name.as_ref() == Some(name) && is_on_nodes(d));
+                workloads.daemon_sets.iter().all(is)
+            };
+            tokio::join!(until(client, &(), &system, deployed), until(client, &(), &system, on_nodes));
         }
         if wait.system_pods {
             let ready = |pods: &[Arc<Pod>]| !pods.is_empty() && pods.iter().all(|pod| is_pod_ready(pod));
@@ -126,6 +130,12 @@ async fn bounded<T>(
 fn is_available(deployment: &Deployment) -> bool {
     let conditions = deployment.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|c| c.type_ == "Available" && c.status == "True")
+}
+
+/// On one at least: others may be stopped, or about to be started.
+fn is_on_nodes(set: &DaemonSet) -> bool {
+    let Some(status) = &set.status else { return false };
+    status.observed_generation >= set.metadata.generation && status.number_available.unwrap_or(0) > 0
 }
 
 fn is_pod_ready(pod: &Pod) -> bool {

@@ -72,3 +72,27 @@ async fn claims_get_directories_that_go_with_them() {
     assert_eq!(path(&again), path(&volume));
     assert_eq!(std::fs::read_dir(path(&again)).unwrap().count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_nodes_one_serves_a_claim() {
+    let cluster = Cluster::start(&["a", "b"]).await;
+    let root = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    for node in ["a", "b"] {
+        let directory = root.path().join(node);
+        std::fs::create_dir(&directory).unwrap();
+        let config = ProvisionerConfig { client: cluster.client.clone(), root: directory, node: node.into() };
+        tokio::spawn(run_with(config, stop.clone()));
+    }
+    class(&cluster, "deleted", "Delete").await;
+    for name in ["c1", "c2", "c3", "c4"] {
+        let volume = claim(&cluster, name, "deleted").await;
+        let affinity = serde_json::to_value(volume.spec.as_ref().unwrap().node_affinity.as_ref().unwrap()).unwrap();
+        let node = affinity["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"][0].clone();
+        let node = node.as_str().unwrap();
+        assert_eq!(path(&volume), root.path().join(node).join("default").join(name));
+        let other = if node == "a" { "b" } else { "a" };
+        assert!(path(&volume).is_dir() && !root.path().join(other).join("default").join(name).exists());
+    }
+    stop.cancel();
+}
