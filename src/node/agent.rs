@@ -1,4 +1,5 @@
-//! The node's own agent: container runtime, pod network, kubelet with its HTTPS, service proxy, routes.
+//! The node's own agent: container runtime, pod network, kubelet with its HTTPS, service proxy, routes. It is the same on every
+//! node; what differs is how it reaches the API ([`Access`]).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,10 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use k8s_openapi::api::core::v1::Node;
 use kminik_base::atomic_file;
 use kminik_base::component::{Supervisor, chain};
-use kminik_client::Selection;
+use kminik_base::pki::Identity;
 use kminik_kubelet::images::{ImageService, StoredImages};
 use kminik_kubelet::server::{KubeletServer, ServerConfig};
 use kminik_kubelet::{Kubelet, KubeletConfig};
@@ -17,14 +17,11 @@ use kminik_net::proxy::{ServiceProxy, ServiceProxyConfig};
 use kminik_net::routes::NodeRoutes;
 use kminik_oci::{ImageStore, ResolverConfig};
 use kminik_runtime::{LibcontainerRuntime, Runtime, RuntimeConfig};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::Client;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::config::{CONFIG_FILE, DATA_DIR, NODE_IMAGES, NodeConfig};
-use super::control::ControlPlane;
-use super::identity::Identities;
 use super::network::LatePodNetwork;
 use super::resolver::Resolver;
 use super::{NodeError, image};
@@ -35,12 +32,23 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Below the node's own group; capped below the node's memory, so that pods cannot take the API with them.
 const PODS_CGROUP: &str = "/pods";
 
+/// The agent's way to the API, and what its own server is verified by.
+pub struct Access {
+    /// As the node.
+    pub kubelet: Client,
+    /// May follow services, their endpoints and nodes.
+    pub proxy: Client,
+    /// By which the kubelet's clients are known.
+    pub ca_pem: String,
+    /// HTTPS of the kubelet.
+    pub serving: Identity,
+}
+
 /// Starts everything; returns when containers that run have been adopted.
 pub async fn start(
     data: &Path,
     config: &NodeConfig,
-    identities: &Identities,
-    plane: &ControlPlane,
+    access: Access,
     supervisor: &Supervisor,
     threads: &Handle,
 ) -> Result<(), NodeError> {
@@ -54,8 +62,6 @@ pub async fn start(
             Resolver::take_over(Path::new(RESOLV_CONF), config.node_address, data).map_err(NodeError::Resolver)?,
         ),
     }
-    let user = format!("system:node:{}", config.node_name);
-    let client = plane.client(&user, &["system:nodes"]);
     std::fs::create_dir_all(data.join("net")).map_err(NodeError::Directory)?;
     let range_file = data.join("net/range");
     let known = std::fs::read_to_string(&range_file).ok().and_then(|text| text.trim().parse().ok());
@@ -80,14 +86,14 @@ pub async fn start(
         .map_err(|error| NodeError::Images(chain(&error)))?;
     let images: Arc<dyn ImageService> = Arc::new(image::WithBuiltIn::new(StoredImages::new(store.clone()), layer));
 
-    let kubelet = Kubelet::new(kubelet_config(config, client.clone()), runtime as Arc<dyn Runtime>, images);
+    let kubelet = Kubelet::new(kubelet_config(config, access.kubelet), runtime as Arc<dyn Runtime>, images);
     let kubelet_range = kubelet.pod_range();
     let _context = threads.enter();
     let server = ServerConfig {
         listen: (Ipv4Addr::UNSPECIFIED, KUBELET_PORT).into(),
-        certificate_pem: identities.kubelet.cert_pem.clone(),
-        key_pem: identities.kubelet.key_pem.clone(),
-        client_ca_pem: identities.ca_pem.clone(),
+        certificate_pem: access.serving.cert_pem,
+        key_pem: access.serving.key_pem,
+        client_ca_pem: access.ca_pem,
         log_dir: "/var/log".into(),
         keep_image_config: Some(Arc::new(keep_image_config)),
     };
@@ -95,16 +101,10 @@ pub async fn start(
     supervisor.start_on(threads, kubelet);
 
     threads.spawn(keep_range(kubelet_range, range_sender, range_file));
-    threads.spawn(label(
-        plane.client("kminik:node-labels", &["system:masters"]),
-        config.node_name.clone(),
-        config.profile.clone(),
-    ));
 
-    let proxy = plane.client("system:kube-proxy", &[]);
     let proxy_config = ServiceProxyConfig { node_name: config.node_name.clone(), cluster_cidr };
-    supervisor.start_on(threads, Arc::new(ServiceProxy::new(proxy_config, proxy.clone())));
-    supervisor.start_on(threads, Arc::new(NodeRoutes::new(config.node_name.clone(), proxy)));
+    supervisor.start_on(threads, Arc::new(ServiceProxy::new(proxy_config, access.proxy.clone())));
+    supervisor.start_on(threads, Arc::new(NodeRoutes::new(config.node_name.clone(), access.proxy)));
     Ok(())
 }
 
@@ -117,7 +117,7 @@ fn keep_image_config(images: &ResolverConfig) -> std::io::Result<()> {
     atomic_file::write(&path, &bytes, atomic_file::SECRET).map_err(std::io::Error::other)
 }
 
-fn kubelet_config(config: &NodeConfig, client: kube::Client) -> KubeletConfig {
+fn kubelet_config(config: &NodeConfig, client: Client) -> KubeletConfig {
     let capacity = (config.memory_bytes > 0 && config.cpus > 0).then(|| kminik_kubelet::Capacity {
         milli_cpu: u64::from(config.cpus) * 1000,
         memory_bytes: config.memory_bytes,
@@ -159,20 +159,5 @@ async fn keep_range(
         if own.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Gives the node, once it exists, the labels that a kubelet may not give itself: its role, and minikube's.
-async fn label(client: kube::Client, node: String, profile: String) {
-    kminik_client::until::<Node>(&client, &(), &Selection::object(&node), |nodes| !nodes.is_empty()).await;
-    let nodes: Api<Node> = Api::all(client);
-    let patch = serde_json::json!({ "metadata": { "labels": {
-        "node-role.kubernetes.io/control-plane": "",
-        "minikube.k8s.io/name": profile,
-        "minikube.k8s.io/primary": "true",
-        "minikube.k8s.io/version": format!("v{}", version::KMINIK),
-    } } });
-    if let Err(error) = nodes.patch(&node, &PatchParams::default(), &Patch::Merge(patch)).await {
-        tracing::error!(error = %error, "the node cannot be labelled");
     }
 }

@@ -25,6 +25,7 @@ use super::NodeError;
 use super::addons::AddonManager;
 use super::config::{AUDIT_POLICY, AuditLog, DATASTORE_CA, DATASTORE_CERT, DATASTORE_KEY, NodeConfig, RESTORE_FILE};
 use super::identity::Identities;
+use super::labels::NodeLabels;
 use crate::addons::Values;
 
 /// A running control plane.
@@ -171,14 +172,18 @@ impl ControlPlane {
         Client::new(self.api.service(UserInfo::new(user, groups)), "default")
     }
 
-    /// Controllers, scheduler and addons.
-    pub fn start_controllers(
+    /// Controllers, scheduler, addons, and the labels of nodes.
+    pub async fn start_controllers(
         &self,
         config: &NodeConfig,
         identities: &Identities,
         supervisor: &Supervisor,
         runtime: &Handle,
     ) {
+        let node_network = kminik_net::network_of(config.node_address).await.unwrap_or_else(|error| {
+            tracing::error!(error = %chain(&error), "the nodes' network is not known: workers cannot join");
+            None
+        });
         let _context = runtime.enter();
         let api = self.api.clone();
         let client_for = move |user: &str| {
@@ -190,9 +195,12 @@ impl ControlPlane {
         let manager = Informers::new(self.client("system:kube-controller-manager", &[]), self.stop.child_token());
         let mut controllers = ControllersConfig::new(Arc::new(client_for), manager.clone(), identities.ca_pem.clone());
         controllers.authority = Some(identities.authority.clone());
+        controllers.node_network = node_network;
         for component in kminik_controllers::components(controllers) {
             supervisor.start_on(runtime, component);
         }
+        let labels = NodeLabels::new(self.client("kminik:node-labels", &["system:masters"]), manager.get(), config);
+        supervisor.start_on(runtime, Arc::new(labels));
         // One watch a kind for both: the scheduler reads what the controllers read.
         let scheduler = SchedulerConfig::new(self.client("system:kube-scheduler", &[]), manager);
         supervisor.start_on(runtime, Arc::new(Scheduler::new(scheduler)));

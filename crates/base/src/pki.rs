@@ -191,9 +191,7 @@ fn distinguished_name(subject: &Subject) -> DistinguishedName {
 }
 
 fn alternative_names(names: &[String], addresses: &[IpAddr]) -> Result<Vec<SanType>, PkiError> {
-    let dns = |name: &String| {
-        name.as_str().try_into().map(SanType::DnsName).map_err(|_| PkiError::Name(name.clone()))
-    };
+    let dns = |name: &String| name.as_str().try_into().map(SanType::DnsName).map_err(|_| PkiError::Name(name.clone()));
     let mut all = names.iter().map(dns).collect::<Result<Vec<_>, _>>()?;
     all.extend(addresses.iter().copied().map(SanType::IpAddress));
     Ok(all)

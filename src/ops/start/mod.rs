@@ -203,7 +203,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
     let freshness = if was_running { Freshness::Running } else { Freshness::JustStarted };
     let applied = addons::reconcile(home, profile, &client, freshness, printer).await?;
-    wait::components(&client, request.wait, &addons::deployments(profile)?, request.wait_timeout).await?;
+    wait::components(&client, request.wait, &addons::workloads(profile)?, request.wait_timeout).await?;
     if request.wait.system_pods || request.wait.apps {
         addons::wait(&client, &applied, request.wait_timeout, printer).await;
     }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SigningKey,
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SigningKey,
 };
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -238,7 +239,10 @@ mod tests {
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let made = NewRequest::make(&subject, &["n".to_owned()], &[address]).unwrap();
         let asked = Request::parse(made.request_pem.as_bytes()).unwrap();
-        assert_eq!((asked.common_name.as_str(), asked.organizations), ("system:node:n", vec!["system:nodes".to_owned()]));
+        assert_eq!(
+            (asked.common_name.as_str(), asked.organizations),
+            ("system:node:n", vec!["system:nodes".to_owned()])
+        );
         assert_eq!((asked.dns_names, asked.addresses), (vec!["n".to_owned()], vec![address]));
         assert!(made.key_pem.contains("PRIVATE KEY"));
     }
