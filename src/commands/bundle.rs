@@ -1,4 +1,4 @@
-//! `kminik bundle`: images in one file, for machines without a network.
+//! `kminik bundle`: images and manifests of addons in one file, for machines without a network.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Write images into a file: those named, the cluster's base image and those that addons need
+    /// Write images into a file: those named, the cluster's base image, and what addons need, with their manifests
     Create {
         file: PathBuf,
         #[arg(value_name = "IMAGE")]
@@ -27,6 +27,9 @@ enum Verb {
         /// Image that gives nodes their userland; that of the cluster if there is one
         #[arg(long, value_name = "IMAGE")]
         base_image: Option<String>,
+        /// Addon to take along with its manifests, beside those that are enabled; may be given several times
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        addons: Vec<String>,
     },
     /// Take a bundle into the cache that all clusters of this machine share
     Load {
@@ -39,23 +42,28 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     let profile = Profile::load_optional(&context.home, &context.profile)?;
     let cache = Cache::open(&context.home, profile.as_ref())?;
     match args.verb {
-        Verb::Create { file, images, base_image } => {
+        Verb::Create { file, images, base_image, addons } => {
             let mut names = images;
-            names.extend(addons::images(&context.home, profile.as_ref())?);
+            let needs = addons::needs(&context.home, profile.as_ref(), &addons, printer).await?;
+            names.extend(needs.images);
             names.extend(base_image.or_else(|| profile.and_then(|profile| profile.base_image)));
-            if names.is_empty() {
+            if names.is_empty() && needs.manifests.is_empty() {
                 return Err(Failure::new(&MK_USAGE, "there is nothing to put into the bundle")
                     .advise("The built-in node needs no image: name those that your pods use."));
             }
-            printer.info(PREPARE, &format!("Gathering {} ...", names.join(", ")));
-            let bundle = cache.bundle(&names, &file, printer).await?;
+            if !names.is_empty() {
+                printer.info(PREPARE, &format!("Gathering {} ...", names.join(", ")));
+            }
+            let bundle = cache.bundle(&names, needs.manifests, &file, printer).await?;
             let size = human_size(&bundle.size_bytes.to_string());
             let count = bundle.images.len();
             printer.info(CHECK, &format!("{}: {count} images, {size}, {}", file.display(), bundle.digest));
         }
         Verb::Load { files } => {
             for file in &files {
-                for name in cache.load(file, printer).await? {
+                let (images, manifests) = cache.load(file, printer).await?;
+                addons::take_in(&context.home, &manifests)?;
+                for name in images.iter().chain(manifests.keys()) {
                     printer.info(CHECK, &format!("Loaded {name}"));
                 }
             }

@@ -161,7 +161,8 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         registries: Registries {
             country: args.image_mirror_country,
             mirrors: args.registry_mirror,
-            repository: args.image_repository,
+            // minikube looks for one then; here every place is tried anyway.
+            repository: args.image_repository.filter(|repository| repository != "auto"),
             insecure: args.insecure_registry,
         },
         ca_certs: args.ca_cert,

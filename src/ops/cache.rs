@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kminik_oci::{Digest, Image, ImageError, ImageStore, ResolverConfig, Room, Summary, Usage};
+use kminik_oci::{Attached, Digest, Image, ImageError, ImageStore, ResolverConfig, Room, Summary, Usage};
 
 use super::bars::Bars;
 use super::registries;
@@ -97,18 +97,25 @@ impl Cache {
         self.store.remove(name).await.or_fail(&INET_CACHE, format_args!("cannot remove {name} from the cache"))
     }
 
-    /// Writes images, fetched unless they are here, into one file that [`Cache::load`] reads anywhere. It appears only when it
-    /// is complete.
+    /// Writes images, fetched unless they are here, and files that go with them into one file that [`Cache::load`] reads anywhere. It
+    /// appears only when it is complete.
     ///
     /// # Errors
     /// As [`Cache::have`]; `HOST_PATH_MISSING` for a file that cannot be written.
-    pub async fn bundle(&self, names: &[String], file: &Path, printer: &Printer) -> Outcome<Bundle> {
+    pub async fn bundle(
+        &self,
+        names: &[String],
+        attached: Attached,
+        file: &Path,
+        printer: &Printer,
+    ) -> Outcome<Bundle> {
         // However small the cache is to be, it has all of them until they are written.
         let held = self.store.hold().await.or_fail(&INET_CACHE, "cannot read the image cache")?;
         for name in names {
             self.have(name, printer).await?;
         }
-        let images = self.store.outgoing(names).await.or_fail(&INET_CACHE, "cannot read the image cache")?;
+        let mut images = self.store.outgoing(names).await.or_fail(&INET_CACHE, "cannot read the image cache")?;
+        attached.into_iter().for_each(|(name, bytes)| images.attach(name, bytes));
         let all: std::collections::BTreeSet<Digest> = images.digests().into_iter().collect();
         let (size_bytes, listed) = (images.size_of(&all), images.names());
         let cannot = format!("cannot write {}", file.display());
@@ -124,19 +131,20 @@ impl Cache {
         Ok(Bundle { images: listed, size_bytes, digest })
     }
 
-    /// Takes in a bundle, or any archive of images; every blob has been checked when it counts. The names it brought.
+    /// Takes in a bundle, or any archive of images; every blob has been checked when it counts. The names it brought, and the files that went with them.
     ///
     /// # Errors
     /// `HOST_PATH_MISSING`; `GUEST_CACHE_LOAD` for a file that is damaged or no bundle: then nothing of it counts.
-    pub async fn load(&self, file: &Path, printer: &Printer) -> Outcome<Vec<String>> {
+    pub async fn load(&self, file: &Path, printer: &Printer) -> Outcome<(Vec<String>, Attached)> {
         let cannot = format!("cannot load {}", file.display());
         let archive = tokio::fs::File::open(file).await.or_fail(&HOST_PATH_MISSING, &cannot)?;
-        let images = self.store.import(archive).await;
-        let images = images.map_err(|error| Failure::because(reason(&error, &GUEST_CACHE_LOAD), &cannot, &error))?;
+        let images = self.store.import_bundle(archive).await;
+        let (images, attached) =
+            images.map_err(|error| Failure::because(reason(&error, &GUEST_CACHE_LOAD), &cannot, &error))?;
         for name in self.store.make_room().await {
             printer.warning(&format!("{name} was removed to make room: 'kminik cache info' shows the limit"));
         }
-        Ok(images.into_iter().flat_map(|image| image.repo_tags).collect())
+        Ok((images.into_iter().flat_map(|image| image.repo_tags).collect(), attached))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kminik_oci::{Attempt, Digest, ImageError, Limit};
 use url::Url;
 
-use super::registries;
+use super::registries::{self, Download};
 use crate::env;
 use crate::home::Home;
 use crate::printer::{DOWNLOAD, Printer};
@@ -109,8 +109,8 @@ async fn fetch(home: &Home, profile: &Profile, to: &Path) -> Outcome<()> {
         }
     });
     let digest = agreed(futures::future::join_all(asked).await).or_fail(&INET_KUBECTL, cannot)?;
-    let fetched = files.fetch("it", &files.places(&program), &digest, PROGRAM).await;
-    home.write(to, &fetched.or_fail(&INET_KUBECTL, cannot)?, 0o755)
+    let program = Download { urls: &[program], digest: &digest, limit: PROGRAM, to, mode: 0o755 };
+    program.run(home, &files, &INET_KUBECTL, cannot).await.map(drop)
 }
 
 /// The publisher's digest; where it does not answer, the one that all mirrors that do agree on. Each answer says whether it is the

@@ -6,14 +6,15 @@ use std::path::Path;
 use kminik_base::{atomic_file, tls};
 use kminik_oci::credentials::{DockerConfig, HelperUser};
 use kminik_oci::mirrors::{Presets, Resolver};
-use kminik_oci::{Credential, Files, MirrorArgument, ResolverConfig};
+use kminik_oci::{Credential, Digest, Files, Limit, MirrorArgument, ResolverConfig};
+use url::Url;
 
 use super::addons;
 use crate::env;
 use crate::home::Home;
 use crate::printer::Printer;
 use crate::profile::{Profile, REGISTRY_CA, Registries};
-use crate::reason::{Failure, INET_BAD_CA, INET_BAD_MIRROR, INET_CREDENTIALS, OrFail, Outcome};
+use crate::reason::{Failure, INET_BAD_CA, INET_BAD_MIRROR, INET_CREDENTIALS, OrFail, Outcome, Reason};
 
 const LIMIT_BYTES: u64 = 1 << 20;
 
@@ -77,6 +78,35 @@ pub fn on_host(home: &Home, profile: Option<&Profile>) -> Outcome<ResolverConfig
 /// As [`on_host`].
 pub fn files(home: &Home, profile: Option<&Profile>) -> Outcome<Files> {
     Files::new(&on_host(home, profile)?).or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")
+}
+
+/// A file that hosts publish, to be kept.
+pub struct Download<'a> {
+    pub urls: &'a [Url],
+    pub digest: &'a Digest,
+    /// Of one place.
+    pub limit: Limit,
+    pub to: &'a Path,
+    pub mode: u32,
+}
+
+impl Download<'_> {
+    /// Fetches it, from where an earlier attempt broke off, and keeps it.
+    ///
+    /// # Errors
+    /// `reason` with what every place said, `cannot` before it; what the home says.
+    pub async fn run(&self, home: &Home, files: &Files, reason: &'static Reason, cannot: &str) -> Outcome<Vec<u8>> {
+        let places: Vec<Url> = self.urls.iter().flat_map(|url| files.places(url)).collect();
+        let kept = self.to.with_extension("part");
+        if let Some(directory) = kept.parent() {
+            home.make_dir(directory)?;
+        }
+        let fetched = files.fetch("it", &places, self.digest, self.limit, &kept).await;
+        home.give(&kept)?;
+        let fetched = fetched.or_fail(reason, cannot)?;
+        home.write(self.to, &fetched, self.mode)?;
+        Ok(fetched)
+    }
 }
 
 /// What pulls of the profile's nodes go by: addresses as nodes reach them, the authorities that this machine trusts, its cache.

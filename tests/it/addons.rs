@@ -16,6 +16,7 @@ use crate::support::{Cluster, busybox, command, curl, eventually, nginx, run};
 
 pub const TESTS: &[Test] = &[
     ("addons_are_applied_pruned_and_kept", whole_life),
+    ("a_bundle_brings_manifests_where_there_is_no_network", bundled),
     ("docker_pushes_to_localhost_and_a_deployment_runs_it", registry),
 ];
 
@@ -401,4 +402,42 @@ fn published(cluster: &Cluster) {
     assert!(told.contains("which is not what was published"), "{told}");
     cluster.kminik(&["addons", "disable", "third"]).ok();
     assert_eq!(cluster.kubectl(&["get", "crd", "-o", "name"]).ok(), "");
+}
+
+/// One addon whose digest is known before, and one of which the first that is served counts.
+fn bundled() {
+    let files = Files::serve();
+    let map = |name: &str| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}}}\n");
+    let urls = ["pinned", "first"].map(|name| files.put(&format!("/{name}.yaml"), &map(name)));
+    let define = |cluster: &Cluster| {
+        let definition = |url: &str| format!("title = 'One'\n[[published]]\nversion = '1'\nurls = ['{url}']\n");
+        let sha256 = format!("sha256 = '{}'\n", hex::encode(Sha256::digest(map("pinned"))));
+        bare_folder(cluster, "pinned", &format!("{}{sha256}", definition(&urls[0])));
+        bare_folder(cluster, "first", &definition(&urls[1]));
+    };
+    let here = Cluster::prepare("packs");
+    define(&here);
+    let file = here.home().join("bundle.tar");
+    let name = file.to_str().unwrap();
+    here.kminik(&["bundle", "create", name, "--addons=nothing"]).fails(14);
+    here.kminik(&["bundle", "create", name, "--addons=pinned,first"]).ok();
+
+    files.served.lock().unwrap().clear();
+    let there = Cluster::start("unpacks", &["--wait=none"]);
+    define(&there);
+    assert!(there.kminik(&["addons", "enable", "pinned"]).fails(40).contains("INET_ADDON"));
+    let whole = std::fs::read(&file).unwrap();
+    let mut damaged = whole.clone();
+    let at = whole.windows(9).position(|bytes| bytes == b"ConfigMap").unwrap();
+    damaged[at] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    assert!(there.kminik(&["bundle", "load", name]).fails(80).contains("is not what it was"));
+    there.kminik(&["addons", "enable", "pinned"]).fails(40);
+    std::fs::write(&file, whole).unwrap();
+    let told = there.kminik(&["bundle", "load", name]);
+    assert!(urls.iter().all(|url| told.stderr.contains(url)), "{}", told.stderr);
+    for addon in ["pinned", "first"] {
+        there.kminik(&["addons", "enable", addon]).ok();
+        assert!(names(&there, "cm").contains(addon));
+    }
 }

@@ -3,12 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use serde_json::Value;
-
 use crate::Test;
 use crate::docker::{Engine, docker};
 use crate::support::{
-    Cluster, Registry, busybox, command, debian, eventually, foreign, kminik_binary, nginx, run, shared,
+    Cluster, Registry, busybox, command, debian, eventually, foreign, kminik_binary, nginx, run, says, shared,
 };
 
 pub const TESTS: &[Test] = &[
@@ -17,6 +15,7 @@ pub const TESTS: &[Test] = &[
     ("a_pull_goes_through_the_mirror_to_a_real_registry", mirror),
     ("a_base_image_survives_a_dead_and_a_cut_off_mirror", base_image),
     ("a_base_image_of_another_architecture_is_refused", foreign_base_image),
+    ("kubernetes_own_images_come_from_the_image_repository", image_repository),
 ];
 
 fn commands() {
@@ -25,7 +24,7 @@ fn commands() {
     assert!(listed.lines().any(|l| l == "docker.io/library/busybox:latest"), "{listed}");
     let table = cluster.kminik(&["image", "ls", "--format", "table"]).ok();
     assert!(table.contains("│ docker.io/library/busybox") && table.contains("Image ID"), "{table}");
-    let json: Value = serde_json::from_str(&cluster.kminik(&["image", "ls", "--format", "json"]).ok()).unwrap();
+    let json = cluster.kminik(&["image", "ls", "--format", "json"]).json();
     assert!(
         json.as_array()
             .unwrap()
@@ -94,6 +93,33 @@ fn mirror() {
     cluster.kubectl(&["create", "deployment", "nginx", "--image=nginx:latest"]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
     assert!(cluster.kminik(&["image", "ls"]).ok().contains("docker.io/library/nginx:latest"));
+}
+
+/// Kubernetes' own images by their whole path and by its last part; others are none of this repository's.
+fn image_repository() {
+    let registry = Registry::start();
+    registry.push(&says("x", "nested"), "mine/coredns/coredns:v1");
+    registry.push(&says("x", "flat"), "mine/storage-provisioner:v5");
+    registry.push(&says("x", "plain"), "mine/pause:3");
+    registry.push(&says("x", "foreign"), "mine/library/foreign:1");
+    let repository = format!("--image-repository=http://{}/mine/", registry.address());
+    let cluster = Cluster::start("repository", &[&repository]);
+    for (name, image) in [
+        ("nested", "registry.k8s.io/coredns/coredns:v1"),
+        ("flat", "gcr.io/k8s-minikube/storage-provisioner:v5"),
+        ("plain", "k8s.gcr.io/pause:3"),
+        ("foreign", "foreign:1"),
+    ] {
+        cluster.kubectl(&["run", name, "--image", image]).ok();
+    }
+    for name in ["nested", "flat", "plain"] {
+        cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")]).ok();
+        assert_eq!(cluster.kubectl(&["exec", name, "--", "cat", "/says"]).ok(), name);
+    }
+    eventually("the foreign image to be refused", || {
+        let told = cluster.kubectl(&["describe", "pod", "foreign"]).stdout;
+        (told.contains("Failed to pull image") && !told.contains("mine/")).then_some(())
+    });
 }
 
 /// Answers every request through to `upstream`, but cuts each answer's body off after `limit` bytes.

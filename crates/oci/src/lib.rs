@@ -29,7 +29,7 @@ pub mod serve;
 mod store;
 pub mod transfer;
 
-pub use archive::Outgoing;
+pub use archive::{Attached, Outgoing};
 pub use cache_server::serve_cache;
 pub use digest::{Digest, Hasher};
 pub use error::{Attempt, ImageError};

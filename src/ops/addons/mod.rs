@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kminik_base::component::chain;
-use kminik_oci::MirrorArgument;
+use kminik_oci::{Attached, MirrorArgument};
 use kube::Client;
 use kube::core::DynamicObject;
 
+pub use self::published::take_in;
 use super::image::Images;
 use super::{client, registries};
 use crate::addons::{
@@ -118,18 +119,37 @@ pub fn enabled_names(home: &Home, profile: &Profile) -> Outcome<String> {
     Ok(catalogue.enabled(&profile.addons).map(|addon| addon.name.as_str()).collect::<Vec<_>>().join(", "))
 }
 
-/// Images that the profile's addons need, but for the built-in one; without a profile, those of a new cluster's.
-pub fn images(home: &Home, profile: Option<&Profile>) -> Outcome<Vec<String>> {
-    let (catalogue, choices, none) = (catalogue(home)?, Choices::new(), Choice::default());
-    let choices = profile.map_or(&choices, |profile| &profile.addons);
-    let mut images: Vec<String> = catalogue
-        .enabled(choices)
-        .flat_map(|addon| addon.images(choices.get(&addon.name).unwrap_or(&none)))
-        .map(|(_, _, used)| used)
-        .collect();
-    images.sort();
-    images.dedup();
-    Ok(images)
+/// What addons need to work without a network.
+#[derive(Debug)]
+pub struct Needs {
+    pub images: Vec<String>,
+    /// By what they are published as.
+    pub manifests: Attached,
+}
+
+/// What the profile's addons (without a profile, a new cluster's) and `more` need; manifests that are not here are fetched.
+///
+/// # Errors
+/// `MK_USAGE` for an addon that there is not; `INET_ADDON`, `MK_ADDON_BROKEN`.
+pub async fn needs(home: &Home, profile: Option<&Profile>, more: &[String], printer: &Printer) -> Outcome<Needs> {
+    let (catalogue, none) = (catalogue(home)?, Choices::new());
+    let choices = profile.map_or(&none, |profile| &profile.addons);
+    let mut wanted: Vec<&Addon> = catalogue.enabled(choices).collect();
+    for name in more {
+        let addon = find(&catalogue, name)?;
+        if !wanted.iter().any(|known| known.name == addon.name) {
+            wanted.push(addon);
+        }
+    }
+    let mut needs = Needs { images: Vec::new(), manifests: Attached::new() };
+    for addon in wanted {
+        let mut choice = choices.get(&addon.name).cloned().unwrap_or_default();
+        needs.images.extend(addon.images(&choice).map(|(_, _, used)| used));
+        needs.manifests.extend(published::gather(home, profile, addon, &mut choice, printer).await?);
+    }
+    needs.images.sort();
+    needs.images.dedup();
+    Ok(needs)
 }
 
 /// Ports of this machine's loopback that lead to the profile's addons.
@@ -150,22 +170,12 @@ pub fn mirrors(home: &Home, profile: &Profile) -> Outcome<Vec<MirrorArgument>> {
 /// The addon's objects. What it needs to fetch is fetched; digests that nobody has said before are noted in the profile.
 async fn render(home: &Home, profile: &mut Profile, addon: &Addon, printer: &Printer) -> Outcome<Vec<DynamicObject>> {
     let mut choice = profile.addons.get(&addon.name).cloned().unwrap_or_default();
-    let published = published::texts(home, profile, addon, &mut choice, printer).await?;
+    let published = published::texts(home, Some(profile), addon, &mut choice, printer).await?;
     let rendered = addon.render(&choice, &values(), &published);
     if choice != Choice::default() {
         profile.addons.insert(addon.name.clone(), choice);
     }
     rendered.or_fail(&MK_ADDON_BROKEN, format_args!("a manifest of the addon {} cannot be used", addon.name))
-}
-
-/// Fetches what the profile's addons need to be fetched, for later.
-pub async fn fetch(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<()> {
-    let (catalogue, mut profile) = (catalogue(home)?, profile.clone());
-    let choices = profile.addons.clone();
-    for addon in catalogue.enabled(&choices).filter(|addon| !addon.is_the_nodes()) {
-        render(home, &mut profile, addon, printer).await?;
-    }
-    Ok(())
 }
 
 /// A cluster whose addons can be changed.
@@ -285,7 +295,7 @@ impl Overrides {
 /// # Errors
 /// `GUEST_NOT_FOUND`, `MK_USAGE`, `MK_ADDON_BROKEN`, `MK_ADDON_ENABLE`.
 pub async fn enable(home: &Home, profile: &str, name: &str, overrides: &Overrides, printer: &Printer) -> Outcome<bool> {
-    let (_lock, mut profile) = locked(home, profile)?;
+    let (_lock, mut profile) = locked(home, profile).await?;
     let catalogue = catalogue(home)?;
     let addon = find(&catalogue, name)?;
     let choice = profile.addons.entry(name.to_owned()).or_default();
@@ -345,7 +355,7 @@ fn not_working(addon: &str, why: &str) -> Failure {
 /// # Errors
 /// `GUEST_NOT_FOUND`, `MK_USAGE`, `MK_ADDON_DISABLE`.
 pub async fn disable(home: &Home, profile: &str, name: &str) -> Outcome<bool> {
-    let (_lock, mut profile) = locked(home, profile)?;
+    let (_lock, mut profile) = locked(home, profile).await?;
     // The folder of one that is enabled may be gone.
     let catalogue = catalogue(home)?;
     if !profile.addons.contains_key(name) {
@@ -373,7 +383,7 @@ pub async fn configure(
     settings: &[(String, String)],
     printer: &Printer,
 ) -> Outcome<()> {
-    let (_lock, mut profile) = locked(home, profile)?;
+    let (_lock, mut profile) = locked(home, profile).await?;
     let catalogue = catalogue(home)?;
     let addon = find(&catalogue, name)?;
     let choice = profile.addons.entry(name.to_owned()).or_default();
@@ -395,10 +405,10 @@ pub async fn configure(
     }
 }
 
-fn locked(home: &Home, profile: &str) -> Outcome<(Lock, Profile)> {
+async fn locked(home: &Home, profile: &str) -> Outcome<(Lock, Profile)> {
     // Before the lock, which would make a file for a cluster that there is not.
     Profile::load(home, profile)?;
-    let lock = Lock::acquire(home, profile)?;
+    let lock = Lock::acquire(home, profile).await?;
     Ok((lock, Profile::load(home, profile)?))
 }
 

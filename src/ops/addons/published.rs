@@ -1,19 +1,22 @@
 //! Manifests that others publish: fetched through the mirrors, held to their digest, kept for the next time.
 
+use std::collections::BTreeMap;
+
 use kminik_base::atomic_file::{self, PUBLIC};
 use kminik_oci::mirrors::loopback_port;
-use kminik_oci::{Digest, Limit};
+use kminik_oci::{Attached, Digest, Limit};
 use url::Url;
 
 use crate::addons::{Addon, Choice, Published};
 use crate::home::Home;
-use crate::ops::registries;
+use crate::ops::registries::{self, Download};
 use crate::printer::{DOWNLOAD, OPTION, Printer};
 use crate::profile::Profile;
-use crate::reason::{Failure, INET_ADDON, MK_ADDON_BROKEN, OrFail, Outcome};
+use crate::reason::{Failure, INET_ADDON, MK_ADDON_BROKEN, MK_INTERNAL, OrFail, Outcome};
 
 /// Of a manifest that is fetched, from one place.
 const MANIFEST: Limit = Limit { bytes: 16 << 20, time: std::time::Duration::from_secs(60) };
+const TABLE_BYTES: u64 = 1 << 20;
 
 /// The texts of the addon's published manifests, from this machine's cache or from where they are. Digests that nobody has said
 /// before are noted in the choice, which is to be saved.
@@ -22,23 +25,63 @@ const MANIFEST: Limit = Limit { bytes: 16 << 20, time: std::time::Duration::from
 /// `INET_ADDON` with every place that was tried; `MK_ADDON_BROKEN` for a definition that cannot be used.
 pub async fn texts(
     home: &Home,
-    profile: &Profile,
+    profile: Option<&Profile>,
     addon: &Addon,
     choice: &mut Choice,
     printer: &Printer,
 ) -> Outcome<Vec<String>> {
     let mut texts = Vec::new();
-    for published in &addon.definition.published {
-        let bytes = one(home, profile, addon, published, choice, printer).await?;
+    for (_, bytes) in gather(home, profile, addon, choice, printer).await? {
         let text = String::from_utf8(bytes);
         texts.push(text.or_fail(&MK_ADDON_BROKEN, format_args!("the manifest of {} is no text", addon.name))?);
     }
     Ok(texts)
 }
 
+/// As [`texts`], each with the URL that its publisher has it at.
+pub async fn gather(
+    home: &Home,
+    profile: Option<&Profile>,
+    addon: &Addon,
+    choice: &mut Choice,
+    printer: &Printer,
+) -> Outcome<Vec<(String, Vec<u8>)>> {
+    let mut manifests = Vec::new();
+    for published in &addon.definition.published {
+        let bytes = one(home, profile, addon, published, choice, printer).await?;
+        manifests.push((published.urls.first().cloned().unwrap_or_default(), bytes));
+    }
+    Ok(manifests)
+}
+
+/// Keeps manifests of a bundle by what they are published as: they are what their publishers serve where nobody has said more.
+pub fn take_in(home: &Home, manifests: &Attached) -> Outcome<()> {
+    if manifests.is_empty() {
+        return Ok(());
+    }
+    let mut known = bundled(home);
+    for (url, bytes) in manifests {
+        let digest = Digest::of(bytes);
+        home.write(&path(home, &digest), bytes, PUBLIC)?;
+        known.insert(url.clone(), digest);
+    }
+    let table = serde_json::to_vec_pretty(&known).or_fail(&MK_INTERNAL, "cannot write the table of manifests")?;
+    home.write(&table_of(home), &table, PUBLIC)
+}
+
+/// Digests of what bundles have brought, by URL; a table that cannot be read says nothing.
+fn bundled(home: &Home) -> BTreeMap<String, Digest> {
+    let table = atomic_file::read_optional(&table_of(home), TABLE_BYTES).ok().flatten().unwrap_or_default();
+    serde_json::from_slice(&table).unwrap_or_default()
+}
+
+fn table_of(home: &Home) -> std::path::PathBuf {
+    home.manifest_cache().join("bundled.json")
+}
+
 async fn one(
     home: &Home,
-    profile: &Profile,
+    profile: Option<&Profile>,
     addon: &Addon,
     published: &Published,
     choice: &mut Choice,
@@ -53,19 +96,27 @@ async fn one(
         Some(hex) => Some(format!("sha256:{hex}").parse::<Digest>().map_err(|_| broken("its sha256 is none"))?),
         None => choice.published.get(publisher.as_str()).cloned(),
     };
+    let brought = || bundled(home).remove(published.urls.first()?);
+    if wanted.is_none()
+        && let Some(digest) = brought()
+        && let Some(bytes) = cached(home, &digest)
+    {
+        choice.published.insert(publisher.to_string(), digest);
+        return Ok(bytes);
+    }
     if let Some(digest) = &wanted
         && let Some(bytes) = cached(home, digest)
     {
         return Ok(bytes);
     }
     printer.info(DOWNLOAD, &format!("Fetching the manifest of {} {} ...", addon.name, published.version));
-    let files = registries::files(home, Some(profile))?;
+    let files = registries::files(home, profile)?;
     let cannot = || format!("the manifest of {} cannot be fetched", addon.name);
     let bytes = match &wanted {
         Some(digest) => {
-            let places: Vec<Url> = urls.iter().flat_map(|url| files.places(url)).collect();
-            let fetched = files.fetch("it", &places, digest, MANIFEST).await;
-            fetched.or_fail(&INET_ADDON, cannot())?
+            let to = path(home, digest);
+            let manifest = Download { urls: &urls, digest, limit: MANIFEST, to: &to, mode: PUBLIC };
+            return manifest.run(home, &files, &INET_ADDON, &cannot()).await;
         }
         // Whoever serves it decides what is run: nobody but the publisher may.
         None if publisher.scheme() == "https" || loopback_port(publisher).is_some() => {
@@ -76,10 +127,8 @@ async fn one(
     };
     let digest = Digest::of(&bytes);
     home.write(&path(home, &digest), &bytes, PUBLIC)?;
-    if wanted.is_none() {
-        printer.info(OPTION, &format!("Its digest was not known before; from now on it has to be {digest}"));
-        choice.published.insert(publisher.to_string(), digest);
-    }
+    printer.info(OPTION, &format!("Its digest was not known before; from now on it has to be {digest}"));
+    choice.published.insert(publisher.to_string(), digest);
     Ok(bytes)
 }
 

@@ -84,7 +84,7 @@ pub struct Request {
 pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {
     let mut interruption = Interruption::listen()?;
     printer.step(HAPPY, "Initial Minikube Setup", &format!("kminik v{} on {}", version::KMINIK, plan::host_name()));
-    let lock = Lock::acquire(home, &request.profile)?;
+    let lock = Lock::acquire(home, &request.profile).await?;
     delete::check_whole(home, &request.profile)?;
     let existing = Profile::load_optional(home, &request.profile)?;
     let plan = tokio::select! {
@@ -162,8 +162,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     let userland = userland(profile, home, printer).await?;
     if request.download_only {
         let cache = Cache::open(home, Some(profile))?;
-        addons::fetch(home, profile, printer).await?;
-        for image in addons::images(home, Some(profile))? {
+        for image in addons::needs(home, Some(profile), &[], printer).await?.images {
             cache.have(&image, printer).await?;
         }
         if plan.is_new {
@@ -247,7 +246,7 @@ async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<
 /// # Errors
 /// `MK_PROFILE_BUSY` while another command works on the cluster, and whatever making it can fail with.
 pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<()> {
-    let _lock = Lock::acquire(home, &profile.name)?;
+    let _lock = Lock::acquire(home, &profile.name).await?;
     let driver = drivers::of(home, profile)?;
     let machine = profile.control_plane();
     if !agent::is_wanted(&home.profile(&profile.name)) || driver.state(machine).await? == MachineState::Running {
@@ -300,7 +299,7 @@ async fn run_machine(
         }
         let was_running = state == MachineState::Running;
         if was_running && let Some(before) = &plan.before {
-            changes::apply(before, profile, driver, printer).await?;
+            changes::apply(before, profile, driver, home, printer).await?;
         }
         let newer = if was_running { driver.newer_binary(machine).await? } else { None };
         if let Some(binary) = &newer {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use oci_client::manifest::{ImageIndexEntry, OciDescriptor, OciImageManifest, OciManifest};
 use serde::Deserialize;
 
+use super::attached::{self, Attached};
 use super::contents::{At, Contents, Ingested, Syncer, decompressed, hash_all, ingest, read, refused, within};
 use super::outgoing::{Origin, Outgoing};
 use super::stream::Source;
@@ -122,15 +123,28 @@ struct IndexEntry {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// Brings an archive's images into a store.
-pub(crate) fn import(layout: &Layout, platform: &Platform, source: Source) -> Result<Vec<Imported>, ImageError> {
+/// Brings an archive's images into a store; also gives the files that go with them.
+pub(crate) fn import(
+    layout: &Layout,
+    platform: &Platform,
+    source: Source,
+) -> Result<(Vec<Imported>, Attached), ImageError> {
     let mut tar = tar::Archive::new(decompressed(source)?);
     let syncer = Syncer::start();
     let entries = tar.entries().map_err(ImageError::ReadArchive)?;
     let contents = read(entries, None, |entry| ingest(layout, &syncer, entry))?;
     syncer.finish(&layout.ingest())?;
+    let attached = attached::read(&contents)?;
     let mut target = layout;
-    images(&mut target, platform, &contents)
+    let imported = images(&mut target, platform, &contents)?;
+    if imported.is_empty() && attached.is_empty() {
+        return Err(no_image());
+    }
+    Ok((imported, attached))
+}
+
+fn no_image() -> ImageError {
+    refused("it holds no image")
 }
 
 /// Finds an archive's images. Nothing is written, but for the copy of what is compressed or comes as a stream.
@@ -147,21 +161,17 @@ pub(crate) fn scan(platform: &Platform, mut file: File) -> Result<Outgoing, Imag
     hash_all(&shared, contents.files.values_mut().collect())?;
     let mut outgoing = Outgoing::default();
     outgoing.images = images(&mut outgoing, platform, &contents)?;
-    Ok(outgoing)
+    if outgoing.images.is_empty() { Err(no_image()) } else { Ok(outgoing) }
 }
 
 fn images(target: &mut impl Target, platform: &Platform, contents: &Contents) -> Result<Vec<Imported>, ImageError> {
-    let imported = if let Some(table) = contents.document(Path::new("manifest.json"))? {
-        docker_images(target, platform, contents, &table)?
+    if let Some(table) = contents.document(Path::new("manifest.json"))? {
+        docker_images(target, platform, contents, &table)
     } else if let Some(table) = contents.document(Path::new("index.json"))? {
-        oci_images(target, platform, contents, &table)?
+        oci_images(target, platform, contents, &table)
     } else {
-        return Err(refused("it has neither manifest.json nor index.json: not an image archive"));
-    };
-    if imported.is_empty() {
-        return Err(refused("it holds no image"));
+        Err(refused("it has neither manifest.json nor index.json: not an image archive"))
     }
-    Ok(imported)
 }
 
 /// A blob of an OCI layout: a file of the archive, or the target's.

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::attached::{self, Attached};
 use super::export::{DockerImage, file, header};
 use super::import::Imported;
 use crate::layout::{REF_NAME, REPO_DIGEST};
@@ -34,9 +35,15 @@ struct Piece {
 pub struct Outgoing {
     pub(crate) images: Vec<Imported>,
     pieces: BTreeMap<Digest, Piece>,
+    attached: Attached,
 }
 
 impl Outgoing {
+    /// Sends a file with the images.
+    pub fn attach(&mut self, name: String, bytes: Vec<u8>) {
+        self.attached.insert(name, bytes);
+    }
+
     pub(crate) fn add(&mut self, digest: Digest, size: u64, origin: Origin) {
         self.pieces.entry(digest).or_insert(Piece { size, origin });
     }
@@ -45,6 +52,7 @@ impl Outgoing {
     pub fn merge(&mut self, other: Outgoing) {
         self.images.extend(other.images);
         self.pieces.extend(other.pieces);
+        self.attached.extend(other.attached);
     }
 
     /// Digests of all pieces.
@@ -76,6 +84,7 @@ impl Outgoing {
             let path = format!("blobs/sha256/{}", digest.hex());
             tar.append_data(&mut header(piece.size), path, piece.open()?).map_err(ImageError::WriteArchive)?;
         }
+        attached::write(&mut tar, &self.attached)?;
         file(&mut tar, "index.json", self.index().to_string().as_bytes())?;
         file(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         tar.finish().map_err(ImageError::WriteArchive)

@@ -52,7 +52,8 @@ pub struct Resolver {
     preset_files: BTreeMap<String, Vec<KnownMirror>>,
     file: BTreeMap<String, user_file::Registry>,
     mirrors: Vec<MirrorArgument>,
-    image_repository: Option<MirrorArgument>,
+    /// By what their repository is called, and, as mirrors that are flat have them, by its last part.
+    image_repository: Vec<MirrorArgument>,
     insecure: Insecure,
     host_loopback: Option<HostLoopback>,
     cache: Option<CacheAddress>,
@@ -73,14 +74,12 @@ impl Resolver {
             }
             None => Default::default(),
         };
-        let image_repository = match &config.image_repository {
-            Some(text) => {
-                let url = if text.contains("://") { text.clone() } else { format!("https://{text}") };
-                let url = format!("{}/{{name}}", url.trim_end_matches('/'));
-                Some(MirrorArgument::parse(&url).map_err(|error| bad("the image repository", &error))?)
-            }
-            None => None,
-        };
+        let image_repository = config.image_repository.iter().flat_map(|text| {
+            let url = if text.contains("://") { text.clone() } else { format!("https://{text}") };
+            ["{repository}", "{name}"].map(|called| format!("{}/{called}", url.trim_end_matches('/')))
+        });
+        let image_repository = image_repository.map(|url| MirrorArgument::parse(&url)).collect::<Result<_, _>>();
+        let image_repository = image_repository.map_err(|error| bad("the image repository", &error))?;
         let insecure = Insecure::parse(&config.insecure).map_err(|error| bad("insecure registries", &error))?;
         Ok(Resolver {
             preset,
@@ -131,9 +130,7 @@ impl Resolver {
                 known: None,
             });
         }
-        if let Some(repository) = &self.image_repository
-            && is_kubernetes(name)
-        {
+        for repository in self.image_repository.iter().filter(|_| is_kubernetes(name)) {
             self.add(&mut places, repository, name, Source::ImageRepository, None);
         }
         for mirror in self.mirrors.iter().filter(|mirror| mirror.serves(registry)) {
@@ -324,9 +321,16 @@ mod tests {
     #[test]
     fn the_image_repository_is_only_for_kubernetes_images() {
         let config = ResolverConfig { image_repository: Some("r.example/k8s/".into()), ..Default::default() };
-        assert_eq!(labels(&config, "registry.k8s.io/coredns/coredns:v1")[0], "https://r.example/k8s/coredns");
         assert_eq!(
-            labels(&config, "gcr.io/k8s-minikube/storage-provisioner:v5")[0],
+            labels(&config, "registry.k8s.io/coredns/coredns:v1")[..2],
+            ["https://r.example/k8s/coredns/coredns", "https://r.example/k8s/coredns"]
+        );
+        assert_eq!(
+            labels(&config, "registry.k8s.io/pause:3"),
+            ["https://r.example/k8s/pause", "https://registry.k8s.io/pause"]
+        );
+        assert_eq!(
+            labels(&config, "gcr.io/k8s-minikube/storage-provisioner:v5")[1],
             "https://r.example/k8s/storage-provisioner"
         );
         assert_eq!(labels(&config, "nginx"), ["https://registry-1.docker.io/library/nginx"]);

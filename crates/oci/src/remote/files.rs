@@ -1,11 +1,17 @@
-//! Files that hosts publish, held to their digest: from the mirrors of their host, then from the host itself.
+//! Files that hosts publish, held to their digest: from the mirrors of their host, then from the host itself; what broke off is gone
+//! on with, here or in a later process.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use http::StatusCode;
 
 use tokio::time::Instant;
 use url::Url;
 
-use super::transport::Transport;
+use super::transport::{Refusal, Transport};
 use crate::mirrors::Resolver;
 use crate::{Attempt, Digest, ImageError, ResolverConfig};
 
@@ -41,11 +47,13 @@ impl Files {
     /// What it said instead.
     pub async fn ask(&self, place: &Url, limit: Limit) -> Result<Vec<u8>, Attempt> {
         let started = Instant::now();
-        let body = self.transport.body(place, limit).await;
-        body.map_err(|refusal| attempt(place, refusal.to_string(), started))
+        let mut part = Part::default();
+        let outcome = self.transport.more(place, limit, &mut part).await;
+        outcome.map(|()| part.bytes).map_err(|refusal| attempt(place, refusal.to_string(), started))
     }
 
-    /// The file, from the first of the places that serves the bytes of this digest. `name` is how users are told of it.
+    /// The file, from the first of the places that serves the bytes of this digest. `name` is how users are told of it. What has come
+    /// is in the file `kept` until all has.
     ///
     /// # Errors
     /// [`ImageError::NoFile`] with what every place said.
@@ -55,26 +63,165 @@ impl Files {
         places: &[Url],
         digest: &Digest,
         limit: Limit,
+        kept: &Path,
     ) -> Result<Vec<u8>, ImageError> {
         let mut attempts = Vec::new();
+        let mut part = Part::open(kept, limit.bytes);
         for place in places {
             let started = Instant::now();
-            match self.ask(place, limit).await {
-                Ok(bytes) => {
-                    let found = Digest::of(&bytes);
-                    if found == *digest {
-                        return Ok(bytes);
+            while Digest::of(&part.bytes) != *digest {
+                let before = part.bytes.len();
+                let outcome = self.transport.more(place, limit, &mut part).await;
+                let answer = match outcome {
+                    Ok(()) if Digest::of(&part.bytes) == *digest => break,
+                    Ok(()) => format!("it serves {}, which is not what was published", Digest::of(&part.bytes)),
+                    // As long as it goes on with every answer.
+                    Err(refusal) if part.bytes.len() > before && started.elapsed() < limit.time => {
+                        tracing::debug!(%place, %refusal, reached = part.bytes.len(), "file interrupted");
+                        continue;
                     }
-                    let answer = format!("it serves {found}, which is not what was published");
+                    Err(Refusal::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) if before > 0 => {
+                        "it is shorter than what was begun".to_owned()
+                    }
+                    Err(refusal) => {
+                        attempts.push(attempt(place, refusal.to_string(), started));
+                        break;
+                    }
+                };
+                // What was begun elsewhere may be what is wrong.
+                part.restart();
+                if before == 0 {
                     attempts.push(attempt(place, answer, started));
+                    break;
                 }
-                Err(attempt) => attempts.push(attempt),
+            }
+            if Digest::of(&part.bytes) == *digest {
+                return Ok(part.finish());
             }
         }
         Err(ImageError::NoFile { name: name.to_owned(), attempts })
     }
 }
 
+/// The beginning of a file, in memory and, where that can be, on the disk.
+#[derive(Default)]
+pub(super) struct Part {
+    pub(super) bytes: Vec<u8>,
+    kept: Option<(PathBuf, File)>,
+}
+
+impl Part {
+    /// What an earlier download has left. One that another process is at is let be.
+    fn open(path: &Path, limit: usize) -> Part {
+        let open = || {
+            let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+            file.try_lock()?;
+            let mut bytes = Vec::new();
+            (&mut file).take(limit as u64).read_to_end(&mut bytes)?;
+            Ok(Part { bytes, kept: Some((path.to_owned(), file)) })
+        };
+        let opened: std::io::Result<Part> = open();
+        opened.unwrap_or_default()
+    }
+
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.keep(|file| file.write_all(bytes));
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.bytes.clear();
+        self.keep(|file| file.set_len(0));
+    }
+
+    /// A disk that does not take it takes nothing more: what is on it stays a beginning.
+    fn keep(&mut self, change: impl FnOnce(&mut File) -> std::io::Result<()>) {
+        if let Some((_, file)) = &mut self.kept
+            && change(file).is_err()
+        {
+            self.kept = None;
+        }
+    }
+
+    fn finish(self) -> Vec<u8> {
+        if let Some((path, _)) = self.kept {
+            // What stays is checked when it is gone on with.
+            let _ = std::fs::remove_file(path);
+        }
+        self.bytes
+    }
+}
+
 fn attempt(place: &Url, answer: String, started: Instant) -> Attempt {
     Attempt { place: place.to_string(), wanted: "file".to_owned(), answer, elapsed: started.elapsed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Serves `content` on from the byte asked for, at most `most` bytes an answer; notes the bytes asked for.
+    fn server(content: &'static [u8], most: usize) -> (Url, Arc<Mutex<Vec<usize>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file", listener.local_addr().unwrap()).parse().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    client.read_exact(&mut byte).unwrap();
+                    head.extend(byte);
+                }
+                let head = String::from_utf8(head).unwrap().to_lowercase();
+                let range = head.split("bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
+                let from = range.unwrap_or(0);
+                noted.lock().unwrap().push(from);
+                let rest = &content[from..];
+                let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+                let length = rest.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nContent-Range: bytes {from}-{}/{}\r\nConnection: close\r\n\r\n",
+                    content.len() - 1,
+                    content.len()
+                );
+                client.write_all(answer.as_bytes()).unwrap();
+                client.write_all(&rest[..length.min(most)]).unwrap();
+            }
+        });
+        (url, asked)
+    }
+
+    #[tokio::test]
+    async fn what_broke_off_is_gone_on_with() {
+        static CONTENT: [u8; 3500] = [7; 3500];
+        let files = Files::new(&ResolverConfig::default()).unwrap();
+        let digest = Digest::of(&CONTENT);
+        let limit = Limit { bytes: 1 << 20, time: Duration::from_secs(30) };
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("file.part");
+        for (begun, expected) in [
+            (Vec::new(), vec![0, 1000, 2000, 3000]),
+            // Of an earlier process, right, and wrong.
+            (vec![7; 1500], vec![1500, 2500]),
+            (vec![8; 3400], vec![3400, 0, 1000, 2000, 3000]),
+        ] {
+            let (url, asked) = server(&CONTENT, 1000);
+            std::fs::write(&kept, begun).unwrap();
+            let fetched = files.fetch("it", &[url], &digest, limit, &kept).await.unwrap();
+            assert!(fetched == CONTENT && !kept.exists());
+            assert_eq!(*asked.lock().unwrap(), expected);
+        }
+        // Given up by one place, gone on with at the next; nobody has it in the end, and what came stays.
+        let (other, _) = server(&[9; 100], 100);
+        let ((short, _), (url, asked)) = (server(&CONTENT[..2000], 2000), server(&CONTENT, 4000));
+        let fetched = files.fetch("it", &[short, url], &digest, limit, &kept).await.unwrap();
+        assert!(fetched == CONTENT && *asked.lock().unwrap() == [0], "wrong bytes are not gone on with");
+        let failed = files.fetch("it", &[other], &digest, limit, &kept).await.unwrap_err().to_string();
+        assert!(failed.contains("not what was published"), "{failed}");
+    }
 }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use hickory_resolver::net::DnsError;
+use hickory_resolver::proto::op::ResponseCode;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use kminik_base::tls;
 use reqwest::{Client, RequestBuilder, Response, redirect};
@@ -13,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use url::{Url, form_urlencoded};
 
 use super::auth::{Challenge, Login, Tokens};
+use super::files::Part;
 use super::{Credential, Limit, Timeouts};
 use crate::ImageError;
 use crate::credentials::IDENTITY_TOKEN_USER;
@@ -180,17 +183,33 @@ impl Transport {
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
-    /// The body at a URL of no registry.
-    pub(super) async fn body(&self, url: &Url, limit: Limit) -> Result<Vec<u8>, Refusal> {
+    /// Adds to `part` what a URL of no registry serves, from the byte reached on; where it does not go on from there, all of it anew.
+    pub(super) async fn more(&self, url: &Url, limit: Limit, part: &mut Part) -> Result<(), Refusal> {
         let answer = self.timeouts.answer;
-        let response = match tokio::time::timeout(answer, self.verified.get(url.clone()).send()).await {
+        let mut request = self.verified.get(url.clone());
+        let from = format!("bytes {}-", part.bytes.len());
+        if !part.bytes.is_empty() {
+            request = request.header(RANGE, format!("bytes={}-", part.bytes.len()));
+        }
+        let response = match tokio::time::timeout(answer, request.send()).await {
             Ok(sent) => sent.map_err(|error| Refusal::Network(innermost(&error)))?,
             Err(_) => return Err(Refusal::NoAnswer(answer)),
         };
-        if !response.status().is_success() {
-            return Err(refusal(response).await);
+        let goes_on = |response: &Response| {
+            let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+            range.is_some_and(|range| range.starts_with(&from))
+        };
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if !goes_on(&response) => {
+                return Err(Refusal::Network("it answered with another range".to_owned()));
+            }
+            StatusCode::PARTIAL_CONTENT => {}
+            status if status.is_success() => part.restart(),
+            _ => return Err(refusal(response).await),
         }
-        let body = tokio::time::timeout(limit.time, read(response, limit.bytes, self.timeouts.stall)).await;
+        let left = limit.bytes.saturating_sub(part.bytes.len());
+        let body = read(response, left, self.timeouts.stall, |piece| part.append(piece));
+        let body = tokio::time::timeout(limit.time, body).await;
         body.unwrap_or_else(|_| Err(Refusal::Network(format!("not all of it came within {}s", limit.time.as_secs()))))
     }
 
@@ -266,22 +285,26 @@ pub(super) fn url(place: &Place, path: &str) -> Url {
 
 /// Reads a whole body of at most `limit` bytes; how long that may take is the caller's.
 pub(super) async fn limited(response: Response, limit: usize) -> Result<Vec<u8>, Refusal> {
-    read(response, limit, Duration::MAX).await
+    let mut body = Vec::new();
+    read(response, limit, Duration::MAX, |piece| body.extend_from_slice(piece)).await?;
+    Ok(body)
 }
 
-/// As [`limited`], and never without a byte for longer than `stall`.
-async fn read(mut response: Response, limit: usize, stall: Duration) -> Result<Vec<u8>, Refusal> {
-    let mut body = Vec::new();
+/// Reads a whole body of at most `left` bytes, never without a byte for longer than `stall`.
+async fn read(
+    mut response: Response,
+    mut left: usize,
+    stall: Duration,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), Refusal> {
     loop {
         let piece = match tokio::time::timeout(stall, response.chunk()).await {
             Err(_) => return Err(Refusal::Network("stalled".to_owned())),
             Ok(piece) => piece.map_err(|error| Refusal::Network(innermost(&error)))?,
         };
-        let Some(piece) = piece else { return Ok(body) };
-        if body.len() + piece.len() > limit {
-            return Err(Refusal::TooLarge);
-        }
-        body.extend_from_slice(&piece);
+        let Some(piece) = piece else { return Ok(()) };
+        left = left.checked_sub(piece.len()).ok_or(Refusal::TooLarge)?;
+        each(&piece);
     }
 }
 
@@ -326,12 +349,21 @@ fn retry_after(text: &str) -> Option<Duration> {
 }
 
 /// What actually went wrong: the last of the chain, which names the cause.
-pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
     while let Some(source) = last.source() {
         last = source;
     }
-    last.to_string()
+    match last.downcast_ref() {
+        Some(DnsError::NoRecordsFound(none)) => {
+            let name = none.query.name().to_string();
+            match none.response_code {
+                ResponseCode::NoError => format!("the host {} has no address", name.trim_end_matches('.')),
+                _ => format!("no such host {}", name.trim_end_matches('.')),
+            }
+        }
+        _ => last.to_string(),
+    }
 }
 
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
@@ -358,6 +390,10 @@ fn roots(extra_pem: Option<&str>) -> Result<rustls::RootCertStore, ImageError> {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::{Name, RecordType};
+
     use super::*;
 
     #[test]
@@ -365,6 +401,16 @@ mod tests {
         assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
         assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
         assert_eq!(retry_after("soon"), None);
+    }
+
+    #[test]
+    fn who_asks_for_a_host_that_is_not_there_is_told_so() {
+        let told = |code| {
+            let query = Query::query(Name::from_ascii("absent.example.").unwrap(), RecordType::A);
+            innermost(&DnsError::NoRecordsFound(NoRecords::new(query, code)))
+        };
+        assert_eq!(told(ResponseCode::NXDomain), "no such host absent.example");
+        assert_eq!(told(ResponseCode::NoError), "the host absent.example has no address");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use tokio::io::AsyncRead;
 use tokio::sync::Semaphore;
 
-use crate::archive;
+use crate::archive::{self, Attached};
 use crate::layout::{InUse, Layout};
 use crate::mirrors::{CACHE_USER, CacheAddress, Place, Resolver, Source};
 use crate::remote::{Health, Puller, Pusher, Transport, probe};
@@ -281,12 +281,24 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError::BadArchive`] for what is no such archive or tries to do harm: then nothing is stored.
     pub async fn import(&self, reader: impl AsyncRead + Send + Unpin) -> Result<Vec<Image>, ImageError> {
+        self.import_bundle(reader).await.map(|(images, _)| images)
+    }
+
+    /// As [`ImageStore::import`]; also gives the files that go with the images, without which it is no archive of none.
+    ///
+    /// # Errors
+    /// As [`ImageStore::import`].
+    pub async fn import_bundle(
+        &self,
+        reader: impl AsyncRead + Send + Unpin,
+    ) -> Result<(Vec<Image>, Attached), ImageError> {
         let layout = self.inner.layout.clone();
         let using = blocking(move || layout.in_use()).await?;
         let layout = self.inner.layout.clone();
         let platform = self.inner.platform.clone();
         let blocking_reader = archive::BlockingReader::new(reader);
-        let imported = blocking_reader.drive(move |reader| archive::import(&layout, &platform, reader)).await?;
+        let (imported, attached) =
+            blocking_reader.drive(move |reader| archive::import(&layout, &platform, reader)).await?;
         let images = self
             .blocking(move |inner| {
                 inner.layout.update(|index| {
@@ -307,7 +319,7 @@ impl ImageStore {
             })
             .await;
         drop(using);
-        images
+        Ok((images?, attached))
     }
 
     /// Every stored image, by id.

@@ -1,0 +1,45 @@
+//! Files that go with an archive's images: called by their digests, their names in a table. Who does not know of them skips them.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use super::contents::{Contents, refused};
+use super::export::{file, header};
+use crate::{Digest, ImageError};
+
+/// Files by name.
+pub type Attached = BTreeMap<String, Vec<u8>>;
+
+const TABLE: &str = "attached.json";
+const DIRECTORY: &str = "attached";
+/// Largest file that is read.
+const LIMIT_BYTES: u64 = 16 << 20;
+
+pub(super) fn write(tar: &mut tar::Builder<&mut impl Write>, attached: &Attached) -> Result<(), ImageError> {
+    if attached.is_empty() {
+        return Ok(());
+    }
+    let table: BTreeMap<&String, Digest> = attached.iter().map(|(name, bytes)| (name, Digest::of(bytes))).collect();
+    let files: BTreeMap<&Digest, &Vec<u8>> = table.values().zip(attached.values()).collect();
+    for (digest, bytes) in files {
+        let path = format!("{DIRECTORY}/{}", digest.hex());
+        tar.append_data(&mut header(bytes.len() as u64), path, bytes.as_slice()).map_err(ImageError::WriteArchive)?;
+    }
+    file(tar, TABLE, &serde_json::to_vec(&table).unwrap_or_default())
+}
+
+/// All of them, each as its digest says.
+pub(super) fn read(contents: &Contents) -> Result<Attached, ImageError> {
+    let Some(table) = contents.document(Path::new(TABLE))? else { return Ok(Attached::new()) };
+    let table: BTreeMap<String, Digest> =
+        serde_json::from_slice(&table).map_err(|error| refused(format!("{TABLE}: {error}")))?;
+    let read = |(name, digest): (String, Digest)| {
+        let found = contents.file(&Path::new(DIRECTORY).join(digest.hex()))?;
+        if found.digest != digest || found.size > LIMIT_BYTES {
+            return Err(refused(format!("the file {name} is not what it was")));
+        }
+        Ok((name, contents.begin(found, found.size)?))
+    };
+    table.into_iter().map(read).collect()
+}
