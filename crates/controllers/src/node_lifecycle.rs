@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kminik_client::{Informer, Next, ObjectKey, Selection, WorkQueue};
+use kminik_client::{EventType, Informer, Next, ObjectKey, Recorder, Selection, WorkQueue, reference};
 use kube::api::Patch;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -46,6 +46,10 @@ struct Controller {
     pods: Informer<Pod>,
     /// When a sign of life of each node was last seen here.
     heard: Arc<Mutex<HashMap<String, Instant>>>,
+    /// The nodes that there are, told of when they came.
+    known: Mutex<HashMap<String, ObjectReference>>,
+    /// Speaks as upstream's controllers of nodes do, by one name.
+    recorder: Recorder,
 }
 
 pub(crate) async fn run(context: Context) -> Result<(), Error> {
@@ -53,6 +57,8 @@ pub(crate) async fn run(context: Context) -> Result<(), Error> {
         nodes: context.informers.get(),
         pods: context.informers.get(),
         heard: Arc::default(),
+        known: Mutex::default(),
+        recorder: Recorder::new(context.client.clone(), "node-controller", "", context.stop.clone()),
         context: context.clone(),
     });
     let leases = context.informers.get_with::<Lease>(Selection::namespace(LEASES));
@@ -101,8 +107,15 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
     let Controller { context, nodes, heard, .. } = controller.as_ref();
     let Some(node) = nodes.get(&key) else {
         heard.lock().remove(&key.name);
+        if let Some(gone) = controller.known.lock().remove(&key.name) {
+            controller.tell(gone, "RemovingNode", &format!("Removing Node {} from Controller", key.name));
+        }
         return Ok(Next::Done);
     };
+    let about = reference(node.as_ref());
+    if controller.known.lock().insert(key.name.clone(), about.clone()).is_none() {
+        controller.tell(about, "RegisteredNode", &format!("Registered Node {} in Controller", key.name));
+    }
     let last = heard.lock().get(&key.name).copied().unwrap_or_else(Instant::now);
     let left = context.config.node_grace.checked_sub(last.elapsed()).filter(|left| !left.is_zero());
     let mut current = node.as_ref().clone();
@@ -117,6 +130,11 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
 }
 
 impl Controller {
+    fn tell(&self, about: ObjectReference, reason: &str, what: &str) {
+        let name = about.name.clone().unwrap_or_default();
+        self.recorder.event(about, EventType::Normal, reason, format!("Node {name} event: {what}"));
+    }
+
     async fn mark_unknown(&self, key: &ObjectKey, node: &Node) -> Result<Node, Error> {
         let mut updated = node.clone();
         let now = Time(Timestamp::now());
@@ -147,7 +165,7 @@ impl Controller {
         let patch = json!({"metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version}, "status": {"conditions": own}});
         let patched = self.context.patch(key, &self.nodes, key, Some("status"), &Patch::Strategic(patch)).await?;
         let message = format!("Node {} status is now: NodeNotReady", key.name);
-        self.context.recorder.normal(node, "NodeNotReady", message);
+        self.recorder.normal(node, "NodeNotReady", message);
         tracing::warn!(node = key.name, "node stopped reporting");
         Ok(patched)
     }
@@ -175,7 +193,7 @@ impl Controller {
             ]}});
             let target = ObjectKey::of(pod.as_ref());
             match self.context.patch(key, &self.pods, &target, Some("status"), &Patch::Strategic(patch)).await {
-                Ok(_) => self.context.recorder.warning(pod.as_ref(), "NodeNotReady", "Node is not ready"),
+                Ok(_) => self.recorder.warning(pod.as_ref(), "NodeNotReady", "Node is not ready"),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }

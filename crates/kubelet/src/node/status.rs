@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, ObjectReference, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kminik_base::backoff::Backoff;
-use kminik_client::{Informer, is_already_exists, is_not_found};
+use kminik_client::{EventType, Informer, is_already_exists, is_not_found};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -22,6 +22,15 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 /// Images named in the status, the largest first.
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
+
+/// What has been told of the Node since this process runs.
+#[derive(Default)]
+struct Told {
+    started: bool,
+    unschedulable: Option<bool>,
+    /// The status, and when.
+    sent: Option<(Timestamp, Value)>,
+}
 
 /// Keeps one Node.
 pub(crate) struct NodeStatus {
@@ -43,9 +52,9 @@ impl NodeStatus {
         let bell = changed.clone();
         let _subscription = self.own.subscribe(move |_| bell.notify_one());
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(7));
-        let mut sent: Option<(Timestamp, Value)> = None;
+        let mut told = Told::default();
         loop {
-            let pause = match self.sync(&mut sent).await {
+            let pause = match self.sync(&mut told).await {
                 Ok(()) => {
                     backoff.reset();
                     HEARTBEAT
@@ -63,36 +72,75 @@ impl NodeStatus {
         }
     }
 
-    async fn sync(&self, sent: &mut Option<(Timestamp, Value)>) -> Result<(), kube::Error> {
+    async fn sync(&self, told: &mut Told) -> Result<(), kube::Error> {
         let name = &self.node.config.node_name;
         let found = match self.nodes.get_opt(name).await? {
             Some(found) => found,
             None => match self.nodes.create(&PostParams::default(), &self.registration()).await {
                 Ok(node) => {
-                    *sent = None;
+                    told.sent = None;
                     node
                 }
                 Err(error) if is_already_exists(&error) => self.nodes.get(name).await?,
                 Err(error) => return Err(error),
             },
         };
+        if !std::mem::replace(&mut told.started, true) {
+            self.event(EventType::Normal, "Starting", "Starting kubelet.");
+        }
+        let unschedulable = found.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+        if told.unschedulable.replace(unschedulable).is_some_and(|before| before != unschedulable) {
+            self.is_now(if unschedulable { "NodeNotSchedulable" } else { "NodeSchedulable" });
+        }
         self.reconcile_labels(&found).await?;
         let now = Timestamp::now();
         let wanted = self.status(&found, now).await;
         let reported = found.status.as_ref().and_then(|s| serde_json::to_value(s).ok()).unwrap_or(Value::Null);
-        let due = sent.as_ref().is_none_or(|(at, _)| crate::pods::backoff::between(*at, now) >= HEARTBEAT);
+        let due = told.sent.as_ref().is_none_or(|(at, _)| crate::pods::backoff::between(*at, now) >= HEARTBEAT);
         if !due && !differs(&reported, &wanted) {
             return Ok(());
         }
         let patch = json!({ "status": wanted });
         match self.nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => {
-                *sent = Some((now, wanted));
+                self.tell_changes(&reported, &wanted);
+                told.sent = Some((now, wanted));
                 Ok(())
             }
             Err(error) if is_not_found(&error) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Events of the conditions that are now others, and of a machine that has been started anew.
+    fn tell_changes(&self, before: &Value, now: &Value) {
+        changed_conditions(before, now).for_each(|reason| self.is_now(reason));
+        let (old, new) = (&before["nodeInfo"]["bootID"], &now["nodeInfo"]["bootID"]);
+        if let (Some(old), Some(new)) = (old.as_str(), new.as_str())
+            && !old.is_empty()
+            && old != new
+        {
+            let message = format!("Node {} has been rebooted, boot id: {new}", self.node.config.node_name);
+            self.event(EventType::Warning, "Rebooted", &message);
+        }
+    }
+
+    fn is_now(&self, reason: &str) {
+        let message = format!("Node {} status is now: {reason}", self.node.config.node_name);
+        self.event(EventType::Normal, reason, &message);
+    }
+
+    /// About the node; upstream's kubelet gives its name for its uid, and `kubectl describe` looks for that.
+    fn event(&self, event_type: EventType, reason: &str, message: &str) {
+        let name = Some(self.node.config.node_name.clone());
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            uid: name.clone(),
+            name,
+            ..ObjectReference::default()
+        };
+        self.node.recorder.event(about, event_type, reason, message);
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
@@ -236,6 +284,32 @@ fn conditions(found: &Node, now: Timestamp) -> Vec<Value> {
     wanted.into_iter().map(entry).collect()
 }
 
+/// Reasons of the events that upstream tells of conditions which change: none of a node that is not ready yet.
+fn changed_conditions<'a>(before: &'a Value, now: &'a Value) -> impl Iterator<Item = &'static str> + 'a {
+    let status = |of: &Value, kind: &str| {
+        let conditions = of["conditions"].as_array().into_iter().flatten();
+        conditions.filter(|c| c["type"] == kind).find_map(|c| c["status"].as_str().map(str::to_owned))
+    };
+    let reason = move |kind: &str| {
+        let (old, new) = (status(before, kind), status(now, kind)?);
+        if old.as_ref() == Some(&new) {
+            return None;
+        }
+        Some(match (kind, new.as_str()) {
+            ("MemoryPressure", "False") => "NodeHasSufficientMemory",
+            ("MemoryPressure", "True") => "NodeHasInsufficientMemory",
+            ("DiskPressure", "False") => "NodeHasNoDiskPressure",
+            ("DiskPressure", "True") => "NodeHasDiskPressure",
+            ("PIDPressure", "False") => "NodeHasSufficientPID",
+            ("PIDPressure", "True") => "NodeHasInsufficientPID",
+            ("Ready", "True") => "NodeReady",
+            ("Ready", "False") if old.is_some() => "NodeNotReady",
+            _ => return None,
+        })
+    };
+    ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"].into_iter().filter_map(reason)
+}
+
 /// Whether the API lacks something that is wanted; heartbeat times, and fields of others, do not count.
 fn differs(reported: &Value, wanted: &Value) -> bool {
     match (reported, wanted) {
@@ -278,6 +352,20 @@ fn architecture() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_is_told_once() {
+        let status = |memory: &str, ready: &str| json!({"conditions": [{"type": "MemoryPressure", "status": memory}, {"type": "Ready", "status": ready}]});
+        let told = |before: &Value, now: &Value| changed_conditions(before, now).collect::<Vec<_>>();
+        assert_eq!(told(&Value::Null, &status("False", "False")), ["NodeHasSufficientMemory"]);
+        assert_eq!(told(&status("False", "False"), &status("False", "True")), ["NodeReady"]);
+        assert_eq!(
+            told(&status("Unknown", "Unknown"), &status("False", "True")),
+            ["NodeHasSufficientMemory", "NodeReady"]
+        );
+        assert_eq!(told(&status("False", "True"), &status("False", "False")), ["NodeNotReady"]);
+        assert_eq!(told(&status("False", "True"), &status("False", "True")), [""; 0]);
+    }
 
     #[test]
     fn foreign_fields_are_no_difference() {

@@ -39,6 +39,9 @@ pub(crate) struct Answer {
     pub elsewhere: bool,
 }
 
+/// What does not begin as an answer by TLS does.
+const NO_TLS: rustls::Error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+
 /// Why there is no answer; upstream's words where it has some.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
@@ -48,6 +51,8 @@ pub(crate) enum HttpError {
     Connect { target: String, source: std::io::Error },
     #[error("tls handshake with {target}: {}", cause(source))]
     Tls { target: String, source: std::io::Error },
+    #[error("http: server gave HTTP response to HTTPS client")]
+    Plain,
     #[error("http request: {0}")]
     Protocol(#[from] hyper::Error),
     #[error("invalid request: {0}")]
@@ -157,8 +162,10 @@ async fn once(target: &Target) -> Result<(Answer, Option<String>), HttpError> {
     if target.tls {
         let name = ServerName::try_from(host.clone()).map_err(|_| HttpError::Host(host))?;
         let connector = tokio_rustls::TlsConnector::from(tls_config());
-        let stream =
-            connector.connect(name, stream).await.map_err(|source| HttpError::Tls { target: authority, source })?;
+        let stream = connector.connect(name, stream).await.map_err(|source| match source.get_ref() {
+            Some(told) if told.downcast_ref() == Some(&NO_TLS) => HttpError::Plain,
+            _ => HttpError::Tls { target: authority, source },
+        })?;
         exchange(TokioIo::new(stream), request).await
     } else {
         exchange(TokioIo::new(stream), request).await
