@@ -28,6 +28,9 @@ const LOG: &str = "agent.log";
 const WANTED: &str = "agent.wanted";
 /// A line for each thing the user should know: a port that is taken.
 pub(super) const NOTES: &str = "agent.notes";
+/// As after this machine's reboot, when an engine has brought back the node.
+const ABSENT: &str =
+    "The agent does not run: node ports are not on localhost, nodes ask no resolver; 'kminik start' mends it";
 /// Bounds on a stop: asked, then killed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -94,8 +97,11 @@ pub fn exit_watch(pid: Pid) -> std::io::Result<AsyncFd<OwnedFd>> {
     watched(pidfd_open(pid, PidfdFlags::NONBLOCK)?)
 }
 
-/// What the agent wants the user to know.
+/// What the agent wants the user to know; of one that should run and does not, that.
 pub async fn notes(dir: &Path) -> Vec<String> {
+    if is_wanted(dir) && !comes_up(dir).await {
+        return vec![ABSENT.to_owned()];
+    }
     let text = std::fs::read_to_string(dir.join(NOTES)).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
@@ -170,6 +176,17 @@ fn holder(dir: &Path) -> Holder {
     let mut text = String::new();
     let pid = file.read_to_string(&mut text).ok().and_then(|_| Pid::from_raw(text.trim().parse().ok()?));
     pid.map_or(Holder::Unnamed, Holder::Agent)
+}
+
+/// Whether the lock is held, by one that has just been started too.
+async fn comes_up(dir: &Path) -> bool {
+    for _ in 0..50 {
+        if holder(dir) != Holder::Nobody {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
 }
 
 /// A handle of the agent that holds the lock.

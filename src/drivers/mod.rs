@@ -197,6 +197,13 @@ pub struct Share {
     pub read_only: bool,
 }
 
+impl From<Share> for kminik_runtime::node::NodeMount {
+    fn from(share: Share) -> Self {
+        let Share { source, target, read_only } = share;
+        Self { source, target, read_only }
+    }
+}
+
 /// What it answered when its output was collected.
 #[derive(Clone, Debug)]
 pub struct NodeOutput {

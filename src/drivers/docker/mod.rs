@@ -24,6 +24,7 @@ use bollard::query_parameters::{
     UploadToContainerOptionsBuilder,
 };
 use futures::TryStreamExt;
+use kminik_runtime::node::bind_into;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
@@ -45,6 +46,8 @@ use crate::reason::{
 const LABEL: &str = "dev.kminik.profile";
 /// On everything made; its value is the home directory whose cluster it is: several users share an engine.
 const HOME_LABEL: &str = "dev.kminik.home";
+/// How often a container is made whose image is taken away meanwhile.
+const ATTEMPTS: usize = 5;
 const CONSOLE_LIMIT_BYTES: usize = 4 << 20;
 
 struct DockerDriver {
@@ -120,7 +123,6 @@ impl Driver for DockerDriver {
     async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
         let docker = self.docker().await?;
         let (profile, name) = (machine.profile(), name_of(machine));
-        let image = image::ensure(docker, userland).await?;
         make_network(docker, profile, self.labels(&profile.name)).await?;
         let volume = VolumeCreateRequest {
             name: Some(name.clone()),
@@ -129,16 +131,28 @@ impl Driver for DockerDriver {
         };
         docker.create_volume(volume).await.or_fail(&DRV_CREATE, "cannot make the node's volume")?;
         remove_container(docker, &name).await?;
-        let body = spec::container(machine, &image, self.labels(&profile.name), Rights::Privileged);
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        docker.create_container(Some(options), body).await.or_fail(&DRV_CREATE, "cannot make the node's container")?;
+        let rights = self.first_rights().await?;
+        for attempt in 1.. {
+            let image = image::ensure(docker, userland).await?;
+            let body = spec::container(machine, &image, self.labels(&profile.name), rights);
+            let options = CreateContainerOptionsBuilder::new().name(&name).build();
+            match found(docker.create_container(Some(options), body).await) {
+                // The deletion of another cluster found nobody using the image.
+                Ok(None) if attempt < ATTEMPTS => {}
+                Ok(None) => return Err(Failure::new(&DRV_CREATE, "the node's image is gone from the engine")),
+                made => {
+                    made.or_fail(&DRV_CREATE, "cannot make the node's container")?;
+                    break;
+                }
+            }
+        }
         upload(docker, &name, files).await
     }
 
     async fn start(&self, machine: Machine<'_>) -> Outcome<()> {
         let docker = self.docker().await?;
         let name = name_of(machine);
-        let mut rights = Rights::Privileged;
+        let mut rights = self.first_rights().await?;
         let error = loop {
             let Err(error) = docker.start_container(&name, None).await else { return Ok(()) };
             let Some(instead) = rights.instead(&error.to_string()) else { break error };
@@ -216,9 +230,14 @@ impl Driver for DockerDriver {
         }
     }
 
-    async fn share(&self, _machine: Machine<'_>, _share: &Share) -> Outcome<()> {
-        Err(Failure::new(&GUEST_MOUNT, "a container of the Docker engine gets no further directories while it runs")
-            .advise("Copy files with 'kminik cp', name it with 'kminik start --mount-string' while the cluster is stopped, or use the native driver."))
+    async fn share(&self, machine: Machine<'_>, share: &Share) -> Outcome<()> {
+        let name = name_of(machine);
+        let Some(pid) = self.process(&name).await? else {
+            return Err(Failure::new(&GUEST_MOUNT, "a container of the Docker engine gets further directories while it runs only from root on the engine's own machine")
+                .advise("Copy files with 'kminik cp', or name it with 'kminik start --mount-string' while the cluster is stopped."));
+        };
+        let outcome = bind_into(pid, &share.clone().into()).await;
+        outcome.or_fail(&GUEST_MOUNT, "cannot show it in the node")
     }
 
     async fn exec(&self, machine: Machine<'_>, command: &NodeCommand) -> Outcome<i32> {
@@ -270,6 +289,29 @@ impl DockerDriver {
 
     async fn docker(&self) -> Outcome<&Docker> {
         Ok(&self.engine().await?.0.docker)
+    }
+
+    /// What to ask for at first: Podman's service keeps the ports of a container that it could not start, so there has to be no
+    /// second time where limits cannot be raised.
+    async fn first_rights(&self) -> Outcome<Rights> {
+        let version =
+            self.docker().await?.version().await.or_fail(&DRV_NOT_HEALTHY, "the engine does not say what it is")?;
+        let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
+        Ok(if is_podman && !spec::may_raise_limits() { Rights::Limited } else { Rights::Privileged })
+    }
+
+    /// PID 1 of a container, if it is a process of this machine that this process may enter.
+    async fn process(&self, container: &str) -> Outcome<Option<u32>> {
+        let docker = self.docker().await?;
+        let state = docker
+            .inspect_container(container, None)
+            .await
+            .or_fail(&GUEST_MOUNT, "cannot inspect the node's container")?;
+        let pid = state.state.and_then(|state| u32::try_from(state.pid?).ok()).filter(|pid| *pid > 0);
+        let (Some(pid), Some(id)) = (pid, state.id) else { return Ok(None) };
+        // On another machine, also a virtual one, the number is another process', or none's.
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        Ok(Some(pid).filter(|_| groups.contains(&id) && rustix::process::geteuid().is_root()))
     }
 
     fn labels(&self, profile: &str) -> HashMap<String, String> {

@@ -109,6 +109,8 @@ fn bind(share: &Share) -> Mount {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rights {
     Privileged,
+    /// The same, and no more open files and processes than this process may have.
+    Limited,
     /// [`CAPABILITIES`], and everything else that privileged would give.
     Listed,
     /// The same, and no more open files and processes than this process may have: of an engine that raises such limits by
@@ -120,11 +122,23 @@ impl Rights {
     /// What to ask for instead, after an engine could not grant these.
     pub fn instead(self, error: &str) -> Option<Self> {
         match self {
-            Rights::Privileged | Rights::Listed if error.contains("setting rlimit") => Some(Rights::ListedAndLimited),
+            // runc's words, and crun's.
+            Rights::Privileged | Rights::Listed
+                if error.contains("setting rlimit") || error.contains("setrlimit `") =>
+            {
+                Some(Rights::ListedAndLimited)
+            }
             Rights::Privileged if error.contains("apply caps") => Some(Rights::Listed),
+            Rights::Limited if error.contains("apply caps") => Some(Rights::ListedAndLimited),
             _ => None,
         }
     }
+}
+
+/// Whether what this process starts may have more than it has itself.
+pub fn may_raise_limits() -> bool {
+    let capabilities = rustix::thread::capabilities(None);
+    capabilities.is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_RESOURCE))
 }
 
 /// This process' hard limits; of processes at most as many as engines leave themselves, which is the kernel's usual number of
@@ -144,7 +158,8 @@ pub fn container(
     labels: HashMap<String, String>,
     rights: Rights,
 ) -> ContainerCreateBody {
-    let privileged = rights == Rights::Privileged;
+    let privileged = matches!(rights, Rights::Privileged | Rights::Limited);
+    let limited = matches!(rights, Rights::Limited | Rights::ListedAndLimited);
     let profile = machine.profile();
     let network = super::object_name(&profile.name);
     let bindings = bindings(machine);
@@ -159,7 +174,7 @@ pub fn container(
     let host = HostConfig {
         privileged: Some(privileged),
         cap_add: (!privileged).then(|| CAPABILITIES.iter().map(|&c| c.to_owned()).collect()),
-        ulimits: (rights == Rights::ListedAndLimited).then(own_limits),
+        ulimits: limited.then(own_limits),
         security_opt: Some(["seccomp=unconfined", "apparmor=unconfined", "label=disable"].map(str::to_owned).into()),
         masked_paths: Some(Vec::new()),
         readonly_paths: Some(Vec::new()),
@@ -215,6 +230,8 @@ mod tests {
         assert_eq!(Rights::Listed.instead(caps), None);
         assert_eq!(Rights::Privileged.instead(limits), Some(Rights::ListedAndLimited));
         assert_eq!(Rights::Listed.instead(limits), Some(Rights::ListedAndLimited));
+        let limits_of_crun = "crun: setrlimit `RLIMIT_NOFILE`: Operation not permitted: OCI permission denied";
+        assert_eq!(Rights::Privileged.instead(limits_of_crun), Some(Rights::ListedAndLimited));
         assert_eq!(Rights::ListedAndLimited.instead(limits), None);
         assert_eq!(Rights::Privileged.instead("port is already allocated"), None);
         assert!(own_limits().iter().all(|limit| limit.soft == limit.hard));

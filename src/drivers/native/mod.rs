@@ -221,7 +221,7 @@ impl Driver for Native {
             memory_bytes: machine.memory_bytes(),
             argv: vec![node_image::BINARY.to_owned(), "init".to_owned()],
             env: crate::env::for_node(&profile.host_loopback()),
-            mounts: profile.mounts.iter().cloned().map(mounted).collect(),
+            mounts: profile.mounts.iter().cloned().map(NodeMount::from).collect(),
             console_log: dir.join(CONSOLE),
         };
         let node =
@@ -328,7 +328,7 @@ impl Driver for Native {
     }
 
     async fn share(&self, machine: Machine<'_>, share: &Share) -> Outcome<()> {
-        let outcome = self.running(machine)?.bind(&mounted(share.clone())).await;
+        let outcome = self.running(machine)?.bind(&share.clone().into()).await;
         outcome.map_err(|e| node_failure(&GUEST_MOUNT, "cannot show it in the node", &e))
     }
 
@@ -346,11 +346,6 @@ impl Driver for Native {
     async fn clusters(&self) -> Outcome<Vec<String>> {
         Ok(self.machines().iter().map(|machine| self.cluster_of(machine).to_owned()).collect())
     }
-}
-
-fn mounted(share: Share) -> NodeMount {
-    let Share { source, target, read_only } = share;
-    NodeMount { source, target, read_only }
 }
 
 /// A command's streams, as descriptors of its own.

@@ -2,6 +2,7 @@
 
 use super::plan;
 use crate::drivers::Driver;
+use crate::home::Home;
 use crate::ops::node_image;
 use crate::printer::{MOUNT, OPTION, Printer};
 use crate::profile::Profile;
@@ -11,13 +12,24 @@ use crate::reason::{DRV_CREATE, Failure, GUEST_DATA_LOST, Outcome};
 ///
 /// # Errors
 /// For limits that the machine cannot have: nothing else is changed then.
-pub async fn apply(before: &Profile, now: &Profile, driver: &dyn Driver, printer: &Printer) -> Outcome<()> {
+pub async fn apply(
+    before: &Profile,
+    now: &Profile,
+    driver: &dyn Driver,
+    home: &Home,
+    printer: &Printer,
+) -> Outcome<()> {
     if (before.cpus, before.memory_mib) != (now.cpus, now.memory_mib) {
-        driver.resize(now.control_plane()).await?;
-        let (cpus, memory) = (now.cpus.to_string(), (now.memory_mib << 20).to_string());
-        ask(driver, now, &["node-limits", &cpus, &memory]).await?;
-        printer
-            .info(OPTION, &format!("The node may now use CPUs={cpus}, Memory={}MB; containers go on", now.memory_mib));
+        if let Err(failure) = limit(driver, now).await {
+            // Neither the machine nor its next start has what cannot be had.
+            let _ = limit(driver, before).await;
+            Profile { cpus: before.cpus, memory_mib: before.memory_mib, ..now.clone() }.save(home)?;
+            return Err(failure);
+        }
+        printer.info(
+            OPTION,
+            &format!("The node may now use CPUs={}, Memory={}MB; containers go on", now.cpus, now.memory_mib),
+        );
     }
     for gone in before.mounts.iter().filter(|share| !now.mounts.contains(share)) {
         ask(driver, now, &["node-unmount", &gone.target.display().to_string()]).await?;
@@ -39,6 +51,12 @@ pub async fn apply(before: &Profile, now: &Profile, driver: &dyn Driver, printer
         printer.warning("The API's certificate changes with the cluster's next stop and start");
     }
     Ok(())
+}
+
+async fn limit(driver: &dyn Driver, profile: &Profile) -> Outcome<()> {
+    driver.resize(profile.control_plane()).await?;
+    let (cpus, memory) = (profile.cpus.to_string(), (profile.memory_mib << 20).to_string());
+    ask(driver, profile, &["node-limits", &cpus, &memory]).await
 }
 
 async fn ask(driver: &dyn Driver, profile: &Profile, arguments: &[&str]) -> Outcome<()> {

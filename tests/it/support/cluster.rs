@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::Value;
+
 use super::host::Host;
 use super::image::ImageTar;
 use super::run::{Output, kminik_binary, run};
@@ -16,19 +18,28 @@ pub struct Cluster {
     home: tempfile::TempDir,
     /// Where its commands run; on the machine itself if `None`.
     host: Option<Arc<Host>>,
+    /// The engine that is meant; the machine's own if `None`.
+    engine: Option<String>,
 }
 
 impl Cluster {
     /// A profile name and a home; nothing is started.
     pub fn prepare(name: &str) -> Self {
         let home = tempfile::Builder::new().prefix("kminik-it-").tempdir().unwrap();
-        Self { profile: format!("it-{name}-{}", std::process::id()), driver: "native", home, host: None }
+        Self { profile: format!("it-{name}-{}", std::process::id()), driver: "native", home, host: None, engine: None }
     }
 
     /// As [`Cluster::prepare`], on a host of the test's own.
     pub fn on(host: &Arc<Host>, name: &str) -> Self {
         let mut cluster = Self::prepare(name);
         cluster.host = Some(host.clone());
+        cluster
+    }
+
+    /// As [`Cluster::prepare`], on the engine that answers at this address.
+    pub fn on_engine(endpoint: &str, name: &str) -> Self {
+        let mut cluster = Self::prepare(name);
+        (cluster.driver, cluster.engine) = ("docker", Some(endpoint.to_owned()));
         cluster
     }
 
@@ -84,6 +95,7 @@ impl Cluster {
 
     fn environment(&self, command: &mut Command) {
         command.env("KMINIK_HOME", self.home.path().join("home")).env("KUBECONFIG", self.kubeconfig());
+        command.envs(self.engine.iter().map(|engine| ("DOCKER_HOST", engine)));
     }
 
     #[track_caller]
@@ -101,6 +113,12 @@ impl Cluster {
     #[track_caller]
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
         run(&mut self.kubectl_command(arguments), None)
+    }
+
+    /// kubectl with `-o json`.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.kubectl(&[arguments, &["-o", "json"]].concat()).json()
     }
 
     /// `kubectl apply -f -`.

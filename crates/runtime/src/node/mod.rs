@@ -262,16 +262,7 @@ impl NodeContainer {
 
     /// Shows a directory or file of this machine in the running node; it goes with the node's end.
     pub async fn bind(&self, mount: &NodeMount) -> Result<(), NodeError> {
-        use rustix::fs::{Mode, OFlags};
-        let process = self.running()?;
-        let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| io_error("open", &mount.source)(error.into()))?;
-        let request = Request::Bind(BindRequest { process, path: mount.target.clone(), read_only: mount.read_only });
-        match Session::ask(Call { request: &request, fds: &[source.as_fd()] }).await {
-            Ok((Reply::Done, _)) => Ok(()),
-            Ok(_) => Err(NodeError::Mount { detail: HelperError::Protocol.detail() }),
-            Err(error) => Err(NodeError::Mount { detail: error.detail() }),
-        }
+        bind(self.running()?, mount).await
     }
 
     fn running(&self) -> Result<ProcessId, NodeError> {
@@ -393,5 +384,23 @@ async fn ended(handle: ProcessHandle, limit: Duration) -> io::Result<bool> {
     match outcome {
         Ok(ready) => ready.map(|_| true),
         Err(_elapsed) => Ok(false),
+    }
+}
+
+/// As [`NodeContainer::bind`], in the mounts of any process of this machine: a node's that another engine has made.
+pub async fn bind_into(pid: u32, mount: &NodeMount) -> Result<(), NodeError> {
+    let process = ProcessId::of(pid).map_err(|error| NodeError::Mount { detail: error.to_string() })?;
+    bind(process, mount).await
+}
+
+async fn bind(process: ProcessId, mount: &NodeMount) -> Result<(), NodeError> {
+    use rustix::fs::{Mode, OFlags};
+    let source = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| io_error("open", &mount.source)(error.into()))?;
+    let request = Request::Bind(BindRequest { process, path: mount.target.clone(), read_only: mount.read_only });
+    match Session::ask(Call { request: &request, fds: &[source.as_fd()] }).await {
+        Ok((Reply::Done, _)) => Ok(()),
+        Ok(_) => Err(NodeError::Mount { detail: HelperError::Protocol.detail() }),
+        Err(error) => Err(NodeError::Mount { detail: error.detail() }),
     }
 }
