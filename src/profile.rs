@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use kminik_base::atomic_file;
+use kminik_base::{atomic_file, file_lock};
 use kminik_oci::HostLoopback;
 use kminik_oci::mirrors::CacheAddress;
 use serde::{Deserialize, Serialize};
@@ -336,7 +336,7 @@ impl Lock {
     ///
     /// # Errors
     /// `MK_PROFILE_BUSY` if another process keeps holding it.
-    pub fn acquire(home: &Home, name: &str) -> Outcome<Self> {
+    pub async fn acquire(home: &Home, name: &str) -> Outcome<Self> {
         check_name(name)?;
         let dir = home.root().join("locks");
         let path = dir.join(name);
@@ -348,7 +348,7 @@ impl Lock {
                 outcome => outcome.or_fail(&crate::reason::HOST_HOME_PERMISSION, "cannot make the lock file")?,
             };
             home.give(&path)?;
-            match patient(&file, PATIENCE) {
+            match file_lock::acquire(&file, PATIENCE).await {
                 // The holder before us may have purged the home with the file that we waited for; then another may hold a new one.
                 Ok(()) if is_at(&file, &path) => return Ok(Self { _file: file }),
                 Ok(()) => {}
@@ -371,17 +371,6 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Locks the file, trying for at most `patience`: what holds a file lock cannot be waited for with a bound.
-fn patient(file: &File, patience: std::time::Duration) -> Result<(), std::fs::TryLockError> {
-    let since = std::time::Instant::now();
-    loop {
-        match file.try_lock() {
-            Err(std::fs::TryLockError::WouldBlock) if since.elapsed() < patience => std::thread::sleep(patience / 100),
-            outcome => return outcome,
-        }
-    }
-}
-
 /// What clusters of all homes share on this host.
 const SHARED: &str = "/run/kminik";
 const TURN: &str = "network.lock";
@@ -396,7 +385,7 @@ pub struct NetworkTurn {
 
 impl NetworkTurn {
     /// Waits some seconds for others; who never gets it (a directory that cannot be written) goes on without.
-    pub fn take() -> Option<Self> {
+    pub async fn take() -> Option<Self> {
         let shared = Path::new(SHARED);
         let path = shared.join(TURN);
         let since = std::time::Instant::now();
@@ -409,7 +398,7 @@ impl NetworkTurn {
                 }
                 continue;
             };
-            patient(&file, PATIENCE * 6).ok()?;
+            file_lock::acquire(&file, PATIENCE * 6).await.ok()?;
             // The holder before us has removed the file that we waited for; then another may hold a new one.
             if is_at(&file, &path) {
                 return Some(Self { path, _file: file });

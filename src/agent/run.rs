@@ -73,7 +73,11 @@ async fn keep_certificates(home: &Home, profile: &Profile) {
             Some(validity) => clock::until(validity.renew_at()).await,
             None => Ok(()),
         };
-        match due.or_fail(&MK_INTERNAL, "cannot wait for a time").and_then(|()| renew(home, &profile.name)) {
+        let renewed = match due.or_fail(&MK_INTERNAL, "cannot wait for a time") {
+            Ok(()) => renew(home, &profile.name).await,
+            Err(failure) => Err(failure),
+        };
+        match renewed {
             Ok(()) => return tracing::info!("the admin's certificate was issued anew"),
             Err(failure) => tracing::warn!(%failure, "the admin's certificate cannot be issued anew yet"),
         }
@@ -81,16 +85,21 @@ async fn keep_certificates(home: &Home, profile: &Profile) {
     }
 }
 
-fn renew(home: &Home, name: &str) -> Outcome<()> {
-    let _lock = Lock::acquire(home, name)?;
+async fn renew(home: &Home, name: &str) -> Outcome<()> {
+    let _lock = Lock::acquire(home, name).await?;
     let profile = Profile::load(home, name)?;
-    pki::ensure(home, &profile)?;
-    // An entry that its user took out is not put back.
-    let path = kubeconfig::path(home);
-    match kubeconfig::state(&path, name, &profile.api_url()) {
-        kubeconfig::State::Configured => pki::merge_kubeconfig(home, &profile, &path, false),
-        kubeconfig::State::Misconfigured => Ok(()),
-    }
+    let home = home.clone();
+    // The kubeconfig may be locked by kubectl for seconds.
+    let renewing = tokio::task::spawn_blocking(move || {
+        pki::ensure(&home, &profile)?;
+        // An entry that its user took out is not put back.
+        let path = kubeconfig::path(&home);
+        match kubeconfig::state(&path, &profile.name, &profile.api_url()) {
+            kubeconfig::State::Configured => pki::merge_kubeconfig(&home, &profile, &path, false),
+            kubeconfig::State::Misconfigured => Ok(()),
+        }
+    });
+    renewing.await.or_fail(&MK_INTERNAL, "the certificate cannot be issued anew")?
 }
 
 /// Serves on the nodes' gateway what nodes need of this machine; nothing where that is another's. Never returns.

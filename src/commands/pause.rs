@@ -31,7 +31,7 @@ impl Args {
 }
 
 pub async fn run(args: Args, change: Change, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
-    let _lock = Lock::acquire(&context.home, &context.profile)?;
+    let _lock = Lock::acquire(&context.home, &context.profile).await?;
     let profile = Profile::load(&context.home, &context.profile)?;
     let (style, doing, done) = match change {
         Change::Pause => (PAUSE, "Pausing", "Paused"),

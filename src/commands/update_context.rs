@@ -14,7 +14,7 @@ pub struct Args {}
 
 pub async fn run(_args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let home = &context.home;
-    let _lock = Lock::acquire(home, &context.profile)?;
+    let _lock = Lock::acquire(home, &context.profile).await?;
     let profile = Profile::load(home, &context.profile)?;
     let path = kubeconfig::path(home);
     let name = &profile.name;

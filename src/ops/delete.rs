@@ -73,7 +73,7 @@ pub fn check_whole(home: &Home, name: &str) -> Outcome<()> {
 }
 
 async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
-    let _lock = Lock::acquire(home, name)?;
+    let _lock = Lock::acquire(home, name).await?;
     let profile = match Profile::load_optional(home, name) {
         Ok(profile) => profile,
         // A damaged profile must not keep its cluster alive.

@@ -253,7 +253,7 @@ async fn tell(home: &Home, name: &str) -> Outcome<bool> {
     if drivers::of(home, &profile)?.state(profile.control_plane()).await? != MachineState::Running {
         return Ok(false);
     }
-    let _lock = Lock::acquire(home, name)?;
+    let _lock = Lock::acquire(home, name).await?;
     // What is written below is what is there now, not before the lock.
     let mut profile = Profile::load(home, name)?;
     let known = profile.loopback.clone();

@@ -71,7 +71,7 @@ pub fn info(file: &Path) -> Outcome<SnapshotInfo> {
 /// # Errors
 /// `MK_BAD_SNAPSHOT`, or `GUEST_RUNNING`.
 pub async fn restore(home: &Home, name: &str, file: &Path) -> Outcome<SnapshotInfo> {
-    let _lock = Lock::acquire(home, name)?;
+    let _lock = Lock::acquire(home, name).await?;
     if let Some(profile) = Profile::load_optional(home, name)? {
         let profile = own_store(profile)?;
         if drivers::of(home, &profile)?.state(profile.control_plane()).await? == MachineState::Running {

@@ -16,7 +16,7 @@ const BOUND: Duration = Duration::from_secs(120);
 
 /// Stops the cluster; one that is stopped stays so.
 pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer) -> Outcome<()> {
-    let _lock = Lock::acquire(home, name)?;
+    let _lock = Lock::acquire(home, name).await?;
     let profile = Profile::load(home, name)?;
     let driver = drivers::of(home, &profile)?;
     let machine = profile.control_plane();
@@ -38,7 +38,7 @@ pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer)
 /// # Errors
 /// `GUEST_NOT_RUNNING`.
 pub async fn schedule(home: &Home, name: &str, delay: Duration) -> Outcome<()> {
-    let _lock = Lock::acquire(home, name)?;
+    let _lock = Lock::acquire(home, name).await?;
     let profile = Profile::load(home, name)?;
     let driver = drivers::of_running(home, profile.control_plane()).await?;
     agent::schedule_stop(home, name, delay)?;

@@ -7,6 +7,7 @@
 pub mod atomic_file;
 pub mod backoff;
 pub mod component;
+pub mod file_lock;
 pub mod pki;
 pub mod telemetry;
 pub mod tls;

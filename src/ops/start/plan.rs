@@ -102,7 +102,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         .filter_map(|name| Profile::load_optional(home, name).ok().flatten())
         .map(|profile| profile.subnet)
         .collect();
-    let turn = NetworkTurn::take();
+    let turn = NetworkTurn::take().await;
     let mut exposure = Exposure { listen: request.listen_address, ..Exposure::default() };
     let place = driver.place(&request.network, &exposure, &taken).await?;
     if let Some(machine) = place.engine.as_ref().and_then(Endpoint::machine)

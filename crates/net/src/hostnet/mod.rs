@@ -140,7 +140,7 @@ pub async fn attach(spec: &HostNetSpec, netns: &Path) -> Result<(), HostNetError
     if !spec.subnet.hosts().skip(1).any(|host| host == spec.node_address) {
         return Err(HostNetError::Address { address: spec.node_address, subnet: spec.subnet });
     }
-    let records = record::Records::lock(&spec.state_dir)?;
+    let records = record::Records::lock(&spec.state_dir).await?;
     let mut profile = records.load(&spec.profile)?;
     profile.nodes.insert(spec.node.clone(), spec.veth());
     records.save(&spec.profile, &profile)?;
@@ -171,7 +171,7 @@ pub async fn attach(spec: &HostNetSpec, netns: &Path) -> Result<(), HostNetError
 /// Takes the node's link back, and with the profile's last node everything of the profile; with the last profile the
 /// host's `ip_forward` as it was. Succeeds if nothing is there.
 pub async fn detach(spec: &HostNetSpec) -> Result<(), HostNetError> {
-    let records = record::Records::lock(&spec.state_dir)?;
+    let records = record::Records::lock(&spec.state_dir).await?;
     let mut profile = records.load(&spec.profile)?;
     let links = Links::here()?;
     links.delete(&spec.veth()).await?;
@@ -185,7 +185,7 @@ pub async fn detach(spec: &HostNetSpec) -> Result<(), HostNetError> {
 /// Takes back everything recorded or nameable for a profile, for one whose configuration is lost. Succeeds if nothing is
 /// there.
 pub async fn detach_profile(profile: &str, state_dir: &Path) -> Result<(), HostNetError> {
-    let records = record::Records::lock(state_dir)?;
+    let records = record::Records::lock(state_dir).await?;
     let links = Links::here()?;
     for link in records.load(profile)?.nodes.values() {
         links.delete(link).await?;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use kminik_base::atomic_file;
-use nix::fcntl::{Flock, FlockArg};
+use kminik_base::{atomic_file, file_lock};
 use serde::{Deserialize, Serialize};
 
 use super::HostNetError;
@@ -20,16 +20,18 @@ pub(super) struct ProfileRecord {
 /// The records of all profiles, locked.
 pub(super) struct Records {
     dir: PathBuf,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 const LOCK: &str = "lock";
 const SYSCTLS: &str = "sysctls";
 const LIMIT_BYTES: u64 = 1 << 20;
+/// A holder that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Records {
     /// Waits for others that hold the lock; they hold it only for the milliseconds of one call.
-    pub(super) fn lock(dir: &Path) -> Result<Self, HostNetError> {
+    pub(super) async fn lock(dir: &Path) -> Result<Self, HostNetError> {
         let path = dir.join(LOCK);
         let failed = |action| {
             let path = path.clone();
@@ -43,12 +45,11 @@ impl Records {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 outcome => outcome.map_err(failed("opened"))?,
             };
-            let lock = Flock::lock(file, FlockArg::LockExclusive);
-            let lock = lock.map_err(|(_, errno)| failed("locked")(errno.into()))?;
+            file_lock::acquire(&file, PATIENCE).await.map_err(|error| failed("locked")(error.into()))?;
             // The holder before us may have removed the file that we waited for; then another may lock a new one.
-            let held = lock.metadata().map_err(failed("read"))?.ino();
+            let held = file.metadata().map_err(failed("read"))?.ino();
             if std::fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == held) {
-                return Ok(Self { dir: dir.to_owned(), _lock: lock });
+                return Ok(Self { dir: dir.to_owned(), _lock: file });
             }
         }
     }
