@@ -1,17 +1,19 @@
 //! `kminik logs`: what this machine, PID 1 and the node's parts have logged. It goes through the driver, so it works with the API dead.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
 use crate::audit;
-use crate::drivers::{self, MachineState, NodeCommand};
+use crate::drivers::{self, Input, MachineState, NodeCommand};
 use crate::node::logs::component;
 use crate::ops::{diagnosis, node_image};
 use crate::printer::{Printer, table};
 use crate::profile::Profile;
-use crate::reason::{Failure, HOST_PATH_MISSING, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, HOST_PATH_MISSING, MK_INTERNAL, MK_USAGE, OrFail, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -68,7 +70,10 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if args.follow {
         let driver = drivers::of_running(&context.home, machine).await?;
         command.push("--follow".to_owned());
-        let code = driver.exec(machine, &NodeCommand { args: command, ..NodeCommand::default() }).await?;
+        // However this process ends, its end of the pipe closes, and who follows in the node ends too.
+        let (end, _held) = std::io::pipe().or_fail(&MK_INTERNAL, "cannot make a pipe")?;
+        let stdin = Input::File(File::from(OwnedFd::from(end)));
+        let code = driver.exec(machine, &NodeCommand { args: command, stdin, ..NodeCommand::default() }).await?;
         return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
     }
     let driver = drivers::of(&context.home, &profile)?;
@@ -101,7 +106,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
 
 fn written(args: &Args, text: &[u8], printer: &Printer) -> Outcome<ExitCode> {
     match &args.file {
-        Some(path) => std::fs::File::create(path)
+        Some(path) => File::create(path)
             .and_then(|mut file| file.write_all(text))
             .or_fail(&HOST_PATH_MISSING, format_args!("cannot write {}", path.display()))?,
         None => printer.data(String::from_utf8_lossy(text).trim_end()),

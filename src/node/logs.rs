@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::inotify;
 
 use super::pause::SYSTEM;
 
@@ -104,7 +108,7 @@ pub fn print(selection: &Selection, out: &mut impl Write) -> Result<(), LogsErro
         }
     }
     if selection.follow {
-        return follow_file(&self::file(), file, wanted, out);
+        return follow_file(&self::file(), file, wanted, out, rustix::stdio::stdin());
     }
     if chosen.is_none() && !selection.problems {
         pods(selection.length, out);
@@ -176,14 +180,14 @@ fn kernel(out: &mut impl Write) {
 }
 
 /// Prints lines as they are written to the file at `path`, from where `file` stands in it, and to those that take its place;
-/// woken by inotify. Ends when nobody reads.
+/// woken by inotify. Ends when nobody reads, or there is anything to read of `end`, also that it has ended.
 fn follow_file(
     path: &Path,
     mut file: File,
     wanted: impl Fn(&str) -> bool,
     out: &mut impl Write,
+    end: BorrowedFd<'_>,
 ) -> Result<(), LogsError> {
-    use rustix::fs::inotify;
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(LogsError::Watch)?;
     let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
     inotify::add_watch(&watch, path.parent().unwrap_or(path), flags).map_err(LogsError::Watch)?;
@@ -199,9 +203,16 @@ fn follow_file(
                 return Ok(());
             }
         }
-        match successor {
-            Some(next) => file = next,
-            None => drop(rustix::io::read(&watch, &mut events).map_err(LogsError::Watch)?),
+        if let Some(next) = successor {
+            file = next;
+            continue;
+        }
+        let mut awaited = [watch.as_fd(), end].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        match poll(&mut awaited, None) {
+            Ok(_) if !awaited[1].revents().is_empty() => return Ok(()),
+            Ok(_) => drop(rustix::io::read(&watch, &mut events).map_err(LogsError::Watch)?),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(LogsError::Watch(error)),
         }
     }
 }
@@ -267,8 +278,12 @@ mod tests {
         // Written before anything is watched.
         write("0\n");
         let mut reader = Reader { lines: Vec::new(), most: 60 };
+        let (end, held) = std::io::pipe().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| follow_file(&path, file, |line| !line.starts_with("skip"), &mut reader).unwrap());
+            scope.spawn(|| {
+                let wanted = |line: &str| !line.starts_with("skip");
+                follow_file(&path, file, wanted, &mut reader, end.as_fd()).unwrap();
+            });
             for i in 1..60 {
                 write(&format!("skip\n{i}"));
                 write("\n");
@@ -279,5 +294,9 @@ mod tests {
         });
         let expected: Vec<String> = (0..60).map(|i: u32| i.to_string()).collect();
         assert_eq!(reader.lines, expected);
+        // Ends without a reader's end, too.
+        drop(held);
+        let file = File::open(&path).unwrap();
+        follow_file(&path, file, |_| false, &mut Vec::new(), end.as_fd()).unwrap();
     }
 }

@@ -19,7 +19,7 @@ pub const TESTS: &[Test] = &[
 const QUICK: &str = "--wait=node_ready,default_sa";
 
 fn revision(cluster: &Cluster) -> u64 {
-    let list: Value = serde_json::from_str(&cluster.kubectl(&["get", "--raw", "/api/v1/namespaces"]).ok()).unwrap();
+    let list = cluster.kubectl(&["get", "--raw", "/api/v1/namespaces"]).json();
     list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
@@ -31,7 +31,7 @@ fn snapshot() {
     let told = cluster.kminik(&["snapshot", "save", path]);
     assert!(told.stderr.contains("objects at revision"), "{}", told.stderr);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "secrets are in it");
-    let info: Value = serde_json::from_str(&cluster.kminik(&["snapshot", "info", path, "-o", "json"]).ok()).unwrap();
+    let info = cluster.kminik(&["snapshot", "info", path, "-o", "json"]).json();
     assert!(info["objects"].as_u64().unwrap() > 50, "{info}");
     assert!(cluster.kminik(&["snapshot", "info", path]).ok().contains("REVISION"));
 

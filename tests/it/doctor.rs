@@ -6,8 +6,6 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::Test;
 use crate::support::{Cluster, Output, command, kminik_binary, run};
 
@@ -28,7 +26,7 @@ fn doctor() {
     let cluster = Cluster::prepare("doctor");
     let none = [("DOCKER_HOST", "unix:///no/such/socket")];
     let told = with_engine(&cluster, &["doctor", "-o", "json"], &none);
-    let report: Value = serde_json::from_str(&told.ok()).unwrap();
+    let report = told.json();
     let docker = report["drivers"].as_array().unwrap().iter().find(|driver| driver["name"] == "docker").unwrap();
     assert_eq!((&docker["installed"], &docker["healthy"]), (&false.into(), &false.into()));
     assert_eq!(docker["problem"]["reason"], "PROVIDER_DOCKER_NOT_FOUND");

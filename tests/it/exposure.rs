@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::Test;
 use crate::support::{Cluster, Host, eventually, nginx};
 
@@ -87,7 +85,7 @@ fn wanted() {
 
 /// Of a cluster of two cores and 2 GiB.
 pub fn limits(cluster: &Cluster) {
-    let node = || -> Value { serde_json::from_str(&cluster.kubectl(&["get", "nodes", "-o", "json"]).ok()).unwrap() };
+    let node = || cluster.json(&["get", "nodes"]);
     let capacity = || node()["items"][0]["status"]["capacity"].clone();
     assert_eq!((&capacity()["cpu"], &capacity()["memory"]), (&"2".into(), &"2Gi".into()));
     let pods = || cluster.kubectl(&["get", "pods", "-A", "-o", "jsonpath={..restartCount}"]).ok();

@@ -7,13 +7,14 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, command, eventually, run, shared};
+use crate::support::{Cluster, command, eventually, namespace, run, shared};
 
 pub const TESTS: &[Test] = &[
     ("cp_takes_files_to_from_and_between_nodes", || cp(shared())),
     ("what_lies_in_files_is_in_the_node", sync),
-    ("a_mount_shows_a_directory_until_it_ends", mount),
+    ("a_mount_shows_a_directory_until_it_ends", || mount(shared())),
     ("logs_have_every_section", || logs(shared())),
+    ("who_follows_the_logs_sees_new_lines_until_ctrl_c", || follow(shared())),
     ("commands_are_in_the_audit_log", audit),
     ("exported_logs_lie_as_kinds_do", || export(shared())),
 ];
@@ -62,8 +63,7 @@ fn sync() {
     assert_eq!(cat(), "second");
 }
 
-fn mount() {
-    let cluster = shared();
+pub fn mount(cluster: &Cluster) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("hello"), "from the host").unwrap();
     let what = format!("{}:/mnt/shared", directory.path().display());
@@ -120,6 +120,32 @@ pub fn logs(cluster: &Cluster) {
     let file = cluster.home().join("logs.txt");
     assert_eq!(cluster.kminik(&["logs", "--file", file.to_str().unwrap()]).ok(), "");
     assert!(std::fs::read_to_string(file).unwrap().contains("==> kubelet <=="));
+}
+
+pub fn follow(cluster: &Cluster) {
+    let ns = namespace(cluster, "follow");
+    // A length that nobody else asks for, by which it is found.
+    let length = (40_000 + std::time::UNIX_EPOCH.elapsed().unwrap().subsec_micros() % 10_000).to_string();
+    let in_node = || run(&mut command("pgrep", &["-f", &format!("node-logs --length {length}")]), None).code == 0;
+    let mut child = cluster
+        .command(&["logs", "-f", "-n", &length, "--component=kubelet"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "==> kubelet <==");
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: p, namespace: {ns}}}, spec: {{imagePullSecrets: [{{name: absent}}], \
+         containers: [{{name: c, image: '127.0.0.1:1/none:1'}}]}}}}"
+    ));
+    let line = lines.find(|line| line.contains("pull secret not found") && line.contains(&ns));
+    assert!(line.is_some(), "it goes on");
+    assert!(in_node() && child.try_wait().unwrap().is_none());
+    run(&mut command("kill", &["-INT", &child.id().to_string()]), None).ok();
+    assert!(!child.wait().unwrap().success());
+    eventually("its end in the node", || (!in_node()).then_some(()));
+    cluster.kubectl(&["delete", "namespace", &ns, "--wait=false"]).ok();
 }
 
 fn audit() {

@@ -16,15 +16,12 @@ pub const TESTS: &[Test] = &[
     ("two_clusters_live_side_by_side", side_by_side),
     ("start_twice_is_start_once", idempotent),
     ("logs_status_and_ssh_work_with_the_api_dead", api_dead),
+    ("what_a_daemon_set_wrote_to_its_host_outlives_pod_stop_and_kill", daemon_data),
+    ("the_current_context_stays_where_it_is_to_be_kept", keep_context),
 ];
 
-fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
-    let text = cluster.kubectl(&[arguments, &["-o", "json"]].concat()).ok();
-    serde_json::from_str(&text).unwrap()
-}
-
 fn uids(cluster: &Cluster) -> BTreeSet<String> {
-    let objects = json(cluster, &["get", "deploy,sts,svc,cm,pvc,pv,sa,nodes", "-A"]);
+    let objects = cluster.json(&["get", "deploy,sts,svc,cm,pvc,pv,sa,nodes", "-A"]);
     objects["items"].as_array().unwrap().iter().map(|o| o["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -112,7 +109,7 @@ fn kill_node() {
          imagePullPolicy: IfNotPresent, command: [sh, -c, 'sleep 3; exit 42']}]}}",
     );
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/count", "pod/ends", "--timeout=60s"]).ok();
-    let container = |pod: &str| json(&cluster, &["get", "pod", pod])["status"]["containerStatuses"][0].clone();
+    let container = |pod: &str| cluster.json(&["get", "pod", pod])["status"]["containerStatuses"][0].clone();
     let before = container("count")["containerID"].clone();
     let url = format!("http://{}:30091", cluster.kminik(&["ip"]).ok().trim());
     eventually("nginx", || served(&url).contains("nginx works").then_some(()));
@@ -160,7 +157,7 @@ fn kill_init() {
         cluster.kubectl(&["get", "configmap", &format!("kept-{i}")]).ok();
     }
     eventually("one pod that runs", || {
-        let pods = json(&cluster, &["get", "pods", "-l", "app=d"]);
+        let pods = cluster.json(&["get", "pods", "-l", "app=d"]);
         let pods = pods["items"].as_array()?;
         (pods.len() == 1
             && pods[0]["status"]["phase"] == "Running"
@@ -188,7 +185,7 @@ fn idempotent() {
     told.ok();
     assert_eq!(cluster.kminik(&["start", "--driver=docker"]).code, 81, "another driver is refused");
     assert!(before.is_subset(&uids(&cluster)));
-    let status: Value = serde_json::from_str(&cluster.kminik(&["status", "-o", "json"]).ok()).unwrap();
+    let status = cluster.kminik(&["status", "-o", "json"]).json();
     assert_eq!(status["Host"], "Running");
     assert_eq!(cluster.kminik(&["status", "--format", "{{.Host}}/{{.APIServer}}"]).ok().trim(), "Running/Running");
 }
@@ -210,4 +207,45 @@ fn api_dead() {
     cluster.kminik(&["logs", "--component", "nothing"]).fails(14);
     cluster.delete().ok();
     assert!(!Path::new("/run/kminik/nodes").join(&cluster.profile).exists());
+}
+
+fn daemon_data() {
+    let cluster = Cluster::start("daemon", &[]);
+    cluster.load(&busybox());
+    cluster.apply(
+        "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: d}, spec: {selector: {matchLabels: {a: d}}, template: {metadata: {labels: {a: d}}, \
+         spec: {terminationGracePeriodSeconds: 1, volumes: [{name: data, hostPath: {path: /var/lib/mine, type: DirectoryOrCreate}}], \
+         containers: [{name: c, image: 'busybox:latest', imagePullPolicy: IfNotPresent, volumeMounts: [{name: data, mountPath: /data}], \
+         command: [sh, -c, 'echo started >> /data/log; exec sleep 3600']}]}}}}",
+    );
+    let log = |times: usize, when: &str| {
+        eventually(when, || {
+            let log = cluster.kubectl(&["exec", "ds/d", "--", "cat", "/data/log"]);
+            (log.code == 0 && log.stdout == "started\n".repeat(times)).then_some(())
+        });
+    };
+    log(1, "its first pod");
+    cluster.kubectl(&["delete", "pod", "-l", "a=d"]).ok();
+    log(2, "its second pod");
+    cluster.kminik(&["stop"]).ok();
+    cluster.start_again(&[]).ok();
+    log(3, "its pod after stop and start");
+    kill(host_pid(&cluster, "init"));
+    cluster.start_again(&[]).ok();
+    log(4, "its pod after a kill");
+}
+
+fn keep_context() {
+    let cluster = Cluster::prepare("context");
+    let foreign = "apiVersion: v1\nkind: Config\ncurrent-context: theirs\nclusters: [{name: c, cluster: {server: 'https://x'}}]\n\
+                   contexts: [{name: theirs, context: {cluster: c, user: ''}}]\n";
+    std::fs::write(cluster.kubeconfig(), foreign).unwrap();
+    let current = || cluster.kubectl(&["config", "current-context"]).ok();
+    let told = cluster.start_again(&["--wait=none", "--keep-context"]);
+    assert!(told.stderr.contains(&format!("--context={}", cluster.profile)), "{}", told.stderr);
+    told.ok();
+    assert_eq!(current(), "theirs\n");
+    cluster.kubectl(&["--context", &cluster.profile, "get", "--raw", "/readyz"]).ok();
+    cluster.start_again(&["--wait=none"]).ok();
+    assert_eq!(current(), format!("{}\n", cluster.profile));
 }

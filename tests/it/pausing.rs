@@ -54,8 +54,7 @@ fn counts(cluster: &Cluster) -> bool {
 }
 
 fn restarts(cluster: &Cluster, arguments: &[&str]) -> Vec<i64> {
-    let text = cluster.kubectl(&[&["get", "pods", "-o", "json"], arguments].concat()).ok();
-    let pods: Value = serde_json::from_str(&text).unwrap();
+    let pods = cluster.json(&[&["get", "pods"], arguments].concat());
     let items = pods["items"].as_array().unwrap();
     items.iter().map(|pod| pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap()).collect()
 }

@@ -1,5 +1,8 @@
 //! Probes of each kind, as they gate what reaches a container and end it.
 
+use std::time::Duration;
+
+use kminik_base::pki::{Authority, Subject, Usage};
 use serde_json::Value;
 
 use crate::Test;
@@ -7,6 +10,7 @@ use crate::support::{Cluster, eventually, namespace, shared};
 
 pub const TESTS: &[Test] = &[
     ("readiness_over_http_and_tcp_decides_who_serves", readiness),
+    ("https_is_asked_whatever_its_certificate", https),
     ("a_slow_start_is_waited_for_and_a_hung_container_restarted", slow_start),
     ("grpc_health_is_asked_for", grpc),
 ];
@@ -20,8 +24,7 @@ fn pod(cluster: &Cluster, ns: &str, name: &str, spec: &str) {
 }
 
 fn container(cluster: &Cluster, ns: &str, name: &str) -> Value {
-    let told = cluster.kubectl(&["-n", ns, "get", "pod", name, "-o", "json"]).ok();
-    serde_json::from_str::<Value>(&told).unwrap()["status"]["containerStatuses"][0].clone()
+    cluster.json(&["-n", ns, "get", "pod", name])["status"]["containerStatuses"][0].clone()
 }
 
 fn ready(cluster: &Cluster, ns: &str, name: &str, wanted: bool) {
@@ -78,6 +81,37 @@ fn readiness() {
     ready(cluster, &ns, "tcp", false);
     cluster.kubectl(&["-n", &ns, "exec", "tcp", "--", "touch", "/go"]).ok();
     ready(cluster, &ns, "tcp", true);
+}
+
+/// Whose authority nobody knows.
+fn https() {
+    let cluster = shared();
+    let ns = namespace(cluster, "https");
+    let day = Duration::from_secs(86_400);
+    let authority = Authority::generate("nobody", day).unwrap();
+    let usage = Usage::Server { names: vec!["elsewhere.example".into()], addresses: vec![] };
+    let identity = authority.issue(&Subject::new("server", None), &usage, day).unwrap();
+    let config = "user www-data; daemon off; error_log /dev/stderr; pid /tmp/pid; events {} http { access_log off; \
+                  server { listen 443 ssl; ssl_certificate /conf/crt; ssl_certificate_key /conf/key; location / { root /www; } } \
+                  server { listen 80; location / { root /www; } } }";
+    let files = serde_json::json!({ "nginx.conf": config, "crt": identity.cert_pem, "key": identity.key_pem });
+    let map = serde_json::json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "conf", "namespace": ns }, "data": files });
+    cluster.apply(&map.to_string());
+    let https = |name: &str, path: &str, port: u16| {
+        cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {ns}}}, spec: {{terminationGracePeriodSeconds: 0, \
+             volumes: [{{name: conf, configMap: {{name: conf}}}}], containers: [{{name: main, image: 'nginx:latest', imagePullPolicy: IfNotPresent, \
+             args: [-c, /conf/nginx.conf], volumeMounts: [{{name: conf, mountPath: /conf}}], \
+             readinessProbe: {{httpGet: {{scheme: HTTPS, port: {port}, path: {path}}}, periodSeconds: 1}}}}]}}}}"
+        ));
+    };
+    https("good", "/index.html", 443);
+    https("absent", "/absent", 443);
+    https("plain", "/index.html", 80);
+    ready(cluster, &ns, "good", true);
+    told(cluster, &ns, "absent", "Readiness probe failed: HTTP probe failed with statuscode: 404");
+    told(cluster, &ns, "plain", "http: server gave HTTP response to HTTPS client");
+    ready(cluster, &ns, "plain", false);
 }
 
 fn slow_start() {

@@ -1,7 +1,5 @@
 //! Services: from the host, from pods, by address and by name.
 
-use serde_json::Value;
-
 use crate::Test;
 use crate::support::{Cluster, curl, eventually, namespace, shared};
 
@@ -59,10 +57,6 @@ fn setup(cluster: &Cluster, test: &str, more: &[&str]) -> String {
     ns
 }
 
-fn get(cluster: &Cluster, ns: &str, what: &[&str]) -> Value {
-    serde_json::from_str(&cluster.kubectl(&[&["-n", ns, "get", "-o", "json"], what].concat()).ok()).unwrap()
-}
-
 fn node_port() {
     let cluster = shared();
     let service = r#"
@@ -82,7 +76,8 @@ spec:
     eventually("nginx on the node's address", || {
         curl(&format!("http://{}:30080", node.trim())).filter(|t| t.contains("nginx works"))
     });
-    let address = get(cluster, &ns, &["svc", "nginx-service"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let address =
+        cluster.json(&["-n", &ns, "get", "svc", "nginx-service"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let urls = [
         format!("http://{address}"),
         format!("http://nginx-service.{ns}.svc.cluster.local"),
@@ -101,7 +96,7 @@ fn taken_port() {
     let service = "{apiVersion: v1, kind: Service, metadata: {name: taken, namespace: NS}, spec: {type: NodePort, selector: {a: b}, ports: [{port: 80, nodePort: 30099}]}}";
     let ns = setup(cluster, "taken", &[service]);
     eventually("the event", || {
-        let events = get(cluster, &ns, &["events"]);
+        let events = cluster.json(&["-n", &ns, "get", "events"]);
         events["items"]
             .as_array()?
             .iter()
@@ -118,7 +113,10 @@ fn names() {
     let external = "{apiVersion: v1, kind: Service, metadata: {name: outside, namespace: NS}, spec: {type: ExternalName, externalName: kubernetes.default.svc.cluster.local}}";
     let ns = setup(cluster, "names", &[WEB, headless, external]);
     cluster.kubectl(&["-n", &ns, "rollout", "status", "deployment/web", "--timeout=60s"]).ok();
-    let pod = get(cluster, &ns, &["pods", "-l", "app=web"])["items"][0]["status"]["podIP"].as_str().unwrap().to_owned();
+    let pod = cluster.json(&["-n", &ns, "get", "pods", "-l", "app=web"])["items"][0]["status"]["podIP"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let lookup = |name: &str| cluster.kubectl(&["-n", &ns, "exec", "client", "--", "nslookup", name]).stdout;
     eventually("the API by name", || {
         lookup("kubernetes.default.svc.cluster.local").contains("10.96.0.1").then_some(())
@@ -186,7 +184,7 @@ fn udp() {
     let cluster = shared();
     let both = "{apiVersion: v1, kind: Service, metadata: {name: both, namespace: NS}, spec: {selector: {k8s-app: none}, ports: [{name: u, port: 53, protocol: UDP}, {name: t, port: 53, protocol: TCP}]}}";
     let ns = setup(cluster, "udp", &[both]);
-    let ports = get(cluster, &ns, &["svc", "both"])["spec"]["ports"].as_array().unwrap().len();
+    let ports = cluster.json(&["-n", &ns, "get", "svc", "both"])["spec"]["ports"].as_array().unwrap().len();
     assert_eq!(ports, 2);
     // The cluster's own DNS has both: by UDP with nslookup, by TCP with a bare connection.
     eventually("DNS over UDP", || {
@@ -221,8 +219,8 @@ fn records() {
                  containers: [{name: nginx, image: 'nginx:latest', imagePullPolicy: IfNotPresent}]}}";
     let ns = setup(cluster, "records", &[WEB, plain, headless, named]);
     cluster.kubectl(&["-n", &ns, "wait", "--for=condition=Ready", "pod/named", "--timeout=60s"]).ok();
-    let address = get(cluster, &ns, &["svc", "plain"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    let pod = get(cluster, &ns, &["pod", "named"])["status"]["podIP"].as_str().unwrap().to_owned();
+    let address = cluster.json(&["-n", &ns, "get", "svc", "plain"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let pod = cluster.json(&["-n", &ns, "get", "pod", "named"])["status"]["podIP"].as_str().unwrap().to_owned();
     let ask = |kind: &str, name: &str, wanted: &str| {
         let query = format!("-type={kind}");
         eventually(&format!("{kind} of {name}: {wanted}"), || {

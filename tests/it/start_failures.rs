@@ -20,6 +20,8 @@ pub const TESTS: &[Test] = &[
     ("a_taken_api_port_of_the_host_is_told_by_status", taken_port),
     ("json_progress_ends_with_done", json_progress),
     ("a_node_that_cannot_work_leaves_its_last_words", last_words),
+    ("a_part_that_never_gets_well_is_waited_for_in_vain", never_well),
+    ("what_fails_to_start_is_deleted_and_tried_once_more_where_that_is_wished", delete_on_failure),
 ];
 
 #[track_caller]
@@ -127,6 +129,45 @@ fn last_words() {
     assert!(told.contains("--last-start-only"), "{told}");
     let kept = cluster.kminik(&["logs", "--last-start-only", "-n", "200"]).ok();
     assert!(kept.contains("the store cannot be read") && kept.contains("K8S_START"), "{kept}");
+}
+
+fn never_well() {
+    let cluster = Cluster::start("unwell", &["--wait=node_ready"]);
+    cluster.kubectl(&["-n", "kube-system", "run", "unwell", "--image=none:1", "--image-pull-policy=Never"]).ok();
+    let told = cluster.start_again(&["--wait=system_pods", "--wait-timeout=3s"]).fails(102);
+    assert!(told.contains("K8S_TIMEOUT") && told.contains("DNS and storage"), "{told}");
+    assert!(told.contains("--wait-timeout"), "{told}");
+    assert_eq!(cluster.kminik(&["status"]).code, 0, "it is left as it was");
+    cluster.start_again(&["--wait=node_ready", "--wait-timeout=3s"]).ok();
+    // A new one does not stay.
+    let new = Cluster::prepare("impatient");
+    refused(&new, new.start_again(&["--wait=all", "--wait-timeout=50ms"]), 100, "K8S_START");
+}
+
+fn delete_on_failure() {
+    let cluster = Cluster::start("broken", &["--wait=node_ready"]);
+    cluster.kubectl(&["create", "configmap", "of-the-old-one"]).ok();
+    cluster.kminik(&["stop"]).ok();
+    let store = cluster.home().join(format!("home/machines/{}/data/lib/kminik/store", cluster.profile));
+    let files: Vec<_> = std::fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files.iter().filter(|file| file.is_file()) {
+        std::fs::write(file, [7_u8; 100_000]).unwrap();
+    }
+    let arguments = ["--wait=node_ready", "--wait-timeout=15s"];
+    let told = cluster.start_again(&arguments).fails(100);
+    assert!(told.contains("K8S_START") && !told.contains("once more"), "{told}");
+    assert!(store.exists(), "without the flag nothing of an old cluster is deleted");
+    let told = cluster.start_again(&[&arguments[..], &["--delete-on-failure"]].concat());
+    assert!(told.stderr.contains("deleting the cluster and trying once more"), "{}", told.stderr);
+    told.ok();
+    cluster.kubectl(&["get", "configmap", "of-the-old-one"]).fails(1);
+    // The second attempt fails as well: nothing stays.
+    cluster.kminik(&["stop"]).ok();
+    let told = cluster.start_again(&["--wait-timeout=1ms", "--delete-on-failure"]);
+    assert!(told.stderr.contains("once more"), "{}", told.stderr);
+    refused(&cluster, told, 100, "K8S_START");
+    assert!(!store.exists());
 }
 
 fn json_progress() {

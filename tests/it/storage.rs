@@ -1,9 +1,7 @@
 //! Volumes that outlive pods.
 
-use serde_json::Value;
-
 use crate::Test;
-use crate::support::{Cluster, eventually, namespace, shared};
+use crate::support::{eventually, namespace, shared};
 
 pub const TESTS: &[Test] =
     &[("a_stateful_set_keeps_its_data", stateful_set), ("a_claim_is_bound_and_its_directory_goes_with_it", claim)];
@@ -31,10 +29,6 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Mi}}}
 "#;
 
-fn get(cluster: &Cluster, ns: &str, what: &[&str]) -> Value {
-    serde_json::from_str(&cluster.kubectl(&[&["-n", ns, "get", "-o", "json"], what].concat()).ok()).unwrap()
-}
-
 fn stateful_set() {
     let cluster = shared();
     let ns = namespace(cluster, "stateful");
@@ -44,7 +38,7 @@ fn stateful_set() {
     assert_eq!(log(), "started\n");
     cluster.kubectl(&["-n", &ns, "delete", "pod", "db-0"]).ok();
     eventually("the data in the new pod", || (log() == "started\nstarted\n").then_some(()));
-    let claims = get(cluster, &ns, &["pvc"]);
+    let claims = cluster.json(&["-n", &ns, "get", "pvc"]);
     assert!(claims["items"].as_array().unwrap().iter().all(|c| c["status"]["phase"] == "Bound"), "{claims}");
 }
 
@@ -55,10 +49,10 @@ fn claim() {
         "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: c, namespace: {ns}}}, spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}}}"
     ));
     let volume = eventually("the claim to be bound", || {
-        let claim = get(cluster, &ns, &["pvc", "c"]);
+        let claim = cluster.json(&["-n", &ns, "get", "pvc", "c"]);
         (claim["status"]["phase"] == "Bound").then(|| claim["spec"]["volumeName"].as_str().unwrap().to_owned())
     });
-    let volume = get(cluster, &ns, &["pv", &volume]);
+    let volume = cluster.json(&["-n", &ns, "get", "pv", &volume]);
     let path = volume["spec"]["hostPath"]["path"].as_str().unwrap().to_owned();
     assert!(path.ends_with(&format!("{ns}/c")), "{path}");
     cluster.kminik(&["ssh", "ls", &path]).ok();

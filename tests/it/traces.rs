@@ -5,32 +5,37 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use crate::Test;
 use crate::support::{Cluster, Host, busybox, command, eventually, nginx, run};
+use crate::{Test, docker};
 
 pub const TESTS: &[Test] = &[
     ("delete_leaves_the_host_as_it_was", plain),
     ("beside_docker_pods_reach_all_and_delete_leaves_the_host_as_it_was", beside_docker),
     ("a_start_killed_at_any_step_leaves_nothing_that_delete_does_not_take", killed_start),
+    ("a_start_in_a_container_killed_at_any_step_leaves_nothing_either", killed_docker_start),
     ("interrupting_start_at_any_step_undoes_it", interrupted),
 ];
 
 /// What a cluster could leave: the host's state, and what is the machine's whatever the namespace.
 fn state(host: &Host, profile: &str) -> BTreeSet<String> {
     let mut state = host.state();
+    state.extend(of_the_machine(profile));
+    state
+}
+
+fn of_the_machine(profile: &str) -> Vec<String> {
     let cgroups = ["-type", "d", "-path", &format!("*kminik/{profile}*")];
     let cgroups = run(&mut command("find", &[&["/sys/fs/cgroup"], &cgroups[..]].concat()), None).stdout;
-    state.extend(cgroups.lines().map(str::to_owned));
     let processes = run(&mut command("pgrep", &["-af", profile]), None).stdout;
-    state.extend(processes.lines().filter(|line| !line.contains("pgrep")).map(str::to_owned));
-    state
+    let processes = processes.lines().filter(|line| !line.contains("pgrep"));
+    cgroups.lines().chain(processes).map(str::to_owned).collect()
 }
 
 /// Deletes everything and compares.
 #[track_caller]
-fn purge(host: &Host, cluster: &Cluster, before: &BTreeSet<String>, when: &str) {
+fn purge(look: impl Fn(&str) -> BTreeSet<String>, cluster: &Cluster, before: &BTreeSet<String>, when: &str) {
     cluster.kminik(&["delete", "--all", "--purge"]).ok();
-    let after = state(host, &cluster.profile);
+    let after = look(&cluster.profile);
     assert_eq!(after.difference(before).collect::<Vec<_>>(), [] as [&String; 0], "{when}: left behind");
     assert_eq!(before.difference(&after).collect::<Vec<_>>(), [] as [&String; 0], "{when}: taken away");
     assert!(!cluster.home().join("home").exists(), "{when}");
@@ -41,16 +46,17 @@ fn purge(host: &Host, cluster: &Cluster, before: &BTreeSet<String>, when: &str) 
 fn plain() {
     let host = Arc::new(Host::new());
     let cluster = Cluster::on(&host, "clean");
-    let before = state(&host, &cluster.profile);
+    let look = |profile: &str| state(&host, profile);
+    let before = look(&cluster.profile);
     cluster.start_again(&[]).ok();
     let during = state(&host, &cluster.profile);
     for trace in ["km-", "kminik-", "/sys/fs/cgroup", "/run/kminik/nodes", "agent -p"] {
         assert!(during.difference(&before).any(|line| line.contains(trace)), "the comparison sees {trace}");
     }
-    purge(&host, &cluster, &before, "delete");
+    purge(look, &cluster, &before, "delete");
     cluster.start_again(&["--wait=none"]).ok();
     cluster.kminik(&["stop"]).ok();
-    purge(&host, &cluster, &before, "delete of a stopped cluster");
+    purge(look, &cluster, &before, "delete of a stopped cluster");
 }
 
 /// A Docker engine of this host.
@@ -106,7 +112,8 @@ fn beside_docker() {
     host.sh("sysctl -qw net.bridge.bridge-nf-call-iptables=1").ok();
     assert!(host.sh("iptables -S FORWARD").ok().contains("-P FORWARD DROP"), "as Docker leaves it");
     let cluster = Cluster::on(&host, "beside");
-    let before = state(&host, &cluster.profile);
+    let look = |profile: &str| state(&host, profile);
+    let before = look(&cluster.profile);
     cluster.start_again(&[]).ok();
     cluster.load(&busybox());
     cluster.load(&nginx());
@@ -122,62 +129,94 @@ fn beside_docker() {
     assert_eq!(wget("http://203.0.113.1/").trim(), "outside");
     let web = cluster.kubectl(&["get", "pod", "web", "-o", "jsonpath={.status.podIP}"]).ok();
     assert_eq!(wget(&format!("http://{web}/")).trim(), "nginx works");
-    purge(&host, &cluster, &before, "delete");
+    purge(look, &cluster, &before, "delete");
     drop(engine);
 }
 
-/// The process is killed as soon as it has announced its n-th step.
-fn killed_start() {
-    let host = Arc::new(Host::new());
-    let mut step = 0;
-    loop {
-        step += 1;
-        let cluster = Cluster::on(&host, &format!("killed{step}"));
-        let before = state(&host, &cluster.profile);
-        let arguments = ["start", "--driver=native", "-o", "json"];
-        let mut child = cluster.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let events = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let reached = events.filter(|line| line.contains("minikube.step")).nth(step - 1).is_some();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        purge(&host, &cluster, &before, &format!("killed at step {step}"));
-        if !reached {
+/// A `start` that has announced its n-th step, or is through if it has fewer.
+struct Started {
+    child: Child,
+    lines: Box<dyn Iterator<Item = String>>,
+    /// What was announced.
+    reached: Option<String>,
+}
+
+/// Starts a new cluster as far as its first step, its second, …, and hands each over; at last one that is through.
+/// What `prepare` gives beside the cluster goes with it.
+fn at_each_step<T>(driver: &str, prepare: impl Fn(&str) -> (Cluster, T), then: impl Fn(&Cluster, &T, Started)) {
+    for step in 1.. {
+        let (cluster, kept) = prepare(&format!("{driver}{step}"));
+        let arguments = ["start", &format!("--driver={driver}"), "-o", "json"];
+        let errors = cluster.home().join("errors");
+        let mut command = cluster.command(&arguments);
+        command.stdout(Stdio::piped()).stderr(std::fs::File::create(&errors).unwrap());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let reached = lines.by_ref().filter(|line| line.contains("minikube.step")).nth(step - 1);
+        let through = reached.is_none();
+        if through {
+            assert!(child.wait().unwrap().success(), "{}", std::fs::read_to_string(&errors).unwrap());
+        }
+        then(&cluster, &kept, Started { child, lines: Box::new(lines), reached });
+        if through {
+            assert!(step > 8, "{step} steps were seen");
             break;
         }
     }
-    assert!(step > 8, "{step} steps were seen");
+}
+
+/// The process is killed as soon as it has announced a step.
+fn killed(driver: &str, prepare: impl Fn(&str) -> Cluster, look: impl Fn(&str) -> BTreeSet<String>) {
+    let prepare = |step: &str| {
+        let cluster = prepare(&format!("killed{step}"));
+        let before = look(&cluster.profile);
+        (cluster, before)
+    };
+    at_each_step(driver, prepare, |cluster, before, mut started| {
+        started.child.kill().unwrap();
+        started.child.wait().unwrap();
+        purge(&look, cluster, before, &format!("killed at {:?}", started.reached));
+    });
+}
+
+fn killed_start() {
+    let host = Arc::new(Host::new());
+    killed("native", |name| Cluster::on(&host, name), |profile| state(&host, profile));
+}
+
+fn killed_docker_start() {
+    let _engine = docker::Engine::get();
+    let look = |profile: &str| {
+        let mut state: BTreeSet<String> = docker::everything().split('|').map(str::to_owned).collect();
+        state.extend(of_the_machine(profile));
+        state
+    };
+    killed("docker", Cluster::prepare, look);
 }
 
 fn interrupted() {
     let host = Arc::new(Host::new());
-    let mut step = 0;
-    loop {
-        step += 1;
+    let prepare = |step: &str| {
         let cluster = Cluster::on(&host, &format!("ctrlc{step}"));
         let before = state(&host, &cluster.profile);
-        let arguments = ["start", "--driver=native", "-o", "json"];
-        let mut child = cluster.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let reached = lines.by_ref().filter(|line| line.contains("minikube.step")).nth(step - 1);
-        let Some(reached) = reached else {
-            assert!(child.wait().unwrap().success());
-            break;
-        };
-        run(&mut command("kill", &["-INT", &child.id().to_string()]), None).ok();
-        let rest: Vec<String> = lines.collect();
-        match child.wait().unwrap().code() {
+        (cluster, before)
+    };
+    at_each_step("native", prepare, |cluster, before, mut started| {
+        let Some(reached) = started.reached else { return };
+        run(&mut command("kill", &["-INT", &started.child.id().to_string()]), None).ok();
+        let rest: Vec<String> = started.lines.collect();
+        match started.child.wait().unwrap().code() {
             Some(2) => assert!(rest.iter().any(|line| line.contains("MK_INTERRUPTED")), "{reached}: {rest:?}"),
             // It came too late: all was done.
-            Some(0) if rest.is_empty() || rest.iter().any(|line| line.contains("\"Done\"")) => continue,
+            Some(0) if rest.is_empty() || rest.iter().any(|line| line.contains("\"Done\"")) => return,
             other => panic!("{reached}: {other:?} {rest:?}"),
         }
         let after = state(&host, &cluster.profile);
-        assert_eq!(after.difference(&before).collect::<Vec<_>>(), [] as [&String; 0], "{reached}");
+        assert_eq!(after.difference(before).collect::<Vec<_>>(), [] as [&String; 0], "{reached}");
         assert!(!cluster.home().join("home/profiles").join(&cluster.profile).exists(), "{reached}");
         assert!(
             !std::fs::read_to_string(cluster.kubeconfig()).unwrap_or_default().contains(&cluster.profile),
             "{reached}"
         );
-    }
-    assert!(step > 8, "{step} steps were seen");
+    });
 }

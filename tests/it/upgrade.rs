@@ -27,8 +27,7 @@ fn with_pod(name: &str, arguments: &[&str]) -> Cluster {
 
 /// Identity and restarts of every container of the cluster.
 fn containers(cluster: &Cluster) -> Vec<String> {
-    let told = cluster.kubectl(&["get", "pods", "-A", "-o", "json"]).ok();
-    let pods: Value = serde_json::from_str(&told).unwrap();
+    let pods = cluster.json(&["get", "pods", "-A"]);
     let mut all = Vec::new();
     for pod in pods["items"].as_array().unwrap() {
         for container in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {

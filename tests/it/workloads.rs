@@ -4,8 +4,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 
-use serde_json::Value;
-
 use crate::Test;
 use crate::support::{Cluster, busybox, eventually, kubectls, namespace, run, shared};
 
@@ -28,11 +26,6 @@ pub const TESTS: &[Test] = &[
     ("security_settings_hold", security),
     ("a_daemon_set_runs_on_the_node", daemon_set),
 ];
-
-fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
-    let text = cluster.kubectl(&[arguments, &["-o", "json"]].concat()).ok();
-    serde_json::from_str(&text).unwrap()
-}
 
 /// A pod of busybox that runs `script`.
 fn pod(name: &str, script: &str) -> String {
@@ -65,6 +58,13 @@ fn system() {
             assert!(line.contains("1/1") && line.contains("Running"), "{line}");
         }
     }
+    let described = cluster.kubectl(&["describe", "node"]).ok();
+    for reason in ["Starting", "NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"]
+    {
+        assert!(described.contains(&format!(" {reason} ")), "{reason}: {described}");
+    }
+    let registered = ["get", "events", "--field-selector", "involvedObject.kind=Node,reason=RegisteredNode"];
+    assert!(cluster.kubectl(&registered).ok().contains("in Controller"));
     let told = cluster.kminik(&["kubectl", "--", "get", "nodes"]);
     assert!(told.stdout.contains("Ready"), "{}", told.stderr);
 }
@@ -81,10 +81,10 @@ fn deployment() {
     kubectl(&["scale", "deployment/nginx", "--replicas=3"]).ok();
     kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
     assert!(kubectl(&["get", "deployment", "nginx"]).ok().contains("3/3"));
-    let first = json(cluster, &["-n", &ns, "get", "pods"])["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let first = cluster.json(&["-n", &ns, "get", "pods"])["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
     kubectl(&["delete", "pod", &first]).ok();
     eventually("the deleted pod's replacement", || {
-        let pods = json(cluster, &["-n", &ns, "get", "pods"]);
+        let pods = cluster.json(&["-n", &ns, "get", "pods"]);
         let ready = pods["items"].as_array().unwrap().iter().filter(|p| p["status"]["phase"] == "Running").count();
         (ready == 3 && !pods.to_string().contains(&first)).then_some(())
     });
@@ -93,7 +93,7 @@ fn deployment() {
     kubectl(&["rollout", "undo", "deployment/nginx"]).ok();
     kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
     assert!(
-        !json(cluster, &["-n", &ns, "get", "deployment", "nginx"])["spec"]["template"].to_string().contains("\"A\"")
+        !cluster.json(&["-n", &ns, "get", "deployment", "nginx"])["spec"]["template"].to_string().contains("\"A\"")
     );
     kubectl(&["rollout", "restart", "deployment/nginx"]).ok();
     kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
@@ -101,7 +101,7 @@ fn deployment() {
     assert!(told.contains("ScalingReplicaSet"), "{told}");
     kubectl(&["delete", "deployment", "nginx"]).ok();
     eventually("the pods of a deleted deployment to go", || {
-        json(cluster, &["-n", &ns, "get", "pods,rs"])["items"].as_array().unwrap().is_empty().then_some(())
+        cluster.json(&["-n", &ns, "get", "pods,rs"])["items"].as_array().unwrap().is_empty().then_some(())
     });
 }
 
@@ -153,10 +153,10 @@ fn logs() {
     child.kill().unwrap();
     child.wait().unwrap();
     eventually("the pod to fail", || {
-        (json(cluster, &[&n[..], &["get", "pod", "done"]].concat())["status"]["phase"] == "Failed").then_some(())
+        (cluster.json(&[&n[..], &["get", "pod", "done"]].concat())["status"]["phase"] == "Failed").then_some(())
     });
     let state =
-        json(cluster, &[&n[..], &["get", "pod", "done"]].concat())["status"]["containerStatuses"][0]["state"].clone();
+        cluster.json(&[&n[..], &["get", "pod", "done"]].concat())["status"]["containerStatuses"][0]["state"].clone();
     assert_eq!(state["terminated"]["exitCode"], 7, "{state}");
     assert_eq!(cluster.kubectl(&[&n[..], &["logs", "done"]].concat()).ok(), "last words\n");
 }
@@ -220,13 +220,13 @@ fn objects() {
     assert!(server.ok().contains("serverside-applied"));
     cluster.kubectl(&["-n", &ns, "label", "cm", "m", "x=y"]).ok();
     cluster.kubectl(&["-n", &ns, "annotate", "cm", "m", "note=well"]).ok();
-    let object = json(cluster, &["-n", &ns, "get", "cm", "-l", "x=y"]);
+    let object = cluster.json(&["-n", &ns, "get", "cm", "-l", "x=y"]);
     assert_eq!(object["items"][0]["data"]["a"], "2");
     assert_eq!(object["items"][0]["metadata"]["annotations"]["note"], "well");
     let mut edit = cluster.kubectl_command(&["-n", &ns, "edit", "cm", "m"]);
     edit.env("KUBE_EDITOR", "sed -i s/'a: \"2\"'/'a: \"3\"'/");
     assert!(run(&mut edit, None).ok().contains("edited"));
-    assert_eq!(json(cluster, &["-n", &ns, "get", "cm", "m"])["data"]["a"], "3");
+    assert_eq!(cluster.json(&["-n", &ns, "get", "cm", "m"])["data"]["a"], "3");
     assert!(cluster.kubectl(&["explain", "deployment.spec.replicas"]).ok().contains("integer"));
     let told = cluster.feed(&["create", "-f", "-"], &map);
     assert!(told.fails(1).contains("AlreadyExists"));
@@ -266,7 +266,7 @@ fn crash_loop() {
     let ns = namespace(cluster, "crash");
     cluster.apply(&pod("crash", "exit 5").replace("{name: crash,", &format!("{{name: crash, namespace: {ns},")));
     eventually("the back-off", || {
-        let status = json(cluster, &["-n", &ns, "get", "pod", "crash"])["status"]["containerStatuses"][0].clone();
+        let status = cluster.json(&["-n", &ns, "get", "pod", "crash"])["status"]["containerStatuses"][0].clone();
         let waiting = status["state"]["waiting"]["reason"] == "CrashLoopBackOff";
         (waiting && status["restartCount"].as_i64()? >= 1 && status["lastState"]["terminated"]["exitCode"] == 5)
             .then_some(())
@@ -275,7 +275,7 @@ fn crash_loop() {
         "{{apiVersion: v1, kind: Pod, metadata: {{name: none, namespace: {ns}}}, spec: {{containers: [{{name: c, image: 'none.invalid/x:1'}}]}}}}"
     ));
     eventually("the pull's failure", || {
-        let reason = json(cluster, &["-n", &ns, "get", "pod", "none"])["status"]["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+        let reason = cluster.json(&["-n", &ns, "get", "pod", "none"])["status"]["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
         matches!(reason.as_str(), Some("ErrImagePull" | "ImagePullBackOff")).then_some(())
     });
 }
@@ -299,7 +299,7 @@ spec:
     livenessProbe: {{exec: {{command: [cat, /tmp/alive]}}, periodSeconds: 1, failureThreshold: 1}}
 "#
     ));
-    let status = || json(cluster, &["-n", &ns, "get", "pod", "probed"])["status"]["containerStatuses"][0].clone();
+    let status = || cluster.json(&["-n", &ns, "get", "pod", "probed"])["status"]["containerStatuses"][0].clone();
     eventually("the container to run", || status()["state"]["running"].is_object().then_some(()));
     assert_eq!(status()["ready"], false);
     cluster.kubectl(&["-n", &ns, "exec", "probed", "--", "touch", "/tmp/ready"]).ok();
@@ -352,7 +352,7 @@ spec:
 "#
     ));
     let told = eventually("the pod to end", || {
-        let phase = json(cluster, &["-n", &ns, "get", "pod", "p"])["status"]["phase"].clone();
+        let phase = cluster.json(&["-n", &ns, "get", "pod", "p"])["status"]["phase"].clone();
         (phase == "Succeeded").then(|| cluster.kubectl(&["-n", &ns, "logs", "p"]).ok())
     });
     assert_eq!(told, "hello hush p hello-x 67108864\ncontenthushapp=\"p\"ca.crt\ntoken\n0\n");
@@ -377,7 +377,7 @@ spec:
 "#
     ));
     let told = eventually("the pod to end", || {
-        let phase = json(cluster, &["-n", &ns, "get", "pod", "p"])["status"]["phase"].clone();
+        let phase = cluster.json(&["-n", &ns, "get", "pod", "p"])["status"]["phase"].clone();
         (phase == "Succeeded").then(|| cluster.kubectl(&["-n", &ns, "logs", "p"]).ok())
     });
     assert_eq!(told, "one\ntwo\n");
@@ -393,7 +393,7 @@ fn out_of_memory() {
     cluster.apply(&eater);
     eventually("the pod to be killed", || {
         let state =
-            json(cluster, &["-n", &ns, "get", "pod", "eater"])["status"]["containerStatuses"][0]["state"]["terminated"]
+            cluster.json(&["-n", &ns, "get", "pod", "eater"])["status"]["containerStatuses"][0]["state"]["terminated"]
                 .clone();
         (state["reason"] == "OOMKilled").then_some(())
     });
@@ -410,7 +410,7 @@ fn node_out_of_memory() {
     cluster.apply(&eater);
     eventually("the pod to be killed", || {
         cluster.kubectl(&["get", "--raw", "/readyz"]).ok();
-        let state = json(&cluster, &["get", "pod", "eater"])["status"]["containerStatuses"][0]["state"].clone();
+        let state = cluster.json(&["get", "pod", "eater"])["status"]["containerStatuses"][0]["state"].clone();
         (state["terminated"]["reason"] == "OOMKilled").then_some(())
     });
     assert!(cluster.kubectl(&["get", "nodes"]).ok().contains(" Ready "));
@@ -462,7 +462,7 @@ fn security() {
         );
     cluster.apply(&secured);
     let told = eventually("the pod to end", || {
-        let phase = json(cluster, &["-n", &ns, "get", "pod", "p"])["status"]["phase"].clone();
+        let phase = cluster.json(&["-n", &ns, "get", "pod", "p"])["status"]["phase"].clone();
         matches!(phase.as_str(), Some("Succeeded" | "Failed")).then(|| cluster.kubectl(&["-n", &ns, "logs", "p"]).ok())
     });
     for wanted in
@@ -480,6 +480,6 @@ fn daemon_set() {
          spec: {{terminationGracePeriodSeconds: 1, containers: [{{name: c, image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: [sleep, '3600']}}]}}}}}}}}"
     ));
     cluster.kubectl(&["-n", &ns, "rollout", "status", "ds/d", "--timeout=60s"]).ok();
-    let pods = json(cluster, &["-n", &ns, "get", "pods"]);
+    let pods = cluster.json(&["-n", &ns, "get", "pods"]);
     assert_eq!(pods["items"].as_array().unwrap().len(), 1);
 }

@@ -1,6 +1,5 @@
 //! A kubelet, a runtime and an image for the tests on the real kernel, and a runner for them.
 
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,15 +12,16 @@ use kminik_kubelet::Kubelet;
 use kminik_kubelet::images::{Credential, Image, ImageConfig, ImageError, ImageService, ImageSummary};
 use kminik_runtime::keeper::{self, KeeperConfig};
 use kminik_runtime::{
-    Compression, LayerId, LayerSource, LibcontainerRuntime, NetworkError, PortMapping, Runtime, RuntimeConfig,
-    SandboxNetwork, SandboxStatus,
+    LayerSource, LibcontainerRuntime, NetworkError, PortMapping, Runtime, RuntimeConfig, SandboxNetwork, SandboxStatus,
 };
-use sha2::Digest;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Test;
 use crate::support::Node;
 use crate::support::api::FakeApi;
+
+#[path = "../../../runtime/tests/runtime/busybox.rs"]
+mod busybox;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -148,7 +148,7 @@ impl Machine {
         let dir = tempfile::Builder::new().prefix("kubelet").tempdir_in("/var/tmp").unwrap().keep();
         let name = dir.file_name().unwrap().to_string_lossy().replace('.', "").to_lowercase();
         let group = Path::new("/kminik-kubelet-test").join(name);
-        let layer = busybox_layer(&dir);
+        let layer = busybox::busybox_layer(&dir);
         let runtime = runtime(&dir, &group).await;
         let mut machine = Self { api: FakeApi::new(), runtime, dir, group, layer, node: None };
         machine.start();
@@ -219,34 +219,4 @@ async fn runtime(dir: &Path, group: &Path) -> Arc<LibcontainerRuntime> {
         log_max_files: RuntimeConfig::LOG_MAX_FILES,
     };
     LibcontainerRuntime::new(config).await.unwrap()
-}
-
-/// A layer with busybox under the names scripts use.
-fn busybox_layer(dir: &Path) -> LayerSource {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut entry = |path: &str, kind: tar::EntryType, mode: u32, data: &[u8], link: Option<&str>| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(data.len() as u64);
-        match link {
-            Some(target) => tar.append_link(&mut header, path, target).unwrap(),
-            None => tar.append_data(&mut header, path, data).unwrap(),
-        }
-    };
-    let mut busybox = Vec::new();
-    std::fs::File::open("/bin/busybox").unwrap().read_to_end(&mut busybox).unwrap();
-    for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
-        entry(name, tar::EntryType::Directory, if name == "tmp" { 0o1777 } else { 0o755 }, &[], None);
-    }
-    entry("bin/busybox", tar::EntryType::Regular, 0o755, &busybox, None);
-    for applet in ["sh", "cat", "sleep", "id", "ls", "hostname", "touch", "rm", "tail", "grep", "cut", "stat"] {
-        entry(&format!("bin/{applet}"), tar::EntryType::Symlink, 0o777, &[], Some("busybox"));
-    }
-    entry("etc/passwd", tar::EntryType::Regular, 0o644, b"root:x:0:0:root:/root:/bin/sh\n", None);
-    let bytes = tar.into_inner().unwrap();
-    let id = LayerId(format!("sha256:{}", hex::encode(sha2::Sha256::digest(&bytes))));
-    let blob = dir.join("layer.tar");
-    std::fs::write(&blob, bytes).unwrap();
-    LayerSource { id, blob, compression: Compression::None }
 }

@@ -64,7 +64,7 @@ async fn everything_a_container_sees() {
     let mut container = shell("c", script);
     container["env"] = json!([{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]);
     container["envFrom"] = json!([{"configMapRef": {"name": "m"}}]);
-    container["securityContext"] = json!({"runAsUser": 1000, "runAsGroup": 3000, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false});
+    container["securityContext"] = json!({"runAsUser": 1234, "runAsGroup": 3000, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false});
     machine.api.create_pod(
         "p",
         json!({"restartPolicy": "Never", "containers": [container], "securityContext": {"fsGroup": 2000}, "hostname": "me",
@@ -75,7 +75,7 @@ async fn everything_a_container_sees() {
     let ip = pod["status"]["podIP"].as_str().unwrap();
     let log = log(&machine, "p").await;
     let lines: Vec<&str> = log.lines().collect();
-    assert_eq!(lines[..4], ["1000", "3000 2000", "me", format!("value {ip} me").as_str()], "{log}");
+    assert_eq!(lines[..4], ["1234", "3000 2000", "me", format!("value {ip} me").as_str()], "{log}");
     assert!(log.contains(&format!("{ip}\tme\n")) && log.contains("1.2.3.4\talias\n"), "{log}");
     assert!(log.contains("nameserver 10.96.0.10\n"), "{log}");
     machine.finish().await;

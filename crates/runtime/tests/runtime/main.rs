@@ -7,6 +7,7 @@
 #![allow(unreachable_pub)]
 
 mod adoption;
+mod busybox;
 mod containers;
 mod harness;
 mod layers;
