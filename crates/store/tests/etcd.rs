@@ -23,6 +23,12 @@ impl Backend for Etcd {
 
 contract_suite!(Etcd::start());
 
+mod over_tls {
+    use super::{Etcd, contract, contract_suite};
+
+    contract_suite!(Etcd::start_tls());
+}
+
 async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("the store answers in time")
 }
