@@ -104,11 +104,11 @@ fn clause(text: &str) -> Option<Clause> {
 }
 
 /// Chooses the form of an object or list: the first clause that can be met. `protobuf` tells whether the kind has a protobuf
-/// form; metadata always has one, a Table never.
+/// form; metadata always has one, a Table never. `table` tells whether it has a Table.
 ///
 /// # Errors
 /// 406 when nothing the client accepts can be given.
-pub fn negotiate(headers: &HeaderMap, query: &Query, protobuf: bool) -> Result<Accepted, StatusError> {
+pub fn negotiate(headers: &HeaderMap, query: &Query, protobuf: bool, table: bool) -> Result<Accepted, StatusError> {
     let pretty = wants_pretty(headers, query);
     let clauses = clauses(headers);
     if clauses.is_empty() {
@@ -118,6 +118,7 @@ pub fn negotiate(headers: &HeaderMap, query: &Query, protobuf: bool) -> Result<A
         let view = view(clause)?;
         let binary = match view {
             View::Object => protobuf,
+            View::Table(_) if !table => return None,
             View::Table(_) => false,
             View::Metadata(_) => true,
         };
@@ -234,13 +235,15 @@ mod tests {
     }
 
     fn accept(value: &str, protobuf: bool) -> Result<Accepted, StatusError> {
-        negotiate(&headers(&[(ACCEPT, value)]), &Query::default(), protobuf)
+        negotiate(&headers(&[(ACCEPT, value)]), &Query::default(), protobuf, true)
     }
 
     #[test]
     fn the_first_that_can_be_given_wins() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(accept(kubectl, true).unwrap().view, View::Table(true));
+        let without = negotiate(&headers(&[(ACCEPT, kubectl)]), &Query::default(), true, false);
+        assert_eq!(without.unwrap(), Accepted::JSON);
         let client_go = "application/vnd.kubernetes.protobuf, application/json";
         assert_eq!(accept(client_go, true).unwrap().encoding, Encoding::Protobuf);
         assert_eq!(accept(client_go, false).unwrap(), Accepted::JSON);
@@ -270,12 +273,15 @@ mod tests {
 
     #[test]
     fn people_get_lines() {
-        let pretty = |headers: &HeaderMap, query: &str| negotiate(headers, &Query::parse(query), true).unwrap().pretty;
+        let pretty =
+            |headers: &HeaderMap, query: &str| negotiate(headers, &Query::parse(query), true, true).unwrap().pretty;
         let (none, curl) = (HeaderMap::new(), headers(&[(USER_AGENT, "curl/8.0")]));
         assert!(!pretty(&none, "") && pretty(&none, "pretty=true") && pretty(&curl, "") && !pretty(&curl, "pretty=0"));
         assert!(accept("application/json;pretty=1", true).unwrap().pretty);
         assert!(
-            !negotiate(&headers(&[(USER_AGENT, "curl/8.0"), (ACCEPT, YAML)]), &Query::default(), true).unwrap().pretty
+            !negotiate(&headers(&[(USER_AGENT, "curl/8.0"), (ACCEPT, YAML)]), &Query::default(), true, true)
+                .unwrap()
+                .pretty
         );
     }
 

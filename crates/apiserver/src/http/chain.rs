@@ -255,9 +255,10 @@ async fn authorised(
         info.namespace.clear();
     }
     let headers = request.headers().clone();
-    let connects = row.subresource(&info.subresource).is_some_and(|sub| sub.kind.connects());
-    let protobuf = version.schema.is_named();
-    let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, &query, protobuf)? };
+    let below = row.subresource(&info.subresource).map(|sub| &sub.kind);
+    let connects = below.is_some_and(|kind| kind.connects());
+    let (protobuf, table_form) = (version.schema.is_named(), row.has_tables(below));
+    let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, &query, protobuf, table_form)? };
     accept::check_table(accepted, &query)?;
     if let Some(deprecation) = &version.deprecation {
         exchange.warnings.lock().push(deprecation.to_string());

@@ -463,6 +463,15 @@ impl ResourceDef {
         self.subresources.iter().find(|sub| sub.name == name)
     }
 
+    /// Whether an answer may be a Table. As upstream, what only answers a create (reviews, bindings, tokens) has none.
+    pub fn has_tables(&self, below: Option<&SubresourceKind>) -> bool {
+        match below {
+            Some(SubresourceKind::Action(action)) => action.kind().verb != Verb::Create,
+            Some(_) => true,
+            None => !matches!(self.storage, Storage::Virtual(_)),
+        }
+    }
+
     /// What a door below the row leaves as it was: by policy, or `status` for the row's own and `spec` for `/status`.
     pub fn resets(&self, subresource: &str) -> Resets<'static> {
         if let Some((_, resets)) = self.policy.resets.iter().find(|(door, _)| *door == subresource) {

@@ -280,3 +280,19 @@ async fn large_answers_are_compressed_for_who_accepts_it() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_only_answers_a_create_has_no_table() {
+    const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let review = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}).to_string();
+    let refused = client.send("POST", reviews, &[("accept", TABLE)], review.clone()).await;
+    assert_eq!((refused.code, &refused.json()["reason"]), (406, &json!("NotAcceptable")));
+    let either = format!("{TABLE},application/json");
+    let given = client.send("POST", reviews, &[("accept", &either)], review).await;
+    assert_eq!((given.code, &given.json()["kind"]), (201, &json!("SelfSubjectAccessReview")));
+    let made = client.send("POST", MAPS, &[("accept", TABLE)], map("one").to_string()).await;
+    assert_eq!((made.code, &made.json()["kind"]), (201, &json!("Table")));
+}
