@@ -229,7 +229,8 @@ fn finish(
 }
 
 /// Go's word for a JSON value.
-fn go_type(value: &Value) -> &'static str {
+/// What Go's JSON calls a value's type.
+pub(crate) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -2,8 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
 use super::node::Node;
 use super::{IMMUTABLE, Kind, required};
+use crate::decode::{self, DecodeError};
 use crate::field::{ErrorList, FieldError, Path};
 use crate::names;
 
@@ -105,6 +110,20 @@ fn secret(secret: &Node<'_>, errors: &mut ErrorList) {
     };
     for key in needed.iter().filter(|key| !data.child(key).is_set()) {
         errors.push(FieldError::required(&data.path.key(key), ""));
+    }
+    for key in [".dockercfg", ".dockerconfigjson"].iter().filter(|key| needed.contains(key)) {
+        let why = STANDARD.decode(data.child(key).text()).ok().and_then(|bytes| match decode::parse_value(&bytes) {
+            Ok((Value::Object(_) | Value::Null, _)) => None,
+            Ok((other, _)) => {
+                let found = decode::go_type(&other);
+                Some(format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"))
+            }
+            Err(DecodeError::Syntax(why)) => Some(why),
+            Err(other) => Some(other.to_string()),
+        });
+        if let Some(why) = why.filter(|_| data.child(key).is_set()) {
+            errors.push(FieldError::invalid(&data.path.key(key), "<secret contents redacted>", why));
+        }
     }
 }
 

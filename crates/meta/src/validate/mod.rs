@@ -23,6 +23,7 @@ mod network;
 mod networking;
 mod node;
 mod others;
+mod pod_context;
 mod pod_status;
 mod pods;
 mod policies;

@@ -21,9 +21,9 @@ pub(super) const KINDS: &[Kind] = &[
 fn pod(pod: &Node<'_>, errors: &mut ErrorList) {
     let spec = pod.child("spec");
     pod_spec(&spec, errors);
-    // A pod that is bound gets ephemeral containers through their own door.
+    // A pod that is there gets ephemeral containers through their own door.
     let ephemeral = spec.child("ephemeralContainers");
-    if !ephemeral.is_empty() && pod.at(&["metadata", "uid"]).is_empty() {
+    if !ephemeral.is_empty() && pod.at(&["metadata", "resourceVersion"]).is_empty() {
         errors.push(FieldError::forbidden(&ephemeral.path, "cannot be set on create"));
     }
     let pod_resources = spec.child("resources");
@@ -92,6 +92,7 @@ pub(super) fn pod_spec(spec: &Node<'_>, errors: &mut ErrorList) {
     dns(spec, errors);
     labels(&spec.child("nodeSelector"), errors);
     security(&spec.child("securityContext"), errors);
+    super::pod_context::pod_context(spec, errors);
     tolerations(&spec.child("tolerations"), errors);
     spread(&spec.child("topologySpreadConstraints"), errors);
     affinity(&spec.child("affinity"), errors);

@@ -345,3 +345,23 @@ fn every_row_is_a_kind_and_takes_an_empty_object() {
         assert!(crate::schema::kinds().any(|(gvk, _)| gvk.group == row.group && gvk.kind == row.kind), "{}", row.kind);
     }
 }
+
+#[test]
+fn logins_are_json_and_claims_have_a_fate() {
+    let login = |text: &str| {
+        created("", "Secret", json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": text}}))
+    };
+    assert!(login("e30=").is_empty());
+    let redacted = "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": ";
+    let number = "json: cannot unmarshal number into Go value of type map[string]interface {}";
+    assert_eq!(login("MQ=="), [format!("{redacted}{number}")]);
+    assert!(login("eA==")[0].starts_with(redacted));
+    let set =
+        deployment(json!({"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Lose", "whenScaled": "Delete"}}));
+    assert_eq!(
+        created("apps", "StatefulSet", set),
+        [
+            "spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: \"Lose\": supported values: \"Retain\", \"Delete\""
+        ]
+    );
+}

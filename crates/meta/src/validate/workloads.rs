@@ -299,6 +299,12 @@ fn stateful_set(set: &Node<'_>, errors: &mut ErrorList) {
     }
     non_negative(&rolling.child("partition"), errors);
     non_negative(&spec.at(&["ordinals", "start"]), errors);
+    let retention = spec.child("persistentVolumeClaimRetentionPolicy");
+    for policy in ["whenDeleted", "whenScaled"].map(|member| retention.child(member)) {
+        if policy.is_set() && !["Retain", "Delete"].contains(&policy.text()) {
+            errors.push(FieldError::not_supported(&policy.path, policy.text(), &["Retain", "Delete"]));
+        }
+    }
 }
 
 fn stateful_set_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
