@@ -34,6 +34,8 @@ const RECORD_NAMESPACE: &str = "kube-system";
 const RECORD_PREFIX: &str = "kminik-addon-";
 /// They are the cluster's, whoever applies them.
 const NEVER_REMOVED: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Kinds whose objects cannot be changed, and that nothing is lost with: others name them only when they are made.
+const REPLACED: &[&str] = &["StorageClass"];
 /// How long a new kind may take to be served.
 const KIND_SERVED: Duration = Duration::from_secs(20);
 /// How long objects may take to go.
@@ -248,7 +250,13 @@ impl Applier {
         let id = ObjectId::of(object);
         let api = self.api(&id).await?;
         let parameters = PatchParams::apply(MANAGER).force();
-        let applied = api.patch(&id.name, &parameters, &Patch::Apply(object)).await;
+        let mut applied = api.patch(&id.name, &parameters, &Patch::Apply(object)).await;
+        let is_fixed = matches!(&applied, Err(kube::Error::Api(status)) if status.code == 422);
+        if is_fixed && REPLACED.contains(&id.kind.as_str()) {
+            // Whether that was the reason, the second attempt says.
+            let _ = api.delete(&id.name, &DeleteParams::default()).await;
+            applied = api.patch(&id.name, &parameters, &Patch::Apply(object)).await;
+        }
         applied.map_err(|source| ApplyError::Apply {
             kind: id.kind.clone(),
             name: id.name.clone(),

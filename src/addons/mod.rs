@@ -100,15 +100,25 @@ pub struct Values {
     pub cluster_domain: String,
     /// Of a Service that is the user's registry.
     pub registry_address: String,
+    /// When the default class gives a claim its volume.
+    pub binding_mode: &'static str,
 }
 
 impl Values {
+    /// Of a cluster of one node.
     pub fn new(cluster_dns: Ipv4Addr, cluster_domain: &str) -> Self {
         Self {
             cluster_dns: cluster_dns.to_string(),
             cluster_domain: cluster_domain.to_owned(),
             registry_address: REGISTRY_ADDRESS.to_string(),
+            binding_mode: "Immediate",
         }
+    }
+
+    /// Of a cluster of several nodes, if it is one: where a volume is decides there which pods come together, so it waits for
+    /// the first of them.
+    pub fn of_several(self, several: bool) -> Self {
+        Self { binding_mode: if several { "WaitForFirstConsumer" } else { "Immediate" }, ..self }
     }
 }
 
@@ -332,6 +342,7 @@ impl Addon {
             ("{{clusterDNS}}".to_owned(), values.cluster_dns.clone()),
             ("{{clusterDomain}}".to_owned(), values.cluster_domain.clone()),
             ("{{registryAddress}}".to_owned(), values.registry_address.clone()),
+            ("{{bindingMode}}".to_owned(), values.binding_mode.to_owned()),
         ];
         for name in self.definition.settings.keys() {
             let value = self.setting(name, choice).unwrap_or_default().to_owned();

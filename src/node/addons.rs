@@ -1,9 +1,12 @@
-//! Applies the binary's own addons that the node's configuration names, once at each start of the node process.
+//! Applies the binary's own addons that the node's configuration names: at each start of the node process, and when the cluster
+//! becomes one of several nodes, or of one again.
 
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, try_join_all};
+use k8s_openapi::api::core::v1::Node;
 use kminik_base::component::{BoxError, Component, Ready};
+use kminik_client::Informer;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -11,8 +14,10 @@ use crate::addons::{Addon, Applier, ApplyError, Catalogue, Choice, Choices, Mani
 
 pub struct AddonManager {
     pub client: Client,
+    pub nodes: Informer<Node>,
     pub enabled: Vec<String>,
     pub choices: Choices,
+    /// Of a cluster of one node.
     pub values: Values,
 }
 
@@ -33,10 +38,10 @@ enum AddonError {
 }
 
 impl AddonManager {
-    async fn apply(&self, applier: &Applier, addon: &Addon) -> Result<(), AddonError> {
+    async fn apply(&self, applier: &Applier, addon: &Addon, values: &Values) -> Result<(), AddonError> {
         let none = Choice::default();
         let objects = addon
-            .render(self.choices.get(&addon.name).unwrap_or(&none), &self.values, &[])
+            .render(self.choices.get(&addon.name).unwrap_or(&none), values, &[])
             .map_err(|source| AddonError::Manifest { addon: addon.name.clone(), source })?;
         let apply = async {
             // The configuration is of the node's start; what was disabled since then stays so.
@@ -62,11 +67,22 @@ impl Component for AddonManager {
             let applier = Applier::new(self.client.clone());
             let catalogue = Catalogue::built_in()?;
             let own = catalogue.addons.iter().filter(|addon| addon.is_the_nodes());
-            let enabled = own.filter(|addon| self.enabled.contains(&addon.name));
-            try_join_all(enabled.map(|addon| self.apply(&applier, addon))).await?;
-            ready.set_ready();
-            stop.cancelled().await;
-            Ok(())
+            let enabled: Vec<&Addon> = own.filter(|addon| self.enabled.contains(&addon.name)).collect();
+            if stop.run_until_cancelled(self.nodes.wait_synced()).await.is_none() {
+                return Ok(());
+            }
+            loop {
+                let several = self.nodes.list().len() > 1;
+                let values = self.values.clone().of_several(several);
+                try_join_all(enabled.iter().map(|addon| self.apply(&applier, addon, &values))).await?;
+                ready.set_ready();
+                let changed = self.nodes.wait_for(|nodes| (nodes.len() > 1) != several);
+                // An informer that has ended is the control plane's end.
+                if stop.run_until_cancelled(changed).await != Some(true) {
+                    stop.cancelled().await;
+                    return Ok(());
+                }
+            }
         })
     }
 }

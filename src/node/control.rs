@@ -199,13 +199,15 @@ impl ControlPlane {
         for component in kminik_controllers::components(controllers) {
             supervisor.start_on(runtime, component);
         }
-        let labels = NodeLabels::new(self.client("kminik:node-labels", &["system:masters"]), manager.get(), config);
+        let nodes = manager.get();
+        let labels = NodeLabels::new(self.client("kminik:node-labels", &["system:masters"]), nodes.clone(), config);
         supervisor.start_on(runtime, Arc::new(labels));
         // One watch a kind for both: the scheduler reads what the controllers read.
         let scheduler = SchedulerConfig::new(self.client("system:kube-scheduler", &[]), manager);
         supervisor.start_on(runtime, Arc::new(Scheduler::new(scheduler)));
         let addons = AddonManager {
             client: self.client("kminik:addon-manager", &["system:masters"]),
+            nodes,
             enabled: config.addons.clone(),
             choices: config.addon_choices.clone(),
             values: Values::new(config.cluster_dns, &config.cluster_domain),

@@ -42,8 +42,8 @@ fn built_in() -> Outcome<Catalogue> {
     Catalogue::built_in().or_fail(&MK_INTERNAL, "an addon of kminik is damaged")
 }
 
-fn values() -> Values {
-    Values::new(CLUSTER_DNS, CLUSTER_DOMAIN)
+fn values(profile: &Profile) -> Values {
+    Values::new(CLUSTER_DNS, CLUSTER_DOMAIN).of_several(!profile.workers.is_empty())
 }
 
 /// # Errors
@@ -103,7 +103,7 @@ pub fn workloads(profile: &Profile) -> Outcome<Workloads> {
     let mut all = Workloads::default();
     for addon in catalogue.enabled(&profile.addons).filter(|addon| addon.is_the_nodes()) {
         let none = Choice::default();
-        let rendered = addon.render(profile.addons.get(&addon.name).unwrap_or(&none), &values(), &[]);
+        let rendered = addon.render(profile.addons.get(&addon.name).unwrap_or(&none), &values(profile), &[]);
         let objects = rendered.or_fail(&MK_INTERNAL, "an addon of kminik is damaged")?;
         for (kind, names) in [("Deployment", &mut all.deployments), ("DaemonSet", &mut all.daemon_sets)] {
             let system = addons::of_kind(&objects, kind).filter(|(namespace, _)| *namespace == "kube-system");
@@ -171,7 +171,7 @@ pub fn mirrors(home: &Home, profile: &Profile) -> Outcome<Vec<MirrorArgument>> {
 async fn render(home: &Home, profile: &mut Profile, addon: &Addon, printer: &Printer) -> Outcome<Vec<DynamicObject>> {
     let mut choice = profile.addons.get(&addon.name).cloned().unwrap_or_default();
     let published = published::texts(home, Some(profile), addon, &mut choice, printer).await?;
-    let rendered = addon.render(&choice, &values(), &published);
+    let rendered = addon.render(&choice, &values(profile), &published);
     if choice != Choice::default() {
         profile.addons.insert(addon.name.clone(), choice);
     }
