@@ -73,6 +73,8 @@ pub enum Command {
     Cache(commands::cache::Args),
     /// Save all objects of a cluster into a file, and bring them back
     Snapshot(commands::snapshot::Args),
+    /// Add, delete, list, start and stop the nodes of a cluster
+    Node(commands::node::Args),
     /// Show what the node and its parts have logged
     Logs(commands::logs::Args),
     /// Print the node's address
@@ -92,9 +94,6 @@ pub enum Command {
 /// What kminik runs of itself.
 #[derive(Debug, Subcommand)]
 pub enum Internal {
-    /// The node's process under PID 1
-    #[command(hide = true)]
-    Node,
     /// Write the node image that can be published
     #[command(hide = true)]
     NodeImage(commands::internal::NodeImageArgs),

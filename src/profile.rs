@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use kminik_base::{atomic_file, file_lock};
 use kminik_oci::HostLoopback;
 use kminik_oci::mirrors::CacheAddress;
@@ -20,8 +21,8 @@ use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::node::config::{AuditLog, cert_expiration_seconds};
 use crate::reason::{
-    Failure, GUEST_NODE_NOT_FOUND, GUEST_NOT_FOUND, HOST_PURGE, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME,
-    MK_PROFILE_BROKEN, MK_PROFILE_BUSY, MK_PROFILE_NEWER, OrFail, Outcome,
+    Failure, GUEST_NODE_ADD, GUEST_NODE_NOT_FOUND, GUEST_NOT_FOUND, HOST_PURGE, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME,
+    MK_PROFILE_BROKEN, MK_PROFILE_BUSY, MK_PROFILE_NEWER, MK_USAGE, OrFail, Outcome,
 };
 
 /// The profile that is meant when none is named.
@@ -199,6 +200,44 @@ impl Profile {
         self.machines().find(|machine| machine.is_called(name)).ok_or_else(|| {
             Failure::new(&GUEST_NODE_NOT_FOUND, format!("there is no node {name:?} in the cluster {:?}", self.name))
         })
+    }
+
+    /// Takes one worker more in; its number. Numbers are not used again while a higher one is there.
+    ///
+    /// # Errors
+    /// `GUEST_NODE_ADD` if its machine would have the name of another cluster, or the network has no address left.
+    pub fn add_worker(&mut self, home: &Home) -> Outcome<u32> {
+        let number = self.workers.iter().map(|worker| worker.number).max().unwrap_or(1) + 1;
+        let name = format!("{}-{}", self.name, Worker::short(number));
+        if Self::exists(home, &name) {
+            return Err(Failure::new(
+                &GUEST_NODE_ADD,
+                format!("the next node would be called {name:?}, as another cluster is"),
+            ));
+        }
+        let full = || Failure::new(&GUEST_NODE_ADD, format!("the network {} has no address left", self.subnet));
+        let subnet: Ipv4Net = self.subnet.parse().map_err(|_| full())?;
+        let is_taken = |address: &Ipv4Addr| self.machines().any(|machine| machine.address() == *address);
+        let own = u32::from(self.node_address);
+        let (after, before): (Vec<_>, Vec<_>) = subnet.hosts().skip(1).partition(|address| u32::from(*address) > own);
+        let address = after.into_iter().chain(before).find(|address| *address != self.gateway && !is_taken(address));
+        self.workers.push(Worker { number, address: address.ok_or_else(full)?, stopped: false });
+        Ok(number)
+    }
+
+    /// Refuses a name that a machine of another cluster has.
+    ///
+    /// # Errors
+    /// `MK_USAGE`.
+    pub fn check_unique(home: &Home, name: &str) -> Outcome<()> {
+        let others = Self::names(home).into_iter().filter(|other| other != name);
+        for other in others.filter_map(|other| Self::load_optional(home, &other).ok().flatten()) {
+            if other.machines().any(|machine| *machine.name() == *name) {
+                let why = format!("the name {name:?} is that of a node of the cluster {:?}", other.name);
+                return Err(Failure::new(&MK_USAGE, why).advise("Choose another name for the cluster with -p."));
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is a profile of this name, be it damaged.

@@ -74,6 +74,7 @@ reasons! {
     GUEST_STOP_TIMEOUT = 82, "";
     GUEST_DELETION = 80, "";
     GUEST_NOT_FOUND = 85, "To start a cluster, run: \"kminik start\"";
+    GUEST_NODE_ADD = 80, "";
     GUEST_NODE_NOT_FOUND = 85, "'kminik status' shows the nodes there are.";
     GUEST_NOT_RUNNING = 83, "To start a cluster, run: \"kminik start\"";
     GUEST_DATA_LOST = 85, "Begin anew with 'kminik delete' and 'kminik start', or 'kminik start --force' for an empty cluster of the same name; 'kminik snapshot' keeps objects elsewhere.";

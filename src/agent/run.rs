@@ -11,7 +11,7 @@ use kminik_base::component::chain;
 use kminik_client::{Informers, Recorder};
 use kminik_dns::{DnsServer, Forwarder, ForwarderConfig};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use super::process::NOTES;
 use super::relay::{Relay, Way};
 use super::schedule;
 use crate::clock;
-use crate::drivers;
+use crate::drivers::{self, Driver, Machine};
 use crate::exposure::Protocol;
 use crate::home::Home;
 use crate::kubeconfig;
@@ -58,7 +58,7 @@ pub async fn run(home: Home, profiles: watch::Receiver<Profile>, stop: Cancellat
         () = ports.follow(&services, &home) => {}
         () = serve_nodes(&home, profiles.clone(), &notes, stop.clone()) => {}
         () = schedule::follow(&home, &profile.name) => {}
-        outcome = keep_node(&home, &profile) => outcome?,
+        outcome = keep_nodes(&home, profiles.clone()) => outcome?,
         () = keep_certificates(&home, &profile) => return Ok(End::Renewed),
         () = stop.cancelled() => {}
     }
@@ -199,23 +199,41 @@ where
 /// How long a node must have run for its next end to be a new trouble.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Starts the node again whenever it ends by itself. Never returns but with an error.
-async fn keep_node(home: &Home, profile: &Profile) -> Outcome<()> {
-    let driver = drivers::of(home, profile)?;
-    let printer = Printer::text(&profile.name);
+/// Starts nodes again whenever one ends by itself; of those that are meant to run, as the profile says. Never returns but with
+/// an error.
+async fn keep_nodes(home: &Home, mut profiles: watch::Receiver<Profile>) -> Outcome<()> {
+    loop {
+        let profile = profiles.borrow_and_update().clone();
+        let driver = drivers::of(home, &profile)?;
+        // One after the other: each takes the cluster's lock.
+        let turn = Mutex::new(());
+        let meant = profile.machines().filter(|machine| !machine.is_stopped());
+        let keeping = futures::future::join_all(meant.map(|machine| keep_node(home, driver.as_ref(), machine, &turn)));
+        tokio::select! {
+            _ = keeping => {}
+            // Its sender lives as long as the agent.
+            Ok(()) = profiles.changed() => {}
+        }
+    }
+}
+
+/// Never returns.
+async fn keep_node(home: &Home, driver: &dyn Driver, machine: Machine<'_>, turn: &Mutex<()>) {
+    let (cluster, name) = (&machine.profile().name, machine.name());
+    let printer = Printer::text(cluster);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let mut started = Instant::now();
     loop {
-        let ended = driver.exited(profile.control_plane()).await;
-        if let Err(failure) = &ended {
+        if let Err(failure) = driver.exited(machine).await {
             tracing::warn!(%failure, "the node cannot be watched");
         }
         if started.elapsed() > STEADY {
             backoff.reset();
         }
         tokio::time::sleep(backoff.next_delay()).await;
-        tracing::warn!(node = profile.name, "the node has ended, starting it again");
-        match start::revive(profile, home, &printer).await {
+        tracing::warn!(node = %name, "the node has ended, starting it again");
+        let _turn = turn.lock().await;
+        match start::revive(cluster, &name, home, &printer).await {
             Ok(()) => started = Instant::now(),
             Err(failure) => tracing::error!(%failure, "the node cannot be started again"),
         }

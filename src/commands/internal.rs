@@ -105,7 +105,6 @@ pub struct NodeImageArgs {
 /// Runs the command; its failure is logged and told.
 pub fn run(command: Internal, context: &Context) -> ExitCode {
     let outcome: Outcome<i32> = match command {
-        Internal::Node => node::main().or_fail(&MK_INTERNAL, "the node process ended").map(|()| 0),
         Internal::NodeImage(args) => std::fs::File::create(&args.file)
             .and_then(|file| crate::drivers::write_node_image(std::io::BufWriter::new(file)))
             .or_fail(&MK_INTERNAL, "cannot write the node image")
@@ -138,6 +137,15 @@ pub fn run(command: Internal, context: &Context) -> ExitCode {
                 .map(|()| 0)
         }
     };
+    told(outcome, context)
+}
+
+/// `kminik node` alone: the node's process, as PID 1 starts it.
+pub fn node_process(context: &Context) -> ExitCode {
+    told(node::main().or_fail(&MK_INTERNAL, "the node process ended").map(|()| 0), context)
+}
+
+fn told(outcome: Outcome<i32>, context: &Context) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(failure) => {

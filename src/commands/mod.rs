@@ -16,6 +16,7 @@ pub mod kubectl;
 pub mod logs;
 pub mod mirror;
 pub mod mount;
+pub mod node;
 pub mod pause;
 pub mod profile;
 pub mod service;
@@ -71,6 +72,7 @@ pub fn main() -> ExitCode {
     let context = Context { home, profile };
     match cli.command {
         Command::Internal(internal) => internal::run(internal, &context),
+        Command::Node(args) if args.is_process() => internal::node_process(&context),
         command => {
             let printer = printer(&command, &context);
             if let Err(failure) = loaded {
@@ -208,6 +210,7 @@ fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCo
             Command::Mirror(args) => interruptible(mirror::run(args, context, printer)).await,
             Command::Bundle(args) => interruptible(bundle::run(args, context, printer)).await,
             Command::Cache(args) => interruptible(cache::run(args, context, printer)).await,
+            Command::Node(args) => node::run(args, context, printer).await,
             Command::Logs(args) => logs::run(args, context, printer).await,
             Command::Ip(args) => ip::run(args, context, printer).await,
             Command::Ssh(args) => ssh::run(args, context).await,

@@ -42,7 +42,8 @@ pub async fn run(args: Args, change: Change, context: &Context, printer: &Printe
     } else {
         Selection::Namespaces(args.namespaces.iter().filter(|name| !name.is_empty()).cloned().collect())
     };
-    printer.step(style, doing, &format!("{doing} node {} ...", profile.name));
+    let names: Vec<_> = profile.machines().map(|machine| machine.name()).collect();
+    printer.step(style, doing, &format!("{doing} node {} ...", names.join(", ")));
     let state = pause::change(&context.home, &profile, change, &selection).await?;
     let count = format!("{done} {} containers", state.containers);
     let told = if args.all_namespaces { count } else { format!("{count} in: {}", args.namespaces.join(", ")) };

@@ -85,7 +85,7 @@ async fn list(args: &ListArgs, context: &Context, printer: &Printer) -> Outcome<
                     profile.node_address.to_string(),
                     profile.kubernetes_version.clone(),
                     word.to_string(),
-                    "1".to_owned(),
+                    profile.machines().count().to_string(),
                     mark(active),
                     mark(active_context),
                 ];

@@ -67,10 +67,16 @@ pub struct Args {
     /// Version of Kubernetes: stable, latest, or the one served
     #[arg(long, value_name = "VERSION", default_value = "stable")]
     kubernetes_version: String,
-    /// Cores for the node: a number, max or no-limit
+    /// Nodes of a new cluster: the control plane and workers
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    nodes: Option<u32>,
+    /// Refused: a cluster has one control plane
+    #[arg(long)]
+    ha: bool,
+    /// Cores for each node: a number, max or no-limit
     #[arg(long, value_name = "N")]
     cpus: Option<String>,
-    /// Memory for the node: 4g, 3900mb, a number of megabytes, max or no-limit
+    /// Memory for each node: 4g, 3900mb, a number of megabytes, max or no-limit
     #[arg(short = 'm', long, value_name = "SIZE")]
     memory: Option<String>,
     /// Network for the nodes, such as 192.168.50.0/24; a free one if not given
@@ -147,6 +153,9 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if args.driver.is_some() && args.vm_driver.is_some() {
         printer.warning("Both --driver and --vm-driver are given: --driver is used");
     }
+    if args.ha {
+        return Err(super::node::one_control_plane("--ha"));
+    }
     if args.no_vtx_check {
         printer.info(crate::printer::OPTION, "--no-vtx-check has no meaning here: no driver of kminik needs VT-x");
     }
@@ -175,6 +184,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         extra_config: start::extra_config::ExtraConfig::parse(&args.extra_config)?,
         cert_expiration: args.cert_expiration,
         kubernetes_version: args.kubernetes_version,
+        nodes: args.nodes,
         cpus: args.cpus.as_deref().map(units::cpus).transpose()?,
         memory_mib: args.memory.as_deref().map(units::memory_mib).transpose()?,
         network: NetworkWish { subnet: args.subnet, node_address: args.static_ip },

@@ -52,8 +52,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     }
     let mut stopped = 0;
     for name in &names {
-        ops::stop::run(&context.home, name, args.keep_context_active, printer).await?;
-        stopped += 1;
+        stopped += ops::stop::run(&context.home, name, args.keep_context_active, printer).await?;
     }
     let message = if stopped == 1 { "1 node stopped.".to_owned() } else { format!("{stopped} nodes stopped.") };
     printer.step(crate::printer::STOP, "Done", &message);

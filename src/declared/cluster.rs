@@ -98,10 +98,7 @@ fn walk(mapping: &Mapping, prefix: &str, base: &Path, declared: &mut Declared) -
         if let Some(field) = FIELDS.iter().find(|field| field.path == name) {
             let values =
                 field.form.values(value, base).ok_or_else(|| format!("{name} is not {}", field.form.expected()))?;
-            // One node is what there is without the flag.
-            if !(field.flag == "nodes" && values == ["1"]) {
-                declared.wish(field.flag, name, values);
-            }
+            declared.wish(field.flag, name, values);
         } else if FIELDS.iter().any(|field| field.path.starts_with(&below)) {
             let Value::Mapping(value) = value else { return Err(format!("{name} is not a mapping")) };
             walk(value, &below, base, declared)?;
@@ -196,6 +193,7 @@ mod tests {
             [
                 "memory 4g",
                 "cpus 2",
+                "nodes 1",
                 "datastore-cafile /base/../ca.crt",
                 "datastore-keyfile /k",
                 "extra-config apiserver.audit-policy-file=/base/p.yaml apiserver.audit-log-maxsize=5",
@@ -204,7 +202,7 @@ mod tests {
                 "wait-timeout 90s",
             ]
         );
-        assert_eq!(declared.wishes[4].field, "spec.extraConfig");
+        assert_eq!(declared.wishes[5].field, "spec.extraConfig");
     }
 
     #[test]

@@ -27,6 +27,16 @@ impl<'a> Machine<'a> {
         self.worker.is_some()
     }
 
+    /// Of a worker, from 2 on.
+    pub fn number(self) -> Option<u32> {
+        self.worker.map(|worker| worker.number)
+    }
+
+    /// It was stopped by itself, so nobody is to start it but by name, or with the whole cluster.
+    pub fn is_stopped(self) -> bool {
+        self.worker.is_some_and(|worker| worker.stopped)
+    }
+
     /// As minikube names them: the profile's name, of a worker with its number, `dev-m02`. Unique among all machines.
     pub fn name(self) -> Cow<'a, str> {
         match self.worker {

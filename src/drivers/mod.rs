@@ -226,6 +226,8 @@ pub trait Driver: Send + Sync {
     async fn resize(&self, machine: Machine<'_>) -> Outcome<()>;
     /// Asks nicely, then kills after the bound.
     async fn stop(&self, machine: Machine<'_>, bound: Duration) -> Outcome<()>;
+    /// Leaves no trace of one machine, whatever state it is in; data included. What its cluster's others use stays.
+    async fn remove(&self, machine: Machine<'_>) -> Outcome<()>;
     /// Leaves no trace of the cluster named and of all its machines; its profile may be lost.
     async fn delete(&self, cluster: &str) -> Outcome<()>;
     async fn state(&self, machine: Machine<'_>) -> Outcome<MachineState>;

@@ -35,39 +35,51 @@ pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) ->
         Some(directory) => directory,
         None => tempfile::Builder::new().prefix("kminik-logs-").tempdir().or_fail(&HOST_PATH_MISSING, cannot)?.keep(),
     };
-    let node = directory.join(&profile.name);
-    std::fs::create_dir_all(&node).or_fail(&HOST_PATH_MISSING, cannot)?;
+    std::fs::create_dir_all(&directory).or_fail(&HOST_PATH_MISSING, cannot)?;
     write(&directory.join("kminik-version.txt"), format!("v{}\n", version::KMINIK).as_bytes())?;
     for (name, from) in
         [("agent.log", home.profile(&profile.name).join("agent.log")), ("audit.json", home.audit_file())]
     {
         write(&directory.join(name), &std::fs::read(from).unwrap_or_default())?;
     }
+    let images = async {
+        drivers::of_running(home, profile.control_plane()).await?;
+        Images::connect(home, &profile.name).await?.list().await
+    };
+    let images = match images.await {
+        Ok(images) => serde_json::to_string_pretty(&images).or_fail(&MK_INTERNAL, "cannot write the images")?,
+        // With the API dead the rest counts all the more.
+        Err(failure) => failure.to_string(),
+    };
+    for machine in profile.machines() {
+        let node = directory.join(&*machine.name());
+        std::fs::create_dir_all(&node).or_fail(&HOST_PATH_MISSING, cannot)?;
+        one(home, machine, &images, &node).await?;
+    }
+    home.give_tree(&directory)?;
+    Ok(directory)
+}
+
+/// What there is of one node.
+async fn one(home: &Home, machine: Machine<'_>, images: &str, node: &Path) -> Outcome<()> {
+    let profile = machine.profile();
     write(&node.join("kubernetes-version.txt"), format!("{}\n", profile.kubernetes_version).as_bytes())?;
     let mut shown = serde_json::to_value(profile).or_fail(&MK_INTERNAL, "cannot write the profile")?;
     // It opens the host's cache.
     shown["cacheToken"] = "".into();
     write(&node.join("inspect.json"), format!("{shown:#}\n").as_bytes())?;
     let driver = drivers::of(home, profile)?;
-    let machine = profile.control_plane();
     write(&node.join("serial.log"), &driver.console(machine).await?)?;
-    if driver.state(machine).await? == MachineState::Running {
-        for (name, component) in COMPONENTS {
-            let mut command = vec![node_image::BINARY, "node-logs", "--length", ALL_LINES];
-            command.extend(component.iter().flat_map(|component| ["--component", component]));
-            write(&node.join(name), &driver.output(machine, &command).await?.stdout)?;
-        }
-        let images = async { Images::connect(home, &profile.name).await?.list().await };
-        let listed = match images.await {
-            Ok(images) => serde_json::to_string_pretty(&images).or_fail(&MK_INTERNAL, "cannot write the images")?,
-            // With the API dead the rest counts all the more.
-            Err(failure) => failure.to_string(),
-        };
-        write(&node.join("images.log"), format!("{listed}\n").as_bytes())?;
-        unpack(driver.as_ref(), machine, "/var/log", &node).await?;
+    if driver.state(machine).await? != MachineState::Running {
+        return Ok(());
     }
-    home.give_tree(&directory)?;
-    Ok(directory)
+    for (name, component) in COMPONENTS {
+        let mut command = vec![node_image::BINARY, "node-logs", "--length", ALL_LINES];
+        command.extend(component.iter().flat_map(|component| ["--component", component]));
+        write(&node.join(name), &driver.output(machine, &command).await?.stdout)?;
+    }
+    write(&node.join("images.log"), format!("{images}\n").as_bytes())?;
+    unpack(driver.as_ref(), machine, "/var/log", node).await
 }
 
 fn write(path: &Path, content: &[u8]) -> Outcome<()> {

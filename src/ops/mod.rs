@@ -14,6 +14,7 @@ pub mod kubectl;
 pub mod mirror;
 pub mod mounts;
 pub mod node_image;
+pub mod nodes;
 pub mod pause;
 pub mod pki;
 pub mod registries;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::drivers::{self, Driver, Machine};
+use crate::drivers::{self, Driver, Machine, MachineState};
 use crate::home::Home;
 use crate::node::pause::{Selection, State};
 use crate::ops::node_image;
@@ -21,8 +21,7 @@ pub enum Change {
 /// # Errors
 /// `GUEST_NOT_RUNNING`; `GUEST_PAUSE` with what the node said.
 pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &Selection) -> Outcome<State> {
-    let machine = profile.control_plane();
-    let driver = drivers::of_running(home, machine).await?;
+    let driver = drivers::of_running(home, profile.control_plane()).await?;
     let verb = match change {
         Change::Pause => "pause",
         Change::Unpause => "unpause",
@@ -32,7 +31,15 @@ pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &
         Selection::All => arguments.push("--all"),
         Selection::Namespaces(chosen) => arguments.extend(chosen.iter().map(String::as_str)),
     }
-    ask(driver.as_ref(), machine, &arguments).await
+    let mut all = State::default();
+    for machine in profile.machines() {
+        if driver.state(machine).await? != MachineState::Running {
+            continue;
+        }
+        let state = ask(driver.as_ref(), machine, &arguments).await?;
+        all = State { containers: all.containers + state.containers, ..state };
+    }
+    Ok(all)
 }
 
 /// What is paused in the node.

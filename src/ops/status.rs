@@ -1,11 +1,13 @@
 //! How a cluster is: machine, kubelet, API, kubeconfig. Works with the API dead.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kminik_base::pki::Validity;
 use kube::Api;
+use kube::api::ListParams;
 
 use crate::agent;
 use crate::drivers::{self, Driver, Machine, MachineState};
@@ -114,42 +116,46 @@ impl Cluster {
 /// Asks machines, API and kubeconfig; bounded to a few seconds.
 pub async fn get(home: &Home, profile: &Profile) -> Outcome<Cluster> {
     let notes = agent::notes(&home.profile(&profile.name)).await;
-    let nodes = vec![control_plane(home, profile).await?];
+    let nodes = nodes(home, profile).await?;
     let is_up = nodes.iter().any(|node| node.host == Word::Running);
     let time_to_stop = agent::until_stop(home, &profile.name).filter(|_| is_up);
     Ok(Cluster { nodes, notes, certificate: pki::admin_validity(home, profile), time_to_stop })
 }
 
-async fn control_plane(home: &Home, profile: &Profile) -> Outcome<Status> {
+async fn nodes(home: &Home, profile: &Profile) -> Outcome<Vec<Status>> {
     let driver = drivers::of(home, profile)?;
-    let machine = profile.control_plane();
-    let host = match driver.state(machine).await? {
-        MachineState::Running => Word::Running,
-        MachineState::Stopped => Word::Stopped,
-        MachineState::Nonexistent => Word::Nonexistent,
+    let kubeconfig = match kubeconfig::state(&kubeconfig::path(home), &profile.name, &profile.api_url()) {
+        State::Configured => Word::Configured,
+        State::Misconfigured => Word::Misconfigured,
     };
-    let mut status = Status {
-        name: profile.name.clone(),
-        worker: false,
-        host,
-        kubelet: host,
-        apiserver: host,
-        kubeconfig: match kubeconfig::state(&kubeconfig::path(home), &profile.name, &profile.api_url()) {
-            State::Configured => Word::Configured,
-            State::Misconfigured => Word::Misconfigured,
-        },
-    };
-    if host != Word::Running {
-        return Ok(status);
+    let mut nodes = Vec::new();
+    for machine in profile.machines() {
+        let host = match driver.state(machine).await? {
+            MachineState::Running => Word::Running,
+            MachineState::Stopped => Word::Stopped,
+            MachineState::Nonexistent => Word::Nonexistent,
+        };
+        let (name, worker) = (machine.name().into_owned(), machine.is_worker());
+        nodes.push(Status { name, worker, host, kubelet: host, apiserver: host, kubeconfig });
+    }
+    if nodes.iter().all(|node| node.host != Word::Running) {
+        return Ok(nodes);
     }
     let client = client::connect(home, profile).await?;
-    status.apiserver = apiserver(&client, driver.as_ref(), machine).await;
-    status.kubelet = if status.apiserver == Word::Running && is_node_ready(client, profile).await {
-        Word::Running
-    } else {
-        Word::Stopped
+    let is_up = nodes.iter().any(|node| !node.worker && node.host == Word::Running);
+    let word = match is_up {
+        true => apiserver(&client, driver.as_ref(), profile.control_plane()).await,
+        false => Word::Stopped,
     };
-    Ok(status)
+    let ready = if word == Word::Running { ready_nodes(client).await } else { BTreeSet::new() };
+    for node in nodes.iter_mut().filter(|node| node.host == Word::Running) {
+        if !node.worker {
+            node.apiserver = word;
+        }
+        let is_ready = ready.contains(&node.name.to_ascii_lowercase());
+        node.kubelet = if is_ready { Word::Running } else { Word::Stopped };
+    }
+    Ok(nodes)
 }
 
 /// One that does not answer may be paused: the node is asked before it is waited for long.
@@ -178,9 +184,10 @@ pub fn is_ready(node: &Node) -> bool {
     conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-async fn is_node_ready(client: kube::Client, profile: &Profile) -> bool {
+/// Names of the nodes that are; none where the API does not say.
+async fn ready_nodes(client: kube::Client) -> BTreeSet<String> {
     let api: Api<Node> = Api::all(client);
-    let name = profile.name.to_ascii_lowercase();
-    let asked = tokio::time::timeout(Duration::from_secs(3), api.get(&name)).await;
-    asked.is_ok_and(|answer| answer.is_ok_and(|node| is_ready(&node)))
+    let asked = tokio::time::timeout(Duration::from_secs(3), api.list(&ListParams::default())).await;
+    let listed = asked.ok().and_then(Result::ok).map(|list| list.items).unwrap_or_default();
+    listed.into_iter().filter(is_ready).filter_map(|node| node.metadata.name).collect()
 }

@@ -14,23 +14,30 @@ use crate::reason::Outcome;
 /// Bound on a graceful stop.
 const BOUND: Duration = Duration::from_secs(120);
 
-/// Stops the cluster; one that is stopped stays so.
-pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer) -> Outcome<()> {
+/// Stops the cluster, its workers first; one that is stopped stays so. How many nodes it has.
+pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer) -> Outcome<usize> {
     let _lock = Lock::acquire(home, name).await?;
     let profile = Profile::load(home, name)?;
     let driver = drivers::of(home, &profile)?;
-    let machine = profile.control_plane();
-    printer.step(STOP, "Stopping", &format!("Stopping node \"{name}\"  ..."));
+    let machines: Vec<_> = profile.machines().collect();
     agent::stop(&home.profile(name)).await;
     agent::cancel_stop(home, name)?;
-    if driver.state(machine).await? == MachineState::Running {
-        pause::release(driver.as_ref(), machine).await;
-        driver.stop(machine, BOUND).await?;
+    for machine in machines.iter().rev().copied() {
+        let shown = machine.name();
+        let told = format!("Stopping node \"{shown}\"  ...");
+        match machine.is_worker() {
+            true => printer.info(STOP, &told),
+            false => printer.step(STOP, "Stopping", &told),
+        }
+        if driver.state(machine).await? == MachineState::Running {
+            pause::release(driver.as_ref(), machine).await;
+            driver.stop(machine, BOUND).await?;
+        }
     }
     if !keep_context {
         kubeconfig::clear_current(home, &kubeconfig::path(home), name)?;
     }
-    Ok(())
+    Ok(machines.len())
 }
 
 /// Has a running cluster stopped after `delay`, whatever was scheduled before.

@@ -26,6 +26,7 @@ mod images;
 mod kubectl;
 mod lifecycle;
 mod mirrors;
+mod nodes;
 mod packaging;
 mod pausing;
 mod probes;
@@ -64,6 +65,7 @@ const TABLES: &[(&str, &[Test])] = &[
     ("kubectl", kubectl::TESTS),
     ("lifecycle", lifecycle::TESTS),
     ("mirrors", mirrors::TESTS),
+    ("nodes", nodes::TESTS),
     ("packaging", packaging::TESTS),
     ("pausing", pausing::TESTS),
     ("probes", probes::TESTS),

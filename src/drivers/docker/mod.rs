@@ -178,6 +178,10 @@ impl Driver for DockerDriver {
         Ok(())
     }
 
+    async fn remove(&self, machine: Machine<'_>) -> Outcome<()> {
+        remove_machine(self.docker().await?, &name_of(machine)).await
+    }
+
     async fn delete(&self, cluster: &str) -> Outcome<()> {
         let docker = self.docker().await?;
         let name = object_name(cluster);

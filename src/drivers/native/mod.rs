@@ -281,6 +281,11 @@ impl Driver for Native {
         self.take_back(machine).await
     }
 
+    async fn remove(&self, machine: Machine<'_>) -> Outcome<()> {
+        self.take_back(machine).await?;
+        remove_tree(&self.dir(&machine.name()))
+    }
+
     async fn delete(&self, cluster: &str) -> Outcome<()> {
         let workers = self.machines().into_iter().filter(|name| name != cluster && self.cluster_of(name) == cluster);
         let machines: Vec<String> = workers.chain([cluster.to_owned()]).collect();

@@ -1,14 +1,14 @@
 //! What `start` changes of a machine that runs, and what it says of one that is gone.
 
 use super::plan;
-use crate::drivers::Driver;
+use crate::drivers::{Driver, Machine, MachineState};
 use crate::home::Home;
 use crate::ops::node_image;
 use crate::printer::{MOUNT, OPTION, Printer};
 use crate::profile::Profile;
 use crate::reason::{DRV_CREATE, Failure, GUEST_DATA_LOST, Outcome};
 
-/// Brings the running machine to what the profile says now. What only its next start can change is said.
+/// Brings the running machines to what the profile says now. What only its next start can change is said.
 ///
 /// # Errors
 /// For limits that the machine cannot have: nothing else is changed then.
@@ -19,11 +19,20 @@ pub async fn apply(
     home: &Home,
     printer: &Printer,
 ) -> Outcome<()> {
+    let mut running = Vec::new();
+    for machine in now.machines() {
+        if driver.state(machine).await? == MachineState::Running {
+            running.push(machine);
+        }
+    }
     if (before.cpus, before.memory_mib) != (now.cpus, now.memory_mib) {
-        if let Err(failure) = limit(driver, now).await {
-            // Neither the machine nor its next start has what cannot be had.
-            let _ = limit(driver, before).await;
-            Profile { cpus: before.cpus, memory_mib: before.memory_mib, ..now.clone() }.save(home)?;
+        if let Err(failure) = limit(driver, &running).await {
+            // Neither the machines nor their next start have what cannot be had.
+            let as_before = Profile { cpus: before.cpus, memory_mib: before.memory_mib, ..now.clone() };
+            let names: Vec<_> = running.iter().map(|machine| machine.name()).collect();
+            let machines: Vec<_> = as_before.machines().filter(|machine| names.contains(&machine.name())).collect();
+            let _ = limit(driver, &machines).await;
+            as_before.save(home)?;
             return Err(failure);
         }
         printer.info(
@@ -32,11 +41,17 @@ pub async fn apply(
         );
     }
     for gone in before.mounts.iter().filter(|share| !now.mounts.contains(share)) {
-        ask(driver, now, &["node-unmount", &gone.target.display().to_string()]).await?;
+        for machine in &running {
+            ask(driver, *machine, &["node-unmount", &gone.target.display().to_string()]).await?;
+        }
     }
     for share in now.mounts.iter().filter(|share| !before.mounts.contains(share)) {
         let (source, target) = (share.source.display(), share.target.display());
-        match driver.share(now.control_plane(), share).await {
+        let mut shown = Ok(());
+        for machine in &running {
+            shown = shown.and(driver.share(*machine, share).await);
+        }
+        match shown {
             Ok(()) => printer.info(MOUNT, &format!("Mounting host path {source} into node as {target} ...")),
             Err(_) => {
                 printer.warning(&format!("{source} is shown in the node after the cluster's next stop and start"))
@@ -53,15 +68,18 @@ pub async fn apply(
     Ok(())
 }
 
-async fn limit(driver: &dyn Driver, profile: &Profile) -> Outcome<()> {
-    driver.resize(profile.control_plane()).await?;
-    let (cpus, memory) = (profile.cpus.to_string(), (profile.memory_mib << 20).to_string());
-    ask(driver, profile, &["node-limits", &cpus, &memory]).await
+async fn limit(driver: &dyn Driver, machines: &[Machine<'_>]) -> Outcome<()> {
+    for machine in machines.iter().copied() {
+        driver.resize(machine).await?;
+        let (cpus, memory) = (machine.cpus().unwrap_or(0).to_string(), machine.memory_bytes().unwrap_or(0).to_string());
+        ask(driver, machine, &["node-limits", &cpus, &memory]).await?;
+    }
+    Ok(())
 }
 
-async fn ask(driver: &dyn Driver, profile: &Profile, arguments: &[&str]) -> Outcome<()> {
+async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> Outcome<()> {
     let command: Vec<&str> = std::iter::once(node_image::BINARY).chain(arguments.iter().copied()).collect();
-    let output = driver.output(profile.control_plane(), &command).await?;
+    let output = driver.output(machine, &command).await?;
     if output.exit_code == 0 {
         return Ok(());
     }

@@ -9,6 +9,7 @@ mod base_image;
 mod changes;
 pub mod datastore;
 pub mod extra_config;
+pub mod files;
 mod last_words;
 mod plan;
 mod wait;
@@ -20,21 +21,22 @@ use std::time::Duration;
 pub use wait::Wait;
 
 use crate::agent;
-use crate::drivers::{self, Driver, Machine, MachineState, NetworkWish, NodeFile, Probed, Problem, Share, Userland};
+use crate::drivers::{self, Driver, Machine, MachineState, NetworkWish, Probed, Problem, Share, Userland};
 use crate::exposure::WantedPort;
 use crate::home::Home;
 use crate::kubeconfig;
-use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, CONFIG_FILE, NodeConfig, RESTORE_FILE};
+use crate::node::config::RESTORE_FILE;
 use crate::ops::addons::{self, Freshness};
 use crate::ops::cache::Cache;
 use crate::ops::image::Images;
+use crate::ops::nodes::{self, Workers};
 use crate::ops::{client, delete, pause, pki, registries, snapshot, sync};
 use crate::printer::{
     ADDONS, CLOCK, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, OPTION, PREPARE, Printer, RESTART, RUNNING, THUMB, UNPAUSE,
     VERIFY,
 };
 use crate::profile::{Lock, Profile, REGISTRY_CA, Registries};
-use crate::reason::{Failure, GUEST_START, MK_INTERNAL, MK_INTERRUPTED, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_START, MK_INTERRUPTED, Outcome};
 use crate::terminal::Interruption;
 use crate::version;
 
@@ -55,7 +57,9 @@ pub struct Request {
     /// `None` is the default, or what the cluster has.
     pub cert_expiration: Option<Duration>,
     pub kubernetes_version: String,
-    /// 0 is no limit; `None` is the default, or what the cluster has.
+    /// How many a new cluster has.
+    pub nodes: Option<u32>,
+    /// Of each node; 0 is no limit; `None` is the default, or what the cluster has.
     pub cpus: Option<u32>,
     pub memory_mib: Option<u64>,
     pub network: NetworkWish,
@@ -86,6 +90,7 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
     printer.step(HAPPY, "Initial Minikube Setup", &format!("kminik v{} on {}", version::KMINIK, plan::host_name()));
     let lock = Lock::acquire(home, &request.profile).await?;
     delete::check_whole(home, &request.profile)?;
+    Profile::check_unique(home, &request.profile)?;
     let existing = Profile::load_optional(home, &request.profile)?;
     let plan = tokio::select! {
         plan = plan::make(request, existing, home, printer) => plan?,
@@ -199,6 +204,15 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
                 .warning(&format!("Pulls go by the registries given after the next start of the cluster: {failure}"));
         }
     }
+    let workers = Workers {
+        home,
+        driver: plan.driver.as_ref(),
+        client: &client,
+        userland: &userland,
+        printer,
+        bound: request.wait_timeout,
+    };
+    workers.up(&nodes::workers(profile)).await?;
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
     let freshness = if was_running { Freshness::Running } else { Freshness::JustStarted };
     let applied = addons::reconcile(home, profile, &client, freshness, printer).await?;
@@ -228,7 +242,8 @@ fn keep_authorities(files: &[PathBuf], home: &Home, profile: &Profile) -> Outcom
     home.write(&home.profile(&profile.name).join(REGISTRY_CA), all.as_bytes(), kminik_base::atomic_file::PUBLIC)
 }
 
-async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<Userland> {
+/// What the nodes' root filesystems are made of.
+pub async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<Userland> {
     match &profile.base_image {
         Some(reference) => {
             printer.step(IMAGE, "Pulling Base Image", &format!("Pulling base image {reference} ..."));
@@ -241,19 +256,25 @@ async fn userland(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<
     }
 }
 
-/// Brings back the machine of a cluster whose node ended by itself; does nothing if it runs, or was stopped meanwhile.
+/// Brings back a machine whose node ended by itself; does nothing if it runs, or is not meant to any more.
 ///
 /// # Errors
 /// `MK_PROFILE_BUSY` while another command works on the cluster, and whatever making it can fail with.
-pub async fn revive(profile: &Profile, home: &Home, printer: &Printer) -> Outcome<()> {
-    let _lock = Lock::acquire(home, &profile.name).await?;
+pub async fn revive(cluster: &str, node: &str, home: &Home, printer: &Printer) -> Outcome<()> {
+    let _lock = Lock::acquire(home, cluster).await?;
+    // As it is now: a node may have been stopped or deleted.
+    let profile = &Profile::load(home, cluster)?;
+    let Some(machine) = profile.machines().find(|machine| *machine.name() == *node) else { return Ok(()) };
     let driver = drivers::of(home, profile)?;
-    let machine = profile.control_plane();
-    if !agent::is_wanted(&home.profile(&profile.name)) || driver.state(machine).await? == MachineState::Running {
+    let is_wanted = agent::is_wanted(&home.profile(cluster)) && !machine.is_stopped();
+    if !is_wanted || driver.state(machine).await? == MachineState::Running {
         return Ok(());
     }
+    if machine.is_worker() {
+        return nodes::revive(machine, driver.as_ref(), home, printer).await;
+    }
     let userland = userland(profile, home, printer).await?;
-    driver.create(machine, &userland, &node_files(home, profile)?).await?;
+    driver.create(machine, &userland, &files::of_control_plane(home, profile)?).await?;
     driver.start(machine).await?;
     sync::run(home, driver.as_ref(), machine).await
 }
@@ -278,7 +299,7 @@ async fn run_machine(
 ) -> Outcome<Running> {
     let (profile, driver) = (&plan.profile, plan.driver.as_ref());
     let machine = profile.control_plane();
-    let mut files = node_files(home, profile)?;
+    let mut files = files::of_control_plane(home, profile)?;
     files.extend(snapshot::waiting(home, &profile.name)?);
     let client = client::connect(home, profile).await?;
     let mut again = !plan.is_new;
@@ -319,7 +340,7 @@ async fn run_machine(
 }
 
 /// Has a running node's process started anew from another binary, which is at this path in the node.
-async fn replace_node(machine: Machine<'_>, driver: &dyn Driver, binary: &str, printer: &Printer) -> Outcome<()> {
+pub async fn replace_node(machine: Machine<'_>, driver: &dyn Driver, binary: &str, printer: &Printer) -> Outcome<()> {
     printer
         .info(OPTION, &format!("Replacing the node's process by that of kminik {}; containers go on", version::KMINIK));
     let output = driver.output(machine, &[binary, "node-replace"]).await?;
@@ -354,37 +375,4 @@ fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
         ),
     };
     printer.step(style, "Creating Container", &message);
-}
-
-/// The node's configuration and keys.
-fn node_files(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
-    let machine = profile.control_plane();
-    let mut files = pki::ensure(home, profile)?;
-    files.extend(datastore::node_files(home, profile)?);
-    files.extend(extra_config::node_files(home, profile)?);
-    let config = NodeConfig {
-        profile: profile.name.clone(),
-        node_name: machine.node_name(),
-        node_address: machine.address(),
-        host_resolver: (!profile.tunnel).then_some(profile.gateway),
-        api_names: plan::api_names(profile),
-        service_cidr: "10.96.0.0/12".into(),
-        cluster_cidr: "10.244.0.0/16".into(),
-        cluster_dns: CLUSTER_DNS,
-        cluster_domain: CLUSTER_DOMAIN.into(),
-        api_port: 8443,
-        audit_log: profile.audit_log.clone(),
-        cert_expiration_seconds: profile.cert_expiration_seconds,
-        mutating_policies: profile.mutating_policies,
-        datastore_endpoints: profile.datastore.as_ref().map(|store| store.endpoints.clone()).unwrap_or_default(),
-        cpus: profile.cpus,
-        memory_bytes: profile.memory_mib << 20,
-        images: registries::on_node(home, profile)?,
-        addons: addons::of_the_node(profile)?,
-        addon_choices: profile.addons.clone(),
-        join: None,
-    };
-    let content = serde_json::to_vec_pretty(&config).or_fail(&MK_INTERNAL, "cannot write the node's configuration")?;
-    files.push(NodeFile { path: CONFIG_FILE.into(), content, mode: 0o600 });
-    Ok(files)
 }

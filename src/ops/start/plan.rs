@@ -97,6 +97,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         }
     };
     let driver = (row.make)(home, None);
+    let nodes = request.nodes.unwrap_or(1);
     let taken: Vec<String> = Profile::names(home)
         .iter()
         .filter_map(|name| Profile::load_optional(home, name).ok().flatten())
@@ -120,7 +121,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         engine: place.engine,
         kubernetes_version: version::KUBERNETES.to_owned(),
         cpus: request.cpus.unwrap_or_else(default_cpus),
-        memory_mib: request.memory_mib.unwrap_or_else(default_memory_mib),
+        memory_mib: request.memory_mib.unwrap_or_else(|| default_memory_mib(nodes)),
         base_image: request.base_image.clone(),
         registries: request.registries.clone(),
         datastore: request.datastore.wanted(),
@@ -144,6 +145,9 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         addons: addons::at_first(request.install_addons)?,
         created: jiff::Timestamp::now().as_second(),
     };
+    for _ in 1..nodes {
+        profile.add_worker(home)?;
+    }
     request.extra_config.update(&mut profile);
     expose(request, &mut profile)?;
     Ok(Plan { profile, driver, before: None, is_new: true, turn: Mutex::new(turn) })
@@ -175,7 +179,12 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
     if request.base_image.is_some() && request.base_image != profile.base_image {
         printer.warning("The base image of an existing cluster cannot be changed: delete it first");
     }
+    if request.nodes.is_some_and(|nodes| nodes as usize != profile.machines().count()) {
+        printer.warning("The number of nodes of an existing cluster is changed by 'kminik node add' and 'kminik node delete': --nodes is ignored");
+    }
     let before = profile.clone();
+    // With the cluster all its nodes start.
+    profile.workers.iter_mut().for_each(|worker| worker.stopped = false);
     let fixed = [
         ("--static-ip", request.network.node_address.is_some_and(|address| address != profile.node_address)),
         ("--subnet", request.network.subnet.is_some_and(|subnet| subnet.to_string() != profile.subnet)),
@@ -290,10 +299,10 @@ fn default_cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(2) as u32)
 }
 
-/// A quarter of the machine, within 1 GiB and 6 GiB.
-fn default_memory_mib() -> u64 {
+/// A quarter of the machine for all nodes, each within 1 GiB and 6 GiB.
+fn default_memory_mib(nodes: u32) -> u64 {
     let total = units::total_memory_mib();
-    if total == 0 { 0 } else { (total / 4).clamp(1024.min(total), 6144) / 100 * 100 }
+    if total == 0 { 0 } else { (total / 4 / u64::from(nodes)).clamp(1024.min(total), 6144) / 100 * 100 }
 }
 
 /// `Debian GNU/Linux 12 (bookworm)`, or the kernel's name.

@@ -80,8 +80,13 @@ impl Cluster {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_of(&self.profile, arguments)
+    }
+
+    /// A command about another cluster of the same home.
+    pub fn command_of(&self, profile: &str, arguments: &[&str]) -> Command {
         let mut command = self.program(&kminik_binary());
-        command.args(["-p", &self.profile]).args(arguments);
+        command.args(["-p", profile]).args(arguments);
         self.environment(&mut command);
         command
     }

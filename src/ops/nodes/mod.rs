@@ -1,0 +1,149 @@
+//! Nodes beside the control plane: how one comes up and joins, and how one is added, stopped and taken away.
+
+mod change;
+mod drain;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kminik_client::{Selection, until};
+use kube::api::ListParams;
+use kube::{Api, Client};
+
+pub use self::change::{AddRequest, add, delete, start, stop};
+use super::start::{files, replace_node, userland};
+use super::{pause, status, sync};
+use crate::drivers::{Driver, Machine, MachineState, Userland};
+use crate::home::Home;
+use crate::printer::{FIRE, Printer, RESTART, RUNNING, THUMB, UNPAUSE};
+use crate::profile::Profile;
+use crate::reason::{Failure, K8S_NOT_RESPONDING, K8S_TIMEOUT, OrFail, Outcome};
+
+/// Bound on a request of the API.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// Brings workers of one cluster up.
+pub struct Workers<'a> {
+    pub home: &'a Home,
+    pub driver: &'a dyn Driver,
+    /// Of the API, which answers.
+    pub client: &'a Client,
+    pub userland: &'a Userland,
+    pub printer: &'a Printer,
+    /// How long they may take to be Ready.
+    pub bound: Duration,
+}
+
+impl Workers<'_> {
+    /// Starts these machines, those that do not run, and waits until their Nodes are Ready.
+    ///
+    /// # Errors
+    /// What the driver says; `K8S_TIMEOUT` naming the nodes that are not Ready in time.
+    pub async fn up(&self, machines: &[Machine<'_>]) -> Outcome<()> {
+        if machines.is_empty() {
+            return Ok(());
+        }
+        let before = heartbeats(self.client).await?;
+        let mut awaited = BTreeMap::new();
+        for machine in machines {
+            let name = machine.node_name();
+            let started = self.start(*machine).await?;
+            // Of one that was started the last word of its life before does not count.
+            let last = if started { before.get(&name).cloned() } else { None };
+            awaited.insert(name, last);
+        }
+        let is_up = |nodes: &[Arc<Node>]| {
+            awaited.iter().all(|(name, last)| {
+                let node = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(name));
+                node.is_some_and(|node| status::is_ready(node) && (last.is_none() || heartbeat(node) != *last))
+            })
+        };
+        let all = Selection::default();
+        tokio::time::timeout(self.bound, until(self.client, &(), &all, is_up)).await.map_err(|_| {
+            let names: Vec<&str> = awaited.keys().map(String::as_str).collect();
+            let (seconds, names) = (self.bound.as_secs(), names.join(", "));
+            Failure::new(&K8S_TIMEOUT, format!("waited {seconds} s for the nodes {names} to be Ready, in vain"))
+        })
+    }
+
+    /// Whether it did not run before.
+    async fn start(&self, machine: Machine<'_>) -> Outcome<bool> {
+        let (driver, printer) = (self.driver, self.printer);
+        let state = driver.state(machine).await?;
+        announce(machine, state, printer);
+        if state == MachineState::Running {
+            if let Some(binary) = driver.newer_binary(machine).await? {
+                replace_node(machine, driver, &binary, printer).await?;
+            }
+            if pause::state(driver, machine).await.is_ok_and(|state| state.is_any()) {
+                printer.info(UNPAUSE, &format!("Unpausing node {} ...", machine.name()));
+                pause::release(driver, machine).await;
+            }
+        } else {
+            let token = token::make(self.client).await?;
+            driver.create(machine, self.userland, &files::of_worker(self.home, machine, token)?).await?;
+            driver.start(machine).await?;
+        }
+        sync::run(self.home, driver, machine).await?;
+        Ok(state != MachineState::Running)
+    }
+}
+
+fn announce(machine: Machine<'_>, state: MachineState, printer: &Printer) {
+    let (name, profile) = (machine.name(), machine.profile());
+    let (cluster, kind) = (&profile.name, &profile.driver);
+    printer.info(THUMB, &format!("Starting \"{name}\" worker node in \"{cluster}\" cluster"));
+    match state {
+        MachineState::Running => printer.info(RUNNING, &format!("Updating the running {kind} \"{name}\" machine ...")),
+        MachineState::Stopped => {
+            printer.info(RESTART, &format!("Restarting existing {kind} machine for \"{name}\" ..."));
+        }
+        MachineState::Nonexistent => printer.info(FIRE, &format!("Creating {kind} container for \"{name}\" ...")),
+    }
+}
+
+/// Makes and starts a worker's machine that ended by itself. One that has joined needs no token, so the API may be away.
+///
+/// # Errors
+/// What the driver says.
+pub async fn revive(machine: Machine<'_>, driver: &dyn Driver, home: &Home, printer: &Printer) -> Outcome<()> {
+    let profile = machine.profile();
+    let client = super::client::connect(home, profile).await?;
+    let token = token::make(&client).await.unwrap_or_else(|failure| {
+        tracing::debug!(%failure, "no token for the node");
+        String::new()
+    });
+    let userland = userland(profile, home, printer).await?;
+    driver.create(machine, &userland, &files::of_worker(home, machine, token)?).await?;
+    driver.start(machine).await?;
+    sync::run(home, driver, machine).await
+}
+
+/// When each node has last said how it is.
+async fn heartbeats(client: &Client) -> Outcome<BTreeMap<String, String>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let listed = answered(nodes.list(&ListParams::default())).await?;
+    Ok(listed.items.iter().filter_map(|node| Some((node.metadata.name.clone()?, heartbeat(node)?))).collect())
+}
+
+fn heartbeat(node: &Node) -> Option<String> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some(ready.last_heartbeat_time.as_ref()?.0.to_string())
+}
+
+/// The API's answer, within the bound on one.
+async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Outcome<T> {
+    match tokio::time::timeout(REQUEST, request).await {
+        Ok(answer) => answer.or_fail(&K8S_NOT_RESPONDING, "the cluster does not do it"),
+        Err(_) => Err(Failure::new(&K8S_NOT_RESPONDING, "the cluster does not answer")),
+    }
+}
+
+/// Workers of a profile, as machines.
+pub fn workers(profile: &Profile) -> Vec<Machine<'_>> {
+    profile.machines().filter(|machine| machine.is_worker()).collect()
+}
