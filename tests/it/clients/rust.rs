@@ -25,7 +25,7 @@ use kube::discovery::{ApiResource, Discovery, Scope, pinned_kind, verbs};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::wait::{await_condition, conditions, delete::delete_and_finalize};
+use kube::runtime::wait::{Condition as _, await_condition, conditions, delete::delete_and_finalize};
 use kube::runtime::{Controller, WatchStreamExt, finalizer, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -320,7 +320,11 @@ async fn scaling(world: &World) {
     let one = Patch::Merge(json!({"spec": {"replicas": 1}}));
     let scale = deployments.patch_scale("web", &PatchParams::default(), &one).await;
     assert_eq!(scale.unwrap().spec.unwrap().replicas, Some(1));
-    await_condition(deployments.clone(), "web", conditions::is_deployment_completed()).await.unwrap();
+    // Of no replicas it was complete before.
+    let ready = |own: Option<&Deployment>| {
+        own.and_then(|own| own.status.as_ref()).is_some_and(|status| status.ready_replicas == Some(1))
+    };
+    await_condition(deployments.clone(), "web", conditions::is_deployment_completed().and(ready)).await.unwrap();
     assert_eq!(deployments.get_scale("web").await.unwrap().status.unwrap().replicas, 1);
     deployments.restart("web").await.unwrap();
     let template = deployments.get("web").await.unwrap().spec.unwrap().template;
