@@ -40,6 +40,7 @@ mod support;
 mod traces;
 mod upgrade;
 mod views;
+mod workers;
 mod workloads;
 
 use libtest_mimic::{Arguments, Trial};
@@ -78,6 +79,7 @@ const TABLES: &[(&str, &[Test])] = &[
     ("traces", traces::TESTS),
     ("views", views::TESTS),
     ("upgrade", upgrade::TESTS),
+    ("workers", workers::TESTS),
     ("workloads", workloads::TESTS),
 ];
 

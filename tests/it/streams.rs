@@ -116,15 +116,15 @@ fn folders() {
 }
 
 /// A `kubectl port-forward` that runs until it is dropped, and its port.
-struct Forward {
+pub struct Forward {
     child: Child,
-    port: u16,
+    pub port: u16,
     /// Held: kubectl writes a line for each connection and dies if nobody can read it.
     _lines: BufReader<std::process::ChildStdout>,
 }
 
 impl Forward {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
