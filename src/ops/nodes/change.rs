@@ -91,6 +91,9 @@ impl<'a> Cluster<'a> {
 
     /// Leaves no trace of it: neither here nor in the API.
     async fn forget(&mut self, number: u32, client: &Client) -> Outcome<()> {
+        // So that what an interrupted deletion leaves is not started again. On a full disk it may not be kept; deleting must
+        // work all the same.
+        let _ = self.mark(number, true);
         self.halt(number).await?;
         let machine = self.machine(number)?;
         let nodes: Api<Node> = Api::all(client.clone());
@@ -197,7 +200,8 @@ pub async fn start(home: &Home, name: &str, node: &str, printer: &Printer) -> Ou
     let mut interruption = Interruption::listen()?;
     let mut cluster = Cluster::open(home, name, printer).await?;
     let number = match cluster.profile.machine(Some(node))? {
-        machine if cluster.driver.state(machine).await? == MachineState::Running => {
+        // One that is marked, its stop having failed, is to be kept running from now on.
+        machine if !machine.is_stopped() && cluster.driver.state(machine).await? == MachineState::Running => {
             printer.step(CHECK, "Done", &format!("{} is already running", machine.name()));
             return Ok(());
         }
