@@ -8,11 +8,10 @@ use kminik_client::{Selection, until};
 use kube::api::{EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::answered;
 use crate::printer::Printer;
-use crate::reason::Outcome;
+use crate::reason::{Failure, Outcome};
 
 /// Bound on all of it; what is still there then goes with the node.
 const BOUND: Duration = Duration::from_secs(60);
@@ -34,17 +33,21 @@ pub async fn run(client: &Client, node: &str, printer: &Printer) -> Outcome<()> 
         Err(failure) if answered(nodes.get_opt(node)).await?.is_some() => return Err(failure),
         Err(_) => return Ok(()),
     }
-    let deadline = Instant::now() + BOUND;
     let selector = format!("spec.nodeName={node}");
-    while !evict(client, &selector).await? && Instant::now() + AGAIN < deadline {
-        tokio::time::sleep(AGAIN).await;
-    }
-    let gone = |pods: &[Arc<Pod>]| !pods.iter().any(|pod| is_to_leave(pod));
-    let theirs = Selection::fields(selector);
-    if tokio::time::timeout_at(deadline, until(client, &(), &theirs, gone)).await.is_err() {
+    let leave = async {
+        while !evict(client, &selector).await? {
+            tokio::time::sleep(AGAIN).await;
+        }
+        let gone = |pods: &[Arc<Pod>]| !pods.iter().any(|pod| is_to_leave(pod));
+        let theirs = Selection::fields(&selector);
+        until(client, &(), &theirs, gone).await;
+        Ok::<(), Failure>(())
+    };
+    let Ok(outcome) = tokio::time::timeout(BOUND, leave).await else {
         printer.warning(&format!("Pods of {node} have not ended within {} s: they end with it", BOUND.as_secs()));
-    }
-    Ok(())
+        return Ok(());
+    };
+    outcome
 }
 
 /// Evicts what is to leave; whether none was refused.
