@@ -55,18 +55,23 @@ impl Workers<'_> {
             let last = if started { before.get(&name).cloned() } else { None };
             awaited.insert(name, last);
         }
-        let is_up = |nodes: &[Arc<Node>]| {
-            awaited.iter().all(|(name, last)| {
-                let node = nodes.iter().find(|node| node.metadata.name.as_ref() == Some(name));
-                node.is_some_and(|node| status::is_ready(node) && (last.is_none() || heartbeat(node) != *last))
-            })
-        };
+        let is_up =
+            |nodes: &[Arc<Node>]| awaited.iter().all(|(name, last)| has_come(nodes, name.as_str(), last.as_deref()));
         let all = Selection::default();
-        tokio::time::timeout(self.bound, until(self.client, &(), &all, is_up)).await.map_err(|_| {
-            let names: Vec<&str> = awaited.keys().map(String::as_str).collect();
-            let (seconds, names) = (self.bound.as_secs(), names.join(", "));
-            Failure::new(&K8S_TIMEOUT, format!("waited {seconds} s for the nodes {names} to be Ready, in vain"))
-        })
+        if tokio::time::timeout(self.bound, until(self.client, &(), &all, is_up)).await.is_ok() {
+            return Ok(());
+        }
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let listed = answered(nodes.list(&ListParams::default())).await?;
+        let listed: Vec<Arc<Node>> = listed.items.into_iter().map(Arc::new).collect();
+        let mut late: Vec<&str> = Vec::new();
+        for (name, last) in &awaited {
+            if !has_come(&listed, name.as_str(), last.as_deref()) {
+                late.push(name.as_str());
+            }
+        }
+        let (seconds, names) = (self.bound.as_secs(), late.join(", "));
+        Err(Failure::new(&K8S_TIMEOUT, format!("waited {seconds} s for the nodes {names} to be Ready, in vain")))
     }
 
     /// Whether it did not run before.
@@ -120,6 +125,12 @@ pub async fn revive(machine: Machine<'_>, driver: &dyn Driver, home: &Home, prin
     driver.create(machine, &userland, &files::of_worker(home, machine, token)?).await?;
     driver.start(machine).await?;
     sync::run(home, driver, machine).await
+}
+
+/// Whether the node is Ready, and has said so since `last`.
+fn has_come(nodes: &[Arc<Node>], name: &str, last: Option<&str>) -> bool {
+    let node = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name));
+    node.is_some_and(|node| status::is_ready(node) && (last.is_none() || heartbeat(node).as_deref() != last))
 }
 
 /// When each node has last said how it is.
