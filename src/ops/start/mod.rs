@@ -1,7 +1,7 @@
 //! Starting a cluster: check, choose, make, wait. A start that fails, or is interrupted, undoes what it made.
 //!
 //! ```text
-//! request ─► plan (nothing made) ─► profile saved ─► driver.create ─► driver.start ─► API ready ─► kubeconfig ─► agent ─► waits
+//! request ─► plan (nothing made) ─► profile saved ─► driver.create ─► driver.start ─► API ready ─► kubeconfig ─► agent ─► workers, waits
 //!                                   └──────────── on failure or Ctrl-C of a new cluster: delete ────────────┘
 //! ```
 
@@ -216,7 +216,8 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
     let freshness = if was_running { Freshness::Running } else { Freshness::JustStarted };
     let applied = addons::reconcile(home, profile, &client, freshness, printer).await?;
-    wait::components(&client, request.wait, &addons::workloads(profile)?, request.wait_timeout).await?;
+    let (primary, workloads) = (profile.control_plane().node_name(), addons::workloads(profile)?);
+    wait::components(&client, request.wait, &primary, &workloads, request.wait_timeout).await?;
     if request.wait.system_pods || request.wait.apps {
         addons::wait(&client, &applied, request.wait_timeout, printer).await;
     }
@@ -303,9 +304,12 @@ async fn run_machine(
     files.extend(snapshot::waiting(home, &profile.name)?);
     let client = client::connect(home, profile).await?;
     let mut again = !plan.is_new;
-    if plan.is_new && driver.state(machine).await? != MachineState::Nonexistent {
+    for machine in profile.machines().filter(|_| plan.is_new) {
+        if driver.state(machine).await? == MachineState::Nonexistent {
+            continue;
+        }
         // Its keys went with its profile, so nobody can use what is in it.
-        printer.warning(&format!("A machine \"{}\" without a profile is there: it is deleted first", profile.name));
+        printer.warning(&format!("A machine \"{}\" without a profile is there: it is deleted first", machine.name()));
         driver.delete(&profile.name).await?;
     }
     loop {

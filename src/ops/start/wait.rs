@@ -72,13 +72,20 @@ pub async fn api(client: &Client, driver: &dyn Driver, machine: Machine<'_>, bou
     bounded(bound, &K8S_START, "the API server to answer", wait).await?
 }
 
-/// Until all that was asked for is there, the workloads of addons among it.
-pub async fn components(client: &Client, wait: Wait, workloads: &Workloads, bound: Duration) -> Outcome<()> {
+/// Until all that was asked for is there, the node that is called so and the workloads of addons among it.
+pub async fn components(
+    client: &Client,
+    wait: Wait,
+    node_name: &str,
+    workloads: &Workloads,
+    bound: Duration,
+) -> Outcome<()> {
+    let primary = Selection::object(node_name);
     let system = Selection::namespace("kube-system");
     let node = async {
         if wait.node {
             let ready = |nodes: &[Arc<Node>]| nodes.iter().any(|node| status::is_ready(node));
-            until(client, &(), &Selection::default(), ready).await;
+            until(client, &(), &primary, ready).await;
         }
     };
     let addons = async {
