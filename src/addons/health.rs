@@ -46,9 +46,9 @@ impl Workload for DaemonSet {
         Some((status.desired_number_scheduled, status.number_available.unwrap_or(0)))
     }
 
-    /// One: a node may be stopped, or about to be started.
+    /// One, if it is for any node: others may be stopped, or about to be started.
     fn needed(&self) -> i32 {
-        1
+        self.replicas().map_or(1, |(wanted, _)| wanted.min(1))
     }
 }
 
