@@ -9,7 +9,7 @@ use crate::kubeconfig;
 use crate::ops::pause;
 use crate::printer::{Printer, STOP};
 use crate::profile::{Lock, Profile};
-use crate::reason::Outcome;
+use crate::reason::{Failure, Outcome};
 
 /// Bound on a graceful stop.
 const BOUND: Duration = Duration::from_secs(120);
@@ -22,6 +22,8 @@ pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer)
     let machines: Vec<_> = profile.machines().collect();
     agent::stop(&home.profile(name)).await;
     agent::cancel_stop(home, name)?;
+    // Nobody keeps them any more, so one that does not stop leaves none of the others running.
+    let mut outcome: Outcome<()> = Ok(());
     for machine in machines.iter().rev().copied() {
         let shown = machine.name();
         let told = format!("Stopping node \"{shown}\"  ...");
@@ -29,11 +31,16 @@ pub async fn run(home: &Home, name: &str, keep_context: bool, printer: &Printer)
             true => printer.info(STOP, &told),
             false => printer.step(STOP, "Stopping", &told),
         }
-        if driver.state(machine).await? == MachineState::Running {
-            pause::release(driver.as_ref(), machine).await;
-            driver.stop(machine, BOUND).await?;
-        }
+        let ended = async {
+            if driver.state(machine).await? == MachineState::Running {
+                pause::release(driver.as_ref(), machine).await;
+                driver.stop(machine, BOUND).await?;
+            }
+            Ok::<(), Failure>(())
+        };
+        outcome = outcome.and(ended.await);
     }
+    outcome?;
     if !keep_context {
         kubeconfig::clear_current(home, &kubeconfig::path(home), name)?;
     }
