@@ -142,7 +142,8 @@ pub fn follow(cluster: &Cluster) {
     let line = lines.find(|line| line.contains("pull secret not found") && line.contains(&ns));
     assert!(line.is_some(), "it goes on");
     assert!(in_node() && child.try_wait().unwrap().is_none());
-    run(&mut command("kill", &["-INT", &child.id().to_string()]), None).ok();
+    // Not by SIGINT: whoever runs the tests in the background may have it ignored in all that they start.
+    run(&mut command("kill", &["-TERM", &child.id().to_string()]), None).ok();
     assert!(!child.wait().unwrap().success());
     eventually("its end in the node", || (!in_node()).then_some(()));
     cluster.kubectl(&["delete", "namespace", &ns, "--wait=false"]).ok();
