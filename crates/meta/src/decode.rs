@@ -228,7 +228,6 @@ fn finish(
     Ok(Decoded { object, warnings: issues })
 }
 
-/// Go's word for a JSON value.
 /// What Go's JSON calls a value's type.
 pub(crate) fn go_type(value: &Value) -> &'static str {
     match value {
