@@ -195,7 +195,8 @@ impl Kinds {
             let definitions = state.followed.get(DEFINITIONS).map(|followed| followed.informer.list());
             let defined: HashSet<String> =
                 definitions.into_iter().flatten().filter_map(|own| own.metadata.name.clone()).collect();
-            let changed = self.leave(&mut state, &served, &defined, &foreign) | self.take_up(&mut state, &served);
+            let changed =
+                self.leave(&mut state, &served, &defined, &foreign) | self.take_up(&mut state, &served, &foreign);
             (changed, defined)
         };
         if changed {
@@ -222,35 +223,45 @@ impl Kinds {
         defined: &HashSet<String>,
         foreign: &[String],
     ) -> bool {
-        let before = state.followed.len();
-        state.followed.retain(|name, followed| {
+        let mut left = Vec::new();
+        for (name, followed) in &mut state.followed {
             let now = served.get(name);
             let resource = &followed.served.resource;
-            let service = format!("{}.{}", resource.version, resource.group);
+            let service = service_of(resource);
             followed.foreign |= foreign.contains(&service);
             if now.is_some_and(|now| now.resource == *resource && now.namespaced == followed.served.namespaced)
                 || now.is_none() && (defined.contains(name) || foreign.contains(&service))
             {
-                return true;
+                continue;
             }
             // Objects of a definition that is gone are gone; another server may still have its own.
-            let gone = now.is_none() && !followed.foreign;
-            for uid in self.graph.lock().leave(name, gone) {
+            left.push((name.clone(), now.is_none() && !followed.foreign));
+        }
+        for (name, gone) in &left {
+            // First the watch ends: what it told after this would stay in the graph for ever.
+            state.followed.remove(name);
+            for uid in self.graph.lock().leave(name, *gone) {
                 self.queue.add(ObjectKey::cluster(uid));
             }
             tracing::debug!(name, gone, "no longer followed");
-            false
-        });
-        before != state.followed.len()
+        }
+        !left.is_empty()
     }
 
-    fn take_up(self: &Arc<Self>, state: &mut State, served: &BTreeMap<String, Arc<Served>>) -> bool {
+    fn take_up(
+        self: &Arc<Self>,
+        state: &mut State,
+        served: &BTreeMap<String, Arc<Served>>,
+        foreign: &[String],
+    ) -> bool {
         let mut changed = false;
         for (name, served) in served {
             if !served.can("watch") || IGNORED.contains(&name.as_str()) || state.followed.contains_key(name) {
                 continue;
             }
-            state.followed.insert(name.clone(), self.follow(name, served.clone()));
+            let mut followed = self.follow(name, served.clone());
+            followed.foreign = foreign.contains(&service_of(&served.resource));
+            state.followed.insert(name.clone(), followed);
             changed = true;
         }
         changed
@@ -277,4 +288,9 @@ impl Kinds {
         });
         Followed { served, foreign: false, informer, _subscription: subscription, _stop: stop.drop_guard() }
     }
+}
+
+/// The name of the API service that a resource is of.
+fn service_of(resource: &ApiResource) -> String {
+    format!("{}.{}", resource.version, resource.group)
 }
