@@ -188,16 +188,19 @@ impl Kinds {
         let foreign: Vec<String> = foreign.list().iter().filter_map(|service| service.metadata.name.clone()).collect();
         let (changed, defined) = {
             let mut state = self.state.lock();
-            state.kinds = served
+            let kinds: HashMap<_, _> = served
                 .values()
                 .map(|served| ((served.resource.group.clone(), served.resource.kind.clone()), served.clone()))
                 .collect();
+            // A kind that is followed may have been out of sight, and references to it were left alone.
+            let more = kinds.keys().any(|kind| !state.kinds.contains_key(kind));
+            state.kinds = kinds;
             let definitions = state.followed.get(DEFINITIONS).map(|followed| followed.informer.list());
             let defined: HashSet<String> =
                 definitions.into_iter().flatten().filter_map(|own| own.metadata.name.clone()).collect();
             let changed =
                 self.leave(&mut state, &served, &defined, &foreign) | self.take_up(&mut state, &served, &foreign);
-            (changed, defined)
+            (changed || more, defined)
         };
         if changed {
             let informers: Vec<_> =
