@@ -138,7 +138,11 @@ fn claims(spec: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
         if name.is_empty() {
             errors.push(FieldError::required(&claim.path, ""));
         } else if !known.contains(name) {
-            errors.push(FieldError::not_found(&claim.path, name));
+            let mut error = FieldError::not_found(&claim.path, name);
+            let all: Vec<&str> = known.iter().copied().collect();
+            let which = if all.is_empty() { " which is empty".to_owned() } else { format!(": {}", all.join(", ")) };
+            error.detail = format!("must be one of the names in pod.spec.resourceClaims{which}");
+            errors.push(error);
         }
     }
 }
@@ -246,7 +250,7 @@ mod tests {
             (
                 none(),
                 json!({"resources": {"claims": [{"name": "x"}]}}),
-                "spec.containers[0].resources.claims[0]: Not found: \"x\"",
+                "spec.containers[0].resources.claims[0]: Not found: \"x\": must be one of the names in pod.spec.resourceClaims which is empty",
             ),
             (
                 json!({"volumes": [{"name": "p", "projected": projected}]}),
