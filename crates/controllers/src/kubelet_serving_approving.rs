@@ -5,11 +5,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
 use k8s_openapi::api::core::v1::Node;
 use kminik_base::pki::Request;
-use kminik_client::{Informer, Next, ObjectKey};
+use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
 
 use crate::certificates::{KUBELET_SERVING_SIGNER, NODE_PREFIX, NODES, approve, is_decided, kubelet_serving};
 use crate::context::Context;
@@ -24,10 +25,23 @@ struct Controller {
 }
 
 pub(crate) async fn run(context: Context) -> Result<(), Error> {
-    let (requests, nodes) = (context.informers.get(), context.informers.get());
-    let controller = Arc::new(Controller { requests, nodes, context: context.clone() });
-    let requests = controller.requests.clone();
-    context.work_on(&requests, move |key| reconcile(controller.clone(), key)).await
+    let (requests, nodes): (Informer<CertificateSigningRequest>, Informer<Node>) =
+        (context.informers.get(), context.informers.get());
+    let controller =
+        Arc::new(Controller { requests: requests.clone(), nodes: nodes.clone(), context: context.clone() });
+    let queue = WorkQueue::new();
+    let (again, waiting) = (queue.clone(), requests.clone());
+    let _subscriptions = [
+        requests.enqueue(&queue),
+        // An address that another node had may be free now: machines change theirs when they are started in another order.
+        nodes.subscribe(move |_| {
+            for request in waiting.list().iter().filter(|request| !is_decided(request)) {
+                again.add(ObjectKey::of(request.as_ref()));
+            }
+        }),
+    ];
+    let synced = [requests.wait_synced().boxed(), nodes.wait_synced().boxed()];
+    context.work(queue, 1, synced, move |key| reconcile(controller.clone(), key)).await
 }
 
 async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, Error> {
@@ -38,9 +52,6 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
         return Ok(Next::Done);
     }
     let Ok(asked) = Request::parse(&request.spec.request.0) else { return Ok(Next::Done) };
-    if !controller.nodes.wait_synced().await {
-        return Ok(Next::Done);
-    }
     let nodes = controller.nodes.list();
     match is_for_itself(&asked, &request.spec, network, nodes.iter().map(AsRef::as_ref)) {
         true => approve(&controller.context, &controller.requests, &request, MESSAGE).await,
@@ -52,12 +63,11 @@ fn is_for_itself<'n>(
     asked: &Request,
     spec: &CertificateSigningRequestSpec,
     network: Ipv4Net,
-    mut nodes: impl Iterator<Item = &'n Node>,
+    nodes: impl Iterator<Item = &'n Node>,
 ) -> bool {
     let Some(name) = asked.common_name.strip_prefix(NODE_PREFIX) else { return false };
     let is_node = spec.groups.iter().flatten().any(|group| group == NODES);
     let others: Vec<String> = nodes
-        .by_ref()
         .filter(|node| node.metadata.name.as_deref() != Some(name))
         .filter_map(|node| node.status.as_ref()?.addresses.clone())
         .flatten()
