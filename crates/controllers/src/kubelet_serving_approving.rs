@@ -83,8 +83,15 @@ fn is_for_itself<'n>(
     kubelet_serving(asked, spec.usages.as_deref().unwrap_or_default()).is_ok()
         && is_node
         && spec.username.as_deref() == Some(&asked.common_name)
+        && !is_of_the_api(name)
         && asked.dns_names.iter().all(|own| own == name)
         && asked.addresses.iter().all(may_have)
+}
+
+/// Names by which everybody reaches the API server. They could be a node's too, and who has a bootstrap token chooses its node's
+/// name: a certificate for one, by the cluster's own authority, would be the API server's.
+fn is_of_the_api(name: &str) -> bool {
+    name == "localhost" || name == "kubernetes" || name.starts_with("kubernetes.")
 }
 
 #[cfg(test)]
@@ -123,5 +130,11 @@ mod tests {
         assert!(!decide(own, &["second"], &["10.96.0.1"]), "not a node's address");
         assert!(!decide(own, &["second"], &["192.168.49.255"]), "nobody's address");
         assert!(!decide(own, &["second"], &["::1"]), "not a node's address");
+    }
+
+    #[test]
+    fn no_node_is_called_as_the_api_is() {
+        assert!(["localhost", "kubernetes", "kubernetes.default.svc"].into_iter().all(is_of_the_api));
+        assert!(!["kubernetes-2", "second"].into_iter().any(is_of_the_api));
     }
 }
