@@ -69,6 +69,7 @@ impl Files {
         let mut part = Part::open(kept, limit.bytes);
         for place in places {
             let started = Instant::now();
+            let mut own = part.bytes.is_empty();
             while Digest::of(&part.bytes) != *digest {
                 let before = part.bytes.len();
                 let outcome = self.transport.more(place, limit, &mut part).await;
@@ -90,10 +91,11 @@ impl Files {
                 };
                 // What was begun elsewhere may be what is wrong.
                 part.restart();
-                if before == 0 {
+                if own {
                     attempts.push(attempt(place, answer, started));
                     break;
                 }
+                own = true;
             }
             if Digest::of(&part.bytes) == *digest {
                 return Ok(part.finish());
