@@ -1,5 +1,5 @@
 //! Pausing, seen from within the node: containers of namespaces stand still, and with those of kube-system the API answers nobody
-//! outside of the node process. What keeps the others going (their logs, their exits, service addresses) is in that process and goes
+//! outside of the node process but other nodes. What keeps the others going (their logs, their exits, service addresses) is in that process and goes
 //! on. Who continues them comes through the driver, never through the API.
 
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ impl Selection {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct State {
-    /// The API answers nobody.
+    /// The API answers nobody but nodes.
     pub control_plane: bool,
     /// Containers of these do; all but what was continued since if [`State::all`].
     pub namespaces: BTreeSet<String>,

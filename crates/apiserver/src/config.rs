@@ -105,7 +105,8 @@ pub struct Config {
     pub patience: Patience,
     /// What ComponentStatuses tell of besides the store; none by default.
     pub components: Components,
-    /// While it is set, clients outside of this process are told that the cluster is paused; false by default.
+    /// While it is set, clients outside of this process but nodes are told that the cluster is paused (a node that is not heard of would
+    /// lose its pods); false by default.
     pub paused: Arc<AtomicBool>,
     /// So long everything is still served after the server was told to stop, with `/readyz` failing.
     pub shutdown_delay: Duration,

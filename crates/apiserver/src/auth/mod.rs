@@ -94,6 +94,11 @@ impl PeerCertificates {
     fn user(&self) -> Option<&UserInfo> {
         self.named.as_ref()?.user_at(Timestamp::now())
     }
+
+    /// Whether it is a node of the cluster.
+    pub(crate) fn is_node(&self) -> bool {
+        self.client && self.user().is_some_and(|user| user.in_group(node::NODES_GROUP))
+    }
 }
 
 /// Something that an authenticator has found besides whom a request is from.

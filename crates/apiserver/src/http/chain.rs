@@ -43,6 +43,13 @@ pub(crate) enum Peer {
     Known(UserInfo),
 }
 
+impl Peer {
+    /// Whether it is a node of the cluster, by its certificate.
+    pub(crate) fn is_node(&self) -> bool {
+        matches!(self, Peer::Remote(certificates, _) if certificates.is_node())
+    }
+}
+
 /// What becomes known of a request on its way, for those who write about it and for the answer's headers.
 struct Exchange {
     /// By which the client and the audit log know the request.

@@ -174,7 +174,7 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, addre
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move {
-            if server.config().paused.load(Ordering::Relaxed) {
+            if server.config().paused.load(Ordering::Relaxed) && !peer.is_node() {
                 let error = StatusError::service_unavailable(PAUSED);
                 return Ok(respond::error(&error, Accepted::JSON));
             }

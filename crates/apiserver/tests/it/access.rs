@@ -1,5 +1,7 @@
 //! Identities and rights over HTTPS.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::common::{Answer, Client, TestServer};
@@ -43,6 +45,23 @@ async fn nobody_in_particular_sees_health_and_version_only() {
     }
     let bad = nobody.send("GET", "/api/v1/namespaces", &[("authorization", "Bearer nonsense")], "").await;
     assert_eq!(bad.code, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_is_paused_only_nodes_are_answered() {
+    let paused = Arc::new(AtomicBool::new(false));
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start_with(directory, |config| config.paused = paused.clone()).await;
+    let mut admin = server.client().await;
+    let mut node = server.client_as(Some(&server.identity("system:node:second", Some("system:nodes")))).await;
+    paused.store(true, Ordering::Relaxed);
+    let told = expect(&admin.get("/api/v1/services").await, 503);
+    assert!(told["message"].as_str().unwrap().contains("paused"), "{told}");
+    expect(&node.get("/api/v1/services").await, 200);
+    let forged = [("impersonate-user", "system:node:second"), ("impersonate-group", "system:nodes")];
+    expect(&admin.send("GET", "/api/v1/services", &forged, "").await, 503);
+    paused.store(false, Ordering::Relaxed);
+    expect(&admin.get("/api/v1/services").await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use super::{Attributes, Authorizer, Decision, UserInfo};
 use crate::storage::cache::Cache;
 use crate::storage::key;
 
-const NODES_GROUP: &str = "system:nodes";
+pub(crate) const NODES_GROUP: &str = "system:nodes";
 const NODE_USER_PREFIX: &str = "system:node:";
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
