@@ -1,5 +1,5 @@
 //! A kubelet's request for a serving certificate is approved if it asks for itself: by its own certificate, for the name of its
-//! node, and for addresses of the network of nodes that no other node has. Upstream leaves this to people, as it cannot know
+//! node, and for one address of the network of nodes, which no other node has. Upstream leaves this to people, as it cannot know
 //! which addresses a machine has; here the machines are the cluster's own.
 
 use std::net::IpAddr;
@@ -85,6 +85,7 @@ fn is_for_itself<'n>(
         && spec.username.as_deref() == Some(&asked.common_name)
         && !is_of_the_api(name)
         && asked.dns_names.iter().all(|own| own == name)
+        && asked.addresses.len() <= 1
         && asked.addresses.iter().all(may_have)
 }
 
@@ -124,6 +125,7 @@ mod tests {
         };
         let own = "system:node:second";
         assert!(decide(own, &["second"], &["192.168.49.3"]));
+        assert!(!decide(own, &["second"], &["192.168.49.3", "192.168.49.4"]), "addresses of nodes to come");
         assert!(!decide("system:node:first", &["second"], &["192.168.49.3"]), "another asks");
         assert!(!decide(own, &["first"], &["192.168.49.3"]), "another's name");
         assert!(!decide(own, &["second"], &["192.168.49.2"]), "another's address");
