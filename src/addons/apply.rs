@@ -34,6 +34,8 @@ const RECORD_NAMESPACE: &str = "kube-system";
 const RECORD_PREFIX: &str = "kminik-addon-";
 /// They are the cluster's, whoever applies them.
 const NEVER_REMOVED: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+/// How the API says that a field cannot be changed.
+const FIXED: [&str; 2] = ["field is immutable", "are forbidden"];
 /// Kinds whose objects cannot be changed, and that nothing is lost with: others name them only when they are made.
 const REPLACED: &[&str] = &["StorageClass"];
 /// How long a new kind may take to be served.
@@ -251,9 +253,7 @@ impl Applier {
         let api = self.api(&id).await?;
         let parameters = PatchParams::apply(MANAGER).force();
         let mut applied = api.patch(&id.name, &parameters, &Patch::Apply(object)).await;
-        let is_fixed = matches!(&applied, Err(kube::Error::Api(status)) if status.code == 422);
-        if is_fixed && REPLACED.contains(&id.kind.as_str()) {
-            // Whether that was the reason, the second attempt says.
+        if is_fixed(&applied) && REPLACED.contains(&id.kind.as_str()) {
             let _ = api.delete(&id.name, &DeleteParams::default()).await;
             applied = api.patch(&id.name, &parameters, &Patch::Apply(object)).await;
         }
@@ -372,6 +372,12 @@ impl Record {
             objects: serde_json::from_str(data("objects")).unwrap_or_default(),
         }
     }
+}
+
+/// Whether it was refused because it changes what cannot be changed.
+fn is_fixed(applied: &kube::Result<DynamicObject>) -> bool {
+    let Err(kube::Error::Api(status)) = applied else { return false };
+    status.code == 422 && FIXED.iter().any(|said| status.message.contains(said))
 }
 
 #[cfg(test)]
