@@ -195,14 +195,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
     agent::spawn(home, profile, plan.driver.binary(profile.control_plane()))?;
     if was_running {
-        // What was made anew has the registries already.
         agent::reload(&home.profile(&profile.name)).await;
-        let config = registries::on_node(home, profile)?;
-        let told = async { Images::connect(home, &profile.name).await?.configure(&config).await };
-        if let Err(failure) = told.await {
-            printer
-                .warning(&format!("Pulls go by the registries given after the next start of the cluster: {failure}"));
-        }
     }
     let workers = Workers {
         home,
@@ -213,6 +206,15 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         bound: request.wait_timeout,
     };
     workers.up(&nodes::workers(profile)).await?;
+    if was_running {
+        // What was made anew has the registries already.
+        let config = registries::on_node(home, profile)?;
+        let told = async { Images::connect(home, &profile.name).await?.configure(&config).await };
+        if let Err(failure) = told.await {
+            printer
+                .warning(&format!("Pulls go by the registries given after the next start of the cluster: {failure}"));
+        }
+    }
     printer.step(VERIFY, "Verifying Kubernetes", "Verifying Kubernetes components...");
     let freshness = if was_running { Freshness::Running } else { Freshness::JustStarted };
     let applied = addons::reconcile(home, profile, &client, freshness, printer).await?;
