@@ -95,16 +95,14 @@ impl Status {
 }
 
 impl Cluster {
-    /// One word for all of it.
+    /// One word for all of it: how its control plane is.
     pub fn word(&self) -> Word {
-        let is = |test: fn(&Status) -> bool| self.nodes.iter().find(|node| test(node));
-        if let Some(down) = is(|node| node.host != Word::Running) {
-            return down.host;
+        match self.nodes.first() {
+            Some(first) if first.host != Word::Running => first.host,
+            Some(first) if first.apiserver == Word::Paused => Word::Paused,
+            Some(first) if first.exit_bits() & CLUSTER != 0 => Word::Error,
+            _ => Word::Ok,
         }
-        if is(|node| node.apiserver == Word::Paused).is_some() {
-            return Word::Paused;
-        }
-        if self.exit_bits() & CLUSTER == 0 { Word::Ok } else { Word::Error }
     }
 
     /// The bits of all nodes.
