@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a lock that another has is tried: the kernel tells nobody when it is free.
+/// How often a lock that another has is tried: to wait for it in the kernel takes a thread, and cannot be given up.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Locks the file, trying for at most `patience`; other tasks of the thread go on meanwhile. Held until the file is closed.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kminik_base::{atomic_file, file_lock};
 use serde::{Deserialize, Serialize};
@@ -26,17 +26,18 @@ pub(super) struct Records {
 const LOCK: &str = "lock";
 const SYSCTLS: &str = "sysctls";
 const LIMIT_BYTES: u64 = 1 << 20;
-/// A holder that takes longer is stuck.
+/// Of the whole wait; a holder that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Records {
-    /// Waits for others that hold the lock; they hold it only for the milliseconds of one call.
+    /// Waits for others that hold the lock; they mostly hold it for milliseconds.
     pub(super) async fn lock(dir: &Path) -> Result<Self, HostNetError> {
         let path = dir.join(LOCK);
         let failed = |action| {
             let path = path.clone();
             move |source| HostNetError::Record { path, action, source }
         };
+        let since = Instant::now();
         loop {
             std::fs::create_dir_all(dir).map_err(failed("created"))?;
             let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -45,7 +46,9 @@ impl Records {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 outcome => outcome.map_err(failed("opened"))?,
             };
-            file_lock::acquire(&file, PATIENCE).await.map_err(|error| failed("locked")(error.into()))?;
+            file_lock::acquire(&file, PATIENCE.saturating_sub(since.elapsed()))
+                .await
+                .map_err(|error| failed("locked")(error.into()))?;
             // The holder before us may have removed the file that we waited for; then another may lock a new one.
             let held = file.metadata().map_err(failed("read"))?.ino();
             if std::fs::metadata(&path).is_ok_and(|metadata| metadata.ino() == held) {
