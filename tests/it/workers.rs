@@ -128,7 +128,7 @@ impl Two {
     }
 
     fn fetch(&self, pod: &str, url: &str) -> String {
-        self.cluster.kubectl(&["exec", pod, "--", "wget", "-q", "-T", "5", "-O", "-", url]).stdout.trim().to_owned()
+        self.cluster.kubectl(&["exec", pod, "--", "wget", "-qO-", url]).stdout.trim().to_owned()
     }
 
     /// The node process of the worker, as this machine sees it.
