@@ -48,6 +48,8 @@ use config::{DATA_DIR, Join, NodeConfig};
 use identity::Identities;
 use remote::Credential;
 
+/// As whom service proxy and routes come.
+const PROXY: &str = "system:kube-proxy";
 /// Bound on the stop of each part.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -151,7 +153,7 @@ async fn control_plane(
     plane.start_controllers(config, identities, &controllers, control.handle()).await;
     let access = Access {
         kubelet: plane.client(&format!("system:node:{}", config.node_name), &["system:nodes"]),
-        proxy: plane.client("system:kube-proxy", &[]),
+        proxy: plane.client(PROXY, &[]),
         ca_pem: identities.ca_pem.clone(),
         serving: identities.kubelet.clone(),
     };
@@ -179,12 +181,15 @@ async fn worker(data: &Path, config: &NodeConfig, join: &Join, node: &Runtime) -
         joined = join::ensure(&keys, config, join, join::now()) => joined?,
         _ = terminate.recv() => return Ok(()),
     };
-    let client = {
+    let access = {
         let _context = node.enter();
-        remote::client(join, Credential::Certificate(&joined.client))?
+        Access {
+            kubelet: remote::client(join, Credential::Certificate(&joined.client))?,
+            proxy: remote::client(join, Credential::As(PROXY, &joined.client))?,
+            ca_pem: join.ca_pem.clone(),
+            serving: joined.serving,
+        }
     };
-    let access =
-        Access { kubelet: client.clone(), proxy: client, ca_pem: join.ca_pem.clone(), serving: joined.serving };
     let agents = Supervisor::new(STOP);
     agent::start(data, config, access, &agents, node.handle()).await?;
     tracing::info!(node = config.node_name, "worker started");

@@ -29,6 +29,8 @@ pub enum Credential<'a> {
     /// A bootstrap token.
     Token(&'a str),
     Certificate(&'a Identity),
+    /// Another user, by the right to act as them.
+    As(&'a str, &'a Identity),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,11 +55,8 @@ pub fn client(join: &Join, credential: Credential<'_>) -> Result<Client, RemoteE
     config.root_cert = Some(authorities.iter().map(|authority| authority.to_vec()).collect());
     config.auth_info = match credential {
         Credential::Token(token) => AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() },
-        Credential::Certificate(identity) => AuthInfo {
-            client_certificate_data: Some(BASE64_STANDARD.encode(&identity.cert_pem)),
-            client_key_data: Some(BASE64_STANDARD.encode(&identity.key_pem).into()),
-            ..AuthInfo::default()
-        },
+        Credential::Certificate(identity) => by_certificate(identity),
+        Credential::As(user, identity) => AuthInfo { impersonate: Some(user.to_owned()), ..by_certificate(identity) },
     };
     let failed = |error| RemoteError::Client(Box::new(error));
     let mut connector = HttpConnector::new();
@@ -73,7 +72,16 @@ pub fn client(join: &Join, credential: Credential<'_>) -> Result<Client, RemoteE
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(failed)?)
+        .layer(config.extra_headers_layer().map_err(failed)?)
         .map_err(BoxError::from)
         .service(http);
     Ok(Client::new(service, config.default_namespace))
+}
+
+fn by_certificate(identity: &Identity) -> AuthInfo {
+    AuthInfo {
+        client_certificate_data: Some(BASE64_STANDARD.encode(&identity.cert_pem)),
+        client_key_data: Some(BASE64_STANDARD.encode(&identity.key_pem).into()),
+        ..AuthInfo::default()
+    }
 }

@@ -187,6 +187,14 @@ async fn templates_are_warned_of_and_stricter_namespaces_look_at_their_pods() {
             "template": {"metadata": {"labels": labels}, "spec": pod["spec"]}}})
     };
     let deployment = template(pod("d", &[("/spec/hostPID", json!(true))]));
+    // The new level counts a moment after it is written.
+    for _ in 0..100 {
+        let tried = client.post("/apis/apps/v1/namespaces/n/deployments?dryRun=All", &deployment).await;
+        if !warnings(&tried).is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     let answer = client.post("/apis/apps/v1/namespaces/n/deployments", &deployment).await;
     assert_eq!(answer.code, 201, "{:?}", answer.json());
     assert_eq!(warnings(&answer), ["would violate PodSecurity \"baseline:latest\": host namespaces (hostPID=true)"]);

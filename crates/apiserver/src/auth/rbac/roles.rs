@@ -187,6 +187,9 @@ pub(super) const CLUSTER_ROLES: &[RoleRow] = &[
         ],
     ),
     role("system:node", NODE_RULES),
+    // A worker's service proxy and routes come by the node's certificate, for a second one on the same disk would protect nothing; and yet
+    // a kubelet sees no more than its own node.
+    role("kminik:node-proxier", &[named("impersonate", "core", "users", "system:kube-proxy")]),
     role("kubeadm:get-nodes", &[on("get", "core", "nodes")]),
     role(
         "system:node-bootstrapper",
@@ -678,8 +681,7 @@ pub(super) const CLUSTER_BINDINGS: &[(&str, &str, &[SubjectRow])] = &[
         &[Group("system:nodes")],
     ),
     ("kubeadm:get-nodes", "kubeadm:get-nodes", JOINING_NODES),
-    // A worker's service proxy and routes act as its node: a second identity on the same disk would protect nothing.
-    ("kminik:node-proxier", "system:node-proxier", &[Group("system:nodes")]),
+    ("kminik:node-proxier", "kminik:node-proxier", &[Group("system:nodes")]),
     // Kubelets are the node authorizer's; the binding exists so that nobody else creates it.
     ("system:node", "system:node", &[]),
 ];
