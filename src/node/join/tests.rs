@@ -90,10 +90,15 @@ async fn a_worker_joins_by_its_token_and_renews_by_its_certificate() {
     }
     let node = remote::client(&plane.join, Credential::Certificate(&joined.client)).unwrap();
     let list = ListParams::default();
-    // What its kubelet, service proxy and routes read; and no more.
+    let proxy = remote::client(&plane.join, Credential::As("system:kube-proxy", &joined.client)).unwrap();
+    // What its kubelet reads, and what its service proxy and routes do; and no more.
     Api::<Service>::all(node.clone()).list(&list).await.unwrap();
-    Api::<Node>::all(node.clone()).list(&list).await.unwrap();
+    assert!(Api::<Node>::all(node.clone()).list(&list).await.is_err());
+    Api::<Node>::all(proxy.clone()).list(&list).await.unwrap();
     assert!(Api::<Secret>::all(node).list(&list).await.is_err());
+    assert!(Api::<Secret>::all(proxy).list(&list).await.is_err());
+    let another = remote::client(&plane.join, Credential::As("admin", &joined.client)).unwrap();
+    assert!(Api::<Service>::all(another).list(&list).await.is_err(), "as nobody else");
 
     // Without the token, and without the control plane as long as the certificates are fresh.
     let bare = Join { token: "abcdef.fedcba9876543210".into(), ..plane.join.clone() };
