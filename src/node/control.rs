@@ -48,8 +48,7 @@ impl Backend {
         if config.datastore_endpoints.is_empty() {
             let path = data.join("store/store.redb");
             restore(&data.join(RESTORE_FILE), &path)?;
-            let options = Options { on_commit_thread: Some(commit_at_once), ..Options::default() };
-            let store = EmbeddedStore::open(&path, options)?;
+            let store = EmbeddedStore::open(&path, Options::default())?;
             return Ok(Backend::Embedded(Arc::new(store)));
         }
         let read = |name: &str| {
@@ -81,14 +80,6 @@ impl Backend {
             Backend::Embedded(store) => store.ended().await,
             Backend::Etcd(_) => std::future::pending().await,
         }
-    }
-}
-
-/// All writes of the cluster wait for this one thread, which mostly waits for the disk: on a busy machine it would get its turn after
-/// each sync only at the scheduler's next tick.
-fn commit_at_once() {
-    if let Err(error) = kminik_runtime::run_at_once() {
-        tracing::info!(%error, "the commit thread is scheduled as any other");
     }
 }
 

@@ -33,7 +33,6 @@ pub use cgroup::CgroupError;
 pub use service::{LibcontainerRuntime, RuntimeConfig};
 pub use snapshot::layers::unpack_over;
 pub use snapshot::unpack::UnpackError;
-pub use sys::priority::run_at_once;
 pub use sys::watched::watched;
 
 /// On cgroup v2, the group below the node's root in which PID 1 and the node process are: a group with groups below it that are limited may not

@@ -2,7 +2,6 @@
 //! single-threaded helper.
 
 pub(crate) mod pipe;
-pub(crate) mod priority;
 pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod socket;

@@ -38,19 +38,11 @@ pub struct Options {
     pub history_bytes: usize,
     /// What half of the journal holds before it goes to the tables; a start after a crash has so much to catch up on, twice.
     pub journal_bytes: usize,
-    /// Called on the commit thread before it does anything: for who wants to say how it is scheduled.
-    pub on_commit_thread: Option<fn()>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            value_limit_bytes: 3 << 19,
-            queue_bytes: 64 << 20,
-            history_bytes: 128 << 20,
-            journal_bytes: 8 << 20,
-            on_commit_thread: None,
-        }
+        Options { value_limit_bytes: 3 << 19, queue_bytes: 64 << 20, history_bytes: 128 << 20, journal_bytes: 8 << 20 }
     }
 }
 
@@ -110,12 +102,7 @@ impl EmbeddedStore {
         };
         std::thread::Builder::new()
             .name("store-commit".to_owned())
-            .spawn(move || {
-                if let Some(begin) = options.on_commit_thread {
-                    begin();
-                }
-                committer.run();
-            })
+            .spawn(move || committer.run())
             .map_err(StoreError::Io)?;
         let queue = Arc::new(Semaphore::new(options.queue_bytes.min(Semaphore::MAX_PERMITS)));
         Ok(EmbeddedStore { requests: sender, hub, queue, options })
