@@ -67,15 +67,21 @@ impl Files {
     ) -> Result<Vec<u8>, ImageError> {
         let mut attempts = Vec::new();
         let mut part = Part::open(kept, limit.bytes);
+        if Digest::of(&part.bytes) == *digest {
+            return Ok(part.finish());
+        }
         for place in places {
             let started = Instant::now();
             let mut own = part.bytes.is_empty();
-            while Digest::of(&part.bytes) != *digest {
+            loop {
                 let before = part.bytes.len();
                 let outcome = self.transport.more(place, limit, &mut part).await;
+                let reached = Digest::of(&part.bytes);
+                if reached == *digest {
+                    return Ok(part.finish());
+                }
                 let answer = match outcome {
-                    Ok(()) if Digest::of(&part.bytes) == *digest => break,
-                    Ok(()) => format!("it serves {}, which is not what was published", Digest::of(&part.bytes)),
+                    Ok(()) => format!("it serves {reached}, which is not what was published"),
                     // As long as it goes on with every answer.
                     Err(refusal) if part.bytes.len() > before && started.elapsed() < limit.time => {
                         tracing::debug!(%place, %refusal, reached = part.bytes.len(), "file interrupted");
@@ -96,9 +102,6 @@ impl Files {
                     break;
                 }
                 own = true;
-            }
-            if Digest::of(&part.bytes) == *digest {
-                return Ok(part.finish());
             }
         }
         Err(ImageError::NoFile { name: name.to_owned(), attempts })
