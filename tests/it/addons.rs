@@ -172,7 +172,7 @@ fn whole_life() {
     // What is disabled stays so when the node's process comes back with what it was told at its start.
     cluster.kminik(&["addons", "disable", "default-storageclass"]).ok();
     assert_eq!(names(&cluster, "sc"), "");
-    kill(host_pid(&cluster, "node"));
+    kill(host_pid(&cluster.profile, "node"));
     eventually("the API to be back", || (cluster.kubectl(&["get", "--raw", "/readyz"]).code == 0).then_some(()));
     eventually("cluster DNS to be applied", || {
         let logs = cluster.kminik(&["ssh", "cat /var/log/kminik/node.log"]);

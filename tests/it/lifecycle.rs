@@ -25,15 +25,15 @@ fn uids(cluster: &Cluster) -> BTreeSet<String> {
     objects["items"].as_array().unwrap().iter().map(|o| o["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A pid of the cluster as the host sees it: PID 1 of the node, or its only program child.
-pub fn host_pid(cluster: &Cluster, program: &str) -> i32 {
+/// A pid of a machine as the host sees it: PID 1 of the node, or its only program child.
+pub fn host_pid(machine: &str, program: &str) -> i32 {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-        if words.get(1) == Some(&program.as_bytes()) && group.contains(&format!("/kminik/{}", cluster.profile)) {
+        if words.get(1) == Some(&program.as_bytes()) && group.contains(&format!("/kminik/{machine}")) {
             found.push(pid);
         }
     }
@@ -113,7 +113,7 @@ fn kill_node() {
     let before = container("count")["containerID"].clone();
     let url = format!("http://{}:30091", cluster.kminik(&["ip"]).ok().trim());
     eventually("nginx", || served(&url).contains("nginx works").then_some(()));
-    kill(host_pid(&cluster, "node"));
+    kill(host_pid(&cluster.profile, "node"));
     // Nobody who asks meanwhile notices.
     for i in 0..40 {
         assert!(served(&url).contains("nginx works"), "request {i} after the kill");
@@ -151,7 +151,7 @@ fn kill_init() {
     for i in 0..20 {
         cluster.kubectl(&["create", "configmap", &format!("kept-{i}")]).ok();
     }
-    kill(host_pid(&cluster, "init"));
+    kill(host_pid(&cluster.profile, "init"));
     cluster.start_again(&[]).ok();
     for i in 0..20 {
         cluster.kubectl(&["get", "configmap", &format!("kept-{i}")]).ok();
@@ -192,7 +192,7 @@ fn idempotent() {
 
 fn api_dead() {
     let cluster = Cluster::start("dead", &["--wait=node_ready"]);
-    let node = host_pid(&cluster, "node");
+    let node = host_pid(&cluster.profile, "node");
     run(&mut command("kill", &["-STOP", &node.to_string()]), None).ok();
     let told = cluster.kminik(&["status"]);
     assert_eq!(told.code, 2, "{} {}", told.stdout, told.stderr);
@@ -230,7 +230,7 @@ fn daemon_data() {
     cluster.kminik(&["stop"]).ok();
     cluster.start_again(&[]).ok();
     log(3, "its pod after stop and start");
-    kill(host_pid(&cluster, "init"));
+    kill(host_pid(&cluster.profile, "init"));
     cluster.start_again(&[]).ok();
     log(4, "its pod after a kill");
 }

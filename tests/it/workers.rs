@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::Test;
-use crate::lifecycle::kill;
+use crate::lifecycle::{host_pid, kill};
 use crate::streams::Forward;
 use crate::support::{Cluster, busybox, curl, eventually, nginx};
 
@@ -103,18 +103,14 @@ impl Two {
         two
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
-        self.cluster.kubectl(&[arguments, &["-o", "json"]].concat()).json()
-    }
-
     fn ready(&self, node: &str) -> bool {
-        let node = self.json(&["get", "node", node]);
+        let node = self.cluster.json(&["get", "node", node]);
         node["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Ready" && c["status"] == "True")
     }
 
     /// Name, node and address of the pods of an app that are not on their way out.
     fn pods(&self, app: &str) -> Vec<[String; 3]> {
-        let pods = self.json(&["get", "pods", "-l", &format!("app={app}")]);
+        let pods = self.cluster.json(&["get", "pods", "-l", &format!("app={app}")]);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let pods =
             pods["items"].as_array().unwrap().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
@@ -129,19 +125,6 @@ impl Two {
 
     fn fetch(&self, pod: &str, url: &str) -> String {
         self.cluster.kubectl(&["exec", pod, "--", "wget", "-qO-", url]).stdout.trim().to_owned()
-    }
-
-    /// The node process of the worker, as this machine sees it.
-    fn process(&self) -> i32 {
-        let group = format!("/kminik/{}", self.second);
-        let is = |pid: &i32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            line.split(|b| *b == 0).nth(1) == Some(b"node") && groups.contains(&group)
-        };
-        let pids = std::fs::read_dir("/proc").unwrap().flatten();
-        let mut found = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is);
-        found.next().expect("the worker has a node process")
     }
 }
 
@@ -168,7 +151,7 @@ fn one_cluster() {
             (seen == names).then_some(())
         });
     }
-    let nodes = two.json(&["get", "nodes"]);
+    let nodes = two.cluster.json(&["get", "nodes"]);
     for node in nodes["items"].as_array().unwrap() {
         let address = node["status"]["addresses"][0]["address"].as_str().unwrap();
         let mut seen = BTreeSet::new();
@@ -198,7 +181,7 @@ fn one_cluster() {
     let keeper = |selector: &str| {
         two.cluster.apply(&KEEPER.replace("SELECTOR", selector));
         kubectl(&["wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s"]).ok();
-        assert_eq!(two.json(&["get", "pod", "keeper"])["spec"]["nodeName"], two.second.as_str());
+        assert_eq!(two.cluster.json(&["get", "pod", "keeper"])["spec"]["nodeName"], two.second.as_str());
     };
     keeper(&format!("nodeSelector: {{kubernetes.io/hostname: {}}}", two.second));
     kubectl(&["delete", "pod", "keeper"]).ok();
@@ -206,12 +189,12 @@ fn one_cluster() {
     assert_eq!(kubectl(&["exec", "keeper", "--", "cat", "/data/log"]).ok(), "started\nstarted\n");
 
     // Kubelets of workers have what they need by the node's own certificate, approved by nobody but the control plane.
-    let requests = two.json(&["get", "csr"]);
+    let requests = two.cluster.json(&["get", "csr"]);
     let signers: BTreeSet<&str> =
         requests["items"].as_array().unwrap().iter().map(|r| r["spec"]["signerName"].as_str().unwrap()).collect();
     let wanted = ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
     assert_eq!(signers, BTreeSet::from(wanted));
-    let labels = two.json(&["get", "node", &two.second])["metadata"]["labels"].clone();
+    let labels = two.cluster.json(&["get", "node", &two.second])["metadata"]["labels"].clone();
     assert_eq!(labels["minikube.k8s.io/primary"], "false");
     assert!(labels["node-role.kubernetes.io/control-plane"].is_null());
 }
@@ -228,15 +211,16 @@ fn ends_and_comes_back() {
 
     // Another process takes the node's place; its containers go on.
     let [pod, ..] = two.pods("web").into_iter().find(|[_, node, _]| *node == two.second).unwrap();
-    let container = || two.json(&["get", "pod", &pod])["status"]["containerStatuses"][0].clone();
+    let container = || two.cluster.json(&["get", "pod", &pod])["status"]["containerStatuses"][0].clone();
     let before = container();
-    let killed = two.process();
+    let process = || host_pid(&two.second, "node");
+    let killed = process();
     kill(killed);
     eventually("a new node process that answers", || {
         let output = kubectl(&["exec", &pod, "--", "cat", "/www/index.html"]);
         (output.stdout.trim() == pod).then_some(())
     });
-    assert_ne!(two.process(), killed);
+    assert_ne!(process(), killed);
     assert_eq!(container()["containerID"], before["containerID"]);
     assert_eq!(container()["restartCount"], 0);
 
