@@ -20,6 +20,11 @@ pub async fn until(second: i64) -> std::io::Result<()> {
     watched(timer)?.readable().await.map(drop)
 }
 
+/// Seconds since the epoch.
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -32,7 +37,7 @@ mod tests {
         for past in [i64::MIN, 0, 1] {
             tokio::time::timeout(bound, until(past)).await.unwrap().unwrap();
         }
-        for never in [i64::MAX, jiff::Timestamp::now().as_second() + 3600] {
+        for never in [i64::MAX, now() + 3600] {
             assert!(tokio::time::timeout(Duration::from_millis(20), until(never)).await.is_err());
         }
     }

@@ -30,13 +30,9 @@ fn file(home: &Home, name: &str) -> PathBuf {
     home.profile(name).join(FILE)
 }
 
-fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
 /// Has the cluster stopped after `delay`, instead of when it was to be stopped before.
 pub fn set(home: &Home, name: &str, delay: Duration) -> Outcome<()> {
-    let asked = now();
+    let asked = clock::now();
     let at = asked.saturating_add(i64::try_from(delay.as_secs()).unwrap_or(i64::MAX));
     let bytes = serde_json::to_vec(&Schedule { asked, at }).or_fail(&MK_INTERNAL, "cannot write the schedule")?;
     home.write(&file(home, name), &bytes, atomic_file::PUBLIC)
@@ -53,7 +49,7 @@ pub fn cancel(home: &Home, name: &str) -> Outcome<bool> {
 
 /// How long it is until the cluster is to be stopped.
 pub fn left(home: &Home, name: &str) -> Option<Duration> {
-    let seconds = load(home, name)?.at.saturating_sub(now());
+    let seconds = load(home, name)?.at.saturating_sub(clock::now());
     Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 

@@ -85,7 +85,7 @@ fn tell(args: &Args, profile: &Profile, cluster: &Cluster, printer: &Printer) ->
                 printer.data(&text(node, &time_to_stop));
             }
             // The agent has them renewed by then: where none runs this is the only sign.
-            let due = cluster.certificate.filter(|validity| !validity.is_fresh(Timestamp::now().as_second()));
+            let due = cluster.certificate.filter(|validity| !validity.is_fresh(crate::clock::now()));
             if let Some(end) = due.and_then(end) {
                 printer.warning(&format!("The cluster's certificates end at {end}: 'kminik start' renews them"));
             }

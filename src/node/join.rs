@@ -216,10 +216,5 @@ fn ends_at(identity: &Identity) -> i64 {
     Validity::of(&identity.cert_pem).map_or(i64::MIN, |validity| validity.not_after)
 }
 
-/// Seconds since the epoch.
-pub fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
 #[cfg(test)]
 mod tests;

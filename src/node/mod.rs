@@ -178,7 +178,7 @@ async fn worker(data: &Path, config: &NodeConfig, join: &Join, node: &Runtime) -
     let keys = data.join("pki");
     std::fs::create_dir_all(&keys).map_err(NodeError::Directory)?;
     let joined = tokio::select! {
-        joined = join::ensure(&keys, config, join, join::now()) => joined?,
+        joined = join::ensure(&keys, config, join, crate::clock::now()) => joined?,
         _ = terminate.recv() => return Ok(()),
     };
     let access = {

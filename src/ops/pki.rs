@@ -70,7 +70,7 @@ pub fn ensure(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
 
 /// Whether the certificate was issued for so long, and is neither near its end nor from the future; what is none is not fresh.
 pub fn is_fresh(cert_pem: &str, life: Duration) -> bool {
-    let now = jiff::Timestamp::now().as_second();
+    let now = crate::clock::now();
     Validity::of(cert_pem)
         .is_ok_and(|validity| validity.is_fresh(now) && validity.life() == life.as_secs().cast_signed())
 }

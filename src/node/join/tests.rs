@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
+use crate::clock::now;
 
 const DAY: Duration = Duration::from_secs(86_400);
 const TOKEN: &str = "abcdef.0123456789abcdef";

@@ -143,7 +143,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         cert_expiration_seconds: cert_expiration_seconds(),
         kminik_version: String::new(),
         addons: addons::at_first(request.install_addons)?,
-        created: jiff::Timestamp::now().as_second(),
+        created: crate::clock::now(),
     };
     for _ in 1..nodes {
         profile.add_worker(home)?;
