@@ -15,7 +15,7 @@ use kminik_oci::mirrors::CacheAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::addons::Choices;
-use crate::drivers::{Machine, Share};
+use crate::drivers::{Machine, Share, machine_name};
 use crate::engine::Endpoint;
 use crate::exposure::Exposure;
 use crate::home::Home;
@@ -151,12 +151,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Within its cluster: `m02`.
-    pub fn name(&self) -> String {
-        Self::short(self.number)
-    }
-
-    /// The name of a node with this number.
+    /// The name of a node with this number within its cluster: `m02`.
     pub fn short(number: u32) -> String {
         format!("m{number:02}")
     }
@@ -208,7 +203,7 @@ impl Profile {
     /// `GUEST_NODE_ADD` if its machine would have the name of another cluster, or the network has no address left.
     pub fn add_worker(&mut self, home: &Home) -> Outcome<u32> {
         let number = self.workers.iter().map(|worker| worker.number).max().unwrap_or(1) + 1;
-        let name = format!("{}-{}", self.name, Worker::short(number));
+        let name = machine_name(&self.name, number);
         if Self::exists(home, &name) {
             return Err(Failure::new(
                 &GUEST_NODE_ADD,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Context;
 use crate::node::config::{CONFIG_FILE, DATA_DIR};
-use crate::ops::nodes::{self, AddRequest};
+use crate::ops::nodes;
 use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{Failure, MK_USAGE, Outcome};
@@ -66,9 +66,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     match verb {
         Verb::Add { control_plane: true, .. } => return Err(one_control_plane("--control-plane")),
         Verb::Add { worker: false, .. } => return Err(one_control_plane("--worker=false")),
-        Verb::Add { delete_on_failure, .. } => {
-            nodes::add(home, cluster, AddRequest { delete_on_failure }, printer).await?
-        }
+        Verb::Add { delete_on_failure, .. } => nodes::add(home, cluster, delete_on_failure, printer).await?,
         Verb::Delete { name } => nodes::delete(home, cluster, &name, printer).await?,
         Verb::Start { name } => nodes::start(home, cluster, &name, printer).await?,
         Verb::Stop { name } => nodes::stop(home, cluster, &name, printer).await?,

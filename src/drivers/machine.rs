@@ -41,7 +41,7 @@ impl<'a> Machine<'a> {
     pub fn name(self) -> Cow<'a, str> {
         match self.worker {
             None => Cow::Borrowed(&self.profile.name),
-            Some(worker) => Cow::Owned(format!("{}-{}", self.profile.name, worker.name())),
+            Some(worker) => Cow::Owned(machine_name(&self.profile.name, worker.number)),
         }
     }
 
@@ -57,7 +57,7 @@ impl<'a> Machine<'a> {
 
     /// Whether this is what a user calls it: by its name, or without the profile's (`m02`; the control plane's is `m01`).
     pub fn is_called(self, name: &str) -> bool {
-        let short = self.worker.map_or_else(|| "m01".to_owned(), Worker::name);
+        let short = Worker::short(self.number().unwrap_or(1));
         *name == *self.name() || name == short
     }
 
@@ -70,6 +70,11 @@ impl<'a> Machine<'a> {
     pub fn memory_bytes(self) -> Option<u64> {
         Some(self.profile.memory_mib << 20).filter(|bytes| *bytes > 0)
     }
+}
+
+/// The name of the machine of a cluster's worker.
+pub fn machine_name(cluster: &str, number: u32) -> String {
+    format!("{cluster}-{}", Worker::short(number))
 }
 
 /// The cluster and the number that the name of a worker's machine is made of.

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use self::docker::write_node_image;
-pub use self::machine::{Machine, split_name};
+pub use self::machine::{Machine, machine_name, split_name};
 pub use self::network::{NetworkWish, parse_subnet};
 use crate::engine::{Duplex, Endpoint};
 use crate::exposure::Exposure;

@@ -13,21 +13,14 @@ use crate::drivers::{self, Driver, Machine, MachineState};
 use crate::home::Home;
 use crate::ops::{client, delete as removal, pause};
 use crate::printer::{CHECK, CRUSHED, DELETE, DONE, HAPPY, Printer, STOP};
-use crate::profile::{Lock, Profile};
-use crate::reason::{Failure, GUEST_NODE_ADD, MK_INTERRUPTED, MK_USAGE, Outcome};
+use crate::profile::{Lock, Profile, Worker};
+use crate::reason::{Failure, MK_INTERRUPTED, MK_USAGE, Outcome};
 use crate::terminal::Interruption;
 
 /// Bound on a graceful stop.
 const STOPPING: Duration = Duration::from_secs(120);
 /// How long a node may take to be Ready.
 const READY: Duration = Duration::from_secs(360);
-
-/// What the user asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct AddRequest {
-    /// If it fails, try once more.
-    pub delete_on_failure: bool,
-}
 
 /// A cluster that is changed.
 struct Cluster<'a> {
@@ -63,7 +56,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn machine(&self, number: u32) -> Outcome<Machine<'_>> {
-        self.profile.machine(Some(&crate::profile::Worker::short(number)))
+        self.profile.machine(Some(&Worker::short(number)))
     }
 
     async fn up(&self, number: u32, client: &Client) -> Outcome<()> {
@@ -110,24 +103,33 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
+    /// Keeps whether the worker is meant to be stopped.
+    fn mark(&mut self, number: u32, stopped: bool) -> Outcome<()> {
+        for worker in self.profile.workers.iter_mut().filter(|worker| worker.number == number) {
+            worker.stopped = stopped;
+        }
+        self.profile.save(self.home)
+    }
+
     async fn tell_agent(&self) {
         agent::reload(&self.home.profile(&self.profile.name)).await;
     }
 }
 
-/// Adds a worker to a cluster that runs, and waits until it is Ready. One that fails leaves nothing.
+/// Adds a worker to a cluster that runs, and waits until it is Ready. One that fails leaves nothing, and is tried once more if
+/// that is wished.
 ///
 /// # Errors
 /// `GUEST_NOT_RUNNING`, `K8S_NOT_RESPONDING`, `GUEST_NODE_ADD`, and what starting it can fail with.
-pub async fn add(home: &Home, name: &str, request: AddRequest, printer: &Printer) -> Outcome<()> {
+pub async fn add(home: &Home, name: &str, mut again: bool, printer: &Printer) -> Outcome<()> {
     let mut interruption = Interruption::listen()?;
     let mut cluster = Cluster::open(home, name, printer).await?;
     drivers::of_running(home, cluster.profile.control_plane()).await?;
     let client = client::ready(home, &cluster.profile).await?;
-    for attempt in 0.. {
+    loop {
         let number = cluster.profile.add_worker(home)?;
         let machine = cluster.machine(number)?.name().into_owned();
-        let short = crate::profile::Worker::short(number);
+        let short = Worker::short(number);
         printer.step(HAPPY, "Adding Node", &format!("Adding node {short} to cluster {name} as [worker]"));
         cluster.profile.save(home)?;
         let failure = tokio::select! {
@@ -144,13 +146,12 @@ pub async fn add(home: &Home, name: &str, request: AddRequest, printer: &Printer
         if let Err(failure) = cluster.forget(number, &client).await {
             printer.warning(&format!("{failure}; 'kminik node delete {machine} -p {name}' removes what is left"));
         }
-        let again = request.delete_on_failure && attempt == 0 && failure.reason != &MK_INTERRUPTED;
-        if !again {
+        if !again || failure.reason == &MK_INTERRUPTED {
             return Err(failure);
         }
+        again = false;
         printer.warning(&format!("Adding the node failed, trying once more: {failure}"));
     }
-    Err(Failure::new(&GUEST_NODE_ADD, "the node cannot be added"))
 }
 
 /// Takes a worker out of a cluster that runs: its pods leave first.
@@ -218,14 +219,4 @@ pub async fn start(home: &Home, name: &str, node: &str, printer: &Printer) -> Ou
     cluster.tell_agent().await;
     printer.step(HAPPY, "Done", &format!("Successfully started node {shown}!"));
     Ok(())
-}
-
-impl Cluster<'_> {
-    /// Keeps whether the worker is meant to be stopped.
-    fn mark(&mut self, number: u32, stopped: bool) -> Outcome<()> {
-        for worker in self.profile.workers.iter_mut().filter(|worker| worker.number == number) {
-            worker.stopped = stopped;
-        }
-        self.profile.save(self.home)
-    }
 }

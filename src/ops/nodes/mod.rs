@@ -13,10 +13,10 @@ use kminik_client::{Selection, until};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-pub use self::change::{AddRequest, add, delete, start, stop};
+pub use self::change::{add, delete, start, stop};
 use super::start::{files, replace_node, userland};
 use super::{pause, status, sync};
-use crate::drivers::{Driver, Machine, MachineState, Userland};
+use crate::drivers::{Driver, Machine, MachineState, NodeFile, Userland};
 use crate::home::Home;
 use crate::printer::{FIRE, Printer, RESTART, RUNNING, THUMB, UNPAUSE};
 use crate::profile::Profile;
@@ -46,30 +46,23 @@ impl Workers<'_> {
         if machines.is_empty() {
             return Ok(());
         }
-        let before = heartbeats(self.client).await?;
+        let before = listed(self.client).await?;
         let mut awaited = BTreeMap::new();
         for machine in machines {
             let name = machine.node_name();
             let started = self.start(*machine).await?;
             // Of one that was started the last word of its life before does not count.
-            let last = if started { before.get(&name).cloned() } else { None };
+            let last = if started { of_name(&before, &name).and_then(heartbeat) } else { None };
             awaited.insert(name, last);
         }
-        let is_up =
-            |nodes: &[Arc<Node>]| awaited.iter().all(|(name, last)| has_come(nodes, name.as_str(), last.as_deref()));
+        let is_up = |nodes: &[Arc<Node>]| awaited.iter().all(|(name, last)| has_come(nodes, name, last.as_deref()));
         let all = Selection::default();
         if tokio::time::timeout(self.bound, until(self.client, &(), &all, is_up)).await.is_ok() {
             return Ok(());
         }
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let listed = answered(nodes.list(&ListParams::default())).await?;
-        let listed: Vec<Arc<Node>> = listed.items.into_iter().map(Arc::new).collect();
-        let mut late: Vec<&str> = Vec::new();
-        for (name, last) in &awaited {
-            if !has_come(&listed, name.as_str(), last.as_deref()) {
-                late.push(name.as_str());
-            }
-        }
+        let nodes = listed(self.client).await?;
+        let late = awaited.iter().filter(|(name, last)| !has_come(&nodes, name, last.as_deref()));
+        let late: Vec<&str> = late.map(|(name, _)| name.as_str()).collect();
         let (seconds, names) = (self.bound.as_secs(), late.join(", "));
         Err(Failure::new(&K8S_TIMEOUT, format!("waited {seconds} s for the nodes {names} to be Ready, in vain")))
     }
@@ -110,36 +103,36 @@ fn announce(machine: Machine<'_>, state: MachineState, printer: &Printer) {
     }
 }
 
-/// Makes and starts a worker's machine that ended by itself. One that has joined needs no token, so the API may be away.
+/// What a worker is told that is made again after it ended by itself. One that has joined needs no token, so the API may be away.
 ///
 /// # Errors
-/// What the driver says.
-pub async fn revive(machine: Machine<'_>, driver: &dyn Driver, home: &Home, printer: &Printer) -> Outcome<()> {
-    let profile = machine.profile();
-    let client = super::client::connect(home, profile).await?;
+/// If the profile's files cannot be used.
+pub async fn files_again(machine: Machine<'_>, home: &Home) -> Outcome<Vec<NodeFile>> {
+    let client = super::client::connect(home, machine.profile()).await?;
     let token = token::make(&client).await.unwrap_or_else(|failure| {
         tracing::debug!(%failure, "no token for the node");
         String::new()
     });
-    let userland = userland(profile, home, printer).await?;
-    driver.create(machine, &userland, &files::of_worker(home, machine, token)?).await?;
-    driver.start(machine).await?;
-    sync::run(home, driver, machine).await
+    files::of_worker(home, machine, token)
 }
 
 /// Whether the node is Ready, and has said so since `last`.
 fn has_come(nodes: &[Arc<Node>], name: &str, last: Option<&str>) -> bool {
-    let node = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(name));
-    node.is_some_and(|node| status::is_ready(node) && (last.is_none() || heartbeat(node).as_deref() != last))
+    of_name(nodes, name)
+        .is_some_and(|node| status::is_ready(node) && (last.is_none() || heartbeat(node).as_deref() != last))
 }
 
-/// When each node has last said how it is.
-async fn heartbeats(client: &Client) -> Outcome<BTreeMap<String, String>> {
+fn of_name<'n>(nodes: &'n [Arc<Node>], name: &str) -> Option<&'n Node> {
+    nodes.iter().map(AsRef::as_ref).find(|node: &&Node| node.metadata.name.as_deref() == Some(name))
+}
+
+async fn listed(client: &Client) -> Outcome<Vec<Arc<Node>>> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let listed = answered(nodes.list(&ListParams::default())).await?;
-    Ok(listed.items.iter().filter_map(|node| Some((node.metadata.name.clone()?, heartbeat(node)?))).collect())
+    let all = answered(nodes.list(&ListParams::default())).await?;
+    Ok(all.items.into_iter().map(Arc::new).collect())
 }
 
+/// When the node has last said how it is.
 fn heartbeat(node: &Node) -> Option<String> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;

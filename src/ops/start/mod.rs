@@ -88,7 +88,7 @@ pub struct Request {
 pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {
     let mut interruption = Interruption::listen()?;
     printer.step(HAPPY, "Initial Minikube Setup", &format!("kminik v{} on {}", version::KMINIK, plan::host_name()));
-    let lock = Lock::acquire(home, &request.profile).await?;
+    let _lock = Lock::acquire(home, &request.profile).await?;
     delete::check_whole(home, &request.profile)?;
     Profile::check_unique(home, &request.profile)?;
     let existing = Profile::load_optional(home, &request.profile)?;
@@ -108,7 +108,8 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
     {
         changes::refuse_lost(known, request.force, printer)?;
     }
-    for attempt in 0.. {
+    let mut again = request.delete_on_failure;
+    loop {
         let mut failure = tokio::select! {
             outcome = carry_out(request, &plan, home, printer) => match outcome {
                 Ok(()) => return Ok(()),
@@ -124,13 +125,12 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
             failure = last_words::keep(failure, &plan, printer).await;
             undo(home, &plan, printer).await;
         }
-        if !request.delete_on_failure || attempt > 0 || interrupted {
+        if !again || interrupted {
             return Err(failure);
         }
+        again = false;
         printer.warning(&format!("Starting failed, deleting the cluster and trying once more: {failure}"));
     }
-    drop(lock);
-    Ok(())
 }
 
 /// How each driver is, the one to be preferred first.
@@ -273,11 +273,12 @@ pub async fn revive(cluster: &str, node: &str, home: &Home, printer: &Printer) -
     if !is_wanted || driver.state(machine).await? == MachineState::Running {
         return Ok(());
     }
-    if machine.is_worker() {
-        return nodes::revive(machine, driver.as_ref(), home, printer).await;
-    }
+    let files = match machine.is_worker() {
+        true => nodes::files_again(machine, home).await?,
+        false => files::of_control_plane(home, profile)?,
+    };
     let userland = userland(profile, home, printer).await?;
-    driver.create(machine, &userland, &files::of_control_plane(home, profile)?).await?;
+    driver.create(machine, &userland, &files).await?;
     driver.start(machine).await?;
     sync::run(home, driver.as_ref(), machine).await
 }
