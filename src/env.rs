@@ -6,6 +6,8 @@ use kminik_oci::HostLoopback;
 use kminik_oci::mirrors::loopback_port;
 use url::Url;
 
+use crate::networking::{Networking, PODS};
+
 /// Where profiles, machines and caches are kept; `~/.kminik` if unset.
 pub const HOME: &str = "KMINIK_HOME";
 /// kubectl's: a list of files, the first that exists (else the first) is written.
@@ -35,7 +37,7 @@ const DIRECT: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// `NAME=value` of those variables of this process that the node gets too. A proxy on this machine's loopback is named as
 /// the node reaches it.
-pub fn for_node(loopback: &HostLoopback) -> Vec<String> {
+pub fn for_node(loopback: &HostLoopback, networking: &Networking) -> Vec<String> {
     let plain = FOR_NODE.iter().filter_map(|name| Some((name, get(name)?)));
     let proxies = PROXIES.iter().filter_map(|name| {
         let value = get(name)?;
@@ -45,12 +47,13 @@ pub fn for_node(loopback: &HostLoopback) -> Vec<String> {
     });
     let mut all: Vec<String> = plain.chain(proxies).map(|(name, value)| format!("{name}={value}")).collect();
     let direct = DIRECT.iter().find_map(|name| get(name)).map(|value| format!("{value},")).unwrap_or_default();
-    all.push(format!("NO_PROXY={direct}{NEAR},{}", loopback.address));
+    let Networking { services, domain, .. } = networking;
+    all.push(format!("NO_PROXY={direct}{NEAR},{services},{PODS},.{domain},{}", loopback.address));
     all
 }
 
-/// Who is not a proxy's business: the node itself, services, pods; beside what the host serves at the gateway.
-const NEAR: &str = "localhost,127.0.0.0/8,::1,10.96.0.0/12,10.244.0.0/16,.cluster.local";
+/// Who is not a proxy's business: the node itself; beside services, pods and what the host serves at the gateway.
+const NEAR: &str = "localhost,127.0.0.0/8,::1";
 
 /// Docker's configuration of the calling user.
 pub fn docker_config() -> PathBuf {
@@ -80,6 +83,11 @@ pub fn engine_sockets() -> Vec<PathBuf> {
 /// Ports of loopback on which this process' proxies listen.
 pub fn loopback_proxies() -> Vec<u16> {
     PROXIES.iter().filter_map(|name| loopback_port(&proxy_url(&get(name)?)?)).collect()
+}
+
+/// Every proxy that this process is told of.
+pub fn proxies() -> impl Iterator<Item = String> {
+    PROXIES.iter().filter_map(|name| get(name))
 }
 
 /// As curl reads it: `host:port` means http.

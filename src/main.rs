@@ -18,6 +18,7 @@ mod exposure;
 mod home;
 mod kubeconfig;
 mod messages;
+mod networking;
 mod node;
 mod ops;
 mod printer;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use crate::drivers::{Machine, Share, machine_name};
 use crate::engine::Endpoint;
 use crate::exposure::Exposure;
 use crate::home::Home;
+use crate::networking::Networking;
 use crate::node::config::{AuditLog, cert_expiration_seconds};
 use crate::reason::{
     Failure, GUEST_NODE_ADD, GUEST_NODE_NOT_FOUND, GUEST_NOT_FOUND, HOST_PURGE, HOST_SAVE_PROFILE, MK_BAD_PROFILE_NAME,
@@ -31,6 +32,8 @@ pub const DEFAULT: &str = "kminik";
 const FORMAT: u32 = 1;
 /// Of a file with workers, of which older versions know nothing.
 const FORMAT_OF_SEVERAL: u32 = 2;
+/// Of one with other networks, domain or port inside than every cluster had before.
+const FORMAT_OF_NETWORKING: u32 = 3;
 const LIMIT_BYTES: u64 = 1 << 20;
 /// Of the gateway, for the host's loopback ports: above what servers use, below what the kernel gives to clients.
 const FIRST_LOOPBACK_PORT: u16 = 25_000;
@@ -109,6 +112,8 @@ pub struct Profile {
     /// Its network is not one of this machine's: ports are reached through the driver, and nodes reach nothing here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tunnel: bool,
+    #[serde(default, skip_serializing_if = "Networking::is_default")]
+    pub networking: Networking,
     #[serde(default, skip_serializing_if = "Exposure::is_default")]
     pub exposure: Exposure,
     /// Directories and files of the driver's machine that the nodes see.
@@ -212,7 +217,15 @@ impl Profile {
         }
         let full = || Failure::new(&GUEST_NODE_ADD, format!("the network {} has no address left", self.subnet));
         let subnet: Ipv4Net = self.subnet.parse().map_err(|_| full())?;
-        let is_taken = |address: &Ipv4Addr| self.machines().any(|machine| machine.address() == *address);
+        let mut taken: Vec<Ipv4Addr> = self.machines().map(|machine| machine.address()).collect();
+        // A network by a name of the user's may be that of several clusters.
+        if self.networking.network.is_some() {
+            let others = Self::names(home).into_iter().filter(|other| *other != self.name);
+            for other in others.filter_map(|other| Self::load_optional(home, &other).ok().flatten()) {
+                taken.extend(other.machines().map(|machine| machine.address()));
+            }
+        }
+        let is_taken = |address: &Ipv4Addr| taken.contains(address);
         let own = u32::from(self.node_address);
         let (after, before): (Vec<_>, Vec<_>) = subnet.hosts().skip(1).partition(|address| u32::from(*address) > own);
         let address = after.into_iter().chain(before).find(|address| *address != self.gateway && !is_taken(address));
@@ -255,11 +268,11 @@ impl Profile {
         }
         let head: Head = serde_json::from_slice(&bytes)
             .or_fail(&MK_PROFILE_BROKEN, format_args!("the profile {} is damaged", path.display()))?;
-        if head.format > FORMAT_OF_SEVERAL {
+        if head.format > FORMAT_OF_NETWORKING {
             return Err(Failure::new(
                 &MK_PROFILE_NEWER,
                 format!(
-                    "the profile {name:?} has format {}, this kminik knows formats up to {FORMAT_OF_SEVERAL}",
+                    "the profile {name:?} has format {}, this kminik knows formats up to {FORMAT_OF_NETWORKING}",
                     head.format
                 ),
             ));
@@ -275,7 +288,11 @@ impl Profile {
     }
 
     pub fn save(&self, home: &Home) -> Outcome<()> {
-        let format = if self.workers.is_empty() { FORMAT } else { FORMAT_OF_SEVERAL };
+        let format = match (self.networking.is_default(), self.workers.is_empty()) {
+            (false, _) => FORMAT_OF_NETWORKING,
+            (true, false) => FORMAT_OF_SEVERAL,
+            (true, true) => FORMAT,
+        };
         let text = serde_json::to_vec_pretty(&Self { format, ..self.clone() })
             .or_fail(&HOST_SAVE_PROFILE, "cannot write the profile")?;
         home.write(&home.profile(&self.name).join("config.json"), &text, atomic_file::SECRET)
@@ -338,6 +355,20 @@ impl Profile {
         let address = (self.gateway, CACHE_PORT).into();
         (!self.cache_token.is_empty() && !self.tunnel)
             .then(|| CacheAddress { address, token: self.cache_token.clone() })
+    }
+
+    /// The same as kubeconfigs have it: by the name that its user has given it.
+    pub fn kubeconfig_url(&self) -> String {
+        format!("https://{}", self.kubeconfig_host())
+    }
+
+    /// Without the scheme.
+    pub fn kubeconfig_host(&self) -> String {
+        let host = self.networking.api_name.as_ref().unwrap_or(&self.api_host);
+        match host.parse() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{}", self.api_port),
+            _ => format!("{host}:{}", self.api_port),
+        }
     }
 
     /// `https://host:port` as clients on the host use it.

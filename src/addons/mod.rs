@@ -15,19 +15,19 @@ mod health;
 mod objects;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 pub use apply::{Applier, ApplyError, Record, State};
 pub use definition::{Definition, Install, Published};
 pub use health::{Health, health, healthy};
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Service;
 use kminik_oci::Digest;
 use kube::core::DynamicObject;
 pub use objects::{ManifestError, digest, of_kind};
 use serde::{Deserialize, Serialize};
 
-use crate::node::config::REGISTRY_ADDRESS;
+use crate::networking::{dns_of, registry_of};
 
 /// Largest file of a user's folder, and all of its manifests together.
 const LIMIT_BYTES: u64 = 8 << 20;
@@ -105,12 +105,12 @@ pub struct Values {
 }
 
 impl Values {
-    /// Of a cluster of one node.
-    pub fn new(cluster_dns: Ipv4Addr, cluster_domain: &str) -> Self {
+    /// Of a cluster of one node, with this network of Services.
+    pub fn new(services: Ipv4Net, cluster_domain: &str) -> Self {
         Self {
-            cluster_dns: cluster_dns.to_string(),
+            cluster_dns: dns_of(services).to_string(),
             cluster_domain: cluster_domain.to_owned(),
-            registry_address: REGISTRY_ADDRESS.to_string(),
+            registry_address: registry_of(services).to_string(),
             binding_mode: "Immediate",
         }
     }
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     fn values() -> Values {
-        Values::new(Ipv4Addr::new(10, 96, 0, 10), "cluster.local")
+        Values::new("10.96.0.0/12".parse().unwrap(), "cluster.local")
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! found by a port of their own; where the user wants them, published ports that the driver does not publish itself.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +40,6 @@ struct Target {
 /// Wanted ports.
 type Wanted = BTreeMap<Door, Target>;
 
-/// Of the API on the node.
-const API_PORT: u16 = 8443;
 /// A port that is taken by another program is tried again this often.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -80,7 +78,8 @@ impl Ports {
         let mut profile = self.profile.borrow_and_update().clone();
         // The API's own port does not wait for the API.
         loop {
-            let wanted = wanted(&services.list(), &profile.exposure, self.driver.publishes(), &of_addons(&profile));
+            let api = (!self.driver.publishes()).then_some(profile.networking.api_port);
+            let wanted = wanted(&services.list(), &profile.exposure, api, &of_addons(&profile));
             self.apply(&wanted, &profile).await;
             let retry = if self.taken.is_empty() { Duration::MAX } else { RETRY };
             tokio::select! {
@@ -124,7 +123,7 @@ impl Ports {
                 }
                 Err(error) => {
                     if !self.taken.contains_key(door) {
-                        let note = self.complain(*door, target, profile.node_address, &error);
+                        let note = self.complain(*door, target, profile, &error);
                         self.taken.insert(*door, note);
                     }
                 }
@@ -132,7 +131,7 @@ impl Ports {
         }
     }
 
-    fn complain(&self, door: Door, target: &Target, node: Ipv4Addr, error: &std::io::Error) -> String {
+    fn complain(&self, door: Door, target: &Target, profile: &Profile, error: &std::io::Error) -> String {
         let service = target.service.as_deref();
         let port = door.port;
         let whose = match service {
@@ -143,7 +142,7 @@ impl Ports {
                 let what = if port == target.port { "node port" } else { "port" };
                 format!("{what} {port} of service {namespace}/{name}")
             }
-            None if target.port == API_PORT => format!("port {port} of the API"),
+            None if target.port == profile.networking.api_port => format!("port {port} of the API"),
             None => format!("published port {port}"),
         };
         let protocol = match door.protocol {
@@ -151,7 +150,8 @@ impl Ports {
             Protocol::Udp => "UDP",
         };
         let place = door.address.map_or_else(|| "localhost".to_owned(), |address| address.to_string());
-        let note = format!("{whose} ({protocol}) is not on {place}: {error}; use {node}:{}", target.port);
+        let note =
+            format!("{whose} ({protocol}) is not on {place}: {error}; use {}:{}", profile.node_address, target.port);
         if let Some(service) = service {
             self.recorder.warning(service, "HostPortUnavailable", note.clone());
         }
@@ -160,19 +160,19 @@ impl Ports {
     }
 }
 
-/// `published` says that the driver serves the API's and the published ports itself.
-fn wanted(services: &[Arc<Service>], exposure: &Exposure, published: bool, addons: &[HostPort]) -> Wanted {
+/// `api` is the API's port on the node; none where the driver serves that and the published ports itself.
+fn wanted(services: &[Arc<Service>], exposure: &Exposure, api: Option<u16>, addons: &[HostPort]) -> Wanted {
     let mut wanted = Wanted::new();
-    if !published {
+    if let Some(api_port) = api {
         let own = |port| Target { port, service: None };
-        let api = |address| Door { protocol: Protocol::Tcp, address, port: API_PORT };
+        let api = |address| Door { protocol: Protocol::Tcp, address, port: api_port };
         let listen = exposure.listen.filter(|address| !address.is_loopback());
         if let Some(listen) = listen {
-            wanted.insert(api(Some(listen)), own(API_PORT));
+            wanted.insert(api(Some(listen)), own(api_port));
         }
         // Every address is loopback's too.
         if listen.is_none_or(|address| !address.is_unspecified()) {
-            wanted.insert(api(None), own(API_PORT));
+            wanted.insert(api(None), own(api_port));
         }
         for port in &exposure.ports {
             let address = port.address.or(exposure.listen);
@@ -222,21 +222,21 @@ mod tests {
         let addon =
             |service: &str| HostPort { port: 5000, namespace: "ns".into(), service: service.into(), service_port: 80 };
         let addons = [addon("web"), addon("other")];
-        let found = |exposure: &Exposure, published| -> Vec<_> {
-            let wanted = wanted(&services, exposure, published, &addons);
+        let found = |exposure: &Exposure, api| -> Vec<_> {
+            let wanted = wanted(&services, exposure, api, &addons);
             wanted.into_iter().map(|(door, target)| (door.protocol, door.address, door.port, target.port)).collect()
         };
         let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
         let of_services = [(tcp, None, 5000, 30080), (tcp, None, 30080, 30080), (udp, None, 30080, 30080)];
-        assert_eq!(found(&Exposure::default(), true), of_services);
+        assert_eq!(found(&Exposure::default(), None), of_services);
         let with_api = [of_services[0], (tcp, None, 8443, 8443), of_services[1], of_services[2]];
-        assert_eq!(found(&Exposure::default(), false), with_api);
+        assert_eq!(found(&Exposure::default(), Some(8443)), with_api);
         let any: IpAddr = "0.0.0.0".parse().unwrap();
         let mut exposure = Exposure { listen: Some(any), ..Exposure::default() };
         exposure.publish(&crate::exposure::parse("30080:80").unwrap()).unwrap();
-        assert_eq!(found(&exposure, true), [of_services[0], of_services[2]], "the driver has that one");
-        let open = [of_services[0], (tcp, Some(any), 8443, 8443), (tcp, Some(any), 30080, 80), of_services[2]];
-        let mut found = found(&exposure, false);
+        assert_eq!(found(&exposure, None), [of_services[0], of_services[2]], "the driver has that one");
+        let open = [of_services[0], (tcp, Some(any), 6443, 6443), (tcp, Some(any), 30080, 80), of_services[2]];
+        let mut found = found(&exposure, Some(6443));
         found.sort_by_key(|(protocol, address, port, _)| (*protocol, *port, *address));
         assert_eq!(found, open);
     }

@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use super::{Context, Output};
 use crate::drivers::{NetworkWish, parse_subnet};
 use crate::exposure;
+use crate::networking;
 use crate::ops::mounts;
 use crate::ops::start::{self, Request};
 use crate::ops::units;
@@ -92,12 +93,27 @@ pub struct Args {
     /// times, and empty for none any more
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     ports: Vec<String>,
+    /// Port of the API on the node, and where it is reached from this machine; 8443, by the docker driver there a free one, if not given
+    #[arg(long, value_name = "PORT", value_parser = networking::parse_api_port)]
+    apiserver_port: Option<u16>,
+    /// Name or address by which the kubeconfig calls the API; its certificate is for it too
+    #[arg(long, value_name = "NAME", value_parser = networking::parse_name)]
+    apiserver_name: Option<String>,
     /// Further address that the API's certificate is for
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     apiserver_ips: Vec<IpAddr>,
     /// Further name that the API's certificate is for
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = networking::parse_pattern)]
     apiserver_names: Vec<String>,
+    /// Network of Services, /12 to /24; 10.96.0.0/12 if not given
+    #[arg(long, value_name = "CIDR", value_parser = networking::parse_services)]
+    service_cluster_ip_range: Option<Ipv4Net>,
+    /// Domain of the names of Services; cluster.local if not given
+    #[arg(long, value_name = "DOMAIN", value_parser = networking::parse_domain)]
+    dns_domain: Option<String>,
+    /// Docker network that the nodes are in, made if it is not there; one of the cluster's own if not given
+    #[arg(long, value_name = "NAME", value_parser = networking::parse_network)]
+    network: Option<String>,
     /// Directory or file of this machine that the node sees: HOST:NODE, read-only with :ro behind; may be given several times, and
     /// empty for none any more
     #[arg(long, value_name = "HOST:NODE")]
@@ -187,7 +203,14 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         nodes: args.nodes,
         cpus: args.cpus.as_deref().map(units::cpus).transpose()?,
         memory_mib: args.memory.as_deref().map(units::memory_mib).transpose()?,
-        network: NetworkWish { subnet: args.subnet, node_address: args.static_ip },
+        network: NetworkWish { subnet: args.subnet, node_address: args.static_ip, ..NetworkWish::default() },
+        networking: networking::Wish {
+            services: args.service_cluster_ip_range,
+            domain: args.dns_domain,
+            api_port: args.apiserver_port,
+            api_name: args.apiserver_name,
+            network: args.network,
+        },
         listen_address: args.listen_address,
         ports: several(&args.ports, exposure::parse)?,
         api_names: names.collect(),

@@ -18,14 +18,12 @@ pub async fn run(_args: Args, context: &Context, printer: &Printer) -> Outcome<E
     let profile = Profile::load(home, &context.profile)?;
     let path = kubeconfig::path(home);
     let name = &profile.name;
-    let before = kubeconfig::state(&path, name, &profile.api_url());
+    let before = kubeconfig::state(&path, name, &profile.kubeconfig_url());
     pki::merge_kubeconfig(home, &profile, &path, true)?;
     match before {
         State::Configured => printer.info(SHRUG, &format!("No changes required for the \"{name}\" context")),
-        State::Misconfigured => printer.info(
-            CELEBRATE,
-            &format!("\"{name}\" context has been updated to point to {}:{}", profile.api_host, profile.api_port),
-        ),
+        State::Misconfigured => printer
+            .info(CELEBRATE, &format!("\"{name}\" context has been updated to point to {}", profile.kubeconfig_host())),
     }
     printer.info(TIP, &format!("Current context is \"{name}\""));
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::docker::write_node_image;
 pub use self::machine::{Machine, machine_name, split_name};
-pub use self::network::{NetworkWish, parse_subnet};
+pub use self::network::{NetworkWish, Taken, check_services, parse_subnet};
 use crate::engine::{Duplex, Endpoint};
 use crate::exposure::Exposure;
 use crate::home::Home;
@@ -218,7 +218,7 @@ pub trait Driver: Send + Sync {
     /// Whether it can be used here; given up after some seconds.
     async fn probe(&self) -> Health;
     /// Chooses the network; makes nothing.
-    async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &[String]) -> Outcome<Placement>;
+    async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &Taken) -> Outcome<Placement>;
     /// Makes the machine, stopped, with `files` in its data directory (replacing older ones).
     async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()>;
     async fn start(&self, machine: Machine<'_>) -> Outcome<()>;

@@ -13,6 +13,19 @@ pub struct NetworkWish {
     pub subnet: Option<Ipv4Net>,
     /// Of the control plane's node.
     pub node_address: Option<Ipv4Addr>,
+    /// The API's, where it is reached from this machine.
+    pub api_port: Option<u16>,
+    /// A container engine's network.
+    pub network: Option<String>,
+}
+
+/// What others have.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// Networks that this machine's routes do not show.
+    pub subnets: Vec<Ipv4Net>,
+    /// Of nodes, also in those.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 /// A network for nodes.
@@ -49,28 +62,40 @@ pub async fn choose(wish: &NetworkWish, taken: &[Ipv4Net]) -> Outcome<Site> {
         (None, None) => None,
     };
     if let (Some(subnet), Some(address)) = (subnet, wish.node_address) {
-        check_address(subnet, address)?;
+        check_address(subnet, address, hostnet::gateway(subnet))?;
     }
     let subnet = match subnet {
         Some(subnet) => hostnet::claim(subnet, taken).await.map(|()| subnet),
         None => hostnet::plan(taken).await,
     };
-    let subnet = subnet.map_err(|error| match error {
-        HostNetError::NoSubnet { .. } | HostNetError::SubnetTaken { .. } => Failure::new(&IF_SUBNET, error.to_string()),
-        _ => Failure::because(&IF_NETWORK, "cannot read this machine's routes", &error),
-    })?;
+    let subnet = subnet.map_err(|error| failure(&error))?;
     let gateway = hostnet::gateway(subnet);
     let node_address = wish.node_address.unwrap_or_else(|| Ipv4Addr::from(u32::from(gateway) + 1));
     Ok(Site { subnet, gateway, node_address })
 }
 
+/// Refuses a network of Services that this machine reaches something in: its pods would not.
+///
+/// # Errors
+/// `IF_SUBNET` with what it overlaps.
+pub async fn check_services(services: Ipv4Net) -> Outcome<()> {
+    hostnet::claim(services, &[]).await.map_err(|error| failure(&error))
+}
+
+fn failure(error: &HostNetError) -> Failure {
+    match error {
+        HostNetError::NoSubnet { .. } | HostNetError::SubnetTaken { .. } => Failure::new(&IF_SUBNET, error.to_string()),
+        _ => Failure::because(&IF_NETWORK, "cannot read this machine's routes", error),
+    }
+}
+
 /// As minikube checks a static address.
-fn check_address(subnet: Ipv4Net, address: Ipv4Addr) -> Outcome<()> {
+pub fn check_address(subnet: Ipv4Net, address: Ipv4Addr, gateway: Ipv4Addr) -> Outcome<()> {
     let why = if !address.is_private() {
         "it is not a private address"
     } else if !subnet.contains(&address) {
         "it is not in the cluster's subnet"
-    } else if [subnet.network(), subnet.broadcast(), hostnet::gateway(subnet)].contains(&address) {
+    } else if [subnet.network(), subnet.broadcast(), gateway].contains(&address) {
         "it is the network's own, or the gateway's"
     } else {
         return Ok(());
@@ -97,7 +122,9 @@ mod tests {
     #[test]
     fn addresses_that_a_node_can_have() {
         let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
-        let check = |subnet: &str, address: &str| check_address(net(subnet), address.parse().unwrap());
+        let check = |subnet: &str, address: &str| {
+            check_address(net(subnet), address.parse().unwrap(), hostnet::gateway(net(subnet)))
+        };
         assert!(check("192.168.50.0/24", "192.168.50.9").is_ok());
         assert!(check("10.9.0.0/16", "10.9.1.255").is_ok());
         for (subnet, address) in [

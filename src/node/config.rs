@@ -24,12 +24,6 @@ pub const DATASTORE_CA: &str = "datastore-ca.crt";
 pub const DATASTORE_CERT: &str = "datastore-client.crt";
 pub const DATASTORE_KEY: &str = "datastore-client.key";
 
-/// The address of cluster DNS, in the network of services.
-pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-pub const CLUSTER_DOMAIN: &str = "cluster.local";
-/// Of the registry addon's Service: among those that are never given to a Service which names none.
-pub const REGISTRY_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 50);
-
 /// The node's configuration; absent fields have their defaults, unknown ones are an older or newer command line's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use kminik_apiserver::audit::{AuditConfig, LogOptions, Policy};
 use kminik_apiserver::auth::UserInfo;
 use kminik_apiserver::{ApiServer, CertificateAndKey, Cidr, Config, FrontProxy};
@@ -32,6 +33,7 @@ use crate::addons::Values;
 pub struct ControlPlane {
     api: Arc<ApiServer>,
     store: Backend,
+    services: Ipv4Net,
     serving: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -140,7 +142,9 @@ pub async fn start(
         client: pair(&identities.front_proxy_client),
     });
     api.advertise_port = config.api_port;
-    api.service_cidr = cidr(&config.service_cidr)?;
+    let services = network(&config.service_cidr)?;
+    api.service_cidr = Cidr { address: services.network(), prefix: services.prefix_len() };
+    api.service_account_issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
     let supervisor = supervisor.clone();
     api.components = Arc::new(move || {
         let readiness = supervisor.readiness();
@@ -163,7 +167,7 @@ pub async fn start(
         Ok::<_, NodeError>((server, task))
     });
     let (api, serving) = starting.await.map_err(|error| NodeError::Api(error.to_string()))??;
-    Ok(ControlPlane { api, store, serving, stop })
+    Ok(ControlPlane { api, store, services, serving, stop })
 }
 
 impl ControlPlane {
@@ -210,7 +214,7 @@ impl ControlPlane {
             nodes,
             enabled: config.addons.clone(),
             choices: config.addon_choices.clone(),
-            values: Values::new(config.cluster_dns, &config.cluster_domain),
+            values: Values::new(self.services, &config.cluster_domain),
         };
         supervisor.start_on(runtime, Arc::new(addons));
     }
@@ -232,8 +236,6 @@ impl ControlPlane {
     }
 }
 
-fn cidr(text: &str) -> Result<Cidr, NodeError> {
-    let bad = || NodeError::Cidr(text.to_owned());
-    let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
-    Ok(Cidr { address: address.parse().map_err(|_| bad())?, prefix: prefix.parse().map_err(|_| bad())? })
+fn network(text: &str) -> Result<Ipv4Net, NodeError> {
+    text.parse().map_err(|_| NodeError::Cidr(text.to_owned()))
 }

@@ -103,6 +103,10 @@ pub fn read(dir: &Path, name: &str) -> Outcome<String> {
 
 /// Puts the cluster into a kubeconfig.
 pub fn merge_kubeconfig(home: &Home, profile: &Profile, path: &Path, make_current: bool) -> Outcome<()> {
+    merge(home, profile, &profile.kubeconfig_url(), path, make_current)
+}
+
+fn merge(home: &Home, profile: &Profile, server: &str, path: &Path, make_current: bool) -> Outcome<()> {
     let dir = profile.pki_dir(home);
     let (ca, cert, key) = (read(&dir, "ca.crt")?, read(&dir, ADMIN)?, read(&dir, "client.key")?);
     let (ca_path, cert_path, key_path) = (dir.join("ca.crt"), dir.join(ADMIN), dir.join("client.key"));
@@ -112,7 +116,7 @@ pub fn merge_kubeconfig(home: &Home, profile: &Profile, path: &Path, make_curren
     let embed = profile.embed_certs;
     let entry = Entry {
         name: &profile.name,
-        server: &profile.api_url(),
+        server,
         ca: material(embed, &ca_path, &ca),
         client_cert: material(embed, &cert_path, &cert),
         client_key: material(embed, &key_path, &key),
@@ -124,6 +128,7 @@ pub fn merge_kubeconfig(home: &Home, profile: &Profile, path: &Path, make_curren
 /// The profile's own kubeconfig, for kubectl run by kminik.
 pub fn write_kubeconfig(home: &Home, profile: &Profile) -> Outcome<PathBuf> {
     let path = home.profile(&profile.name).join("kubeconfig");
-    merge_kubeconfig(home, profile, &path, true)?;
+    // By its address, whatever its name leads to.
+    merge(home, profile, &profile.api_url(), &path, true)?;
     Ok(path)
 }

@@ -122,7 +122,7 @@ pub async fn get(home: &Home, profile: &Profile) -> Outcome<Cluster> {
 
 async fn nodes(home: &Home, profile: &Profile) -> Outcome<Vec<Status>> {
     let driver = drivers::of(home, profile)?;
-    let kubeconfig = match kubeconfig::state(&kubeconfig::path(home), &profile.name, &profile.api_url()) {
+    let kubeconfig = match kubeconfig::state(&kubeconfig::path(home), &profile.name, &profile.kubeconfig_url()) {
         State::Configured => Word::Configured,
         State::Misconfigured => Word::Misconfigured,
     };

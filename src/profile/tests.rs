@@ -16,7 +16,8 @@ const GOLDEN: &[(&str, &str)] = &[
     ("before certificates had a life", include_str!("../../tests/formats/profile-1-b.json")),
     ("before engines and exposure", include_str!("../../tests/formats/profile-1-c.json")),
     ("of one node", include_str!("../../tests/formats/profile-1-d.json")),
-    ("now", include_str!("../../tests/formats/profile-2-a.json")),
+    ("before networking", include_str!("../../tests/formats/profile-2-a.json")),
+    ("now", include_str!("../../tests/formats/profile-3-a.json")),
 ];
 
 fn home_with(text: &str) -> (tempfile::TempDir, Home) {
@@ -56,11 +57,22 @@ fn profiles_of_older_versions_open_and_are_written_as_now() {
         profile.mounts = vec![Share { source: "/src".into(), target: "/mnt".into(), read_only: true }];
         let path = home.profile("dev").join("config.json");
         profile.workers.clear();
+        profile.networking = Networking::default();
         profile.save(&home).unwrap();
         let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(written["format"], 1, "{when}: a cluster of one node is also for older versions");
         let worker = |number, last, stopped| Worker { number, address: Ipv4Addr::new(192, 168, 49, last), stopped };
         profile.workers = vec![worker(2, 3, false), worker(4, 5, true)];
+        profile.save(&home).unwrap();
+        let several: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(several["format"], 2, "{when}: nor is one of several that has nothing else");
+        profile.networking = Networking {
+            services: "10.43.0.0/16".parse().unwrap(),
+            domain: "dev.example".into(),
+            api_port: 6443,
+            api_name: Some("api.example".into()),
+            network: Some("shared".into()),
+        };
         profile.save(&home).unwrap();
         let written = std::fs::read_to_string(&path).unwrap();
         assert_eq!(written.trim(), newest.trim(), "{when}: a change of the file is a new golden file");
@@ -69,7 +81,7 @@ fn profiles_of_older_versions_open_and_are_written_as_now() {
 
 #[test]
 fn a_newer_profile_is_refused_with_the_remedy() {
-    let (_directory, home) = home_with("{\"format\": 3, \"somethingNew\": {}}");
+    let (_directory, home) = home_with("{\"format\": 4, \"somethingNew\": {}}");
     let failure = Profile::load(&home, "dev").unwrap_err();
     assert_eq!((failure.reason.id, failure.reason.exit_code), ("MK_PROFILE_NEWER", 18));
     assert!(failure.advice().contains("newer kminik"), "{}", failure.advice());

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("a_cluster_in_a_container_works_and_leaves_nothing", whole_life),
     ("everyday_commands_work_in_a_container", everyday),
     ("what_was_removed_by_hand_comes_back_or_is_told", removed),
+    ("clusters_are_in_a_network_of_the_users", networks),
     ("podman_is_an_engine_too", podman),
 ];
 
@@ -192,6 +193,47 @@ fn whole_life() {
     eventually("nginx after the restart", || answer().contains("nginx works").then_some(()));
     cluster.kminik(&["delete", "--all", "--purge"]).ok();
     assert_eq!(everything(), before);
+}
+
+/// Two clusters in a network that is there, then one in a network that is made for it.
+fn networks() {
+    let _engine = Engine::get();
+    let before = everything();
+    let network = format!("of-the-user-{}", std::process::id());
+    docker(&["network", "create", "--subnet=10.78.0.0/24", &network]);
+    let wish = format!("--network={network}");
+    let one = Cluster::prepare("network-one");
+    for (arguments, code, reason) in [
+        (&["--driver=docker", "--network=host"][..], 14, "fixed addresses"),
+        (&["--driver=docker", &wish, "--subnet=10.79.0.0/24"], 14, "its subnet is 10.78.0.0/24"),
+        (&["--driver=docker", &wish, "--static-ip=10.78.0.1"], 14, "gateway"),
+        (&["--driver=docker", &wish, "--service-cluster-ip-range=10.78.0.0/16"], 78, "IF_SUBNET"),
+    ] {
+        let told = one.kminik(&[&["start"], arguments].concat()).fails(code);
+        assert!(told.contains(reason), "{told}");
+    }
+    one.kminik(&["start", "--driver=docker", &wish, "--apiserver-port=26443"]).ok();
+    assert_eq!(server(&one), "https://127.0.0.1:26443");
+    let two = Cluster::start_by("docker", "network-two", &[&wish]);
+    let address = |cluster: &Cluster| cluster.kminik(&["ip"]).ok();
+    assert_eq!((address(&one).as_str(), address(&two).as_str()), ("10.78.0.2\n", "10.78.0.3\n"));
+    let taken = Cluster::prepare("network-three");
+    let told = taken.kminik(&["start", "--driver=docker", "--apiserver-port=26443"]).fails(31);
+    assert!(told.contains("26443"), "{told}");
+    for cluster in [&one, &two] {
+        cluster.kminik(&["delete"]).ok();
+    }
+    let names = || docker(&["network", "ls", "--format", "{{.Name}}"]);
+    assert!(names().contains(&network), "it is the user's");
+    docker(&["network", "rm", &network]);
+    one.kminik(&["start", "--driver=docker", &wish]).ok();
+    assert!(names().contains(&network));
+    one.kminik(&["stop"]).ok();
+    docker(&["rm", "-f", &format!("kminik-{}", one.profile)]);
+    docker(&["network", "rm", &network]);
+    one.kminik(&["start"]).ok();
+    one.kminik(&["delete"]).ok();
+    assert_eq!(everything(), before, "what was made for it is gone with it");
 }
 
 /// Podman's socket, with a store of its own.

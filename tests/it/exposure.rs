@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::Test;
-use crate::support::{Cluster, Host, eventually, nginx};
+use crate::support::{Cluster, Host, busybox, eventually, nginx};
 
 pub const TESTS: &[Test] = &[
     ("a_cluster_is_where_it_is_wanted_and_follows_changes", wanted),
+    ("networks_domain_and_port_inside_are_as_asked_for", inside),
     ("limits_of_a_running_node_change", || limits(&Cluster::start("limits", &["--cpus=2", "--memory=2g"]))),
     ("a_machine_that_others_removed_is_told_of", lost),
 ];
@@ -81,6 +82,79 @@ fn wanted() {
     assert_eq!(cluster.kminik(&["ip"]).ok(), "192.168.90.77\n");
     eventually("the port after the restart", || answers(&outside, "http://203.0.113.2:8090"));
     assert_ne!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).code, 0, "none is mounted any more");
+}
+
+fn inside() {
+    let host = Arc::new(Host::new());
+    let _outside = host.with_outside();
+    let cluster = Cluster::on(&host, "inside");
+    for (arguments, code, reason) in [
+        (&["--service-cluster-ip-range=10.0.0.0/8"][..], 14, "/12 to /24"),
+        (&["--service-cluster-ip-range=10.244.7.0/24"], 14, "network of pods"),
+        (&["--service-cluster-ip-range=203.0.113.0/24"], 78, "IF_SUBNET"),
+        (&["--service-cluster-ip-range=10.43.0.0/16", "--subnet=10.43.9.0/24"], 78, "10.43.0.0/16"),
+        (&["--dns-domain=a_b"], 14, "DNS name"),
+        (&["--apiserver-name=a b"], 14, "DNS name"),
+        (&["--apiserver-names=*.*.dev"], 14, "DNS name"),
+        (&["--apiserver-port=30001"], 14, "30000 to 32767"),
+        (&["--network=other"], 14, "the native driver makes a network of its own"),
+    ] {
+        let told = cluster.start_again(arguments).fails(code);
+        assert!(told.contains(reason), "{arguments:?}: {told}");
+    }
+    let wanted = [
+        "--nodes=2",
+        "--service-cluster-ip-range=10.43.7.0/24",
+        "--dns-domain=corp.example",
+        "--apiserver-port=6443",
+        "--apiserver-name=localhost",
+    ];
+    cluster.start_again(&wanted).ok();
+    let server =
+        || cluster.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).ok();
+    assert_eq!(server(), "https://localhost:6443");
+    let of = |service: &str| {
+        cluster
+            .kubectl(&[
+                "get",
+                "service",
+                "-A",
+                "-o",
+                &format!("jsonpath={{.items[?(@.metadata.name==\"{service}\")].spec.clusterIP}}"),
+            ])
+            .ok()
+    };
+    assert_eq!((of("kubernetes").as_str(), of("kube-dns").as_str()), ("10.43.7.1", "10.43.7.10"));
+    let issuer = cluster.kubectl(&["get", "--raw", "/.well-known/openid-configuration"]).ok();
+    assert!(issuer.contains("\"https://kubernetes.default.svc.corp.example\""), "{issuer}");
+    cluster.load(&busybox());
+    // On the worker, which joined by that port.
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: client}}, spec: {{nodeName: {}-m02, containers: [{{name: c, \
+         image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: [sleep, '3600']}}]}}}}",
+        cluster.profile
+    ));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]).ok();
+    let lookup = |name: &str| cluster.kubectl(&["exec", "client", "--", "nslookup", name]).stdout;
+    eventually("the name", || lookup("kubernetes.default.svc.corp.example").contains("10.43.7.1\n").then_some(()));
+    let resolver = cluster.kubectl(&["exec", "client", "--", "cat", "/etc/resolv.conf"]).ok();
+    assert!(resolver.contains("nameserver 10.43.7.10") && resolver.contains(" svc.corp.example"), "{resolver}");
+    assert!(!lookup("kubernetes.default.svc.cluster.local").contains("10.43.7.1\n"), "no other domain");
+    cluster.kminik(&["addons", "enable", "registry"]).ok();
+    assert_eq!(of("registry"), "10.43.7.15", "of those that no other Service gets by itself");
+
+    // It stays so, and who asks for something else is told.
+    let told =
+        cluster.start_again(&["--dns-domain=other.example", "--apiserver-port=8443", "--apiserver-name=localhost"]);
+    for flag in ["--dns-domain", "--apiserver-port"] {
+        assert!(told.stderr.contains(&format!("{flag} of an existing cluster cannot be changed")), "{}", told.stderr);
+    }
+    assert!(!told.stderr.contains("--apiserver-name of"), "{}", told.stderr);
+    cluster.kminik(&["stop"]).ok();
+    cluster.start_again(&[]).ok();
+    assert_eq!((server().as_str(), of("kubernetes").as_str()), ("https://localhost:6443", "10.43.7.1"));
+    assert!(cluster.kminik(&["update-context"]).ok().is_empty());
+    assert!(cluster.kminik(&["status"]).ok().contains("kubeconfig: Configured"));
 }
 
 /// Of a cluster of two cores and 2 GiB.

@@ -5,6 +5,7 @@
 
 mod exec;
 mod image;
+mod network;
 mod spec;
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,13 +15,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::models::{
-    ContainerStateStatusEnum, ContainerUpdateBody, Ipam, IpamConfig, NetworkCreateRequest, SystemInfo,
-    VolumeCreateRequest,
-};
+use bollard::models::{ContainerStateStatusEnum, ContainerUpdateBody, SystemInfo, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
     UploadToContainerOptionsBuilder,
 };
 use futures::TryStreamExt;
@@ -30,8 +28,8 @@ use tokio::sync::OnceCell;
 
 use self::spec::Rights;
 use super::{
-    Driver, Health, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Userland,
-    network,
+    Driver, Health, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Taken,
+    Userland,
 };
 use crate::engine::{Duplex, Endpoint, Engine, found};
 use crate::exposure::Exposure;
@@ -39,7 +37,7 @@ use crate::home::Home;
 use crate::profile::Profile;
 use crate::reason::{
     DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_MOUNT, GUEST_START, GUEST_STOP_TIMEOUT,
-    HOST_PORT_IN_USE, IF_NETWORK, IF_SUBNET, OrFail, Outcome, PROVIDER_DOCKER_NOT_FOUND,
+    HOST_PORT_IN_USE, OrFail, Outcome, PROVIDER_DOCKER_NOT_FOUND,
 };
 
 /// On everything made; its value is the profile's name.
@@ -90,22 +88,22 @@ impl Driver for DockerDriver {
         }
     }
 
-    async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &[String]) -> Outcome<Placement> {
+    async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &Taken) -> Outcome<Placement> {
         let Engine { docker, endpoint } = &self.engine().await?.0;
-        let networks = docker
-            .list_networks(Some(ListNetworksOptionsBuilder::new().build()))
-            .await
-            .or_fail(&IF_NETWORK, "cannot list the engine's networks")?;
-        let theirs = networks.into_iter().filter_map(|n| n.ipam?.config).flatten().filter_map(|c| c.subnet);
-        let taken: Vec<_> = theirs.chain(taken.iter().cloned()).filter_map(|subnet| subnet.parse().ok()).collect();
-        let site = network::choose(wish, &taken).await?;
+        let site = network::choose(docker, wish, taken).await?;
         let machine = endpoint.machine();
         let (api_host, api_port) = match &machine {
-            Some(machine) => (machine.clone(), free_port_of(machine).await),
+            Some(machine) => {
+                let port = match wish.api_port {
+                    Some(port) => port,
+                    None => free_port_of(machine).await,
+                };
+                (machine.clone(), port)
+            }
             None => {
                 let address = exposure.address();
                 let host = if address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address };
-                (host.to_string(), free_port(address)?)
+                (host.to_string(), free_port(address, wish.api_port)?)
             }
         };
         let info = docker.info().await.or_fail(&DRV_NOT_HEALTHY, "the engine does not say what it is")?;
@@ -123,7 +121,7 @@ impl Driver for DockerDriver {
     async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
         let docker = self.docker().await?;
         let (profile, name) = (machine.profile(), name_of(machine));
-        make_network(docker, profile, self.labels(&profile.name)).await?;
+        network::ensure(docker, profile, self.labels(&profile.name)).await?;
         let volume = VolumeCreateRequest {
             name: Some(name.clone()),
             labels: Some(self.labels(&profile.name)),
@@ -160,6 +158,9 @@ impl Driver for DockerDriver {
             self.make_again(docker, machine, rights).await?;
         };
         let text = error.to_string();
+        if let Some(failure) = network::refused(machine, &error) {
+            return Err(failure);
+        }
         if text.contains("port is already allocated") || text.contains("address already in use") {
             return Err(Failure::because(
                 &HOST_PORT_IN_USE,
@@ -191,6 +192,7 @@ impl Driver for DockerDriver {
             remove_machine(docker, machine).await?;
         }
         found(docker.remove_network(&name).await).or_fail(&GUEST_DELETION, "cannot remove the cluster's network")?;
+        network::remove_unused(docker, &self.home).await?;
         image::remove_unused(docker).await
     }
 
@@ -352,10 +354,14 @@ impl DockerDriver {
     }
 }
 
-/// One of this machine's. Fixed for the profile's life, so that kubeconfigs stay right across restarts.
-fn free_port(address: IpAddr) -> Outcome<u16> {
-    let bound = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
-    Ok(bound.or_fail(&HOST_PORT_IN_USE, format_args!("no port of {address} is free"))?.port())
+/// One of this machine's, or whether the one wanted is. Fixed for the profile's life, so that kubeconfigs stay right across restarts.
+fn free_port(address: IpAddr, wanted: Option<u16>) -> Outcome<u16> {
+    let bound = TcpListener::bind((address, wanted.unwrap_or(0))).and_then(|listener| listener.local_addr());
+    let bound = match wanted {
+        Some(port) => bound.or_fail(&HOST_PORT_IN_USE, format_args!("port {port} of the API is not free on {address}")),
+        None => bound.or_fail(&HOST_PORT_IN_USE, format_args!("no port of {address} is free")),
+    };
+    Ok(bound?.port())
 }
 
 /// One of another machine's, below what systems give to clients, that nobody answers at.
@@ -380,40 +386,6 @@ fn is_apart(info: &SystemInfo) -> bool {
     let is_virtual = info.operating_system.as_deref().is_some_and(|name| name.contains("Docker Desktop"));
     let is_rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
     is_virtual || is_rootless
-}
-
-async fn make_network(docker: &Docker, profile: &Profile, labels: HashMap<String, String>) -> Outcome<()> {
-    let name = object_name(&profile.name);
-    let existing =
-        found(docker.inspect_network(&name, None).await).or_fail(&IF_NETWORK, "cannot inspect the network")?;
-    if existing.is_some() {
-        return Ok(());
-    }
-    let pool = IpamConfig {
-        subnet: Some(profile.subnet.clone()),
-        gateway: Some(profile.gateway.to_string()),
-        ..Default::default()
-    };
-    let request = NetworkCreateRequest {
-        name,
-        driver: Some("bridge".into()),
-        ipam: Some(Ipam { config: Some(vec![pool]), ..Default::default() }),
-        options: Some(HashMap::from([("com.docker.network.bridge.enable_ip_masquerade".into(), "true".into())])),
-        labels: Some(labels),
-        ..Default::default()
-    };
-    match docker.create_network(request).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.to_string().contains("overlap") => Err(Failure::because(
-            &IF_SUBNET,
-            format_args!("the cluster's network {} is in use by another of the engine's", profile.subnet),
-            &error,
-        )
-        .advise(
-            "Remove the other network ('docker network ls' lists them), or delete the cluster and start it again.",
-        )),
-        Err(error) => Err(Failure::because(&IF_NETWORK, "cannot make the cluster's network", &error)),
-    }
 }
 
 /// A container and its volume.

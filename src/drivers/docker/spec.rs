@@ -9,6 +9,7 @@ use bollard::models::{
 };
 use rustix::process::{Resource, getrlimit};
 
+use super::network;
 use crate::drivers::{Machine, Share};
 use crate::exposure::Protocol;
 use crate::ops::node_image;
@@ -55,9 +56,6 @@ const CAPABILITIES: &[&str] = &[
     "WAKE_ALARM",
 ];
 
-/// Of the API on the node.
-const API: &str = "8443/tcp";
-
 /// What the container may use; `None` is all.
 pub struct Limits {
     pub memory: Option<i64>,
@@ -83,7 +81,7 @@ fn bindings(machine: Machine<'_>) -> HashMap<String, Vec<PortBinding>> {
     let profile = machine.profile();
     let exposure = &profile.exposure;
     let api = SocketAddr::new(exposure.address(), profile.api_port);
-    let mut bindings = HashMap::from([(API.to_owned(), vec![at(api)])]);
+    let mut bindings = HashMap::from([(format!("{}/tcp", profile.networking.api_port), vec![at(api)])]);
     for port in &exposure.ports {
         let protocol = match port.protocol {
             Protocol::Tcp => "tcp",
@@ -161,7 +159,7 @@ pub fn container(
     let privileged = matches!(rights, Rights::Privileged | Rights::Limited);
     let limited = matches!(rights, Rights::Limited | Rights::ListedAndLimited);
     let profile = machine.profile();
-    let network = super::object_name(&profile.name);
+    let network = network::name_of(profile);
     let bindings = bindings(machine);
     let exposed = bindings.keys().cloned().collect();
     let var = Mount {
@@ -208,7 +206,10 @@ pub fn container(
         image: Some(image.to_owned()),
         entrypoint: Some(vec![node_image::BINARY.to_owned(), "init".to_owned()]),
         cmd: Some(Vec::new()),
-        env: Some([vec!["container=docker".to_owned()], crate::env::for_node(&profile.host_loopback())].concat()),
+        env: Some(
+            [vec!["container=docker".to_owned()], crate::env::for_node(&profile.host_loopback(), &profile.networking)]
+                .concat(),
+        ),
         labels: Some(labels),
         exposed_ports: Some(exposed),
         stop_signal: Some("SIGTERM".into()),

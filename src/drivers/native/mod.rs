@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Driver, Health, Input, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share,
-    Userland, network, not_running, split_name,
+    Taken, Userland, network, not_running, split_name,
 };
 use crate::agent::exit_watch;
 use crate::engine::Duplex;
@@ -32,7 +32,7 @@ use crate::ops::{delete::remove_tree, node_image};
 use crate::profile::Profile;
 use crate::reason::{
     DRV_CREATE, DRV_NEEDS_ROOT, Failure, GUEST_DELETION, GUEST_EXEC, GUEST_MOUNT, GUEST_NOT_RUNNING, GUEST_START,
-    GUEST_STOP_TIMEOUT, HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, OrFail, Outcome,
+    GUEST_STOP_TIMEOUT, HOST_FIREWALL, HOST_KERNEL_FEATURE, IF_NETWORK, IF_SUBNET, MK_USAGE, OrFail, Outcome,
     RSRC_INSUFFICIENT_STORAGE,
 };
 
@@ -176,15 +176,21 @@ impl Driver for Native {
         Health::good(format!("Linux {}", release.trim()))
     }
 
-    async fn place(&self, wish: &NetworkWish, _exposure: &Exposure, taken: &[String]) -> Outcome<Placement> {
-        let taken: Vec<_> = taken.iter().filter_map(|subnet| subnet.parse().ok()).collect();
-        let site = network::choose(wish, &taken).await?;
+    async fn place(&self, wish: &NetworkWish, _exposure: &Exposure, taken: &Taken) -> Outcome<Placement> {
+        if let Some(network) = &wish.network {
+            return Err(Failure::new(
+                &MK_USAGE,
+                format!("--network={network} is of container engines: the native driver makes a network of its own"),
+            )
+            .advise("Choose where it is with --subnet, or use --driver=docker."));
+        }
+        let site = network::choose(wish, &taken.subnets).await?;
         Ok(Placement {
             subnet: site.subnet.to_string(),
             gateway: site.gateway,
             node_address: site.node_address,
             api_host: site.node_address.to_string(),
-            api_port: 8443,
+            api_port: wish.api_port.unwrap_or(8443),
             tunnel: false,
             engine: None,
         })
@@ -220,7 +226,7 @@ impl Driver for Native {
             cpus: machine.cpus(),
             memory_bytes: machine.memory_bytes(),
             argv: vec![node_image::BINARY.to_owned(), "init".to_owned()],
-            env: crate::env::for_node(&profile.host_loopback()),
+            env: crate::env::for_node(&profile.host_loopback(), &profile.networking),
             mounts: profile.mounts.iter().cloned().map(NodeMount::from).collect(),
             console_log: dir.join(CONSOLE),
         };

@@ -20,7 +20,6 @@ use crate::addons::{
 use crate::agent;
 use crate::drivers::{self, MachineState};
 use crate::home::Home;
-use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, REGISTRY_ADDRESS};
 use crate::printer::{OPTION, Printer};
 use crate::profile::{Lock, Profile};
 use crate::reason::{
@@ -43,7 +42,7 @@ fn built_in() -> Outcome<Catalogue> {
 }
 
 fn values(profile: &Profile) -> Values {
-    Values::new(CLUSTER_DNS, CLUSTER_DOMAIN).of_several(!profile.workers.is_empty())
+    Values::new(profile.networking.services, &profile.networking.domain).of_several(!profile.workers.is_empty())
 }
 
 /// # Errors
@@ -163,7 +162,8 @@ pub fn host_ports(home: &Home, profile: &Profile) -> Outcome<Vec<HostPort>> {
 pub fn mirrors(home: &Home, profile: &Profile) -> Outcome<Vec<MirrorArgument>> {
     let hosts = |port: HostPort| ["localhost", "127.0.0.1"].map(|host| format!("{host}:{}", port.port));
     let texts = host_ports(home, profile)?.into_iter().flat_map(hosts);
-    let parsed = texts.map(|host| MirrorArgument::parse(&format!("{host}=http://{REGISTRY_ADDRESS}")));
+    let registry = profile.networking.registry();
+    let parsed = texts.map(|host| MirrorArgument::parse(&format!("{host}=http://{registry}")));
     parsed.collect::<Result<_, _>>().or_fail(&MK_INTERNAL, "an addon's registry cannot be named")
 }
 

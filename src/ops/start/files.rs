@@ -3,13 +3,11 @@
 use super::{datastore, extra_config, plan};
 use crate::drivers::{Machine, NodeFile};
 use crate::home::Home;
-use crate::node::config::{CLUSTER_DNS, CLUSTER_DOMAIN, CONFIG_FILE, Join, NodeConfig};
+use crate::networking::PODS;
+use crate::node::config::{CONFIG_FILE, Join, NodeConfig};
 use crate::ops::{addons, pki, registries};
 use crate::profile::Profile;
 use crate::reason::{MK_INTERNAL, OrFail, Outcome};
-
-/// Of the API on the control plane's node.
-const API_PORT: u16 = 8443;
 
 /// Of the control plane's node: with the keys of the cluster.
 pub fn of_control_plane(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>> {
@@ -33,7 +31,7 @@ pub fn of_control_plane(home: &Home, profile: &Profile) -> Outcome<Vec<NodeFile>
 pub fn of_worker(home: &Home, machine: Machine<'_>, token: String) -> Outcome<Vec<NodeFile>> {
     let profile = machine.profile();
     let join = Join {
-        server: format!("https://{}:{API_PORT}", profile.node_address),
+        server: format!("https://{}:{}", profile.node_address, profile.networking.api_port),
         ca_pem: pki::read(&profile.pki_dir(home), "ca.crt")?,
         token,
     };
@@ -43,17 +41,18 @@ pub fn of_worker(home: &Home, machine: Machine<'_>, token: String) -> Outcome<Ve
 /// What is so on every node.
 fn common(home: &Home, machine: Machine<'_>) -> Outcome<NodeConfig> {
     let profile = machine.profile();
+    let networking = &profile.networking;
     Ok(NodeConfig {
         profile: profile.name.clone(),
         node_name: machine.node_name(),
         node_address: machine.address(),
         host_resolver: (!profile.tunnel).then_some(profile.gateway),
         api_names: Vec::new(),
-        service_cidr: "10.96.0.0/12".into(),
-        cluster_cidr: "10.244.0.0/16".into(),
-        cluster_dns: CLUSTER_DNS,
-        cluster_domain: CLUSTER_DOMAIN.into(),
-        api_port: API_PORT,
+        service_cidr: networking.services.to_string(),
+        cluster_cidr: PODS.to_string(),
+        cluster_dns: networking.dns(),
+        cluster_domain: networking.domain.clone(),
+        api_port: networking.api_port,
         audit_log: None,
         cert_expiration_seconds: profile.cert_expiration_seconds,
         mutating_policies: false,

@@ -25,6 +25,7 @@ use crate::drivers::{self, Driver, Machine, MachineState, NetworkWish, Probed, P
 use crate::exposure::WantedPort;
 use crate::home::Home;
 use crate::kubeconfig;
+use crate::networking;
 use crate::node::config::RESTORE_FILE;
 use crate::ops::addons::{self, Freshness};
 use crate::ops::cache::Cache;
@@ -63,6 +64,7 @@ pub struct Request {
     pub cpus: Option<u32>,
     pub memory_mib: Option<u64>,
     pub network: NetworkWish,
+    pub networking: networking::Wish,
     pub listen_address: Option<IpAddr>,
     /// `None` leaves those there are.
     pub ports: Option<Vec<WantedPort>>,

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use kminik_oci::mirrors::Presets;
 use parking_lot::Mutex;
 
 use super::{Request, datastore};
-use crate::drivers::{self, Driver, Share, free_space};
+use crate::drivers::{self, Driver, NetworkWish, Share, Taken, check_services, free_space};
 use crate::engine::Endpoint;
 use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::kubeconfig;
+use crate::networking::{Networking, overlap};
 use crate::node::config::cert_expiration_seconds;
 use crate::ops::{addons, mounts, registries, units};
 use crate::printer::{Printer, SPARKLE};
 use crate::profile::{NetworkTurn, Profile};
 use crate::reason::{
-    Failure, GUEST_DRIVER_MISMATCH, INET_BAD_MIRROR, INET_REPO, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
+    Failure, GUEST_DRIVER_MISMATCH, IF_SUBNET, INET_BAD_MIRROR, INET_REPO, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
 };
 use crate::version;
 
@@ -98,14 +100,28 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
     };
     let driver = (row.make)(home, None);
     let nodes = request.nodes.unwrap_or(1);
-    let taken: Vec<String> = Profile::names(home)
-        .iter()
-        .filter_map(|name| Profile::load_optional(home, name).ok().flatten())
-        .map(|profile| profile.subnet)
-        .collect();
+    let networking = Networking::new(&request.networking);
     let turn = NetworkTurn::take().await;
+    if request.networking.services.is_some() {
+        check_services(networking.services).await?;
+    }
+    let mut taken = Taken { subnets: vec![networking.services], addresses: Vec::new() };
+    for other in Profile::names(home).iter().filter_map(|name| Profile::load_optional(home, name).ok().flatten()) {
+        taken.subnets.extend(other.subnet.parse::<Ipv4Net>());
+        taken.addresses.extend(other.machines().map(|machine| machine.address()));
+    }
     let mut exposure = Exposure { listen: request.listen_address, ..Exposure::default() };
-    let place = driver.place(&request.network, &exposure, &taken).await?;
+    let wish = NetworkWish {
+        api_port: request.networking.api_port,
+        network: request.networking.network.clone(),
+        ..request.network.clone()
+    };
+    let place = driver.place(&wish, &exposure, &taken).await?;
+    if place.subnet.parse().is_ok_and(|subnet| overlap(networking.services, subnet)) {
+        let why =
+            format!("the network of Services, {}, overlaps that of the nodes, {}", networking.services, place.subnet);
+        return Err(Failure::new(&IF_SUBNET, why).advise("Choose another with --service-cluster-ip-range or --subnet."));
+    }
     if let Some(machine) = place.engine.as_ref().and_then(Endpoint::machine)
         && exposure.listen.is_none()
     {
@@ -134,6 +150,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         api_host: place.api_host,
         api_port: place.api_port,
         tunnel: place.tunnel,
+        networking,
         exposure,
         mounts: Vec::new(),
         was_up: false,
@@ -193,7 +210,8 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
     let published =
         request.listen_address.is_some_and(|listen| driver.publishes() && profile.exposure.listen != Some(listen));
     let fixed = fixed.into_iter().chain([("--listen-address", published)]);
-    for (flag, _) in fixed.filter(|(_, differs)| *differs) {
+    let fixed = fixed.filter(|(_, differs)| *differs).map(|(flag, _)| flag);
+    for flag in fixed.chain(profile.networking.others(&request.networking)) {
         printer.warning(&format!("{flag} of an existing cluster cannot be changed: delete it first"));
     }
     if let Some(listen) = request.listen_address.filter(|_| !driver.publishes()) {
@@ -240,6 +258,7 @@ pub fn api_names(profile: &Profile) -> Vec<String> {
     let mut names = profile.exposure.api_names.clone();
     names.extend(listen);
     names.push(profile.api_host.clone());
+    names.extend(profile.networking.api_name.clone());
     names.sort();
     names.dedup();
     names

@@ -24,9 +24,8 @@ pub async fn claim(subnet: Ipv4Net, taken: &[Ipv4Net]) -> Result<(), HostNetErro
     }
 }
 
-/// What clusters use inside: pods and services.
-const RESERVED: [Ipv4Net; 2] =
-    [Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16), Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12)];
+/// The network of pods, the same in every cluster.
+const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
 
 /// A route wider than this is a split default route, as tunnels set them; our own, narrower one wins over it.
 const WIDEST: u8 = 8;
@@ -39,7 +38,7 @@ fn choose(used: impl Iterator<Item = Ipv4Net>) -> Result<Ipv4Net, HostNetError> 
 
 /// The first network in use that has an address in common with this one.
 fn overlapped(subnet: Ipv4Net, used: impl Iterator<Item = Ipv4Net>) -> Option<Ipv4Net> {
-    let mut used = used.filter(|net| net.prefix_len() >= WIDEST).chain(RESERVED);
+    let mut used = used.filter(|net| net.prefix_len() >= WIDEST).chain([PODS]);
     used.find(|net| net.contains(&subnet) || subnet.contains(net))
 }
 
@@ -66,8 +65,8 @@ mod tests {
         assert_eq!(other(&["0.0.0.0/1", "10.51.0.0/16"]), None);
         assert_eq!(other(&["10.50.3.1/32"]).as_deref(), Some("10.50.3.1/32"));
         assert_eq!(
-            overlapped("10.100.0.0/24".parse().unwrap(), std::iter::empty()).unwrap().to_string(),
-            "10.96.0.0/12"
+            overlapped("10.244.9.0/24".parse().unwrap(), std::iter::empty()).unwrap().to_string(),
+            "10.244.0.0/16"
         );
     }
 
