@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kminik_oci::{Attempt, Digest, ImageError, Limit};
+use kminik_base::atomic_file;
+use kminik_oci::{Attempt, Digest, Files, ImageError, Limit};
 use url::Url;
 
 use super::registries::{self, Download};
+use crate::clock;
 use crate::env;
 use crate::home::Home;
 use crate::printer::{DOWNLOAD, Printer};
@@ -16,10 +18,15 @@ use crate::reason::{INET_KUBECTL, OrFail, Outcome};
 
 /// Where kubectl is published.
 const HOST: &str = "dl.k8s.io";
+const CANNOT: &str = "kubectl cannot be fetched";
+/// Of a note of ours.
+const LIMIT_BYTES: u64 = 64 << 10;
 /// Of what one place says the digest is.
 const DIGEST: Limit = Limit { bytes: 4096, time: Duration::from_secs(10) };
 /// Of the program, from one place.
 const PROGRAM: Limit = Limit { bytes: 256 << 20, time: Duration::from_secs(600) };
+/// For how long what was out of reach is not asked for again, where another is there to be used.
+const AGAIN: Duration = Duration::from_secs(15 * 60);
 /// How many minor versions a client may be away from its server.
 const SKEW: u32 = 1;
 
@@ -37,15 +44,56 @@ pub async fn find(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<
     if let Some((own, _)) = installed.iter().find(|(_, theirs)| fits(theirs, version)) {
         return Ok(own.clone());
     }
-    printer.info(DOWNLOAD, &format!("Downloading kubectl {version} ..."));
-    match (fetch(home, profile, &cached).await, installed.into_iter().next()) {
-        (Ok(()), _) => Ok(cached),
-        (Err(failure), Some((own, theirs))) => {
-            let told = format!("{failure}\n{} is {theirs}: it may not understand Kubernetes {version}", own.display());
-            printer.warning(&told);
-            Ok(own)
+    let published = Published::of(home, profile)?;
+    let remembered = Remembered { file: cached.with_file_name("kubectl.unreachable"), places: published.key() };
+    let old = installed.into_iter().next();
+    let failure = match remembered.minutes().filter(|_| old.is_some()) {
+        Some(minutes) => {
+            format!(
+                "kubectl {version} was out of reach {minutes} minutes ago: it is asked for again when 15 have passed"
+            )
         }
-        (Err(failure), None) => Err(failure),
+        None => {
+            printer.info(DOWNLOAD, &format!("Downloading kubectl {version} ..."));
+            match (published.fetch(home, &cached).await, &old) {
+                (Ok(()), _) => return Ok(cached),
+                (Err(failure), None) => return Err(failure),
+                (Err(failure), Some(_)) => {
+                    remembered.write(home);
+                    failure.to_string()
+                }
+            }
+        }
+    };
+    let Some((own, theirs)) = old else { return Ok(cached) };
+    printer.warning(&format!(
+        "{failure}\n{} is used in its place. It is {theirs}: it may not understand Kubernetes {version}",
+        own.display()
+    ));
+    Ok(own)
+}
+
+/// That these places had none, and when.
+struct Remembered {
+    file: PathBuf,
+    /// Every place and every proxy: with others it is tried at once.
+    places: String,
+}
+
+impl Remembered {
+    /// How long ago that was, if it is not to be tried again yet.
+    fn minutes(&self) -> Option<u64> {
+        let text = atomic_file::read_optional(&self.file, LIMIT_BYTES).ok()??;
+        let text = String::from_utf8(text).ok()?;
+        let (when, places) = text.split_once('\n')?;
+        let age = u64::try_from(clock::now() - when.parse::<i64>().ok()?).ok()?;
+        (places == self.places && age < AGAIN.as_secs()).then_some(age / 60)
+    }
+
+    /// A note that cannot be written only costs time.
+    fn write(&self, home: &Home) {
+        let text = format!("{}\n{}", clock::now(), self.places);
+        let _ = home.write(&self.file, text.as_bytes(), atomic_file::PUBLIC);
     }
 }
 
@@ -82,20 +130,36 @@ fn fits(client: &str, server: &str) -> bool {
     }
 }
 
-async fn fetch(home: &Home, profile: &Profile, to: &Path) -> Outcome<()> {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let url = format!("https://{HOST}/release/{}/bin/linux/{arch}/kubectl", profile.kubernetes_version);
-    let cannot = "kubectl cannot be fetched";
-    let [program, sum] = [url.clone(), format!("{url}.sha256")].map(|url| Url::parse(&url));
-    let (program, sum) = (program.or_fail(&INET_KUBECTL, cannot)?, sum.or_fail(&INET_KUBECTL, cannot)?);
-    let files = registries::files(home, Some(profile))?;
-    let asked = files.places(&sum).into_iter().map(|place| {
-        let files = &files;
-        async move {
+/// What is published, and how it is asked for.
+struct Published {
+    program: Url,
+    /// Its digest.
+    sum: Url,
+    files: Files,
+}
+
+impl Published {
+    fn of(home: &Home, profile: &Profile) -> Outcome<Self> {
+        let arch = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        let url = format!("https://{HOST}/release/{}/bin/linux/{arch}/kubectl", profile.kubernetes_version);
+        let parse = |url: &str| Url::parse(url).or_fail(&INET_KUBECTL, CANNOT);
+        let (program, sum) = (parse(&url)?, parse(&format!("{url}.sha256"))?);
+        Ok(Self { program, sum, files: registries::files(home, Some(profile))? })
+    }
+
+    /// Where it is looked for, by which way.
+    fn key(&self) -> String {
+        let places = self.files.places(&self.sum).into_iter().map(|place| place.to_string());
+        places.chain(env::proxies()).collect::<Vec<_>>().join("\n")
+    }
+
+    async fn fetch(&self, home: &Home, to: &Path) -> Outcome<()> {
+        let files = &self.files;
+        let asked = files.places(&self.sum).into_iter().map(|place| async move {
             let started = Instant::now();
             let body = String::from_utf8(files.ask(&place, DIGEST).await?).unwrap_or_default();
             let hex = body.split_whitespace().next().unwrap_or_default().to_lowercase();
@@ -106,11 +170,12 @@ async fn fetch(home: &Home, profile: &Profile, to: &Path) -> Outcome<()> {
                 elapsed: started.elapsed(),
             })?;
             Ok((place.host_str() == Some(HOST), digest))
-        }
-    });
-    let digest = agreed(futures::future::join_all(asked).await).or_fail(&INET_KUBECTL, cannot)?;
-    let program = Download { urls: &[program], digest: &digest, limit: PROGRAM, to, mode: 0o755 };
-    program.run(home, &files, &INET_KUBECTL, cannot).await.map(drop)
+        });
+        let digest = agreed(futures::future::join_all(asked).await).or_fail(&INET_KUBECTL, CANNOT)?;
+        let program =
+            Download { urls: std::slice::from_ref(&self.program), digest: &digest, limit: PROGRAM, to, mode: 0o755 };
+        program.run(home, files, &INET_KUBECTL, CANNOT).await.map(drop)
+    }
 }
 
 /// The publisher's digest; where it does not answer, the one that all mirrors that do agree on. Each answer says whether it is the

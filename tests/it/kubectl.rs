@@ -54,12 +54,15 @@ fn which() {
     // By which the test itself gets onto its host.
     symlink("/usr/bin/nsenter", setup.bin.path().join("nsenter")).unwrap();
     std::fs::create_dir_all(cluster.home().join("home")).unwrap();
-    std::fs::write(
-        cluster.home().join("home/presets.toml"),
-        "format = 1\nupdated = \"2026-11\"\n[country.cn]\n\"docker.io\" = []\n[files.cn]\n\"dl.k8s.io\" = [\n  \
-         { url = \"http://127.0.0.1:8180\" },\n  { url = \"http://127.0.0.1:8181/\" },\n]\n",
-    )
-    .unwrap();
+    let presets = |first: u16| {
+        let places =
+            format!("  {{ url = \"http://127.0.0.1:{first}\" }},\n  {{ url = \"http://127.0.0.1:8181/\" }},\n");
+        let text = format!(
+            "format = 1\nupdated = \"2026-11\"\n[country.cn]\n\"docker.io\" = []\n[files.cn]\n\"dl.k8s.io\" = [\n{places}]\n"
+        );
+        std::fs::write(cluster.home().join("home/presets.toml"), text).unwrap();
+    };
+    presets(8180);
     cluster.start_again(&["--wait=none", "--image-mirror-country=cn"]).ok();
 
     // One on PATH that fits is used as it is, with the profile's own kubeconfig, and its exit code is passed on.
@@ -73,10 +76,24 @@ fn which() {
     // One that does not fit only where nobody serves another.
     program(&installed, &script("old", "v1.20.0"));
     let told = setup.kubectl(&["get"]);
-    for word in ["127.0.0.1:8180", "dl.k8s.io", "is v1.20.0: it may not understand Kubernetes v1.35.0"] {
+    for word in [
+        "127.0.0.1:8180",
+        "dl.k8s.io",
+        "kubectl is used in its place. It is v1.20.0: it may not understand Kubernetes v1.35.0",
+    ] {
         assert!(told.stderr.contains(word), "{word}: {}", told.stderr);
     }
     assert!(told.ok().starts_with("old get"));
+    let told = setup.kubectl(&["get"]);
+    for word in ["kubectl v1.35.0 was out of reach 0 minutes ago", "kubectl is used in its place. It is v1.20.0"] {
+        assert!(told.stderr.contains(word), "{word}: {}", told.stderr);
+    }
+    assert!(!told.stderr.contains("Downloading"), "{}", told.stderr);
+    assert!(told.ok().starts_with("old get"));
+    presets(8182);
+    let told = setup.kubectl(&["get"]);
+    assert!(told.stderr.contains("127.0.0.1:8182"), "another place is asked at once: {}", told.stderr);
+    presets(8180);
     std::fs::remove_file(&installed).unwrap();
     let told = setup.kubectl(&["get"]).fails(40);
     assert!(told.contains("INET_KUBECTL") && told.contains("127.0.0.1:8180") && told.contains("dl.k8s.io"), "{told}");
