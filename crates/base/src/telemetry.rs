@@ -5,21 +5,33 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
 
-/// Environment variable with the filter, [`DEFAULT`] if unset; `tracing_subscriber`'s directives.
+/// Environment variable with the filter, `info` if unset: `LEVEL` or `TARGET=LEVEL`, separated by commas. Nothing finer than
+/// `debug` is compiled in.
 pub const FILTER_VARIABLE: &str = "KMINIK_LOG";
 /// What the kernel answers is nlink's to return, and its caller's to judge: a link that is not there is no trouble.
-const DEFAULT: &str = "info,nlink=error";
+const QUIET: &[&str] = &["nlink"];
 
-fn filter() -> EnvFilter {
-    EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT))
+fn filter() -> Targets {
+    let of_user = std::env::var(FILTER_VARIABLE).ok();
+    let parsed = of_user.and_then(|text| text.parse().ok());
+    parsed.unwrap_or_else(|| {
+        let all = Targets::new().with_default(LevelFilter::INFO);
+        QUIET.iter().fold(all, |targets, target| targets.with_target(*target, LevelFilter::ERROR))
+    })
+}
+
+fn to(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter())).try_init();
 }
 
 /// Logs to stderr from now on; later calls have no effect.
 pub fn to_stderr() {
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(std::io::stderr).try_init();
+    to(std::io::stderr);
 }
 
 /// Appends to the file at `path` from now on; later calls have no effect. A file that has grown to 16 MiB becomes
@@ -28,9 +40,7 @@ pub fn to_stderr() {
 /// # Errors
 /// When the file cannot be opened.
 pub fn to_file(path: &Path) -> io::Result<()> {
-    let file = Rotating::open(path)?;
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter()).with_ansi(false).with_writer(Mutex::new(file)).try_init();
+    to(Mutex::new(Rotating::open(path)?));
     Ok(())
 }
 

@@ -43,7 +43,7 @@ impl Cluster {
     /// A cluster with these ready nodes.
     pub(crate) async fn start(nodes: &[&str]) -> Self {
         if std::env::var_os("TEST_LOG").is_some() {
-            let _ = tracing_subscriber::fmt().with_env_filter("info,kminik=debug").with_test_writer().try_init();
+            let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_test_writer().try_init();
         }
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store.redb"), Options::default()).unwrap();
