@@ -26,6 +26,9 @@ pub(super) enum Way {
 /// Connections of a port that are open at once; more wait.
 const MAX_CONNECTIONS: usize = 1024;
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a node may refuse, and how often it is asked meanwhile: nothing here tells when it would not.
+const REFUSED: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// A process in the node is started first, maybe on another machine.
 const TUNNEL: Duration = Duration::from_secs(20);
 /// Clients of a UDP port that are known at once, and how long one is without a packet.
@@ -106,7 +109,7 @@ async fn join(mut client: TcpStream, way: Way) -> io::Result<()> {
     client.set_nodelay(true)?;
     match way {
         Way::Direct(target) => {
-            let mut node = tokio::time::timeout(CONNECT, TcpStream::connect(target)).await??;
+            let mut node = tokio::time::timeout(CONNECT, connect(target)).await??;
             node.set_nodelay(true)?;
             tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
         }
@@ -114,6 +117,20 @@ async fn join(mut client: TcpStream, way: Way) -> io::Result<()> {
             let dialled = tokio::time::timeout(TUNNEL, driver.dial(profile.control_plane(), address)).await?;
             let mut node = dialled.map_err(io::Error::other)?;
             tokio::io::copy_bidirectional(&mut client, &mut node).await.map(drop)
+        }
+    }
+}
+
+/// Connects. A node refuses for a Service without endpoints, and until it has heard of the first: whoever was told that the pods are
+/// available comes here at once, so that it is asked again for [`REFUSED`].
+async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    let until = tokio::time::Instant::now() + REFUSED;
+    loop {
+        match TcpStream::connect(target).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            outcome => return outcome,
         }
     }
 }
@@ -217,6 +234,27 @@ mod tests {
         drop(relay);
         tokio::task::yield_now().await;
         assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_refuses_at_first_is_asked_again() {
+        let target = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), free_port().await));
+        let port = free_port().await;
+        let _relay = Relay::on_loopback(Protocol::Tcp, port, Way::Direct(target)).await.unwrap();
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        tokio::time::sleep(2 * ASK_AGAIN).await;
+        let node = TcpListener::bind(target).await.unwrap();
+        let (mut stream, _) = tokio::time::timeout(CONNECT, node.accept()).await.expect("it comes again").unwrap();
+        stream.write_all(b"late").await.unwrap();
+        drop(stream);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "late");
+        // For ever it does not wait.
+        drop(node);
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let ended = tokio::time::timeout(CONNECT, client.read_to_string(&mut answer)).await;
+        assert!(ended.is_ok(), "the client is told");
     }
 
     #[tokio::test]
