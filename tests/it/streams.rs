@@ -49,9 +49,10 @@ fn terminal() {
     for kubectl in oldest_and_newest() {
         let seen = dir.path().join("seen");
         let _ = std::fs::remove_file(&seen);
-        // What runs in the pod says its size until that changes, which it does once the first was seen out here.
-        let there = "tty; stty size; for i in $(seq 300); do [ \"$(stty size)\" = \"17 91\" ] || break; sleep 0.1; done; \
-                     stty size; read word; echo \"heard $word\"; exit 5";
+        // What runs in the pod waits for the size of out here, which comes after its start, says it, and waits until that changes,
+        // which it does once the first was seen out here.
+        let there = "is() { [ \"$(stty size)\" = \"17 91\" ]; }; tty; for i in $(seq 300); do is && break; sleep 0.1; done; stty size; \
+                     for i in $(seq 300); do is || break; sleep 0.1; done; stty size; read word; echo \"heard $word\"; exit 5";
         let exec = line(cluster, &kubectl, &ns, &format!("exec -it box -- sh -c '{there}'"));
         let script = format!(
             "stty rows 17 cols 91; t=$(tty); (until grep -q '^17 91' {0}; do sleep 0.1; done; stty -F $t rows 33 cols 77) & {exec}",
