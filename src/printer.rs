@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
 use serde_json::json;
+use unicode_width::UnicodeWidthStr;
 
 use crate::env;
 use crate::messages::Language;
@@ -108,9 +109,19 @@ impl Printer {
 
     fn line(&self, style: Style, message: &str) {
         self.record(message);
+        self.write(style, &self.language.say(message));
+    }
+
+    /// As [`Printer::line`], of a form with values that are messages themselves.
+    fn composed(&self, style: Style, form: &str, values: &[&str]) {
+        self.record(&Language::English.compose(form, values));
+        self.write(style, &self.language.compose(form, values));
+    }
+
+    fn write(&self, style: Style, text: &str) {
         let prefix = if self.emoji { style.0 } else { style.1 };
         // A closed stderr is no reason to fail.
-        let _ = writeln!(std::io::stderr().lock(), "{}{prefix}{}", self.prefix, self.language.say(message));
+        let _ = writeln!(std::io::stderr().lock(), "{}{prefix}{text}", self.prefix);
     }
 
     fn event(&self, kind: &str, data: &serde_json::Value) {
@@ -175,16 +186,16 @@ impl Printer {
             );
             return;
         }
-        self.line(FATAL, &format!("Exiting due to {}: {}", failure.reason.id, failure.message));
+        self.composed(FATAL, "Exiting due to {}: {}", &[failure.reason.id, &failure.message]);
         if !failure.advice().is_empty() {
-            self.line(TIP, &format!("Suggestion: {}", failure.advice()));
+            self.composed(TIP, "Suggestion: {}", &[failure.advice()]);
         }
     }
 }
 
 /// A table in minikube's box; cells may have several lines.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |text: &str| text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let width = |text: &str| text.lines().map(UnicodeWidthStr::width).max().unwrap_or(0);
     let widths: Vec<usize> = headers
         .iter()
         .enumerate()
@@ -198,11 +209,8 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
         format!("{left}{}{right}", bars.join(middle))
     };
     let line = |cells: &[&str]| {
-        let padded: Vec<String> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, w)| format!(" {cell}{} ", " ".repeat(w - cell.chars().count())))
-            .collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, w)| format!(" {cell}{} ", " ".repeat(w - cell.width()))).collect();
         format!("│{}│", padded.join("│"))
     };
     let mut lines = vec![rule("┌", "┬", "┐"), line(headers), rule("├", "┼", "┤")];
@@ -223,6 +231,8 @@ mod tests {
     fn a_table_is_a_box() {
         let text = table(&["A", "NAME"], &[vec!["x".into(), "y".into()]]);
         assert_eq!(text, "┌───┬──────┐\n│ A │ NAME │\n├───┼──────┤\n│ x │ y    │\n└───┴──────┘");
+        let text = table(&["A"], &[vec!["✅".into()], vec!["x".into()]]);
+        assert_eq!(text, "┌────┐\n│ A  │\n├────┤\n│ ✅ │\n│ x  │\n└────┘", "some characters are two wide");
         let text = table(&["A"], &[vec!["x\nyy".into()]]);
         assert_eq!(text, "┌────┐\n│ A  │\n├────┤\n│ x  │\n│ yy │\n└────┘");
     }

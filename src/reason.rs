@@ -45,7 +45,7 @@ reasons! {
     RSRC_INSUFFICIENT_SYS_MEMORY = 23, "Ask for less memory with --memory.";
     RSRC_INSUFFICIENT_STORAGE = 26, "Free space on the disk that holds the kminik home directory, or set KMINIK_HOME to another.";
     RSRC_INOTIFY = 27, "Run: sysctl -w fs.inotify.max_user_instances=512 fs.inotify.max_user_watches=524288";
-    HOST_HOME_PERMISSION = 37, "Make the directory yours: sudo chown -R $USER ~/.kminik && chmod -R u+wrx ~/.kminik";
+    HOST_HOME_PERMISSION = 37, "Make the directory yours: sudo chown -R $USER ~/.kminik && chmod -R u+wrx ~/.kminik   or set KMINIK_HOME to another";
     HOST_KUBECONFIG_UPDATE = 38, "Set KUBECONFIG to a file that can be written, or mend the one named.";
     HOST_KERNEL_FEATURE = 36, "";
     HOST_FIREWALL = 37, "";

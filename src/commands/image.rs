@@ -137,7 +137,9 @@ async fn list(images: &Images, format: Format, printer: &Printer) -> Outcome<()>
     match format {
         Format::Short => {
             let names: Vec<&str> = found.iter().flat_map(|i| &i.repo_tags).map(String::as_str).collect();
-            printer.data(&names.join("\n"));
+            if !names.is_empty() {
+                printer.data(&names.join("\n"));
+            }
         }
         Format::Json => printer.data(&serde_json::to_string(&found).or_fail(&MK_INTERNAL, "cannot write JSON")?),
         Format::Yaml => {

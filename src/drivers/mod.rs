@@ -329,7 +329,10 @@ pub async fn of_running(home: &Home, machine: Machine<'_>) -> Outcome<Arc<dyn Dr
     let driver = of(home, machine.profile())?;
     match driver.state(machine).await? {
         MachineState::Running => Ok(driver),
-        MachineState::Stopped | MachineState::Nonexistent => Err(not_running(&machine.name())),
+        MachineState::Stopped | MachineState::Nonexistent => {
+            let name = &machine.profile().name;
+            Err(not_running(&machine.name()).advise(format!("To start a cluster, run: \"kminik start -p {name}\"")))
+        }
     }
 }
 

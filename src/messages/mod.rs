@@ -53,6 +53,27 @@ impl Language {
     }
 }
 
+impl Language {
+    /// A form with these values in it, each of which may be a message: whatever they say they stay what they are.
+    pub fn compose(self, form: &str, values: &[&str]) -> String {
+        let form = parts(form);
+        let row = || table().iter().find(|row| row.key == form).map(|row| &row.text);
+        let text = match self {
+            Self::English => &form,
+            Self::Chinese => row().unwrap_or(&form),
+        };
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Value(name) => name
+                .parse::<usize>()
+                .ok()
+                .and_then(|number| values.get(number))
+                .map_or_else(String::new, |v| self.say(v)),
+        };
+        text.iter().map(part).collect()
+    }
+}
+
 /// A row, ready to be compared.
 struct Row {
     key: Vec<Part>,

@@ -125,6 +125,12 @@ fn messages_are_found_by_their_form() {
         say("Starting \"a\" primary control-plane node in \"a\" cluster"),
         "正在集群 \"a\" 中启动主控制平面节点 \"a\""
     );
+    assert_eq!(
+        Language::Chinese.compose("Exiting due to {}: {}", &["ID", "1 MiB were asked for, a node needs 256 MiB"]),
+        "因 ID 退出：要求 1 MiB，节点至少需要 256 MiB",
+        "a message that begins with a value does not take in what it stands in"
+    );
+    assert_eq!(Language::English.compose("Suggestion: {}", &["Do {it}."]), "Suggestion: Do {it}.");
     // A cause of another program's stays; a message within a message does not.
     assert_eq!(say("cannot write the profile: No space left on device"), "无法写入配置文件：No space left on device");
     assert_eq!(say("cannot read the profile; going on without settings"), "无法读取配置文件；将忽略设置继续");

@@ -5,7 +5,8 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use super::pki;
+use super::{pause, pki};
+use crate::drivers;
 use crate::home::Home;
 use crate::profile::Profile;
 use crate::reason::{Failure, K8S_NOT_RESPONDING, MK_INTERNAL, OrFail, Outcome};
@@ -27,13 +28,29 @@ pub async fn connect(home: &Home, profile: &Profile) -> Outcome<Client> {
 /// A client of a cluster that answers.
 ///
 /// # Errors
-/// `K8S_NOT_RESPONDING`.
+/// As [`silence`] says.
 pub async fn ready(home: &Home, profile: &Profile) -> Outcome<Client> {
     let client = connect(home, profile).await?;
     if is_ready(&client).await {
         return Ok(client);
     }
-    Err(Failure::new(&K8S_NOT_RESPONDING, format!("the API of the cluster {:?} does not answer", profile.name)))
+    let unknown = || format!("the API of the cluster {:?} does not answer", profile.name);
+    Err(silence(home, profile).await.unwrap_or_else(|| Failure::new(&K8S_NOT_RESPONDING, unknown())))
+}
+
+/// Why a cluster that does not answer does not, if that is its user's own doing: it is stopped (`GUEST_NOT_RUNNING`) or paused
+/// (`K8S_NOT_RESPONDING`).
+pub async fn silence(home: &Home, profile: &Profile) -> Option<Failure> {
+    let machine = profile.control_plane();
+    let driver = match drivers::of_running(home, machine).await {
+        Ok(driver) => driver,
+        Err(failure) => return Some(failure),
+    };
+    let state = pause::state(driver.as_ref(), machine).await.ok()?;
+    state.control_plane.then(|| {
+        Failure::new(&K8S_NOT_RESPONDING, format!("the cluster {:?} is paused", profile.name))
+            .advise(format!("Run: kminik unpause -p {}", profile.name))
+    })
 }
 
 /// A plain HTTPS client with the admin's certificate, for bodies that are streamed. Nothing is sent yet.

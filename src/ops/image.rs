@@ -61,16 +61,19 @@ impl Images {
     /// Asks the cluster for its nodes.
     ///
     /// # Errors
-    /// `K8S_NOT_RESPONDING`.
+    /// `K8S_NOT_RESPONDING`, `GUEST_NOT_RUNNING`.
     pub async fn connect(home: &Home, profile: &str) -> Outcome<Self> {
         let profile = Profile::load(home, profile)?;
         let client = client::https(home, &profile)?;
         let all = format!("{}/api/v1/nodes", profile.api_url());
         let api = RemoteStore::new(client.clone(), all.clone(), None);
-        let listed: List<Node> = api
-            .json(api.request(Method::GET, "").timeout(SHORT))
-            .await
-            .or_fail(&K8S_NOT_RESPONDING, "the cluster does not answer")?;
+        let listed: List<Node> = match api.json(api.request(Method::GET, "").timeout(SHORT)).await {
+            Ok(listed) => listed,
+            Err(error) => {
+                let unknown = || Failure::because(&K8S_NOT_RESPONDING, "the cluster does not answer", &error);
+                return Err(client::silence(home, &profile).await.unwrap_or_else(unknown));
+            }
+        };
         let store = |node: Node| {
             let base = format!("{all}/{}/proxy/kminik/v1/images", node.metadata.name.unwrap_or_default());
             RemoteStore::new(client.clone(), base, None)

@@ -142,7 +142,9 @@ pub fn verdict(rows: &[Probe]) -> Outcome<()> {
     if lost.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(&INET_MIRRORS, format!("no place serves {}", lost.join(", "))))
+    Err(Failure::new(&INET_MIRRORS, format!("no place serves {}", lost.join(", "))).advise(
+        "Check the network and the names, or add a place that is near: kminik mirror add REGISTRY=URL, or kminik start --image-mirror-country=cn",
+    ))
 }
 
 /// A change of `mirrors.toml`.

@@ -58,6 +58,9 @@ fn commands() {
     let bad = dir.path().join("bad.tar");
     std::fs::write(&bad, b"not an archive").unwrap();
     cluster.kminik(&["image", "load", bad.to_str().unwrap()]).fails(80);
+    std::fs::write(&bad, "root:x:0:0:root:/root:/bin/sh\n".repeat(100)).unwrap();
+    let told = cluster.kminik(&["image", "load", bad.to_str().unwrap()]).fails(80);
+    assert!(told.contains("no tar archive") && !told.contains("root:x"), "{told}");
 }
 
 fn engine() {

@@ -80,8 +80,10 @@ pub fn control_plane(cluster: &Cluster) {
     let told = cluster.kubectl(&["get", "nodes"]).fails(1);
     assert!(told.contains("the cluster is paused; 'kminik unpause' lets it go on"), "{told}");
     let asked = Instant::now();
-    cluster.kminik(&["image", "ls"]).fails(103);
-    cluster.kminik(&["service", "list"]).fails(103);
+    for command in [&["image", "ls"][..], &["service", "list"], &["addons", "enable", "registry"]] {
+        let told = cluster.kminik(command).fails(103);
+        assert!(told.contains("is paused") && told.contains("kminik unpause -p"), "{command:?}: {told}");
+    }
     assert!(asked.elapsed() < Duration::from_secs(40), "{:?}", asked.elapsed());
     assert!(counts(cluster), "apps go on");
     let told = cluster.kminik(&["resume"]);
@@ -159,7 +161,11 @@ pub fn schedule(cluster: &Cluster) {
     assert_eq!(cluster.kminik(&["status", "-f", "{{.Host}}"]).stdout, "Running\n");
     cluster.kminik(&["stop", "--schedule=2s"]).ok();
     eventually("the stop", || (cluster.kminik(&["status", "-f", "{{.Host}}"]).stdout == "Stopped\n").then_some(()));
-    cluster.kminik(&["stop", "--schedule=2s"]).fails(83);
+    let start = format!("kminik start -p {}", cluster.profile);
+    for command in [&["stop", "--schedule=2s"][..], &["image", "ls"], &["service", "list"], &["ssh", "true"]] {
+        let told = cluster.kminik(command).fails(83);
+        assert!(told.contains("is not running") && told.contains(&start), "{command:?}: {told}");
+    }
     cluster.start_again(&["--wait=none"]).ok();
     assert_eq!(left(), "", "a start forgets it");
 }

@@ -226,7 +226,10 @@ fn broken(error: io::Error) -> ImageError {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
             refused(error.to_string())
         }
-        // The tar reader's own errors.
+        // The tar reader's own errors, which may quote what it has read.
+        io::ErrorKind::Other if error.to_string().starts_with("numeric field was not a number") => {
+            refused("it is no tar archive, or damaged")
+        }
         io::ErrorKind::Other => refused(error.to_string()),
         _ => ImageError::ReadArchive(error),
     }
