@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kminik_base::atomic_file::PUBLIC;
+use kminik_base::file_lock;
 use kminik_runtime::watched;
+use rustix::fs::inotify;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -119,7 +121,7 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
         // Before the lock shows who may be sent them.
         let listen = |kind| signal(kind).or_fail(&MK_INTERNAL, "cannot listen for signals");
         let (mut terminate, mut hangup) = (listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
-        let Some(_lock) = take(&home.profile(name))? else { return Ok(()) };
+        let Some(_lock) = take(&home.profile(name)).await? else { return Ok(()) };
         // Who stops the cluster takes the mark away first, then looks who has the lock.
         if !is_wanted(&home.profile(name)) {
             return Ok(());
@@ -147,11 +149,13 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
 }
 
 /// The lock, with our pid in the file; `None` if another agent has it.
-fn take(dir: &Path) -> Outcome<Option<File>> {
+async fn take(dir: &Path) -> Outcome<Option<File>> {
+    /// Who looks for an agent has the lock for a moment.
+    const PATIENCE: Duration = Duration::from_millis(200);
     let mut options = OpenOptions::new();
     let file = options.create(true).truncate(false).read(true).write(true).open(dir.join(LOCK));
     let mut file = file.or_fail(&MK_INTERNAL, "cannot open the agent's lock")?;
-    if file.try_lock().is_err() {
+    if file_lock::acquire(&file, PATIENCE).await.is_err() {
         return Ok(None);
     }
     file.set_len(0).or_fail(&MK_INTERNAL, "cannot write the agent's lock")?;
@@ -180,13 +184,37 @@ fn holder(dir: &Path) -> Holder {
 
 /// Whether the lock is held, by one that has just been started too.
 async fn comes_up(dir: &Path) -> bool {
-    for _ in 0..50 {
-        if holder(dir) != Holder::Nobody {
-            return true;
+    let is_held = || (holder(dir) != Holder::Nobody).then_some(());
+    seen(dir, Duration::from_millis(500), is_held).await.is_some()
+}
+
+/// What is to be seen in the profile's directory, looked for when a file there is written, as an agent does that has taken the
+/// lock; `None` if it does not come within the bound.
+async fn seen<T>(dir: &Path, bound: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+    let watching = async {
+        let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        inotify::add_watch(&changes, dir, inotify::WatchFlags::MODIFY)?;
+        let changes = watched(changes)?;
+        let mut events = [0_u8; 4096];
+        loop {
+            // Before what comes next is waited for.
+            if let Some(found) = look() {
+                return Ok::<_, std::io::Error>(found);
+            }
+            let mut ready = changes.readable().await?;
+            while rustix::io::read(changes.get_ref(), &mut events).is_ok() {}
+            ready.clear_ready();
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    match tokio::time::timeout(bound, watching).await {
+        Ok(Ok(found)) => Some(found),
+        // The kernel watches no more files.
+        Ok(Err(_)) => {
+            tokio::time::sleep(bound).await;
+            look()
+        }
+        Err(_) => None,
     }
-    false
 }
 
 /// A handle of the agent that holds the lock.
@@ -199,12 +227,34 @@ async fn running(dir: &Path) -> Option<AsyncFd<OwnedFd>> {
 
 /// The process that holds the lock, once it has said which it is.
 async fn named_holder(dir: &Path) -> Option<Pid> {
-    for _ in 0..100 {
-        match holder(dir) {
-            Holder::Nobody => return None,
-            Holder::Agent(pid) => return Some(pid),
-            Holder::Unnamed => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
+    let named = || match holder(dir) {
+        Holder::Nobody => Some(None),
+        Holder::Agent(pid) => Some(Some(pid)),
+        Holder::Unnamed => None,
+    };
+    seen(dir, Duration::from_secs(1), named).await.flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_an_agent_sees_it_come_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path();
+        assert!(!comes_up(dir).await, "nobody comes");
+        let (lock, came) = tokio::join!(
+            async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                take(dir).await.unwrap()
+            },
+            comes_up(dir)
+        );
+        assert!(came && lock.is_some());
+        assert_eq!(named_holder(dir).await, Some(rustix::process::getpid()));
+        assert!(take(dir).await.unwrap().is_none(), "it is held");
+        drop(lock);
+        assert_eq!(named_holder(dir).await, None);
     }
-    None
 }
