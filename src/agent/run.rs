@@ -207,8 +207,12 @@ async fn keep_nodes(home: &Home, mut profiles: watch::Receiver<Profile>) -> Outc
         let driver = drivers::of(home, &profile)?;
         // One after the other: each takes the cluster's lock.
         let turn = Mutex::new(());
+        let control_plane = watch::Sender::new(true);
         let meant = profile.machines().filter(|machine| !machine.is_stopped());
-        let keeping = futures::future::join_all(meant.map(|machine| keep_node(home, driver.as_ref(), machine, &turn)));
+        let keeping = futures::future::join_all(meant.map(|machine| {
+            let (turn, control_plane) = (&turn, &control_plane);
+            keep_node(home, driver.as_ref(), machine, turn, control_plane)
+        }));
         tokio::select! {
             _ = keeping => {}
             // Its sender lives as long as the agent.
@@ -217,8 +221,14 @@ async fn keep_nodes(home: &Home, mut profiles: watch::Receiver<Profile>) -> Outc
     }
 }
 
-/// Never returns.
-async fn keep_node(home: &Home, driver: &dyn Driver, machine: Machine<'_>, turn: &Mutex<()>) {
+/// Never returns. `control_plane` is whether that runs, as far as is known.
+async fn keep_node(
+    home: &Home,
+    driver: &dyn Driver,
+    machine: Machine<'_>,
+    turn: &Mutex<()>,
+    control_plane: &watch::Sender<bool>,
+) {
     let (cluster, name) = (&machine.profile().name, machine.name());
     let printer = Printer::text(cluster);
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -227,14 +237,26 @@ async fn keep_node(home: &Home, driver: &dyn Driver, machine: Machine<'_>, turn:
         if let Err(failure) = driver.exited(machine).await {
             tracing::warn!(%failure, "the node cannot be watched");
         }
+        if !machine.is_worker() {
+            control_plane.send_replace(false);
+        }
         if started.elapsed() > STEADY {
             backoff.reset();
         }
         tokio::time::sleep(backoff.next_delay()).await;
         tracing::warn!(node = %name, "the node has ended, starting it again");
+        if machine.is_worker() {
+            // Without it a worker can do nothing, and what is asked of it holds the cluster's lock.
+            let _ = control_plane.subscribe().wait_for(|runs| *runs).await;
+        }
         let _turn = turn.lock().await;
         match start::revive(cluster, &name, home, &printer).await {
-            Ok(()) => started = Instant::now(),
+            Ok(()) => {
+                started = Instant::now();
+                if !machine.is_worker() {
+                    control_plane.send_replace(true);
+                }
+            }
             Err(failure) => tracing::error!(%failure, "the node cannot be started again"),
         }
     }
