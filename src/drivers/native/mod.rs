@@ -5,6 +5,7 @@
 
 mod rootfs;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -293,8 +294,12 @@ impl Driver for Native {
     }
 
     async fn delete(&self, cluster: &str) -> Outcome<()> {
-        let workers = self.machines().into_iter().filter(|name| name != cluster && self.cluster_of(name) == cluster);
-        let machines: Vec<String> = workers.chain([cluster.to_owned()]).collect();
+        let mut machines: BTreeSet<String> =
+            self.machines().into_iter().filter(|name| self.cluster_of(name) == cluster).collect();
+        machines.insert(cluster.to_owned());
+        // One that runs may have lost its directory.
+        let recorded = hostnet::nodes(cluster, Path::new(hostnet::STATE_DIR)).await;
+        machines.extend(recorded.map_err(|e| network_failure(&e))?);
         for name in &machines {
             Self::take_back_container(name).await?;
         }
@@ -307,9 +312,9 @@ impl Driver for Native {
         let name = &machine.name();
         Ok(match self.open(name)? {
             Some(node) if node.state() == NodeState::Running => MachineState::Running,
-            Some(_) => MachineState::Stopped,
-            None if self.dir(name).join("data").exists() => MachineState::Stopped,
-            None => MachineState::Nonexistent,
+            // The data is the machine: of one without it only the record of what it has ended with is left.
+            _ if self.dir(name).join("data").exists() => MachineState::Stopped,
+            _ => MachineState::Nonexistent,
         })
     }
 

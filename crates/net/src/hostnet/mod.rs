@@ -182,6 +182,14 @@ pub async fn detach(spec: &HostNetSpec) -> Result<(), HostNetError> {
     remove_profile(&spec.profile, &links, records).await
 }
 
+/// Names of the nodes that something was made for, for a profile whose configuration is lost.
+pub async fn nodes(profile: &str, state_dir: &Path) -> Result<Vec<String>, HostNetError> {
+    if !state_dir.exists() {
+        return Ok(Vec::new());
+    }
+    Ok(record::Records::lock(state_dir).await?.load(profile)?.nodes.into_keys().collect())
+}
+
 /// Takes back everything recorded or nameable for a profile, for one whose configuration is lost. Succeeds if nothing is
 /// there.
 pub async fn detach_profile(profile: &str, state_dir: &Path) -> Result<(), HostNetError> {
