@@ -10,11 +10,14 @@ use kminik_client::Informer;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::labels::is_machine;
 use crate::addons::{Addon, Applier, ApplyError, Catalogue, Choice, Choices, ManifestError, State, Values};
 
 pub struct AddonManager {
     pub client: Client,
     pub nodes: Informer<Node>,
+    /// Name of the cluster, whose machines are its nodes.
+    pub cluster: String,
     pub enabled: Vec<String>,
     pub choices: Choices,
     /// Of a cluster of one node.
@@ -38,6 +41,11 @@ enum AddonError {
 }
 
 impl AddonManager {
+    /// By the same rule as on the host, which counts machines.
+    fn is_of_several(&self, nodes: &[Arc<Node>]) -> bool {
+        nodes.iter().filter(|node| is_machine(node, &self.cluster)).count() > 1
+    }
+
     async fn apply(&self, applier: &Applier, addon: &Addon, values: &Values) -> Result<(), AddonError> {
         let none = Choice::default();
         let objects = addon
@@ -72,11 +80,11 @@ impl Component for AddonManager {
                 return Ok(());
             }
             loop {
-                let several = self.nodes.list().len() > 1;
+                let several = self.is_of_several(&self.nodes.list());
                 let values = self.values.clone().of_several(several);
                 try_join_all(enabled.iter().map(|addon| self.apply(&applier, addon, &values))).await?;
                 ready.set_ready();
-                let changed = self.nodes.wait_for(|nodes| (nodes.len() > 1) != several);
+                let changed = self.nodes.wait_for(|nodes| self.is_of_several(nodes) != several);
                 // An informer that has ended is the control plane's end.
                 if stop.run_until_cancelled(changed).await != Some(true) {
                     stop.cancelled().await;

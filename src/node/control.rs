@@ -212,6 +212,7 @@ impl ControlPlane {
         let addons = AddonManager {
             client: self.client("kminik:addon-manager", &["system:masters"]),
             nodes,
+            cluster: config.profile.clone(),
             enabled: config.addons.clone(),
             choices: config.addon_choices.clone(),
             values: Values::new(self.services, &config.cluster_domain),

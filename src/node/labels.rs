@@ -30,12 +30,6 @@ impl NodeLabels {
         Self { client, nodes, profile: config.profile.clone(), primary: config.node_name.clone() }
     }
 
-    /// Whether the node is a machine of the cluster's, and not an object that somebody made.
-    fn is_ours(&self, node: &Node) -> bool {
-        let id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).unwrap_or_default();
-        id.strip_prefix("kminik://").and_then(|rest| rest.split('/').next()) == Some(&self.profile)
-    }
-
     fn wanted(&self, name: &str) -> BTreeMap<&'static str, String> {
         let is_primary = name == self.primary;
         let mut labels = BTreeMap::from([
@@ -50,7 +44,9 @@ impl NodeLabels {
     }
 
     async fn label(self: Arc<Self>, key: ObjectKey) -> Result<Next, kube::Error> {
-        let Some(node) = self.nodes.get(&key).filter(|node| self.is_ours(node)) else { return Ok(Next::Done) };
+        let Some(node) = self.nodes.get(&key).filter(|node| is_machine(node, &self.profile)) else {
+            return Ok(Next::Done);
+        };
         let wanted = self.wanted(&key.name);
         let present = node.metadata.labels.clone().unwrap_or_default();
         if wanted.iter().all(|(label, value)| present.get(*label) == Some(value)) {
@@ -61,6 +57,12 @@ impl NodeLabels {
         nodes.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(Next::Done)
     }
+}
+
+/// Whether the node is a machine of the cluster's, and not an object that somebody made.
+pub fn is_machine(node: &Node, cluster: &str) -> bool {
+    let id = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).unwrap_or_default();
+    id.strip_prefix("kminik://").and_then(|rest| rest.split('/').next()) == Some(cluster)
 }
 
 impl Component for NodeLabels {
