@@ -58,6 +58,17 @@ impl State {
     pub fn is_any(&self) -> bool {
         self.control_plane || self.all || !self.namespaces.is_empty()
     }
+
+    /// What is paused in this node or another.
+    pub fn and(mut self, other: State) -> State {
+        self.namespaces.extend(other.namespaces);
+        State {
+            control_plane: self.control_plane || other.control_plane,
+            namespaces: self.namespaces,
+            all: self.all || other.all,
+            containers: self.containers + other.containers,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -153,5 +164,24 @@ fn tell_node() -> Result<(), PauseError> {
     match kill_process(pid, Signal::USR1) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_nodes_what_is_paused_in_any_is() {
+        let on = |control_plane, all, namespaces: &[&str], containers| State {
+            control_plane,
+            all,
+            namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
+            containers,
+        };
+        let whole = State::default().and(on(true, false, &["a"], 2)).and(on(false, true, &["b"], 3));
+        assert!(whole.control_plane && whole.all);
+        assert_eq!((whole.namespaces.len(), whole.containers), (2, 5));
+        assert!(!State::default().and(State::default()).is_any());
     }
 }

@@ -16,7 +16,7 @@ pub enum Change {
     Unpause,
 }
 
-/// Pauses or continues what is selected in every node.
+/// Pauses or continues what is selected in every node; what is paused then in any.
 ///
 /// # Errors
 /// `GUEST_NOT_RUNNING`; `GUEST_PAUSE` with what the node said.
@@ -31,13 +31,16 @@ pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &
         Selection::All => arguments.push("--all"),
         Selection::Namespaces(chosen) => arguments.extend(chosen.iter().map(String::as_str)),
     }
+    let mut machines: Vec<_> = profile.machines().collect();
+    if change == Change::Unpause {
+        // The control plane last: who can ask finds everything going.
+        machines.reverse();
+    }
     let mut all = State::default();
-    for machine in profile.machines() {
-        if driver.state(machine).await? != MachineState::Running {
-            continue;
+    for machine in machines {
+        if driver.state(machine).await? == MachineState::Running {
+            all = all.and(ask(driver.as_ref(), machine, &arguments).await?);
         }
-        let state = ask(driver.as_ref(), machine, &arguments).await?;
-        all = State { containers: all.containers + state.containers, ..state };
     }
     Ok(all)
 }
