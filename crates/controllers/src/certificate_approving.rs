@@ -1,5 +1,6 @@
 //! A kubelet's request for a client certificate is approved if its user may create `certificatesigningrequests/selfnodeclient`
-//! (for itself) or `certificatesigningrequests/nodeclient` (for any node). All other requests wait for a person.
+//! (for itself) or `certificatesigningrequests/nodeclient` (for any node, by a token of kminik's own only for the node that it was
+//! made for). All other requests wait for a person.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use kminik_client::{Informer, Next, ObjectKey};
 use kube::Api;
 use kube::api::PostParams;
 
-use crate::certificates::{KUBELET_CLIENT_SIGNER, approve, is_decided, kubelet_client};
+use crate::certificates::{KUBELET_CLIENT_SIGNER, approve, is_decided, is_of_another_node, kubelet_client};
 use crate::context::Context;
 use crate::error::Error;
 
@@ -32,6 +33,9 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
     }
     let Ok(asked) = Request::parse(&request.spec.request.0) else { return Ok(Next::Done) };
     if kubelet_client(&asked, request.spec.usages.as_deref().unwrap_or_default()).is_err() {
+        return Ok(Next::Done);
+    }
+    if is_of_another_node(request.spec.groups.as_deref().unwrap_or_default(), &asked.common_name) {
         return Ok(Next::Done);
     }
     let own = request.spec.username.as_deref() == Some(&asked.common_name);

@@ -20,6 +20,20 @@ pub(crate) const CLIENT_AUTH: &str = "client auth";
 pub(crate) const SERVER_AUTH: &str = "server auth";
 pub(crate) const NODE_PREFIX: &str = "system:node:";
 pub(crate) const NODES: &str = "system:nodes";
+/// Of the bearers of kminik's own tokens, each of which is for one node.
+const BOOTSTRAPPERS: &str = "system:bootstrappers:kminik";
+
+/// The groups of a bootstrap token by which the node that is called so may join, and no other.
+pub fn bootstrap_groups(node: &str) -> [String; 2] {
+    // A group of a token has no dot, a name of a node no colon.
+    [BOOTSTRAPPERS.to_owned(), format!("{BOOTSTRAPPERS}:node:{}", node.replace('.', ":"))]
+}
+
+/// Whether the user `system:node:…` is one whom members of these groups may not become: their token was made for another node.
+pub(crate) fn is_of_another_node(groups: &[String], user: &str) -> bool {
+    let [all, own] = bootstrap_groups(user.strip_prefix(NODE_PREFIX).unwrap_or_default());
+    groups.contains(&all) && !groups.contains(&own)
+}
 
 /// The condition of that type.
 pub(crate) fn condition<'a>(
@@ -152,5 +166,18 @@ mod tests {
         let user = Request { common_name: "u".into(), ..node };
         assert_eq!(kubelet_client(&user, &signs), Err(Unfit::CommonName));
         assert_eq!((client(&signs), client(&serves)), (Ok(()), Err(Unfit::Usages)));
+    }
+
+    #[test]
+    fn a_token_is_for_one_node() {
+        let groups = bootstrap_groups("a.b-m02");
+        assert!(groups.iter().all(|group| group.bytes().all(|b| b.is_ascii_alphanumeric() || b":-".contains(&b))));
+        assert!(!is_of_another_node(&groups, "system:node:a.b-m02"));
+        for other in ["system:node:a.b-m03", "system:node:a", "system:node:", "a.b-m02"] {
+            assert!(is_of_another_node(&groups, other), "{other}");
+        }
+        // Those that people make are for any, as upstream's are.
+        let of_kubeadm = ["system:bootstrappers:kubeadm:default-node-token".to_owned()];
+        assert!(!is_of_another_node(&of_kubeadm, "system:node:any"));
     }
 }

@@ -49,6 +49,7 @@ mod stateful_set;
 mod taint_eviction;
 mod token_cleaner;
 
+pub use certificates::bootstrap_groups;
 pub use config::ControllersConfig;
 pub use error::Error;
 pub use table::{CONTROLLERS, Descriptor, components, run};

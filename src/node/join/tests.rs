@@ -61,7 +61,7 @@ async fn plane() -> Plane {
     let secret: Secret = typed(&json!({
         "metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token",
         "stringData": {"token-id": "abcdef", "token-secret": "0123456789abcdef",
-            "usage-bootstrap-authentication": "true", "auth-extra-groups": "system:bootstrappers:kminik"},
+            "usage-bootstrap-authentication": "true", "auth-extra-groups": kminik_controllers::bootstrap_groups("second").join(",")},
     }))
     .unwrap();
     Api::namespaced(admin.clone(), "kube-system").create(&PostParams::default(), &secret).await.unwrap();
@@ -83,12 +83,20 @@ async fn a_worker_joins_by_its_token_and_renews_by_its_certificate() {
     let plane = plane().await;
     let keys = tempfile::tempdir().unwrap();
     let config = config(Ipv4Addr::new(192, 0, 2, 3));
+    // By its token it can become no other node.
+    let third = NodeConfig { node_name: "third".into(), ..config.clone() };
+    let by_token = remote::client(&plane.join, Credential::Token(TOKEN)).unwrap();
+    let refused = tokio::spawn(async move { ask(&by_token, &Wanted::client(&third)).await.map(drop) });
+    let asked = |requests: &[Arc<CertificateSigningRequest>]| requests.len() == 1;
+    until::<CertificateSigningRequest>(&plane.admin, &(), &Selection::default(), asked).await;
     let joined = ensure(keys.path(), &config, &plane.join, now()).await.unwrap();
     assert!((2300..=2500).contains(&(joined.renew_at - now())), "{}", joined.renew_at - now());
     for entry in std::fs::read_dir(keys.path()).unwrap() {
         let mode = std::os::unix::fs::PermissionsExt::mode(&entry.unwrap().metadata().unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
     }
+    assert!(!refused.is_finished(), "{refused:?}");
+    refused.abort();
     let node = remote::client(&plane.join, Credential::Certificate(&joined.client)).unwrap();
     let list = ListParams::default();
     let proxy = remote::client(&plane.join, Credential::As("system:kube-proxy", &joined.client)).unwrap();
