@@ -43,6 +43,8 @@ const LOOPBACK_PORTS: u16 = 16;
 const CACHE_PORT: u16 = FIRST_LOOPBACK_PORT - 1;
 /// In the profile's directory: authorities that registries of this cluster may be signed by.
 pub const REGISTRY_CA: &str = "registry-ca.crt";
+/// The lock of who names machines; no profile is called so.
+const NAMES: &str = ".names";
 /// How often a lock is made anew that was purged with the home while it was waited for.
 const ATTEMPTS: usize = 16;
 /// How long a lock that another process holds is tried.
@@ -209,12 +211,7 @@ impl Profile {
     pub fn add_worker(&mut self, home: &Home) -> Outcome<u32> {
         let number = self.workers.iter().map(|worker| worker.number).max().unwrap_or(1) + 1;
         let name = machine_name(&self.name, number);
-        if Self::exists(home, &name) {
-            return Err(Failure::new(
-                &GUEST_NODE_ADD,
-                format!("the next node would be called {name:?}, as another cluster is"),
-            ));
-        }
+        Self::check_free(home, &name)?;
         let full = || Failure::new(&GUEST_NODE_ADD, format!("the network {} has no address left", self.subnet));
         let subnet: Ipv4Net = self.subnet.parse().map_err(|_| full())?;
         let mut taken: Vec<Ipv4Addr> = self.machines().map(|machine| machine.address()).collect();
@@ -246,6 +243,29 @@ impl Profile {
             }
         }
         Ok(())
+    }
+
+    /// Refuses the name of a machine that is another cluster's.
+    fn check_free(home: &Home, machine: &str) -> Outcome<()> {
+        if !Self::exists(home, machine) {
+            return Ok(());
+        }
+        let why = format!("the next node would be called {machine:?}, as another cluster is");
+        Err(Failure::new(&GUEST_NODE_ADD, why))
+    }
+
+    /// Keeps a profile with machines that are new: from then on their names are nobody else's. One after the other, for a
+    /// cluster can be called as another's next node.
+    ///
+    /// # Errors
+    /// As [`Profile::check_unique`] and [`Profile::add_worker`], if a name was taken since those looked.
+    pub async fn claim(&self, home: &Home) -> Outcome<()> {
+        let _turn = Lock::of_file(home, NAMES).await?;
+        Self::check_unique(home, &self.name)?;
+        for worker in &self.workers {
+            Self::check_free(home, &machine_name(&self.name, worker.number))?;
+        }
+        self.save(home)
     }
 
     /// Whether there is a profile of this name, be it damaged.
@@ -403,6 +423,10 @@ impl Lock {
     /// `MK_PROFILE_BUSY` if another process keeps holding it.
     pub async fn acquire(home: &Home, name: &str) -> Outcome<Self> {
         check_name(name)?;
+        Self::of_file(home, name).await
+    }
+
+    async fn of_file(home: &Home, name: &str) -> Outcome<Self> {
         let dir = home.root().join("locks");
         let path = dir.join(name);
         for _ in 0..ATTEMPTS {

@@ -46,7 +46,7 @@ impl Workload for DaemonSet {
         Some((status.desired_number_scheduled, status.number_available.unwrap_or(0)))
     }
 
-    /// One, if it is for any node: others may be stopped, or about to be started.
+    /// One, if it is for any: others may be stopped, or about to be started.
     fn needed(&self) -> i32 {
         self.replicas().map_or(1, |(wanted, _)| wanted.min(1))
     }
@@ -58,6 +58,11 @@ fn works(replicas: Option<(i32, i32)>) -> bool {
 
 fn suffices(workload: &impl Workload) -> bool {
     workload.replicas().is_some_and(|(_, available)| available >= workload.needed())
+}
+
+/// Whether a set's pods are available on one node at least, if it is for any.
+pub fn is_on_nodes(set: &DaemonSet) -> bool {
+    suffices(set)
 }
 
 fn amiss(id: &ObjectId, replicas: Option<(i32, i32)>) -> String {

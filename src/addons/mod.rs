@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use apply::{Applier, ApplyError, Record, State};
 pub use definition::{Definition, Install, Published};
-pub use health::{Health, health, healthy};
+pub use health::{Health, health, healthy, is_on_nodes};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Service;
 use kminik_oci::Digest;

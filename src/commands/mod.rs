@@ -172,7 +172,12 @@ fn printer(command: &Command, context: &Context) -> Printer {
         Command::Delete(args) if args.is_json() => Printer::json(&context.profile, 2),
         _ => Printer::text(&context.profile),
     };
-    let kept = matches!(command, Command::Start(_)).then(|| last_start(context)).flatten();
+    let is_start = match command {
+        Command::Start(_) => true,
+        Command::Node(args) => args.is_start(),
+        _ => false,
+    };
+    let kept = is_start.then(|| last_start(context)).flatten();
     match kept {
         Some(file) => printer.keep(file),
         None => printer,

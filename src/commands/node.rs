@@ -17,6 +17,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// Whether a node comes up by it.
+    pub fn is_start(&self) -> bool {
+        matches!(self.verb, Some(Verb::Add { .. } | Verb::Start { .. }))
+    }
+
     /// PID 1 of a node starts its process by this command's name alone, also one of an older version.
     pub fn is_process(&self) -> bool {
         let is_of_init = || rustix::process::getppid().is_some_and(|parent| parent.is_init());

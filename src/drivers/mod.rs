@@ -7,6 +7,7 @@ mod native;
 mod network;
 
 use std::fs::File;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,6 +145,21 @@ pub struct NodeFile {
     pub path: PathBuf,
     pub content: Vec<u8>,
     pub mode: u32,
+}
+
+impl NodeFile {
+    /// An archive of files, by their paths below `directory`.
+    pub fn archive<W: Write>(files: &[Self], directory: &Path, to: W) -> std::io::Result<W> {
+        let mut archive = tar::Builder::new(to);
+        for file in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(file.content.len() as u64);
+            header.set_mode(file.mode);
+            header.set_mtime(0);
+            archive.append_data(&mut header, directory.join(&file.path), file.content.as_slice())?;
+        }
+        archive.into_inner()
+    }
 }
 
 /// The node's root filesystem.

@@ -44,16 +44,21 @@ pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) ->
     }
     let images = async {
         drivers::of_running(home, profile.control_plane()).await?;
-        Images::connect(home, &profile.name).await?.list().await
+        Images::connect(home, &profile.name).await
     };
-    let images = match images.await {
-        Ok(images) => serde_json::to_string_pretty(&images).or_fail(&MK_INTERNAL, "cannot write the images")?,
-        // With the API dead the rest counts all the more.
-        Err(failure) => failure.to_string(),
-    };
+    let images = images.await;
     for machine in profile.machines() {
         let node = directory.join(&*machine.name());
         std::fs::create_dir_all(&node).or_fail(&HOST_PATH_MISSING, cannot)?;
+        // With the API dead the rest counts all the more.
+        let images = match &images {
+            Ok(images) => images.list_of(&machine.node_name()).await.map_err(|failure| failure.to_string()),
+            Err(failure) => Err(failure.to_string()),
+        };
+        let images = match images {
+            Ok(images) => serde_json::to_string_pretty(&images).or_fail(&MK_INTERNAL, "cannot write the images")?,
+            Err(why) => why,
+        };
         one(home, machine, &images, &node).await?;
     }
     home.give_tree(&directory)?;

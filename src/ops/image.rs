@@ -1,6 +1,8 @@
 //! The images of a cluster: calls of its nodes' endpoints (`/kminik/v1/images…`) through `nodes/<name>/proxy`. What changes
 //! images changes them on every node.
 
+use std::collections::BTreeSet;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,9 +20,10 @@ use tokio_util::io::StreamReader;
 use super::bars::Bars;
 use super::cache::{self, Cache};
 use super::{client, registries, status};
+use crate::addons::built_in_image;
 use crate::engine::Engine;
 use crate::home::Home;
-use crate::printer::Printer;
+use crate::printer::{IMAGE, Printer};
 use crate::profile::Profile;
 use crate::reason::{
     Failure, GUEST_IMAGE_LIST, GUEST_IMAGE_LOAD, GUEST_IMAGE_PULL, GUEST_IMAGE_PUSH, GUEST_IMAGE_REMOVE,
@@ -54,7 +57,35 @@ pub struct Origin {
 pub struct Images {
     home: Home,
     profile: Profile,
-    nodes: Vec<RemoteStore>,
+    nodes: Vec<NodeImages>,
+}
+
+/// A node's images.
+struct NodeImages {
+    name: String,
+    store: RemoteStore,
+}
+
+impl Deref for NodeImages {
+    type Target = RemoteStore;
+
+    fn deref(&self) -> &RemoteStore {
+        &self.store
+    }
+}
+
+impl NodeImages {
+    async fn list(&self) -> Outcome<Vec<Image>> {
+        let listed = self.json(self.request(Method::GET, "").timeout(SHORT)).await;
+        listed.map_err(failed(&GUEST_IMAGE_LIST))
+    }
+
+    /// Name and identity of what no registry has given.
+    async fn loaded(&self) -> Outcome<BTreeSet<(String, String)>> {
+        let loaded = self.list().await?.into_iter().filter(|image| image.repo_digests.is_empty());
+        let named = loaded.flat_map(|image| image.repo_tags.into_iter().map(move |tag| (tag, image.id.clone())));
+        Ok(named.filter(|(tag, _)| *tag != built_in_image()).collect())
+    }
 }
 
 impl Images {
@@ -75,12 +106,13 @@ impl Images {
             }
         };
         let store = |node: Node| {
-            let base = format!("{all}/{}/proxy/kminik/v1/images", node.metadata.name.unwrap_or_default());
-            RemoteStore::new(client.clone(), base, None)
+            let name = node.metadata.name.unwrap_or_default();
+            let base = format!("{all}/{name}/proxy/kminik/v1/images");
+            NodeImages { store: RemoteStore::new(client.clone(), base, None), name }
         };
         let (ready, others): (Vec<Node>, Vec<Node>) = listed.items.into_iter().partition(status::is_ready);
         // A node that is down holds nobody up; one that has just begun may answer all the same.
-        let nodes: Vec<RemoteStore> = if ready.is_empty() { others } else { ready }.into_iter().map(store).collect();
+        let nodes: Vec<NodeImages> = if ready.is_empty() { others } else { ready }.into_iter().map(store).collect();
         if nodes.is_empty() {
             return Err(Failure::new(&K8S_NOT_RESPONDING, "the cluster has no node yet"));
         }
@@ -91,9 +123,7 @@ impl Images {
     pub async fn list(&self) -> Outcome<Vec<Image>> {
         let mut all: Vec<Image> = Vec::new();
         for node in &self.nodes {
-            let listed: Vec<Image> =
-                node.json(node.request(Method::GET, "").timeout(SHORT)).await.map_err(failed(&GUEST_IMAGE_LIST))?;
-            for image in listed {
+            for image in node.list().await? {
                 match all.iter_mut().find(|known| known.id == image.id) {
                     None => all.push(image),
                     Some(known) => {
@@ -107,6 +137,42 @@ impl Images {
             }
         }
         Ok(all)
+    }
+
+    /// Of the node of this name.
+    ///
+    /// # Errors
+    /// `GUEST_IMAGE_LIST`, also for a node that does not answer.
+    pub async fn list_of(&self, node: &str) -> Outcome<Vec<Image>> {
+        match self.nodes.iter().find(|known| known.name == node) {
+            Some(known) => known.list().await,
+            None => Err(Failure::new(&GUEST_IMAGE_LIST, format!("the node {node} does not answer"))),
+        }
+    }
+
+    /// Brings to these nodes, from those that have it, what was loaded while they were not there. What a registry has, they pull.
+    ///
+    /// # Errors
+    /// `GUEST_IMAGE_LIST`, `GUEST_IMAGE_SAVE`, `GUEST_IMAGE_LOAD`.
+    pub async fn hand_on(&self, names: &[String], printer: &Printer) -> Outcome<()> {
+        let (new, old): (Vec<&NodeImages>, Vec<&NodeImages>) =
+            self.nodes.iter().partition(|node| names.contains(&node.name));
+        let mut loaded = BTreeSet::new();
+        for node in old {
+            loaded.extend(node.loaded().await?);
+        }
+        let cache = Cache::open(&self.home, Some(&self.profile))?;
+        for node in new {
+            let theirs = node.loaded().await?;
+            for (tag, _) in loaded.difference(&theirs) {
+                printer.info(IMAGE, &format!("Loading {tag} into {} ...", node.name));
+                let archive = self.archive(tag).await?.bytes_stream().map_err(std::io::Error::other);
+                let scanned = cache.store().scan(StreamReader::new(archive.boxed())).await;
+                let images = scanned.or_fail(&GUEST_IMAGE_LOAD, format_args!("cannot load {tag}"))?;
+                send(&[node], images, printer).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether an image of this name is there; what is no name is not.
@@ -126,16 +192,7 @@ impl Images {
     pub async fn load(&self, what: &str, origin: Origin, printer: &Printer) -> Outcome<Vec<String>> {
         let cache = Cache::open(&self.home, Some(&self.profile))?;
         let images = outgoing(&cache, what, origin, printer).await?;
-        self.send(images, printer).await
-    }
-
-    async fn send(&self, images: Outgoing, printer: &Printer) -> Outcome<Vec<String>> {
-        let mut names = Vec::new();
-        for node in &self.nodes {
-            let bars: Arc<dyn Progress> = Arc::new(Bars::new(!printer.is_json()));
-            names = node.load(images.clone(), &bars).await.map_err(failed(&GUEST_IMAGE_LOAD))?;
-        }
-        Ok(names)
+        send(&self.nodes.iter().collect::<Vec<_>>(), images, printer).await
     }
 
     /// Has every node pull the image, with the user's logins.
@@ -260,6 +317,16 @@ impl Images {
             None => Ok(()),
         }
     }
+}
+
+/// To each of these nodes, of their pieces those that it lacks; the names that they have there.
+async fn send(nodes: &[&NodeImages], images: Outgoing, printer: &Printer) -> Outcome<Vec<String>> {
+    let mut names = Vec::new();
+    for node in nodes {
+        let bars: Arc<dyn Progress> = Arc::new(Bars::new(!printer.is_json()));
+        names = node.load(images.clone(), &bars).await.map_err(failed(&GUEST_IMAGE_LOAD))?;
+    }
+    Ok(names)
 }
 
 fn failed(reason: &'static Reason) -> impl FnOnce(TransferError) -> Failure {

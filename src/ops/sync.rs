@@ -1,10 +1,13 @@
-//! The user's own files for nodes: what lies in `~/.kminik/files` comes to the same path in the node whenever it is started.
+//! Files that come into nodes that run: the user's own, of which what lies in `~/.kminik/files` comes to the same path in the node
+//! whenever it is started, and what the node is told.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::path::Path;
 
-use crate::drivers::{Driver, Input, Machine, NodeCommand};
+use crate::drivers::{Driver, Input, Machine, NodeCommand, NodeFile};
 use crate::home::Home;
+use crate::node::config::DATA_DIR;
 use crate::node::files;
 use crate::ops::node_image;
 use crate::reason::{Failure, GUEST_CP, MK_USAGE, OrFail, Outcome};
@@ -34,6 +37,27 @@ pub async fn run(home: &Home, driver: &dyn Driver, machine: Machine<'_>) -> Outc
         Err(error) => return Err(error).or_fail(&GUEST_CP, cannot()),
     };
     packed.rewind().or_fail(&GUEST_CP, cannot())?;
+    take(driver, machine, packed, cannot).await
+}
+
+/// Replaces the node's own files (paths below its data directory) in one that runs; its process reads them when it starts.
+///
+/// # Errors
+/// `GUEST_CP`.
+pub async fn replace(driver: &dyn Driver, machine: Machine<'_>, files: &[NodeFile]) -> Outcome<()> {
+    let cannot = || format!("the node {} does not take its files", machine.name());
+    let pack = || -> io::Result<File> {
+        let below_root = Path::new(DATA_DIR.trim_start_matches('/'));
+        let mut packed = NodeFile::archive(files, below_root, tempfile::tempfile()?)?;
+        packed.rewind()?;
+        Ok(packed)
+    };
+    let packed = pack().or_fail(&GUEST_CP, cannot())?;
+    take(driver, machine, packed, cannot).await
+}
+
+/// Has the node take an archive of files by their paths.
+async fn take(driver: &dyn Driver, machine: Machine<'_>, packed: File, cannot: impl Fn() -> String) -> Outcome<()> {
     let args = [node_image::BINARY, "node-file", "take"].map(str::to_owned).to_vec();
     // What it has to say against it is on this process' stderr.
     match driver.exec(machine, &NodeCommand { args, stdin: Input::File(packed), ..NodeCommand::default() }).await? {

@@ -106,3 +106,18 @@ fn machines_are_called_by_two_names() {
     }
     assert!(profile.workers[1].stopped);
 }
+
+#[tokio::test]
+async fn of_a_cluster_and_a_node_that_come_at_once_one_gets_the_name() {
+    let (_directory, home) = home_with(GOLDEN.last().unwrap().1);
+    let mut dev = Profile::load(&home, "dev").unwrap();
+    let other = Profile { name: "dev-m05".into(), workers: Vec::new(), ..dev.clone() };
+    assert_eq!(dev.add_worker(&home).unwrap(), 5, "nobody has the name yet");
+    Profile::check_unique(&home, "dev-m05").unwrap();
+    other.claim(&home).await.unwrap();
+    assert_eq!(dev.claim(&home).await.unwrap_err().reason.id, "GUEST_NODE_ADD");
+    Profile::remove(&home, "dev-m05").unwrap();
+    dev.claim(&home).await.unwrap();
+    assert_eq!(other.claim(&home).await.unwrap_err().reason.id, "MK_USAGE");
+    assert!(!Profile::exists(&home, "dev-m05"));
+}

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use crate::Test;
-use crate::support::{Cluster, command, run};
+use crate::support::{Cluster, command, eventually, run};
 
 pub const TESTS: &[Test] = &[
     ("a_cluster_is_made_from_its_file", from_file),
+    ("a_file_makes_a_cluster_of_several_nodes", several_nodes),
     ("files_of_kind_and_k3s_are_read_as_they_are", foreign),
     ("what_a_file_may_not_have_is_refused_and_makes_nothing", refused),
 ];
@@ -50,6 +51,44 @@ fn from_file() {
     // Again, through standard input: start twice is start once.
     let mut again = cluster.command(&["start", "-f", "-"]);
     run(&mut again, Some(text.as_bytes())).ok();
+}
+
+fn several_nodes() {
+    let cluster = Cluster::prepare("several");
+    let names = || {
+        let listed = cluster.kminik(&["node", "list"]).ok();
+        listed.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let nodes = |count: usize| {
+        let mut names = vec![cluster.profile.clone()];
+        names.extend((2..=count).map(|number| format!("{}-m0{number}", cluster.profile)));
+        names
+    };
+    let ready = ["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=0s"];
+    let own = write(
+        &cluster,
+        "cluster.yaml",
+        &format!(
+            "apiVersion: kminik.io/v1alpha1\nkind: Cluster\nmetadata: {{name: {}}}\nspec: {{driver: native, nodes: 3, memory: 1g}}\n",
+            cluster.profile
+        ),
+    );
+    start(&cluster, &["-f", &own]).ok();
+    assert_eq!(names(), nodes(3));
+    assert_eq!(cluster.kubectl(&ready).ok().lines().count(), 3, "start has waited for all of them");
+    start(&cluster, &["-f", &own]).ok();
+    assert_eq!(names(), nodes(3));
+    cluster.delete().ok();
+    let kind = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes: [{role: control-plane}, {role: worker}]\n";
+    let kind = write(&cluster, "kind.yaml", kind);
+    // Without waiting for it the worker comes by itself.
+    cluster.start_again(&["-f", &kind, "--memory=1g", "--wait=none"]).ok();
+    assert_eq!(names(), nodes(2));
+    let worker = format!("node/{}-m02", cluster.profile);
+    eventually("the worker", || {
+        let ready = cluster.kubectl(&["wait", "--for=condition=Ready", &worker, "--timeout=30s"]);
+        (ready.code == 0).then_some(())
+    });
 }
 
 fn foreign() {

@@ -39,7 +39,12 @@ fn containers(cluster: &Cluster) -> Vec<String> {
 }
 
 fn another_binary() {
-    let cluster = with_pod("upgrade", &[]);
+    let cluster = with_pod("upgrade", &["--nodes=2", "--memory=1g"]);
+    let on_worker = POD
+        .replace("stays", "works")
+        .replace("{terminationGrace", &format!("{{nodeName: {}-m02, terminationGrace", cluster.profile));
+    cluster.apply(&on_worker);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/works", "--timeout=60s"]).ok();
     let before = containers(&cluster);
     assert!(before.len() >= 3, "{before:?}");
     // The same program by another digest, which is all that tells binaries apart.
@@ -56,18 +61,22 @@ fn another_binary() {
     told.ok();
     assert_eq!(containers(&cluster), before);
     let size = std::fs::metadata(&other).unwrap().len();
-    let running = cluster.kminik(&["ssh", "--", "ls", "-l", "/bin/kminik"]).ok();
-    assert!(running.contains(&size.to_string()), "the node has the other binary: {running}");
+    for node in ["m01", "m02"] {
+        let running = cluster.kminik(&["ssh", "-n", node, "--", "ls", "-l", "/bin/kminik"]).ok();
+        assert!(running.contains(&size.to_string()), "{node} has the other binary: {running}");
+    }
     // Probes, logs and exec of the container that was adopted go on, and new ones start.
     cluster.kubectl(&["exec", "stays", "--", "true"]).ok();
+    cluster.kubectl(&["exec", "works", "--", "true"]).ok();
     cluster.apply(&POD.replace("stays", "comes"));
-    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/comes", "--timeout=60s"]).ok();
+    cluster.apply(&on_worker.replace("works", "comes-too"));
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/comes", "pod/comes-too", "--timeout=60s"]).ok();
     let told = start(&other);
     assert!(!told.stderr.contains("containers go on"), "it is that binary already: {}", told.stderr);
     // And after a stop it starts whole from either.
     cluster.kminik(&["stop"]).ok();
     cluster.start_again(&[]).ok();
-    cluster.kubectl(&["get", "pod", "stays", "comes"]).ok();
+    cluster.kubectl(&["get", "pod", "stays", "works", "comes", "comes-too"]).ok();
 }
 
 fn downgrade() {

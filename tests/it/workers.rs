@@ -1,16 +1,26 @@
 //! Workers: what runs on them is of one cluster with the rest, and what becomes of it when they go.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::Test;
 use crate::lifecycle::{host_pid, kill};
 use crate::streams::Forward;
-use crate::support::{Cluster, busybox, curl, eventually, nginx};
+use crate::support::{Cluster, Host, busybox, curl, eventually, nginx, run};
 
-pub const TESTS: &[Test] =
-    &[("two_nodes_are_one_cluster", one_cluster), ("a_worker_ends_and_comes_back", ends_and_comes_back)];
+pub const TESTS: &[Test] = &[
+    ("two_nodes_are_one_cluster", one_cluster),
+    ("a_worker_ends_and_comes_back", ends_and_comes_back),
+    ("nodes_that_die_are_started_again", die_and_come_back),
+    ("pause_is_for_every_node", paused),
+    ("a_worker_that_cannot_join_or_has_lost_its_data_is_mended_by_start", mended),
+    ("a_worker_that_dies_while_it_comes_up_is_told_at_once", dies_at_first),
+    ("limits_are_every_nodes_or_nobodys", limits),
+];
 
 /// On every node: a server that says which pod it is.
 const WEB: &str = r#"
@@ -84,6 +94,16 @@ spec:
       containers: [{name: main, image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: [sleep, '3600']}]
 "#;
 
+const SLEEPER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec:
+  nodeName: NODE
+  terminationGracePeriodSeconds: 0
+  containers: [{name: main, image: 'busybox:latest', imagePullPolicy: Never, command: [sh, -c, 'while true; do date +%s; sleep 0.2; done']}]
+"#;
+
 struct Two {
     cluster: Cluster,
     /// Names of the nodes.
@@ -116,6 +136,18 @@ impl Two {
             pods["items"].as_array().unwrap().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         pods.map(|pod| [text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]), text(&pod["status"]["podIP"])])
             .collect()
+    }
+
+    /// A file of the second node's data, seen from the host.
+    fn file(&self, name: &str) -> PathBuf {
+        self.cluster.home().join("home/machines").join(&self.second).join("data/lib/kminik").join(name)
+    }
+
+    /// A pod on the second node that needs an image which no registry has.
+    fn second_runs(&self, pod: &str) {
+        let name = format!("pod/{pod}");
+        self.cluster.apply(&SLEEPER.replace("NAME", pod).replace("NODE", &self.second));
+        self.cluster.kubectl(&["wait", "--for=condition=Ready", &name, "--timeout=60s"]).ok();
     }
 
     fn both_serve(&self) {
@@ -233,11 +265,192 @@ fn ends_and_comes_back() {
     kubectl(&["rollout", "status", "deployment/mover", "--timeout=60s"]).ok();
     eventually("one on each node", || (!all_on_first()).then_some(()));
 
-    // Stopped: it is missed, its pods are replaced; started, it takes its share again.
+    // Stopped: it is missed, its pods are replaced; started, it takes its share again, of what was loaded meanwhile too.
+    two.cluster.kminik(&["image", "tag", "busybox:latest", "example.com/before:1"]).ok();
     two.cluster.kminik(&["node", "stop", "m02"]).ok();
     eventually("the node to be missed", || (!two.ready(&two.second)).then_some(()));
     eventually("its pods to be replaced", || all_on_first().then_some(()));
-    two.cluster.kminik(&["node", "start", "m02"]).ok();
+    two.cluster.kminik(&["image", "rm", "example.com/before:1"]).ok();
+    two.cluster.kminik(&["image", "tag", "busybox:latest", "example.com/meanwhile:1"]).ok();
+    let told = two.cluster.kminik(&["node", "start", "m02"]);
+    assert!(told.stderr.contains("Loading example.com/meanwhile:1 into"), "{}", told.stderr);
+    told.ok();
     eventually("the node to be back", || two.ready(&two.second).then_some(()));
     two.both_serve();
+    // Each node's own images are with its logs.
+    let exported = two.cluster.home().join("exported");
+    two.cluster.kminik(&["export", "logs", exported.to_str().unwrap()]).ok();
+    let images = |node: &str| std::fs::read_to_string(exported.join(node).join("images.log")).unwrap();
+    assert!(images(&two.first).contains("meanwhile:1") && !images(&two.first).contains("before:1"));
+    assert!(images(&two.second).contains("meanwhile:1") && images(&two.second).contains("before:1"));
+}
+
+fn die_and_come_back() {
+    let two = Two::start("die");
+    two.second_runs("sleeper");
+    let last = |node: &str| {
+        let lease = two.cluster.json(&["-n", "kube-node-lease", "get", "lease", node]);
+        lease["spec"]["renewTime"].as_str().unwrap_or_default().to_owned()
+    };
+    // The worker alone, then both at once: each comes back by itself, and runs pods.
+    for (round, victims) in [vec![&two.second], vec![&two.second, &two.first]].into_iter().enumerate() {
+        let before = last(&two.second);
+        victims.iter().for_each(|node| kill(host_pid(node, "init")));
+        eventually("the nodes to be back", || {
+            let listed = two.cluster.kubectl(&["get", "nodes", "--request-timeout=2s"]);
+            let is_up = listed.code == 0 && two.ready(&two.first) && two.ready(&two.second);
+            (is_up && last(&two.second) > before).then_some(())
+        });
+        two.second_runs(&format!("after-{round}"));
+        eventually("its pod of before to run again", || {
+            let pod = two.cluster.json(&["get", "pod", "sleeper"]);
+            (pod["status"]["containerStatuses"][0]["restartCount"] == round + 1).then_some(())
+        });
+    }
+    eventually("the cluster to be well", || (two.cluster.kminik(&["status"]).code == 0).then_some(()));
+}
+
+fn paused() {
+    let two = Two::start("pausetwo");
+    two.second_runs("sleeper");
+    let said = || two.cluster.kubectl(&["logs", "sleeper"]).ok().lines().count();
+    let goes_on = || {
+        let before = said();
+        std::thread::sleep(Duration::from_secs(1));
+        said() > before
+    };
+    assert!(goes_on());
+    let told = two.cluster.kminik(&["pause", "-n", "default"]);
+    assert!(told.stderr.contains("Paused 1 containers") && told.stderr.contains(&two.second), "{}", told.stderr);
+    told.ok();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!goes_on(), "the worker's containers stand still too");
+    two.cluster.kminik(&["unpause", "-n", "default"]).ok();
+    eventually("it to go on", || goes_on().then_some(()));
+
+    // The whole cluster, for longer than a node may be silent: the workers' word still counts.
+    two.cluster.kminik(&["pause", "-A"]).ok();
+    let status = two.cluster.kminik(&["status"]);
+    assert_eq!(status.code, 2);
+    assert!(status.stdout.contains("apiserver: Paused"), "{}", status.stdout);
+    std::thread::sleep(Duration::from_secs(45));
+    two.cluster.kminik(&["unpause", "-A"]).ok();
+    assert!(two.ready(&two.second), "it was missed");
+    eventually("it to go on", || goes_on().then_some(()));
+    assert_eq!(two.cluster.json(&["get", "pod", "sleeper"])["status"]["containerStatuses"][0]["restartCount"], 0);
+
+    // A start lets go of what is paused on any node; a stop ends it.
+    two.cluster.kminik(&["pause", "-A"]).ok();
+    let told = two.cluster.start_again(&[]);
+    assert!(told.stderr.contains(&format!("Unpausing node {}", two.second)), "{}", told.stderr);
+    told.ok();
+    assert!(goes_on());
+    two.cluster.kminik(&["pause", "-A"]).ok();
+    two.cluster.kminik(&["stop"]).ok();
+    two.cluster.start_again(&[]).ok();
+    assert_eq!(two.cluster.kminik(&["status"]).code, 0, "nothing is paused after a stop");
+}
+
+fn mended() {
+    let host = Arc::new(Host::new());
+    let before = host.state();
+    let cluster = Cluster::on(&host, "mended");
+    cluster.start_again(&["--nodes=2", "--memory=1g"]).ok();
+    cluster.load(&busybox());
+    let (first, second) = (cluster.profile.clone(), format!("{}-m02", cluster.profile));
+    let two = Two { cluster, first, second };
+    let node_is_there = || two.cluster.kubectl(&["get", "node", &two.second]).code == 0;
+    // The tokens are gone with their use.
+    let secrets = two.cluster.kubectl(&["-n", "kube-system", "get", "secrets", "-o", "name"]).ok();
+    assert!(!secrets.contains("bootstrap-token"), "{secrets}");
+
+    // As one whose token has passed before it joined.
+    std::fs::remove_dir_all(two.file("pki")).unwrap();
+    let mut config: Value = serde_json::from_slice(&std::fs::read(two.file("node.json")).unwrap()).unwrap();
+    config["join"]["token"] = "abcdef.0123456789abcdef".into();
+    std::fs::write(two.file("node.json"), config.to_string()).unwrap();
+    kill(host_pid(&two.second, "node"));
+    two.cluster.kubectl(&["delete", "node", &two.second]).ok();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!node_is_there(), "it has joined without a token");
+    let init = host_pid(&two.second, "init");
+    two.cluster.start_again(&["--wait-timeout=60s"]).ok();
+    assert!(two.ready(&two.second));
+    assert_eq!(host_pid(&two.second, "init"), init, "its machine goes on");
+
+    // Its data is removed: what is lost is said, what was loaded comes again.
+    two.cluster.apply(LATE);
+    two.cluster
+        .apply(&KEEPER.replace("SELECTOR", &format!("nodeSelector: {{kubernetes.io/hostname: {}}}", two.second)));
+    two.cluster.kubectl(&["wait", "--for=condition=Ready", "pod/keeper", "--timeout=60s"]).ok();
+    two.cluster.kminik(&["node", "stop", "m02"]).ok();
+    std::fs::remove_dir_all(two.cluster.home().join("home/machines").join(&two.second)).unwrap();
+    let told = two.cluster.start_again(&[]);
+    let lost = format!("The data of the node \"{}\" was removed by other hands", two.second);
+    assert!(told.stderr.contains(&lost) && told.stderr.contains("(default/data)"), "{}", told.stderr);
+    assert!(told.stderr.contains("Loading docker.io/library/busybox:latest into"), "{}", told.stderr);
+    told.ok();
+    two.second_runs("sleeper");
+    let told = two.cluster.kminik(&["node", "delete", "m02"]);
+    assert!(told.stderr.contains("(default/data)"), "{}", told.stderr);
+    told.ok();
+
+    // One whose directory was removed while it runs is deleted with the rest, without a profile too.
+    two.cluster.kminik(&["node", "add"]).ok();
+    two.second_runs("later");
+    std::fs::remove_dir_all(two.cluster.home().join("home/machines").join(&two.second)).ok();
+    std::fs::remove_file(two.cluster.home().join("home/profiles").join(&two.first).join("config.json")).unwrap();
+    two.cluster.delete().ok();
+    assert_eq!(host.state(), before);
+}
+
+fn dies_at_first() {
+    let cluster = Cluster::start("dies", &["--memory=1g"]);
+    // So that it never joins.
+    cluster.kubectl(&["delete", "clusterrolebinding", "kubeadm:kubelet-bootstrap"]).ok();
+    let second = format!("{}-m02", cluster.profile);
+    let log = cluster.home().join("home/machines").join(&second).join("console.log");
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| run(&mut cluster.command(&["node", "add"]), None));
+        eventually("the machine", || std::fs::read(&log).is_ok_and(|text| !text.is_empty()).then_some(()));
+        kill(host_pid(&second, "init"));
+        let told = adding.join().unwrap().fails(80);
+        assert!(told.contains(&format!("the node {second} has ended")) && told.contains("--last-start-only"), "{told}");
+    });
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let kept = cluster.kminik(&["logs", "--last-start-only", "-n", "200"]).ok();
+    assert!(kept.contains(&format!("{second}:\n")), "{kept}");
+    assert!(!log.exists());
+    assert_eq!(cluster.kminik(&["node", "list"]).ok().lines().count(), 1);
+}
+
+/// Of whichever version of control groups there is.
+const MEMORY_LIMIT: &str = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max";
+
+fn limits() {
+    let two = Two::start("limits");
+    let limit = |node: &str| two.cluster.kminik(&["ssh", "-n", node, MEMORY_LIMIT]).ok();
+    let kept = || {
+        let path = two.cluster.home().join("home/profiles").join(&two.first).join("config.json");
+        let profile: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        profile["memoryMib"].clone()
+    };
+    two.cluster.start_again(&["--memory=1g"]).ok();
+    assert_eq!((limit(&two.first), limit(&two.second)), ("1073741824\n".to_owned(), "1073741824\n".to_owned()));
+    // The second node refuses: the first has what it had, and so has the next start.
+    let config = std::fs::read(two.file("node.json")).unwrap();
+    std::fs::write(two.file("node.json"), "{").unwrap();
+    let told = two.cluster.start_again(&["--memory=1200m"]).fails(50);
+    assert!(told.contains("does not take the change"), "{told}");
+    std::fs::write(two.file("node.json"), config).unwrap();
+    assert_eq!((limit(&two.first), limit(&two.second)), ("1073741824\n".to_owned(), "1073741824\n".to_owned()));
+    assert_eq!(kept(), 1024);
+    two.cluster.start_again(&["--memory=1100m"]).ok();
+    assert_eq!(limit(&two.first), limit(&two.second));
+    assert_eq!(kept(), 1100);
+    // While the control plane is down the workers change all the same.
+    kill(host_pid(&two.first, "init"));
+    two.cluster.start_again(&["--memory=1g"]).ok();
+    assert_eq!((limit(&two.first), limit(&two.second)), ("1073741824\n".to_owned(), "1073741824\n".to_owned()));
 }

@@ -10,6 +10,7 @@ mod spec;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -407,16 +408,7 @@ async fn remove_container(docker: &Docker, name: &str) -> Outcome<()> {
 /// Puts files into the node's data directory, which is on its volume.
 async fn upload(docker: &Docker, name: &str, files: &[NodeFile]) -> Outcome<()> {
     let fail = "cannot put the node's files into its volume";
-    let mut archive = tar::Builder::new(Vec::new());
-    for file in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(file.content.len() as u64);
-        header.set_mode(file.mode);
-        header.set_mtime(0);
-        let path = std::path::Path::new("lib/kminik").join(&file.path);
-        archive.append_data(&mut header, path, file.content.as_slice()).or_fail(&DRV_CREATE, fail)?;
-    }
-    let bytes = archive.into_inner().or_fail(&DRV_CREATE, fail)?;
+    let bytes = NodeFile::archive(files, Path::new("lib/kminik"), Vec::new()).or_fail(&DRV_CREATE, fail)?;
     let options = UploadToContainerOptionsBuilder::new().path("/var").build();
     docker.upload_to_container(name, Some(options), bollard::body_full(bytes.into())).await.or_fail(&DRV_CREATE, fail)
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::DeleteParams;
 use kube::{Api, Client};
 
-use super::{Workers, answered, drain, userland};
+use super::{Workers, answered, drain, last_words, lost, userland};
 use crate::agent;
 use crate::drivers::{self, Driver, Machine, MachineState};
 use crate::home::Home;
@@ -67,7 +67,7 @@ impl<'a> Cluster<'a> {
             client,
             userland: &userland,
             printer: self.printer,
-            bound: READY,
+            bound: Some(READY),
         };
         workers.up(&[self.machine(number)?]).await
     }
@@ -131,8 +131,8 @@ pub async fn add(home: &Home, name: &str, mut again: bool, printer: &Printer) ->
         let machine = cluster.machine(number)?.name().into_owned();
         let short = Worker::short(number);
         printer.step(HAPPY, "Adding Node", &format!("Adding node {short} to cluster {name} as [worker]"));
-        cluster.profile.save(home)?;
-        let failure = tokio::select! {
+        cluster.profile.claim(home).await?;
+        let mut failure = tokio::select! {
             outcome = cluster.up(number, &client) => match outcome {
                 Ok(()) => {
                     cluster.tell_agent().await;
@@ -143,6 +143,9 @@ pub async fn add(home: &Home, name: &str, mut again: bool, printer: &Printer) ->
             },
             () = interruption.comes() => Failure::new(&MK_INTERRUPTED, "interrupted; what was made of the node is undone"),
         };
+        if failure.reason != &MK_INTERRUPTED {
+            failure = last_words::keep(failure, cluster.driver.as_ref(), &[cluster.machine(number)?], printer).await;
+        }
         if let Err(failure) = cluster.forget(number, &client).await {
             printer.warning(&format!("{failure}; 'kminik node delete {machine} -p {name}' removes what is left"));
         }
@@ -171,6 +174,7 @@ pub async fn delete(home: &Home, name: &str, node: &str, printer: &Printer) -> O
         pause::release(cluster.driver.as_ref(), machine).await;
         drain::run(&client, &node_name, printer).await?;
     }
+    lost::tell_volumes(&client, &node_name, printer).await?;
     cluster.forget(number, &client).await?;
     printer.step(CRUSHED, "Deleted", &format!("Node {shown} was successfully deleted."));
     Ok(())

@@ -2,9 +2,9 @@
 
 mod change;
 mod drain;
+mod lost;
 mod token;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 pub use self::change::{add, delete, start, stop};
-use super::start::{files, replace_node, userland};
+use super::image::Images;
+use super::start::{ended, files, last_words, replace_node, userland};
 use super::{pause, status, sync};
 use crate::drivers::{Driver, Machine, MachineState, NodeFile, Userland};
 use crate::home::Home;
@@ -33,45 +34,86 @@ pub struct Workers<'a> {
     pub client: &'a Client,
     pub userland: &'a Userland,
     pub printer: &'a Printer,
-    /// How long they may take to be Ready.
-    pub bound: Duration,
+    /// How long they may take to be Ready; `None` waits for none of them.
+    pub bound: Option<Duration>,
+}
+
+/// A worker on its way up.
+struct Coming<'a> {
+    machine: Machine<'a>,
+    /// What its Node has said last in its life before, which does not count.
+    last: Option<String>,
+    /// What it was given to join by.
+    token: Option<String>,
+    /// It did not run before.
+    is_started: bool,
 }
 
 impl Workers<'_> {
     /// Starts these machines, those that do not run, and waits until their Nodes are Ready.
     ///
     /// # Errors
-    /// What the driver says; `K8S_TIMEOUT` naming the nodes that are not Ready in time.
+    /// What the driver says; `GUEST_START` as soon as one of them ends; `K8S_TIMEOUT` naming the nodes that are not Ready in time.
     pub async fn up(&self, machines: &[Machine<'_>]) -> Outcome<()> {
         if machines.is_empty() {
             return Ok(());
         }
         let before = listed(self.client).await?;
-        let mut awaited = BTreeMap::new();
+        let mut coming = Vec::new();
         for machine in machines {
-            let name = machine.node_name();
-            let started = self.start(*machine).await?;
-            // Of one that was started the last word of its life before does not count.
-            let last = if started { of_name(&before, &name).and_then(heartbeat) } else { None };
-            awaited.insert(name, last);
+            coming.push(self.start(*machine, of_name(&before, &machine.node_name())).await?);
         }
-        let is_up = |nodes: &[Arc<Node>]| awaited.iter().all(|(name, last)| has_come(nodes, name, last.as_deref()));
-        let all = Selection::default();
-        if tokio::time::timeout(self.bound, until(self.client, &(), &all, is_up)).await.is_ok() {
+        let Some(bound) = self.bound else { return Ok(()) };
+        self.wait(&coming, bound).await?;
+        for token in coming.iter().filter_map(|worker| worker.token.as_deref()) {
+            token::remove(self.client, token).await;
+        }
+        let started = coming.iter().filter(|worker| worker.is_started);
+        let started: Vec<String> = started.map(|worker| worker.machine.node_name()).collect();
+        if started.is_empty() {
             return Ok(());
         }
+        let hand_on = async {
+            let images = Images::connect(self.home, &machines[0].profile().name).await?;
+            images.hand_on(&started, self.printer).await
+        };
+        if let Err(failure) = hand_on.await {
+            let names = started.join(", ");
+            self.printer.warning(&format!("Images that were loaded before are not all on {names}: {failure}"));
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, coming: &[Coming<'_>], bound: Duration) -> Outcome<()> {
+        let has_come = |nodes: &[Arc<Node>], worker: &Coming<'_>| {
+            has_come(nodes, &worker.machine.node_name(), worker.last.as_deref())
+        };
+        let all_have = |nodes: &[Arc<Node>]| coming.iter().all(|worker| has_come(nodes, worker));
+        let all = Selection::default();
+        // Who has ended comes no more.
+        let ends = coming.iter().map(|worker| Box::pin(ended(self.driver, worker.machine)));
+        tokio::select! {
+            outcome = tokio::time::timeout(bound, until(self.client, &(), &all, all_have)) => {
+                if outcome.is_ok() {
+                    return Ok(());
+                }
+            }
+            (failure, ..) = futures::future::select_all(ends) => return Err(failure),
+        }
         let nodes = listed(self.client).await?;
-        let late = awaited.iter().filter(|(name, last)| !has_come(&nodes, name, last.as_deref()));
-        let late: Vec<&str> = late.map(|(name, _)| name.as_str()).collect();
-        let (seconds, names) = (self.bound.as_secs(), late.join(", "));
+        let late = coming.iter().filter(|worker| !has_come(&nodes, worker));
+        let late: Vec<String> = late.map(|worker| worker.machine.node_name()).collect();
+        let (seconds, names) = (bound.as_secs(), late.join(", "));
         Err(Failure::new(&K8S_TIMEOUT, format!("waited {seconds} s for the nodes {names} to be Ready, in vain")))
     }
 
-    /// Whether it did not run before.
-    async fn start(&self, machine: Machine<'_>) -> Outcome<bool> {
+    /// `known` is its Node as it was before.
+    async fn start<'m>(&self, machine: Machine<'m>, known: Option<&Node>) -> Outcome<Coming<'m>> {
         let (driver, printer) = (self.driver, self.printer);
         let state = driver.state(machine).await?;
         announce(machine, state, printer);
+        let is_started = state != MachineState::Running;
+        let mut coming = Coming { machine, last: None, token: None, is_started };
         if state == MachineState::Running {
             if let Some(binary) = driver.newer_binary(machine).await? {
                 replace_node(machine, driver, &binary, printer).await?;
@@ -80,13 +122,22 @@ impl Workers<'_> {
                 printer.info(UNPAUSE, &format!("Unpausing node {} ...", machine.name()));
                 pause::release(driver, machine).await;
             }
+            if !known.is_some_and(status::is_ready) {
+                // It may never have joined, and its token have passed: its process reads the new one when it is started again.
+                let token = coming.token.insert(token::make(self.client, machine).await?).clone();
+                sync::replace(driver, machine, &files::of_worker(self.home, machine, token)?).await?;
+            }
         } else {
-            let token = token::make(self.client).await?;
+            if state == MachineState::Nonexistent && known.is_some() {
+                lost::tell(self.client, machine, printer).await?;
+            }
+            coming.last = known.and_then(heartbeat);
+            let token = coming.token.insert(token::make(self.client, machine).await?).clone();
             driver.create(machine, self.userland, &files::of_worker(self.home, machine, token)?).await?;
             driver.start(machine).await?;
         }
         sync::run(self.home, driver, machine).await?;
-        Ok(state != MachineState::Running)
+        Ok(coming)
     }
 }
 
@@ -109,7 +160,7 @@ fn announce(machine: Machine<'_>, state: MachineState, printer: &Printer) {
 /// If the profile's files cannot be used.
 pub async fn files_again(machine: Machine<'_>, home: &Home) -> Outcome<Vec<NodeFile>> {
     let client = super::client::connect(home, machine.profile()).await?;
-    let token = token::make(&client).await.unwrap_or_else(|failure| {
+    let token = token::make(&client, machine).await.unwrap_or_else(|failure| {
         tracing::debug!(%failure, "no token for the node");
         String::new()
     });

@@ -19,12 +19,8 @@ pub async fn apply(
     home: &Home,
     printer: &Printer,
 ) -> Outcome<()> {
-    let mut running = Vec::new();
-    for machine in now.machines() {
-        if driver.state(machine).await? == MachineState::Running {
-            running.push(machine);
-        }
-    }
+    let running = running(now, driver).await?;
+    let Some(first) = running.first() else { return Ok(()) };
     if (before.cpus, before.memory_mib) != (now.cpus, now.memory_mib) {
         if let Err(failure) = limit(driver, &running).await {
             // Neither the machines nor their next start have what cannot be had.
@@ -58,6 +54,10 @@ pub async fn apply(
             }
         }
     }
+    if first.is_worker() {
+        // The rest is about the control plane, which is made anew with all that it is to have.
+        return Ok(());
+    }
     let (old, new) = (&before.exposure, &now.exposure);
     if driver.publishes() && (old.listen, &old.ports) != (new.listen, &new.ports) {
         printer.warning("Published ports change with the cluster's next stop and start");
@@ -66,6 +66,17 @@ pub async fn apply(
         printer.warning("The API's certificate changes with the cluster's next stop and start");
     }
     Ok(())
+}
+
+/// Machines of the cluster that run, the control plane's first.
+pub async fn running<'p>(profile: &'p Profile, driver: &dyn Driver) -> Outcome<Vec<Machine<'p>>> {
+    let mut running = Vec::new();
+    for machine in profile.machines() {
+        if driver.state(machine).await? == MachineState::Running {
+            running.push(machine);
+        }
+    }
+    Ok(running)
 }
 
 async fn limit(driver: &dyn Driver, machines: &[Machine<'_>]) -> Outcome<()> {
@@ -92,16 +103,28 @@ async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> O
 /// # Errors
 /// `GUEST_DATA_LOST`, unless it is to be made anew all the same.
 pub fn refuse_lost(profile: &Profile, force: bool, printer: &Printer) -> Outcome<()> {
-    let name = &profile.name;
-    let failure = Failure::new(
-        &GUEST_DATA_LOST,
-        format!(
-            "the data of the cluster \"{name}\" is gone: its objects, images and volumes were removed by other hands"
-        ),
-    );
+    let failure = data_lost(profile.control_plane());
     if force {
         printer.warning(&failure.to_string());
         return Ok(());
     }
     Err(failure)
+}
+
+/// That a machine is not there which has been.
+pub fn data_lost(machine: Machine<'_>) -> Failure {
+    let name = machine.name();
+    if machine.is_worker() {
+        let failure = Failure::new(
+            &GUEST_DATA_LOST,
+            format!("the data of the node \"{name}\" is gone: its images and volumes were removed by other hands"),
+        );
+        return failure.advise("'kminik start' makes it anew, empty.");
+    }
+    Failure::new(
+        &GUEST_DATA_LOST,
+        format!(
+            "the data of the cluster \"{name}\" is gone: its objects, images and volumes were removed by other hands"
+        ),
+    )
 }

@@ -10,7 +10,7 @@ mod changes;
 pub mod datastore;
 pub mod extra_config;
 pub mod files;
-mod last_words;
+pub mod last_words;
 mod plan;
 mod wait;
 
@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use wait::Wait;
+pub use wait::{Wait, ended};
 
 use crate::agent;
 use crate::drivers::{self, Driver, Machine, MachineState, NetworkWish, Probed, Problem, Share, Userland};
@@ -124,7 +124,8 @@ pub async fn run(request: &Request, home: &Home, printer: &Printer) -> Outcome<(
         };
         let interrupted = failure.reason == &MK_INTERRUPTED;
         if plan.is_new || request.delete_on_failure && !interrupted {
-            failure = last_words::keep(failure, &plan, printer).await;
+            let machines: Vec<_> = plan.profile.machines().collect();
+            failure = last_words::keep(failure, plan.driver.as_ref(), &machines, printer).await;
             undo(home, &plan, printer).await;
         }
         if !again || interrupted {
@@ -182,9 +183,13 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     if agent::cancel_stop(home, &profile.name)? {
         printer.info(CLOCK, "The scheduled stop is cancelled");
     }
-    profile.save(home)?;
+    match plan.is_new {
+        true => profile.claim(home).await?,
+        false => profile.save(home)?,
+    }
     datastore::keep_files(&request.datastore, home, profile)?;
     request.extra_config.keep_files(home, profile)?;
+    let some_ran = !changes::running(profile, plan.driver.as_ref()).await?.is_empty();
     let Running { client, was_running, replaced } = run_machine(request, plan, home, &userland, printer).await?;
     sync::run(home, plan.driver.as_ref(), profile.control_plane()).await?;
     if replaced {
@@ -205,10 +210,10 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         client: &client,
         userland: &userland,
         printer,
-        bound: request.wait_timeout,
+        bound: request.wait.node.then_some(request.wait_timeout),
     };
     workers.up(&nodes::workers(profile)).await?;
-    if was_running {
+    if some_ran {
         // What was made anew has the registries already.
         let config = registries::on_node(home, profile)?;
         let told = async { Images::connect(home, &profile.name).await?.configure(&config).await };
@@ -271,9 +276,14 @@ pub async fn revive(cluster: &str, node: &str, home: &Home, printer: &Printer) -
     let profile = &Profile::load(home, cluster)?;
     let Some(machine) = profile.machines().find(|machine| *machine.name() == *node) else { return Ok(()) };
     let driver = drivers::of(home, profile)?;
-    let is_wanted = agent::is_wanted(&home.profile(cluster)) && !machine.is_stopped();
-    if !is_wanted || driver.state(machine).await? == MachineState::Running {
+    if !agent::is_wanted(&home.profile(cluster)) || machine.is_stopped() {
         return Ok(());
+    }
+    match driver.state(machine).await? {
+        MachineState::Running => return Ok(()),
+        MachineState::Stopped => {}
+        // Whether it is to begin anew is its user's to say.
+        MachineState::Nonexistent => return Err(changes::data_lost(machine)),
     }
     let files = match machine.is_worker() {
         true => nodes::files_again(machine, home).await?,
@@ -320,6 +330,10 @@ async fn run_machine(
     loop {
         let state = driver.state(machine).await?;
         announce(profile, state, printer);
+        // Before anything is started: what cannot be had changes nothing.
+        if let Some(before) = &plan.before {
+            changes::apply(before, profile, driver, home, printer).await?;
+        }
         if state != MachineState::Running {
             driver.create(machine, userland, &files).await?;
             snapshot::handed_over(home, &profile.name)?;
@@ -328,9 +342,6 @@ async fn run_machine(
             driver.start(machine).await?;
         }
         let was_running = state == MachineState::Running;
-        if was_running && let Some(before) = &plan.before {
-            changes::apply(before, profile, driver, home, printer).await?;
-        }
         let newer = if was_running { driver.newer_binary(machine).await? } else { None };
         if let Some(binary) = &newer {
             replace_node(machine, driver, binary, printer).await?;

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kminik_client::{Selection, until};
 use kube::Client;
 
+use crate::addons::is_on_nodes;
 use crate::drivers::{Driver, Machine, MachineState};
 use crate::ops::addons::Workloads;
 use crate::ops::{client, status};
@@ -49,27 +50,41 @@ impl Wait {
 /// Until the API is ready; fails at once when the machine dies.
 pub async fn api(client: &Client, driver: &dyn Driver, machine: Machine<'_>, bound: Duration) -> Outcome<()> {
     let mut pause = Duration::from_millis(5);
-    let mut checked = tokio::time::Instant::now();
-    let wait = async {
+    let answers = async {
         // The API cannot be watched before it answers: this is the one place that asks repeatedly.
         while !client::is_ready(client).await {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(100));
-            if checked.elapsed() > Duration::from_secs(2) {
-                checked = tokio::time::Instant::now();
-                if driver.state(machine).await? != MachineState::Running {
-                    let console = driver.console(machine).await.unwrap_or_default();
-                    let last = String::from_utf8_lossy(&console).lines().rev().take(5).collect::<Vec<_>>().join(" | ");
-                    return Err(Failure::new(
-                        &GUEST_START,
-                        format!("the node has ended; its last words, newest first: {last}"),
-                    ));
-                }
-            }
         }
-        Ok(())
+    };
+    let wait = async {
+        tokio::select! {
+            () = answers => Ok(()),
+            failure = ended(driver, machine) => Err(failure),
+        }
     };
     bounded(bound, &K8S_START, "the API server to answer", wait).await?
+}
+
+/// Returns when the machine runs no more, with its last words; or when that cannot be told.
+pub async fn ended(driver: &dyn Driver, machine: Machine<'_>) -> Failure {
+    /// Nothing tells of an engine's containers, which it starts again itself.
+    const LOOK: Duration = Duration::from_secs(2);
+    loop {
+        if let Ok(Err(failure)) = tokio::time::timeout(LOOK, driver.exited(machine)).await {
+            return failure;
+        }
+        match driver.state(machine).await {
+            // What was said to have ended is another's by now.
+            Ok(MachineState::Running) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Ok(MachineState::Stopped | MachineState::Nonexistent) => break,
+            Err(failure) => return failure,
+        }
+    }
+    let console = driver.console(machine).await.unwrap_or_default();
+    let last = String::from_utf8_lossy(&console).lines().rev().take(5).collect::<Vec<_>>().join(" | ");
+    let name = machine.name();
+    Failure::new(&GUEST_START, format!("the node {name} has ended; its last words, newest first: {last}"))
 }
 
 /// Until all that was asked for is there, the node that is called so and the workloads of addons among it.
@@ -99,7 +114,9 @@ pub async fn components(
                 let is = |name: &String| found.iter().any(|d| d.metadata.name.as_ref() == Some(name) && is_on_nodes(d));
                 workloads.daemon_sets.iter().all(is)
             };
-            tokio::join!(until(client, &(), &system, deployed), until(client, &(), &system, on_nodes));
+            // When a deployment's pods run there is a node, which a set that came up with the cluster may not have seen.
+            until(client, &(), &system, deployed).await;
+            until(client, &(), &system, on_nodes).await;
         }
         if wait.system_pods {
             let ready = |pods: &[Arc<Pod>]| !pods.is_empty() && pods.iter().all(|pod| is_pod_ready(pod));
@@ -137,12 +154,6 @@ async fn bounded<T>(
 fn is_available(deployment: &Deployment) -> bool {
     let conditions = deployment.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     conditions.iter().any(|c| c.type_ == "Available" && c.status == "True")
-}
-
-/// On one at least: others may be stopped, or about to be started.
-fn is_on_nodes(set: &DaemonSet) -> bool {
-    let Some(status) = &set.status else { return false };
-    status.observed_generation >= set.metadata.generation && status.number_available.unwrap_or(0) > 0
 }
 
 fn is_pod_ready(pod: &Pod) -> bool {
