@@ -33,7 +33,9 @@ pub fn host_pid(machine: &str, program: &str) -> i32 {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-        if words.get(1) == Some(&program.as_bytes()) && group.contains(&format!("/kminik/{machine}")) {
+        // A worker's machine begins with its cluster's name.
+        let is_of_it = group.lines().any(|line| format!("{line}/").contains(&format!("/kminik/{machine}/")));
+        if words.get(1) == Some(&program.as_bytes()) && is_of_it {
             found.push(pid);
         }
     }

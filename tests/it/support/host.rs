@@ -26,9 +26,10 @@ impl Host {
             let theirs = std::fs::read_link(format!("/proc/{}/ns/mnt", host.holder.id())).ok()?;
             (theirs != own && host.sh("true").code == 0).then_some(())
         });
-        host.sh("mkdir -p /run/kminik && mount -t tmpfs tmpfs /run/kminik && ip link set lo up").ok();
+        // A mount on /run/kminik itself would go when a cluster of the machine's own takes that directory away.
+        host.sh("mount -t tmpfs tmpfs /run && ip link set lo up").ok();
         // What other tests have mounted just now is not this host's, and would go when they end.
-        host.sh("awk '$5 ~ \"^/tmp/\" {print $5}' /proc/self/mountinfo | sort -r | xargs -r -n 1 umount -l").ok();
+        host.sh("awk '$5 ~ \"^/(tmp|var/lib/docker)/\" {print $5}' /proc/self/mountinfo | sort -r | xargs -r -n 1 umount -l").ok();
         host
     }
 
@@ -66,7 +67,7 @@ impl Host {
         let script = "ip -o link | cut -d: -f2; ip -o addr | awk '{print $2, $3, $4}'; ip route; ip rule; nft -s list ruleset; \
              iptables-legacy-save 2>/dev/null | grep -v '^#'; awk '{print $5, $9}' /proc/self/mountinfo; \
              sysctl -a 2>/dev/null | grep -E 'net.ipv4.(ip_forward|conf.*(forwarding|rp_filter|route_localnet))|bridge-nf'; \
-             find /run/kminik";
+             find /run/kminik -mindepth 1 2>/dev/null || true";
         self.sh(script).ok().lines().map(str::to_owned).collect()
     }
 }
