@@ -11,6 +11,8 @@ use crate::error::Error;
 pub(crate) struct Served {
     pub(crate) resource: ApiResource,
     pub(crate) namespaced: bool,
+    /// Every version of its group that has it.
+    pub(crate) versions: BTreeSet<String>,
     verbs: Vec<String>,
 }
 
@@ -25,7 +27,7 @@ impl Served {
             kind: plural.into(),
             plural: plural.into(),
         };
-        Self { resource, namespaced, verbs: Vec::new() }
+        Self { resource, namespaced, versions: BTreeSet::new(), verbs: Vec::new() }
     }
 
     pub(crate) fn can(&self, verb: &str) -> bool {
@@ -60,26 +62,35 @@ pub(crate) struct Discovered {
 impl Discovered {
     fn add(&mut self, group: v2::APIGroupDiscovery) {
         let name = group.metadata.and_then(|metadata| metadata.name).unwrap_or_default();
-        let mut seen = BTreeSet::new();
+        let first = self.served.len();
         // The preferred version comes first; a resource that it does not have is in a later one.
         for version in group.versions {
             let Some(number) = version.version else { continue };
             let api_version = if name.is_empty() { number.clone() } else { format!("{name}/{number}") };
+            // What such a server last said of itself is out of date, and nobody answers for it: upstream's clients leave it out.
             if version.freshness.as_deref() == Some("Stale") {
-                self.stale.insert(api_version.clone());
+                self.stale.insert(api_version);
+                continue;
             }
             for resource in version.resources {
                 let kind = resource.response_kind.and_then(|kind| kind.kind);
                 let (Some(plural), Some(kind)) = (resource.resource, kind) else { continue };
                 let has = |verb: &str| resource.verbs.iter().any(|own| own == verb);
-                if has(verbs::LIST) && has(verbs::DELETE) && seen.insert(plural.clone()) {
-                    let (group, version, api_version) = (name.clone(), number.clone(), api_version.clone());
-                    self.served.push(Served {
-                        resource: ApiResource { group, version, api_version, kind, plural },
-                        namespaced: resource.scope.as_deref() == Some("Namespaced"),
-                        verbs: resource.verbs,
-                    });
+                if !has(verbs::LIST) || !has(verbs::DELETE) {
+                    continue;
                 }
+                let of_group = self.served.get_mut(first..).unwrap_or_default();
+                if let Some(known) = of_group.iter_mut().find(|known| known.resource.plural == plural) {
+                    known.versions.insert(number.clone());
+                    continue;
+                }
+                let (group, version, api_version) = (name.clone(), number.clone(), api_version.clone());
+                self.served.push(Served {
+                    resource: ApiResource { group, version, api_version, kind, plural },
+                    namespaced: resource.scope.as_deref() == Some("Namespaced"),
+                    versions: [number.clone()].into(),
+                    verbs: resource.verbs,
+                });
             }
         }
     }
@@ -118,8 +129,9 @@ mod tests {
         let resource = |plural: &str, verbs: &[&str]| json!({"resource": plural, "responseKind": {"kind": "K"}, "scope": "Namespaced", "verbs": verbs});
         let group = json!({"metadata": {"name": "example.com"}, "versions": [
             {"version": "v1", "freshness": "Current", "resources": [resource("both", &["list", "delete"])]},
-            {"version": "v1beta1", "freshness": "Stale", "resources": [
+            {"version": "v1beta1", "resources": [
                 resource("both", &["list", "delete"]), resource("old", &["list", "delete"]), resource("reviews", &["create"])]},
+            {"version": "v1alpha1", "freshness": "Stale", "resources": [resource("unanswered", &["list", "delete"])]},
         ]});
         let mut found = Discovered::default();
         found.add(serde_json::from_value(group).unwrap());
@@ -127,12 +139,13 @@ mod tests {
         assert_eq!(
             paths,
             ["/apis/example.com/v1/namespaces/n/both", "/apis/example.com/v1beta1/namespaces/n/old"],
-            "each once, in the version that is preferred"
+            "each once, in the version that is preferred, and none of a server that does not answer"
         );
+        assert_eq!(found.served[0].versions, ["v1", "v1beta1"].map(String::from).into());
         assert_eq!(
             found.failure().unwrap(),
             "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
-             example.com/v1beta1: stale GroupVersion discovery: example.com/v1beta1"
+             example.com/v1alpha1: stale GroupVersion discovery: example.com/v1alpha1"
         );
     }
 }

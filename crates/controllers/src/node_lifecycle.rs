@@ -70,8 +70,9 @@ pub(crate) async fn run(context: Context) -> Result<(), Error> {
         controller.nodes.subscribe(move |change| {
             let node = change.object();
             let heartbeat = |node: &Node| of_kind(node, "Ready").and_then(|ready| ready.last_heartbeat_time.clone());
-            // Our own writes of `Unknown` leave the heartbeat as it was.
-            if change.old().is_none_or(|old| heartbeat(old) != heartbeat(node)) {
+            // Our own writes of `Unknown` leave the heartbeat as it was. Another node of that name has a time of its own.
+            let another = |old: &Node| old.metadata.uid != node.metadata.uid || heartbeat(old) != heartbeat(node);
+            if change.old().is_none_or(|old| another(old)) {
                 by_status.lock().insert(node.metadata.name.clone().unwrap_or_default(), Instant::now());
             }
             changed.add(ObjectKey::of(node.as_ref()));
@@ -113,7 +114,12 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
         return Ok(Next::Done);
     };
     let about = reference(node.as_ref());
-    if controller.known.lock().insert(key.name.clone(), about.clone()).is_none() {
+    let before = controller.known.lock().insert(key.name.clone(), about.clone());
+    // Made anew under its name before this looked, it is another node.
+    if let Some(gone) = before.as_ref().filter(|before| before.uid != about.uid) {
+        controller.tell(gone.clone(), "RemovingNode", &format!("Removing Node {} from Controller", key.name));
+    }
+    if before.is_none_or(|before| before.uid != about.uid) {
         controller.tell(about, "RegisteredNode", &format!("Registered Node {} in Controller", key.name));
     }
     let last = heard.lock().get(&key.name).copied().unwrap_or_else(Instant::now);

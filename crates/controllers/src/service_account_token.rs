@@ -16,7 +16,7 @@ use kube::api::DeleteParams;
 use crate::context::Context;
 use crate::error::Error;
 
-const TYPE: &str = "type=kubernetes.io/service-account-token";
+pub(crate) const TYPE: &str = "type=kubernetes.io/service-account-token";
 const ACCOUNT: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 const BY_ACCOUNT: &str = "account";
@@ -106,11 +106,11 @@ fn annotation<'a>(secret: &'a Secret, name: &str) -> Option<&'a str> {
 }
 
 /// The account that the secret is for.
-fn account_of(secret: &Secret) -> Option<ObjectKey> {
+pub(crate) fn account_of(secret: &Secret) -> Option<ObjectKey> {
     Some(ObjectKey::new(secret.metadata.namespace.as_deref()?, annotation(secret, ACCOUNT)?))
 }
 
 /// Whether it is this account: another one of the same name is not.
-fn belongs_to(secret: &Secret, account: &ServiceAccount) -> bool {
+pub(crate) fn belongs_to(secret: &Secret, account: &ServiceAccount) -> bool {
     annotation(secret, ACCOUNT_UID).is_none_or(|uid| account.metadata.uid.as_deref() == Some(uid))
 }

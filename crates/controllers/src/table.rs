@@ -38,6 +38,11 @@ macro_rules! controller {
 pub static CONTROLLERS: &[Descriptor] = &[
     controller!("serviceaccount-controller", "service-account-controller", service_account::run),
     controller!("serviceaccount-token-controller", "service-account-token-controller", service_account_token::run),
+    controller!(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+        legacy_token_cleaner::run
+    ),
     controller!("bootstrap-signer-controller", "bootstrap-signer", bootstrap_signer::run),
     controller!("token-cleaner-controller", "token-cleaner", token_cleaner::run),
     controller!("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::run),

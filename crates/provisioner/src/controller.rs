@@ -1,17 +1,22 @@
 //! Claims to directories: provision for unbound claims, remove for released volumes.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::jiff::Timestamp;
 use kminik_base::component::chain;
 use kminik_client::claims::{PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER, is_delayed};
 use kminik_client::{
-    Informer, Informers, Next, ObjectKey, Recorder, WorkQueue, Worker, is_already_exists, is_conflict, is_not_found,
+    Change, Informer, Informers, Next, ObjectKey, Recorder, WorkQueue, Worker, is_already_exists, is_conflict,
+    is_not_found,
 };
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +29,10 @@ pub(crate) const ROOT: &str = "/var/lib/kminik/hostpath-provisioner";
 pub const PROVISIONER: &str = "k8s.io/minikube-hostpath";
 /// On a volume: the node whose provisioner has made it.
 const IDENTITY: &str = "hostPathProvisionerIdentity";
+/// A node without new pods leaves a claim that may be anywhere to the others for so long.
+const RELUCTANT: Duration = Duration::from_secs(5);
+/// A node's object may be deleted and made anew while the node goes on; what is on it is given up only after this.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// What the provisioner is told by the process it runs in.
@@ -71,6 +80,12 @@ pub enum ProvisionerError {
         #[source]
         source: Box<kube::Error>,
     },
+    #[error("cannot read node {name}")]
+    ReadNode {
+        name: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
     /// A worker thread ended before its work was done.
     #[error("the work on the directory was interrupted")]
     Interrupted(#[source] tokio::task::JoinError),
@@ -83,6 +98,9 @@ struct Provisioner {
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
+    nodes: Informer<Node>,
+    /// Nodes that something is on and that are not there, and since when that is known.
+    missed: Mutex<HashMap<String, Instant>>,
 }
 
 /// Runs until `stop`. Fails only if the root cannot be opened.
@@ -96,12 +114,15 @@ pub async fn run_with(config: ProvisionerConfig, stop: CancellationToken) -> Res
         claims: informers.get(),
         volumes: informers.get(),
         classes: informers.get(),
+        nodes: informers.get(),
+        missed: Mutex::default(),
         config,
     });
     // Claims have a namespace, volumes have none: one queue holds both.
     let queue = WorkQueue::new();
     let claims = provisioner.claims.clone();
     let all_claims = queue.clone();
+    let (of_nodes, known) = (queue.clone(), provisioner.clone());
     let _subscriptions = [
         provisioner.claims.enqueue(&queue),
         provisioner.volumes.enqueue_with(&queue, |volume, keys| {
@@ -118,12 +139,18 @@ pub async fn run_with(config: ProvisionerConfig, stop: CancellationToken) -> Res
                 all_claims.add(ObjectKey::of(claim.as_ref()));
             }
         }),
+        provisioner.nodes.subscribe(move |change| {
+            if let Change::Deleted(node) = change {
+                known.on_node(node).into_iter().for_each(|key| of_nodes.add(key));
+            }
+        }),
     ];
     let synced = async {
         tokio::join!(
             provisioner.claims.wait_synced(),
             provisioner.volumes.wait_synced(),
-            provisioner.classes.wait_synced()
+            provisioner.classes.wait_synced(),
+            provisioner.nodes.wait_synced()
         )
     };
     if stop.run_until_cancelled(synced).await.is_some() {
@@ -142,8 +169,11 @@ impl Provisioner {
     async fn provision(self: Arc<Self>, key: &ObjectKey) -> Result<Next, ProvisionerError> {
         let Some(claim) = self.claims.get(key) else { return Ok(Next::Done) };
         let Some(class) = self.class_to_serve(&claim) else { return Ok(Next::Done) };
-        if !claim.annotations().contains_key(SELECTED_NODE) {
-            return self.take(key, &claim).await;
+        match claim.annotations().get(SELECTED_NODE) {
+            Some(node) if *node == self.config.node => {}
+            Some(node) => return self.free(key, &claim, &class, node).await,
+            None if is_delayed(&class) => return Ok(Next::Done),
+            None => return self.take(key, &claim).await,
         }
         let uid = claim.metadata.uid.clone().unwrap_or_default();
         let name = format!("pvc-{uid}");
@@ -183,19 +213,80 @@ impl Provisioner {
 
     /// Says that this node's provisioner serves a claim that may be anywhere: of those of all nodes the first to say so does.
     async fn take(&self, key: &ObjectKey, claim: &PersistentVolumeClaim) -> Result<Next, ProvisionerError> {
+        let own = self.nodes.get(&ObjectKey::cluster(&self.config.node));
+        let unschedulable =
+            own.is_some_and(|node| node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true));
+        let created = claim.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let age = created.and_then(|created| Duration::try_from(Timestamp::now().duration_since(created)).ok());
+        if let Some(left) =
+            RELUCTANT.checked_sub(age.unwrap_or_default()).filter(|left| unschedulable && !left.is_zero())
+        {
+            return Ok(Next::After(left));
+        }
         let mut taken = claim.clone();
         taken.annotations_mut().insert(SELECTED_NODE.to_owned(), self.config.node.clone());
+        self.write_claim(key, &taken).await?;
+        Ok(Next::Done)
+    }
+
+    /// Takes back the choice of a node that is not there (any more), so that another is chosen, as upstream's provisioners do.
+    async fn free(
+        &self,
+        key: &ObjectKey,
+        claim: &PersistentVolumeClaim,
+        class: &StorageClass,
+        node: &str,
+    ) -> Result<Next, ProvisionerError> {
+        if !self.is_gone(node).await? {
+            return Ok(Next::Done);
+        }
+        let mut freed = claim.clone();
+        freed.annotations_mut().remove(SELECTED_NODE);
+        if self.write_claim(key, &freed).await? {
+            let message = format!(
+                "failed to provision volume with StorageClass \"{}\": failed to get target node: nodes \"{node}\" not found",
+                class.name_any()
+            );
+            self.recorder.warning(claim, "ProvisioningFailed", message);
+        }
+        Ok(Next::Done)
+    }
+
+    /// `false` if somebody else was faster.
+    async fn write_claim(&self, key: &ObjectKey, claim: &PersistentVolumeClaim) -> Result<bool, ProvisionerError> {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.config.client.clone(), &key.namespace);
-        match api.replace(&key.name, &PostParams::default(), &taken).await {
+        match api.replace(&key.name, &PostParams::default(), claim).await {
+            Ok(_) => Ok(true),
             // Another was faster, or it has changed: that is an event of its own.
-            Err(error) if !is_conflict(&error) && !is_not_found(&error) => {
-                Err(ProvisionerError::TakeClaim { key: key.clone(), source: Box::new(error) })
-            }
-            _ => Ok(Next::Done),
+            Err(error) if is_conflict(&error) || is_not_found(&error) => Ok(false),
+            Err(error) => Err(ProvisionerError::TakeClaim { key: key.clone(), source: Box::new(error) }),
         }
     }
 
-    /// The class of a claim that waits for this provisioner on this node.
+    /// Asks the API, not the cache, where the cache does not know the node.
+    async fn is_gone(&self, node: &str) -> Result<bool, ProvisionerError> {
+        if self.nodes.get(&ObjectKey::cluster(node)).is_some() {
+            return Ok(false);
+        }
+        let live = Api::<Node>::all(self.config.client.clone()).get_opt(node).await;
+        let failed = |source| ProvisionerError::ReadNode { name: node.into(), source: Box::new(source) };
+        live.map(|node| node.is_none()).map_err(failed)
+    }
+
+    /// Keys of the claims and volumes that wait for a node.
+    fn on_node(&self, node: &Node) -> Vec<ObjectKey> {
+        let name = node.metadata.name.as_ref();
+        let claims = self.claims.list();
+        let claims = claims.iter().filter(|claim| claim.annotations().get(SELECTED_NODE) == name);
+        let volumes = self.volumes.list();
+        let volumes = volumes.iter().filter(|volume| volume.annotations().get(IDENTITY) == name);
+        claims
+            .map(|claim| ObjectKey::of(claim.as_ref()))
+            .chain(volumes.map(|volume| ObjectKey::of(volume.as_ref())))
+            .collect()
+    }
+
+    /// The class of a claim that waits for this provisioner, on whichever node.
     fn class_to_serve(&self, claim: &PersistentVolumeClaim) -> Option<Arc<StorageClass>> {
         let spec = claim.spec.as_ref()?;
         let bound = spec.volume_name.as_deref().is_some_and(|name| !name.is_empty());
@@ -204,12 +295,7 @@ impl Provisioner {
             return None;
         }
         let class = self.classes.get(&ObjectKey::cluster(spec.storage_class_name.clone()?))?;
-        let selected = claim.annotations().get(SELECTED_NODE);
-        let here = match selected {
-            Some(node) => *node == self.config.node,
-            None => !is_delayed(&class),
-        };
-        (class.provisioner == PROVISIONER && here).then_some(class)
+        (class.provisioner == PROVISIONER).then_some(class)
     }
 
     /// The claim's own name, or one of its own if a kept volume has that. `None` while the holder is on its way out.
@@ -231,8 +317,11 @@ impl Provisioner {
     async fn release(self: Arc<Self>, key: &ObjectKey) -> Result<Next, ProvisionerError> {
         let Some(volume) = self.volumes.get(key) else { return Ok(Next::Done) };
         let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
-        if !self.is_own(&volume) || policy(&volume) != "Delete" || phase != Some("Released") {
+        if policy(&volume) != "Delete" || phase != Some("Released") {
             return Ok(Next::Done);
+        }
+        if !self.is_own(&volume) {
+            return self.give_up(key, &volume).await;
         }
         if self.claim_lives(&volume).await? {
             return Ok(Next::Done);
@@ -248,16 +337,40 @@ impl Provisioner {
             self.recorder.warning(volume.as_ref(), "VolumeFailedDelete", chain(&error));
             return Err(error);
         }
+        self.delete(key, &volume).await?;
+        tracing::info!(volume = key.name, path = %path.display(), "volume removed");
+        Ok(Next::Done)
+    }
+
+    /// Deletes a released volume whose node is gone: its directory has gone with it, and nobody else would.
+    async fn give_up(&self, key: &ObjectKey, volume: &PersistentVolume) -> Result<Next, ProvisionerError> {
+        let annotations = volume.annotations();
+        let node = annotations.get(IDENTITY).filter(|node| **node != self.config.node);
+        let ours = annotations.get(PROVISIONED_BY).is_some_and(|name| name == PROVISIONER);
+        let Some(node) = node.filter(|_| ours) else { return Ok(Next::Done) };
+        if !self.is_gone(node).await? {
+            self.missed.lock().remove(node);
+            return Ok(Next::Done);
+        }
+        let since = *self.missed.lock().entry(node.clone()).or_insert_with(Instant::now);
+        if let Some(left) = GIVEN_UP_AFTER.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+            return Ok(Next::After(left));
+        }
+        if !self.claim_lives(volume).await? {
+            self.delete(key, volume).await?;
+            tracing::info!(volume = key.name, node, "volume removed, as its node is gone");
+        }
+        Ok(Next::Done)
+    }
+
+    async fn delete(&self, key: &ObjectKey, volume: &PersistentVolume) -> Result<(), ProvisionerError> {
         let api: Api<PersistentVolume> = Api::all(self.config.client.clone());
         let preconditions = Preconditions { uid: volume.metadata.uid.clone(), ..Preconditions::default() };
         match api.delete(&key.name, &DeleteParams::default().preconditions(preconditions)).await {
             Err(error) if !is_not_found(&error) && !is_conflict(&error) => {
                 Err(ProvisionerError::DeleteVolume { name: key.name.clone(), source: Box::new(error) })
             }
-            _ => {
-                tracing::info!(volume = key.name, path = %path.display(), "volume removed");
-                Ok(Next::Done)
-            }
+            _ => Ok(()),
         }
     }
 

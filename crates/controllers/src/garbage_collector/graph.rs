@@ -58,6 +58,8 @@ pub(super) struct Graph {
     dependents: HashMap<String, BTreeSet<String>>,
     /// Owners that are known to be gone, while somebody names them: their kind may be gone as well, and not be asked.
     gone: HashSet<String>,
+    /// The owner in another namespace that was last told of, by dependent.
+    told: HashMap<String, String>,
 }
 
 impl Graph {
@@ -73,6 +75,11 @@ impl Graph {
     /// It was there and is no more.
     pub(super) fn is_gone(&self, uid: &str) -> bool {
         self.gone.contains(uid)
+    }
+
+    /// Whether it is news that an owner of this object is in another namespace. The second time it is not.
+    pub(super) fn tell_elsewhere(&mut self, uid: &str, owner: &str) -> bool {
+        self.members.contains_key(uid) && self.told.insert(uid.to_string(), owner.to_string()).as_deref() != Some(owner)
     }
 
     /// Uids of the objects that name an owner which is not in the graph.
@@ -148,6 +155,7 @@ impl Graph {
     /// Takes an object out; owners that wait for it are to be looked at.
     fn forget(&mut self, uid: &str, look: &mut Vec<String>) {
         let Some(member) = self.members.remove(uid) else { return };
+        self.told.remove(uid);
         for owner in member.owners {
             self.unlink(&owner.uid, uid);
             if self.members.get(&owner.uid).is_some_and(|owner| owner.foreground) {

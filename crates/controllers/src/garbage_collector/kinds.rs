@@ -7,7 +7,7 @@
 //! ```
 //! While a change is worked in, decisions that rest on knowing every dependent wait ([`Kinds::hold`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,11 +26,10 @@ use super::graph::{Graph, Member};
 use crate::context::Context;
 use crate::discovery::{Discovered, Served, deletable};
 use crate::error::Error;
-use crate::slim::Slim;
+use crate::slim::{Definition, Slim};
 
 /// Resources whose objects are many, own nothing and are owned by nothing.
 const IGNORED: &[&str] = &["events", "events.events.k8s.io"];
-const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 /// API services that another server answers; the others are made by the API server itself.
 const FOREIGN: &str = "!kube-aggregator.kubernetes.io/automanaged";
 /// Changes come in groups; what one brings is asked for once.
@@ -38,14 +37,19 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Between two questions while what is served and what is defined differ. Another server's resources change without a word,
 /// so with one there is no end to asking; upstream asks as often.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// How long a kind that cannot be listed holds up the others.
+/// How long the API may take to say what it serves.
+const DISCOVERED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a kind that cannot be listed holds up the others: once, and a shorter time if another server has its objects.
 const LISTED_WITHIN: Duration = Duration::from_secs(30);
+const LISTED_ELSEWHERE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A kind with its watch, which ends when this is dropped.
 struct Followed {
     served: Arc<Served>,
     /// Another server has its objects.
     foreign: bool,
+    /// It was waited for in vain. What it has comes when it comes.
+    late: bool,
     informer: Informer<Slim>,
     _subscription: Subscription,
     _stop: DropGuard,
@@ -124,19 +128,20 @@ impl Kinds {
         let stop = self.context.stop.child_token();
         let _ends_with_this = stop.clone().drop_guard();
         let foreign = self.context.informers.start_dynamic::<Slim>(&foreign, &Selection::labels(FOREIGN), &stop);
-        let kinds = Arc::downgrade(&self);
-        let _subscription = foreign.subscribe(move |_| {
-            if let Some(kinds) = kinds.upgrade() {
-                kinds.tell();
-            }
-        });
-        let _ = tokio::time::timeout(LISTED_WITHIN, foreign.wait_synced()).await;
+        let definitions = self.context.informers.start_dynamic::<Definition>(&(), &Selection::default(), &stop);
+        let (of_foreign, of_definition) = (Arc::downgrade(&self), Arc::downgrade(&self));
+        let _subscriptions = [
+            foreign.subscribe(move |_| _ = of_foreign.upgrade().map(|kinds| kinds.tell())),
+            definitions.subscribe(move |_| _ = of_definition.upgrade().map(|kinds| kinds.tell())),
+        ];
+        let synced = async { tokio::join!(foreign.wait_synced(), definitions.wait_synced()) };
+        let _ = tokio::time::timeout(LISTED_WITHIN, synced).await;
         let mut again = Backoff::new(AGAIN.0, AGAIN.1);
         loop {
             let told = self.told.load(Ordering::SeqCst);
             let settled = match self.discover().await {
                 Ok(found) => {
-                    let settled = self.apply(found, &foreign).await;
+                    let settled = self.apply(found, &foreign, &definitions).await;
                     self.started.send_replace(true);
                     settled
                 }
@@ -166,9 +171,9 @@ impl Kinds {
     }
 
     async fn discover(&self) -> Result<Discovered, Error> {
-        match tokio::time::timeout(LISTED_WITHIN, deletable(&self.context.client)).await {
+        match tokio::time::timeout(DISCOVERED_WITHIN, deletable(&self.context.client)).await {
             Ok(found) => found,
-            Err(_) => Err(Error::DiscoveryTime { within: LISTED_WITHIN }),
+            Err(_) => Err(Error::DiscoveryTime { within: DISCOVERED_WITHIN }),
         }
     }
 
@@ -182,11 +187,14 @@ impl Kinds {
     }
 
     /// Follows what was found and leaves what is gone. `false` if there is more to be found than was.
-    async fn apply(self: &Arc<Self>, found: Discovered, foreign: &Informer<Slim>) -> bool {
+    async fn apply(&self, found: Discovered, foreign: &Informer<Slim>, definitions: &Informer<Definition>) -> bool {
         let served: BTreeMap<String, Arc<Served>> =
             found.served.into_iter().map(|served| (served.name(), Arc::new(served))).collect();
         let foreign: Vec<String> = foreign.list().iter().filter_map(|service| service.metadata.name.clone()).collect();
-        let (changed, defined) = {
+        // What each definition says is served, by name.
+        let defined: HashMap<String, BTreeSet<String>> =
+            definitions.list().iter().map(|one| (one.name().to_owned(), one.served.clone())).collect();
+        let changed = {
             let mut state = self.state.lock();
             let kinds: HashMap<_, _> = served
                 .values()
@@ -195,26 +203,42 @@ impl Kinds {
             // A kind that is followed may have been out of sight, and references to it were left alone.
             let more = kinds.keys().any(|kind| !state.kinds.contains_key(kind));
             state.kinds = kinds;
-            let definitions = state.followed.get(DEFINITIONS).map(|followed| followed.informer.list());
-            let defined: HashSet<String> =
-                definitions.into_iter().flatten().filter_map(|own| own.metadata.name.clone()).collect();
             let changed =
                 self.leave(&mut state, &served, &defined, &foreign) | self.take_up(&mut state, &served, &foreign);
-            (changed || more, defined)
+            changed || more
         };
         if changed {
-            let informers: Vec<_> =
-                self.state.lock().followed.values().map(|followed| followed.informer.clone()).collect();
-            let synced = join_all(informers.iter().map(|informer| informer.wait_synced().boxed()));
-            if tokio::time::timeout(LISTED_WITHIN, synced).await.is_err() {
-                tracing::warn!("not all kinds could be listed; going on without");
-            }
+            self.wait_listed().await;
             // An owner that was of no known kind may be known now, or may have gone between two watches.
             for uid in self.graph.lock().unowned() {
                 self.queue.add(ObjectKey::cluster(uid));
             }
         }
-        foreign.is_empty() && found.stale.is_empty() && defined.iter().all(|name| served.contains_key(name))
+        // A definition's other versions may be known here before the API serves by them.
+        let served_as_defined = |(name, versions): (&String, &BTreeSet<String>)| match served.get(name) {
+            Some(served) => served.versions == *versions,
+            None => versions.is_empty(),
+        };
+        foreign.is_empty() && found.stale.is_empty() && defined.iter().all(served_as_defined)
+    }
+
+    /// Waits for the first lists of what is followed, for each in its time.
+    async fn wait_listed(&self) {
+        let awaited: Vec<_> = {
+            let state = self.state.lock();
+            let awaited = state.followed.iter().filter(|(_, followed)| !followed.late);
+            awaited.map(|(name, followed)| (name.clone(), followed.informer.clone(), followed.foreign)).collect()
+        };
+        let waits = awaited.into_iter().map(|(name, informer, foreign)| async move {
+            let within = if foreign { LISTED_ELSEWHERE_WITHIN } else { LISTED_WITHIN };
+            tokio::time::timeout(within, informer.wait_synced()).await.is_err().then_some(name)
+        });
+        for name in join_all(waits.map(FutureExt::boxed)).await.into_iter().flatten() {
+            tracing::warn!(name, "kind could not be listed; going on without");
+            if let Some(followed) = self.state.lock().followed.get_mut(&name) {
+                followed.late = true;
+            }
+        }
     }
 
     /// Ends watches of kinds that are gone or are served in another version. What is out of sight for a while (a server that is
@@ -223,7 +247,7 @@ impl Kinds {
         &self,
         state: &mut State,
         served: &BTreeMap<String, Arc<Served>>,
-        defined: &HashSet<String>,
+        defined: &HashMap<String, BTreeSet<String>>,
         foreign: &[String],
     ) -> bool {
         let mut left = Vec::new();
@@ -233,7 +257,7 @@ impl Kinds {
             let service = service_of(resource);
             followed.foreign |= foreign.contains(&service);
             if now.is_some_and(|now| now.resource == *resource && now.namespaced == followed.served.namespaced)
-                || now.is_none() && (defined.contains(name) || foreign.contains(&service))
+                || now.is_none() && (defined.contains_key(name) || foreign.contains(&service))
             {
                 continue;
             }
@@ -251,18 +275,13 @@ impl Kinds {
         !left.is_empty()
     }
 
-    fn take_up(
-        self: &Arc<Self>,
-        state: &mut State,
-        served: &BTreeMap<String, Arc<Served>>,
-        foreign: &[String],
-    ) -> bool {
+    fn take_up(&self, state: &mut State, served: &BTreeMap<String, Arc<Served>>, foreign: &[String]) -> bool {
         let mut changed = false;
         for (name, served) in served {
             if !served.can("watch") || IGNORED.contains(&name.as_str()) || state.followed.contains_key(name) {
                 continue;
             }
-            let mut followed = self.follow(name, served.clone());
+            let mut followed = self.follow(served.clone());
             followed.foreign = foreign.contains(&service_of(&served.resource));
             state.followed.insert(name.clone(), followed);
             changed = true;
@@ -270,11 +289,10 @@ impl Kinds {
         changed
     }
 
-    fn follow(self: &Arc<Self>, name: &str, served: Arc<Served>) -> Followed {
+    fn follow(&self, served: Arc<Served>) -> Followed {
         let stop: CancellationToken = self.context.stop.child_token();
         let informer = self.context.informers.start_dynamic::<Slim>(&served.resource, &Selection::default(), &stop);
         let (graph, queue, resource) = (self.graph.clone(), self.queue.clone(), served.clone());
-        let kinds = (name == DEFINITIONS).then(|| Arc::downgrade(self));
         let subscription = informer.subscribe(move |change| {
             let meta = &change.object().metadata;
             let uid = meta.uid.clone().unwrap_or_default();
@@ -285,11 +303,15 @@ impl Kinds {
             for uid in look {
                 queue.add(ObjectKey::cluster(uid));
             }
-            if let Some(kinds) = kinds.as_ref().and_then(|kinds| kinds.upgrade()) {
-                kinds.tell();
-            }
         });
-        Followed { served, foreign: false, informer, _subscription: subscription, _stop: stop.drop_guard() }
+        Followed {
+            served,
+            foreign: false,
+            late: false,
+            informer,
+            _subscription: subscription,
+            _stop: stop.drop_guard(),
+        }
     }
 }
 

@@ -78,7 +78,8 @@ impl Controller {
                 |owner: &&OwnerReference| graph.get(&owner.uid).is_some_and(|there| there.is_elsewhere(namespace));
             (member.owners.iter().all(stays), member.owners.iter().find(elsewhere).cloned())
         };
-        if let Some(owner) = elsewhere {
+        let news = |owner: &OwnerReference| self.graph.lock().tell_elsewhere(uid, &owner.uid);
+        if let Some(owner) = elsewhere.filter(news) {
             self.tell_elsewhere(uid, &member, &owner);
         }
         if owned && !member.foreground && !member.orphan {

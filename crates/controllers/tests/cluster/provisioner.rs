@@ -1,8 +1,8 @@
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kminik_provisioner::{PROVISIONER, ProvisionerConfig, run_with};
-use kube::Api;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -94,5 +94,43 @@ async fn of_several_nodes_one_serves_a_claim() {
         let other = if node == "a" { "b" } else { "a" };
         assert!(path(&volume).is_dir() && !root.path().join(other).join("default").join(name).exists());
     }
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_waits_neither_for_a_cordoned_node_nor_for_one_that_is_gone() {
+    let cluster = Cluster::start(&["a", "b"]).await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    nodes.patch("b", &PatchParams::default(), &cordon).await.unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let start = |node: &str| {
+        let directory = root.path().join(node);
+        std::fs::create_dir(&directory).unwrap();
+        let config = ProvisionerConfig { client: cluster.client.clone(), root: directory, node: node.into() };
+        tokio::spawn(run_with(config, stop.clone()));
+    };
+    class(&cluster, "deleted", "Delete").await;
+    start("b");
+    // Were the cordoned node eager, it would have taken this before the other is there.
+    let value = json!({"metadata": {"name": "lost", "annotations": {"volume.kubernetes.io/selected-node": "gone"}}, "spec": {
+        "storageClassName": "deleted", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    cluster.create::<PersistentVolumeClaim>("default", value).await;
+    let events = cluster.api::<Event>("default");
+    let told = eventually("the event of the missing node", || async {
+        let events = events.list(&ListParams::default()).await.unwrap().items;
+        events.into_iter().find(|event| event.reason.as_deref() == Some("ProvisioningFailed"))
+    });
+    assert!(told.await.message.unwrap().ends_with("failed to get target node: nodes \"gone\" not found"));
+    start("a");
+    for name in ["c1", "c2"] {
+        assert!(path(&claim(&cluster, name, "deleted").await).starts_with(root.path().join("a")));
+    }
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    let chosen =
+        || async { claims.get("lost").await.unwrap().annotations().get("volume.kubernetes.io/selected-node").cloned() };
+    assert_eq!(eventually("another node to be chosen", chosen).await, "a");
     stop.cancel();
 }
