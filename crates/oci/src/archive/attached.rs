@@ -15,6 +15,8 @@ const TABLE: &str = "attached.json";
 const DIRECTORY: &str = "attached";
 /// Largest file that is read.
 const LIMIT_BYTES: u64 = 16 << 20;
+/// And all of them together, as they are in memory at once.
+const TOTAL_BYTES: u64 = 64 << 20;
 
 pub(super) fn write(tar: &mut tar::Builder<&mut impl Write>, attached: &Attached) -> Result<(), ImageError> {
     if attached.is_empty() {
@@ -26,7 +28,8 @@ pub(super) fn write(tar: &mut tar::Builder<&mut impl Write>, attached: &Attached
         let path = format!("{DIRECTORY}/{}", digest.hex());
         tar.append_data(&mut header(bytes.len() as u64), path, bytes.as_slice()).map_err(ImageError::WriteArchive)?;
     }
-    file(tar, TABLE, &serde_json::to_vec(&table).unwrap_or_default())
+    let table = serde_json::to_vec(&table).map_err(|error| ImageError::WriteArchive(error.into()))?;
+    file(tar, TABLE, &table)
 }
 
 /// All of them, each as its digest says.
@@ -34,11 +37,13 @@ pub(super) fn read(contents: &Contents) -> Result<Attached, ImageError> {
     let Some(table) = contents.document(Path::new(TABLE))? else { return Ok(Attached::new()) };
     let table: BTreeMap<String, Digest> =
         serde_json::from_slice(&table).map_err(|error| refused(format!("{TABLE}: {error}")))?;
+    let mut left = TOTAL_BYTES;
     let read = |(name, digest): (String, Digest)| {
         let found = contents.file(&Path::new(DIRECTORY).join(digest.hex()))?;
         if found.digest != digest || found.size > LIMIT_BYTES {
             return Err(refused(format!("the file {name} is not what it was")));
         }
+        left = left.checked_sub(found.size).ok_or_else(|| refused("its attached files are too large together"))?;
         Ok((name, contents.begin(found, found.size)?))
     };
     table.into_iter().map(read).collect()

@@ -208,7 +208,7 @@ impl Puller<'_> {
                 let wanted = format!("bytes {}-", part.length);
                 let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
                 if !range.is_some_and(|range| range.starts_with(&wanted)) {
-                    return Err(Refusal::Network("it answered with another range".to_owned()).into());
+                    return Err(Refusal::OtherRange.into());
                 }
             } else {
                 skip = part.length;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::transport::{Refusal, Transport};
+use crate::digest::Hasher;
 use crate::mirrors::Resolver;
 use crate::{Attempt, Digest, ImageError, ResolverConfig};
 
@@ -67,7 +68,7 @@ impl Files {
     ) -> Result<Vec<u8>, ImageError> {
         let mut attempts = Vec::new();
         let mut part = Part::open(kept, limit.bytes);
-        if Digest::of(&part.bytes) == *digest {
+        if part.digest() == *digest {
             return Ok(part.finish());
         }
         for place in places {
@@ -76,7 +77,7 @@ impl Files {
             loop {
                 let before = part.bytes.len();
                 let outcome = self.transport.more(place, limit, &mut part).await;
-                let reached = Digest::of(&part.bytes);
+                let reached = part.digest();
                 if reached == *digest {
                     return Ok(part.finish());
                 }
@@ -90,6 +91,10 @@ impl Files {
                     Err(Refusal::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) if before > 0 => {
                         "it is shorter than what was begun".to_owned()
                     }
+                    // It may serve no ranges, and all of the file.
+                    Err(refusal @ Refusal::OtherRange) => refusal.to_string(),
+                    // Of another file than was published: nothing of it is the beginning of that.
+                    Err(refusal @ Refusal::TooLarge) => refusal.to_string(),
                     Err(refusal) => {
                         attempts.push(attempt(place, refusal.to_string(), started));
                         break;
@@ -104,6 +109,9 @@ impl Files {
                 own = true;
             }
         }
+        if part.bytes.is_empty() {
+            part.finish();
+        }
         Err(ImageError::NoFile { name: name.to_owned(), attempts })
     }
 }
@@ -112,6 +120,8 @@ impl Files {
 #[derive(Default)]
 pub(super) struct Part {
     pub(super) bytes: Vec<u8>,
+    /// Of `bytes`: a large file is hashed as it comes, so that others on the thread need not wait for it.
+    hasher: Hasher,
     kept: Option<(PathBuf, File)>,
 }
 
@@ -123,7 +133,9 @@ impl Part {
             file.try_lock()?;
             let mut bytes = Vec::new();
             (&mut file).take(limit as u64).read_to_end(&mut bytes)?;
-            Ok(Part { bytes, kept: Some((path.to_owned(), file)) })
+            let mut hasher = Hasher::default();
+            hasher.update(&bytes);
+            Ok(Part { bytes, hasher, kept: Some((path.to_owned(), file)) })
         };
         let opened: std::io::Result<Part> = open();
         opened.unwrap_or_default()
@@ -131,12 +143,18 @@ impl Part {
 
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
+        self.hasher.update(bytes);
         self.keep(|file| file.write_all(bytes));
     }
 
     pub(super) fn restart(&mut self) {
         self.bytes.clear();
+        self.hasher = Hasher::default();
         self.keep(|file| file.set_len(0));
+    }
+
+    fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
     }
 
     /// A disk that does not take it takes nothing more: what is on it stays a beginning.
@@ -199,6 +217,47 @@ mod tests {
             }
         });
         (url, asked)
+    }
+
+    /// Answers whatever is asked for with this.
+    fn stubborn(answer: &'static str) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file", listener.local_addr().unwrap()).parse().unwrap();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    client.read_exact(&mut byte).unwrap();
+                    head.extend(byte);
+                }
+                let head = String::from_utf8(head).unwrap().to_lowercase();
+                let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile";
+                client.write_all(if head.contains("range:") { answer } else { whole }.as_bytes()).unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn who_serves_no_ranges_is_asked_for_all() {
+        let files = Files::new(&ResolverConfig::default()).unwrap();
+        let limit = Limit { bytes: 1 << 20, time: Duration::from_secs(30) };
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("file.part");
+        for answer in [
+            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/4\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile",
+        ] {
+            std::fs::write(&kept, "fi").unwrap();
+            let fetched = files.fetch("it", &[stubborn(answer)], &Digest::of(b"file"), limit, &kept).await.unwrap();
+            assert!(fetched == b"file" && !kept.exists());
+        }
+        // Nothing is kept of what is larger than a file of that name may be.
+        let (large, _) = server(&[1; 3000], 3000);
+        let limit = Limit { bytes: 1000, ..limit };
+        let failed = files.fetch("it", &[large], &Digest::of(b"file"), limit, &kept).await.unwrap_err().to_string();
+        assert!(failed.contains("too large") && !kept.exists(), "{failed}");
     }
 
     #[tokio::test]

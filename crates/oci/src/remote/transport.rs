@@ -51,6 +51,8 @@ pub(super) enum Refusal {
     NoAnswer(Duration),
     Network(String),
     TooLarge,
+    /// It answered with other bytes than those asked for.
+    OtherRange,
 }
 
 impl Refusal {
@@ -59,7 +61,7 @@ impl Refusal {
         match self {
             Refusal::Status { status, .. } => status.is_client_error() && *status != StatusCode::REQUEST_TIMEOUT,
             Refusal::Unauthorized(_) | Refusal::TooLarge => true,
-            Refusal::Busy { .. } | Refusal::NoAnswer(_) | Refusal::Network(_) => false,
+            Refusal::Busy { .. } | Refusal::NoAnswer(_) | Refusal::Network(_) | Refusal::OtherRange => false,
         }
     }
 }
@@ -74,6 +76,7 @@ impl fmt::Display for Refusal {
             Refusal::NoAnswer(waited) => write!(f, "no answer within {:.0}s", waited.as_secs_f64()),
             Refusal::Network(why) => f.write_str(why),
             Refusal::TooLarge => f.write_str("the answer is too large"),
+            Refusal::OtherRange => f.write_str("it answered with another range"),
         }
     }
 }
@@ -201,7 +204,7 @@ impl Transport {
         };
         match response.status() {
             StatusCode::PARTIAL_CONTENT if !goes_on(&response) => {
-                return Err(Refusal::Network("it answered with another range".to_owned()));
+                return Err(Refusal::OtherRange);
             }
             StatusCode::PARTIAL_CONTENT => {}
             status if status.is_success() => part.restart(),
