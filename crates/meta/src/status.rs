@@ -220,14 +220,18 @@ impl StatusError {
         )
     }
 
-    /// A precondition of a delete does not hold: `what` is `UID` or `ResourceVersion`.
-    pub fn precondition_failed(group: &str, resource: &str, name: &str, what: &str, want: &str, found: &str) -> Self {
-        Self::conflict(
-            group,
-            resource,
-            name,
-            format!("Precondition failed: {what} in precondition: {want}, {what} in object meta: {found}"),
-        )
+    /// The object of that name is not the one that a write is for. The words are those of upstream's store, by which clients tell
+    /// this from other conflicts; `namespace` is empty for an object of the cluster.
+    pub fn another_object(group: &str, resource: &str, namespace: &str, name: &str, want: &str, found: &str) -> Self {
+        let within = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        // Upstream's keys have the groups of custom resources only.
+        let custom = group.contains('.') && !group.ends_with(".k8s.io");
+        let of_group = if custom { format!("{group}/") } else { String::new() };
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{of_group}{resource}/{within}{name}, ResourceVersion: 0, \
+             AdditionalErrorMsg: Precondition failed: UID in precondition: {want}, UID in object meta: {found}"
+        );
+        Self::conflict(group, resource, name, why)
     }
 
     /// A server-side apply collides with other managers.

@@ -30,6 +30,8 @@ pub struct ActionContext<'a> {
     /// RBAC verb of the request.
     pub verb: &'a str,
     pub dry_run: bool,
+    /// Who manages the fields that are written.
+    pub field_manager: &'a str,
     pub now: Timestamp,
 }
 

@@ -1,6 +1,7 @@
 //! Namespaces: they end when the namespace controller has emptied them and taken its finalizer back.
 
 use async_trait::async_trait;
+use kminik_meta::apply::{self, Resets, Write};
 use kminik_meta::{Object, StatusError};
 use serde_json::{Value, json};
 
@@ -73,6 +74,19 @@ impl Action for Finalize {
             if !finalizers.is_empty() {
                 next.set(&["spec", "finalizers"], finalizers.clone());
             }
+            let write = Write {
+                schema: &ctx.version.schema,
+                manager: ctx.field_manager,
+                api_version: ctx.version.name.as_ref(),
+                subresource: ctx.subresource,
+                resets: Resets::Fields(&[&["status"]]),
+                now: ctx.now,
+                convert: None,
+            };
+            if let Err(error) = apply::update(Some(namespace), &mut next, write) {
+                tracing::debug!(%error, name = ctx.name, "a write's fields are not tracked");
+            }
+            apply::restore_times(namespace, &mut next);
             let free = finalizers.is_empty() && next.finalizers().is_empty() && next.is_deleting();
             Ok(match (free, ctx.dry_run) {
                 (_, true) => Change::Keep,

@@ -45,7 +45,7 @@ pub(crate) async fn run(
     call.server.admission().mutate(&attributes, &mut object).await?;
     schema::normalize(&gvk, body, &mut object, FieldValidation::Ignore)?;
     call.server.admission().validate(&attributes, Some(&object)).await?;
-    let answer: Object = action.run(call.action_context(options.dry_run), object).await?;
+    let answer: Object = action.run(call.action_context(Some(&options)), object).await?;
     let code = if kind.verb == Verb::Create { StatusCode::CREATED } else { StatusCode::OK };
     render::value_response(call, code, &answer.into())
 }
@@ -69,7 +69,7 @@ pub(crate) async fn connect(
             set_query(&mut request, &object)?;
         }
     }
-    connect.connect(call.action_context(false), request).await
+    connect.connect(call.action_context(Some(&options)), request).await
 }
 
 /// The options of a connection, which come in the query, as the object that they are in the API.

@@ -38,6 +38,19 @@ pub(crate) struct Call {
     pub(crate) audit: Audit,
 }
 
+/// The object of an entry of a row in one of its versions.
+///
+/// # Errors
+/// 500 where the entry cannot be decoded.
+pub(crate) fn object_of(row: &ResourceDef, version: &VersionDef, entry: &Entry) -> Result<Object, StatusError> {
+    let mut object = entry.decode()?;
+    if !entry.is_normal(row.normal_since()) {
+        row.normalize(&mut object);
+    }
+    row.from_stored(version, &mut object);
+    Ok(object)
+}
+
 impl Call {
     /// `apiVersion` of the request.
     pub(crate) fn api_version(&self) -> String {
@@ -82,12 +95,7 @@ impl Call {
     /// # Errors
     /// 500 where the entry cannot be decoded.
     pub(crate) fn object_of(&self, entry: &Entry) -> Result<Object, StatusError> {
-        let mut object = entry.decode()?;
-        if !entry.is_normal(self.row.normal_since()) {
-            self.row.normalize(&mut object);
-        }
-        self.row.from_stored(&self.version, &mut object);
-        Ok(object)
+        object_of(&self.row, &self.version, entry)
     }
 
     /// As [`Call::object_of`]; kept with the entry where that is possible, as [`Entry::object`] does.
@@ -137,7 +145,7 @@ impl Call {
     }
 
     /// The request as code behind a path sees it.
-    pub(crate) fn action_context(&self, dry_run: bool) -> ActionContext<'_> {
+    pub(crate) fn action_context<'a>(&'a self, options: Option<&'a WriteOptions>) -> ActionContext<'a> {
         ActionContext {
             server: &self.server,
             row: &self.row,
@@ -148,7 +156,8 @@ impl Call {
             subresource: &self.info.subresource,
             path: &self.info.rest,
             verb: self.info.verb.as_str(),
-            dry_run,
+            dry_run: options.is_some_and(|options| options.dry_run),
+            field_manager: options.map_or("", |options| options.field_manager.as_str()),
             now: self.now,
         }
     }

@@ -16,7 +16,7 @@ use crate::storage::{codec, key};
 
 /// Answers with the object of the URL's name.
 pub(crate) async fn get(call: &Call, source: &dyn Source) -> Result<Response<ResponseBody>, StatusError> {
-    let mut objects = source.objects(call.action_context(false)).await?.into_iter();
+    let mut objects = source.objects(call.action_context(None)).await?.into_iter();
     let object = objects.find(|object| object.name() == call.info.name).ok_or_else(|| call.not_found())?;
     render::object(call, StatusCode::OK, object)
 }
@@ -26,7 +26,7 @@ pub(crate) async fn list(call: &Call, source: &dyn Source) -> Result<Response<Re
     ListOptions::of(call)?;
     let selection = Selection::of(call)?;
     let mut selected = Vec::new();
-    for object in source.objects(call.action_context(false)).await? {
+    for object in source.objects(call.action_context(None)).await? {
         if selection.matches(&entry_of(call, &object)?)? {
             selected.push(object);
         }

@@ -32,7 +32,7 @@ pub(crate) async fn create(call: &Call, request: Request<RequestBody>) -> Result
         let attributes = call.attributes(Operation::Create, &name, None, &options);
         call.server.admission().mutate(&attributes, &mut object).await?;
         call.server.admission().validate(&attributes, Some(&object)).await?;
-        let answer = create.create(call.action_context(options.dry_run), object).await?;
+        let answer = create.create(call.action_context(Some(&options)), object).await?;
         return render::object(call, StatusCode::CREATED, answer);
     }
     answer(call, create_object(call, &options, object).await?)

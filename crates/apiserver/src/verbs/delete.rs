@@ -224,14 +224,18 @@ impl DeleteOptions {
     /// # Errors
     /// 409 if not.
     pub(crate) fn check_preconditions(&self, row: &ResourceDef, object: &Object) -> Result<(), StatusError> {
-        let checks =
-            [("UID", &self.uid, object.uid()), ("ResourceVersion", &self.resource_version, object.resource_version())];
-        for (what, wanted, found) in checks {
+        let uid = ("UID", &self.uid, object.uid(), "deleted and then recreated");
+        let revision = ("ResourceVersion", &self.resource_version, object.resource_version(), "modified");
+        for (what, wanted, found, happened) in [uid, revision] {
             if let Some(wanted) = wanted
                 && wanted != found
             {
-                let (group, plural) = (&row.group, &row.plural);
-                return Err(StatusError::precondition_failed(group, plural, object.name(), what, wanted, found));
+                let why = format!(
+                    "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). \
+                     The object might have been {happened}"
+                );
+                // As upstream, which names the kind here and not the resource.
+                return Err(StatusError::conflict(&row.group, &row.kind, object.name(), why));
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Objects, lists and changes in the form a client asked for.
 //!
 //! Where the stored version is the request's, objects and their metadata are pieces of the stored bytes with the revision
-//! spliced in; pretty JSON and protobuf are made of those. Tables, YAML lists and other versions decode and encode.
+//! spliced in; pretty JSON and protobuf are made of those. Tables, YAML lists and other versions decode and encode, one object at a
+//! time: of no list but one in protobuf, whose length stands before it, exists more than a slice besides what is stored.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -68,19 +69,39 @@ pub(crate) async fn list(
     metadata: Map<String, Value>,
     entries: Vec<Arc<Entry>>,
 ) -> Result<Response<ResponseBody>, StatusError> {
-    let encoding = call.accepted.encoding;
-    if let Some(shown) = Shown::of(call).filter(|_| call.shows_all_stored(&entries))
-        && encoding != Encoding::Yaml
-    {
-        let (metadata, answers) = (Value::Object(metadata), call.server.answers());
-        let body = match encoding {
-            Encoding::Protobuf => protobuf_list(answers, &shown, &metadata, &entries).await?,
-            Encoding::Json | Encoding::Yaml => json_list(answers, shown, &metadata, entries, call.accepted.pretty)?,
-        };
-        return Ok(respond::with_body(StatusCode::OK, encoding.media_type(), body));
-    }
-    let objects = entries.iter().map(|entry| call.object_of(entry)).collect::<Result<Vec<_>, StatusError>>()?;
-    self::objects(call, metadata, objects)
+    let Accepted { encoding, pretty, .. } = call.accepted;
+    let answers = call.server.answers();
+    let shown = Shown::of(call).filter(|_| call.shows_all_stored(&entries));
+    let body = match (encoding, shown) {
+        (Encoding::Protobuf, Some(shown)) => protobuf_list(answers, &shown, &metadata.into(), &entries).await?,
+        (Encoding::Protobuf, None) => {
+            let objects = entries.iter().map(|entry| call.object_of(entry)).collect::<Result<Vec<_>, StatusError>>()?;
+            return self::objects(call, metadata, objects);
+        }
+        (Encoding::Json, Some(shown)) => {
+            let mut head =
+                codec::head(Some(&shown.list_kind.as_ref().into()), Some(&shown.api_version.as_ref().into()))?;
+            head.extend_from_slice(b"\"metadata\":");
+            head.extend_from_slice(Value::Object(metadata).to_string().as_bytes());
+            head.extend_from_slice(b",\"items\":[");
+            let item: WriteItem = Box::new(move |out, entry| shown.write_item(out, entry));
+            text_list(answers, Frame { head, ..Frame::json(pretty) }, entries, item)?
+        }
+        (Encoding::Json | Encoding::Yaml, _) => {
+            let viewer = Viewer::of(call);
+            let frame = viewer.frame(metadata, call.accepted, entries.is_empty())?;
+            let (row, version, yaml) = (call.row.clone(), call.version.clone(), encoding == Encoding::Yaml);
+            let item: WriteItem = Box::new(move |out, entry| {
+                let item = viewer.item(super::call::object_of(&row, &version, entry)?);
+                match yaml {
+                    true => serde_yaml::to_writer(out, &[item]).map_err(StatusError::internal),
+                    false => serde_json::to_writer(out, &item).map_err(StatusError::internal),
+                }
+            });
+            text_list(answers, frame, entries, item)?
+        }
+    };
+    Ok(respond::with_body(StatusCode::OK, encoding.media_type(), body))
 }
 
 /// A list of objects in the request's version.
@@ -89,27 +110,81 @@ pub(crate) fn objects(
     metadata: Map<String, Value>,
     objects: Vec<Object>,
 ) -> Result<Response<ResponseBody>, StatusError> {
-    let value = match call.accepted.view {
-        View::Table(stable) => table::table(call, stable, objects, metadata, true),
-        View::Metadata(stable) => {
-            let items = objects.into_iter().map(|object| metadata_of(object, stable)).collect();
-            let members = [("metadata", metadata.into()), ("items", items)];
-            value_of("PartialObjectMetadataList", meta_version(stable), members)
+    let viewer = Viewer::of(call);
+    let mut list = viewer.list(metadata);
+    let items: Vec<Value> = objects.into_iter().map(|object| viewer.item(object)).collect();
+    list[viewer.items()] = items.into();
+    value_response(call, StatusCode::OK, &list)
+}
+
+/// What a client sees of lists of objects in the request's version.
+struct Viewer {
+    view: View,
+    rows: Option<table::Rows>,
+    list_kind: Cow<'static, str>,
+    api_version: String,
+}
+
+impl Viewer {
+    fn of(call: &Call) -> Self {
+        let view = call.accepted.view;
+        let rows = match view {
+            View::Table(stable) => Some(table::Rows::of(call, stable)),
+            View::Metadata(_) | View::Object => None,
+        };
+        let (list_kind, api_version) = match view {
+            View::Table(stable) => ("Table".into(), meta_version(stable).into()),
+            View::Metadata(stable) => ("PartialObjectMetadataList".into(), meta_version(stable).into()),
+            View::Object => (call.row.list_kind.clone(), call.api_version()),
+        };
+        Viewer { view, rows, list_kind, api_version }
+    }
+
+    fn item(&self, mut object: Object) -> Value {
+        match (&self.rows, self.view) {
+            (Some(rows), _) => rows.row(object),
+            (None, View::Metadata(stable)) => metadata_of(object, stable),
+            (None, _) => {
+                object.map_mut().remove("kind");
+                object.map_mut().remove("apiVersion");
+                object.into()
+            }
         }
-        View::Object => {
-            let items = objects
-                .into_iter()
-                .map(|mut object| {
-                    object.map_mut().remove("kind");
-                    object.map_mut().remove("apiVersion");
-                    Value::from(object)
-                })
-                .collect();
-            let members = [("metadata", metadata.into()), ("items", items)];
-            value_of(&call.row.list_kind, &call.api_version(), members)
+    }
+
+    /// The member of a list that has the items.
+    fn items(&self) -> &'static str {
+        if self.rows.is_some() { "rows" } else { "items" }
+    }
+
+    /// A list without its items.
+    fn list(&self, metadata: Map<String, Value>) -> Value {
+        let mut list = value_of(&self.list_kind, &self.api_version, [("metadata", metadata.into())]);
+        if let Some(rows) = &self.rows {
+            list["columnDefinitions"] = rows.definitions();
         }
-    };
-    value_response(call, StatusCode::OK, &value)
+        list
+    }
+
+    /// What stands around the items.
+    fn frame(&self, metadata: Map<String, Value>, form: Accepted, empty: bool) -> Result<Frame, StatusError> {
+        let (list, items) = (self.list(metadata), self.items());
+        Ok(match form.encoding {
+            Encoding::Yaml => {
+                let mut head = serde_yaml::to_string(&list).map_err(StatusError::internal)?.into_bytes();
+                let none = if empty { " []" } else { "" };
+                head.extend_from_slice(format!("{items}:{none}\n").as_bytes());
+                Frame { head, separator: b"", tail: b"", lines: None, end: b"" }
+            }
+            Encoding::Json | Encoding::Protobuf => {
+                let mut head = serde_json::to_vec(&list).map_err(StatusError::internal)?;
+                // Its closing brace comes behind the items.
+                head.pop();
+                head.extend_from_slice(format!(",\"{items}\":[").as_bytes());
+                Frame { head, ..Frame::json(form.pretty) }
+            }
+        })
+    }
 }
 
 /// What a client sees of stored objects, as JSON text.
@@ -179,35 +254,50 @@ impl Shown {
     }
 }
 
-fn json_list(
+/// Appends an item of a list.
+type WriteItem = Box<dyn FnMut(&mut Vec<u8>, &Entry) -> Result<(), StatusError> + Send>;
+
+/// The text around the items of a list.
+struct Frame {
+    head: Vec<u8>,
+    separator: &'static [u8],
+    tail: &'static [u8],
+    /// Sets what is JSON so far in lines.
+    lines: Option<Pretty>,
+    end: &'static [u8],
+}
+
+impl Frame {
+    fn json(pretty: bool) -> Self {
+        let lines = pretty.then(Pretty::default);
+        Frame { head: Vec::new(), separator: b",", tail: b"]}", lines, end: b"\n" }
+    }
+}
+
+fn text_list(
     answers: &Answers,
-    shown: Shown,
-    metadata: &Value,
+    frame: Frame,
     entries: Vec<Arc<Entry>>,
-    pretty: bool,
+    mut write_item: WriteItem,
 ) -> Result<ResponseBody, StatusError> {
-    let mut out = codec::head(Some(&shown.list_kind.as_ref().into()), Some(&shown.api_version.as_ref().into()))?;
-    out.extend_from_slice(b"\"metadata\":");
-    out.extend_from_slice(metadata.to_string().as_bytes());
-    out.extend_from_slice(b",\"items\":[");
-    let mut lines = pretty.then(Pretty::default);
+    let Frame { head, separator, tail, mut lines, end } = frame;
     let mut entries = entries.into_iter();
     let mut first = true;
     let mut fill = move |mut out: Vec<u8>| -> Result<(Bytes, bool), StatusError> {
         let mut more = false;
         for entry in entries.by_ref() {
             if !first {
-                out.push(b',');
+                out.extend_from_slice(separator);
             }
             first = false;
-            shown.write_item(&mut out, &entry)?;
+            write_item(&mut out, &entry)?;
             more = out.len() >= SLICE;
             if more {
                 break;
             }
         }
         if !more {
-            out.extend_from_slice(b"]}");
+            out.extend_from_slice(tail);
         }
         if let Some(lines) = &mut lines {
             let mut set = Vec::with_capacity(out.len() + out.len() / 2);
@@ -215,15 +305,15 @@ fn json_list(
             out = set;
         }
         if !more {
-            out.push(b'\n');
+            out.extend_from_slice(end);
         }
         Ok((out.into(), more))
     };
-    let (head, more) = fill(out)?;
+    let (head, more) = fill(head)?;
     if !more {
         return Ok(ResponseBody::from(head));
     }
-    // A long list is copied while it is sent, so only a slice of it exists twice at any time.
+    // A long list is made while it is sent, so only a slice of it exists twice at any time.
     let mut more = true;
     let rest = std::iter::from_fn(move || {
         let slice = more.then(|| fill(Vec::with_capacity(SLICE + (SLICE >> 2))))?;

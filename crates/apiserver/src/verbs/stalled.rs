@@ -56,14 +56,27 @@ impl Answers {
         let place = Arc::new(Place { begun: self.begun, state: Mutex::new(None), since: AtomicU64::new(0) });
         place.rest_at(state, now);
         let resting: Arc<dyn Resting> = place.clone();
+        let before = millis(now - self.begun).saturating_sub(millis(self.patience));
+        // Large states end here, with no lock held that others wait for.
+        self.looked_through(&resting, now).iter().for_each(|place| place.let_go(before));
+        place
+    }
+
+    /// Adds an answer. The open ones if they are to be looked through.
+    fn looked_through(&self, resting: &Arc<dyn Resting>, now: Instant) -> Vec<Arc<dyn Resting>> {
         let mut open = self.open.lock();
+        let mut due = Vec::new();
         if open.swept_at.is_none_or(|at| now - at >= self.patience / SWEEPS) {
             open.swept_at = Some(now);
-            let before = millis(now - self.begun).saturating_sub(millis(self.patience));
-            open.resting.retain(|place| place.upgrade().inspect(|place| place.let_go(before)).is_some());
+            open.resting.retain(|place| {
+                place.upgrade().is_some_and(|place| {
+                    due.push(place);
+                    true
+                })
+            });
         }
-        open.resting.push(Arc::downgrade(&resting));
-        place
+        open.resting.push(Arc::downgrade(resting));
+        due
     }
 }
 

@@ -209,7 +209,8 @@ pub(crate) async fn admit_update(
     }
     // For a patch this is a change of an immutable field, which validation finds.
     if call.info.verb == "update" && !new.uid().is_empty() && new.uid() != old.uid() {
-        return Err(StatusError::precondition_failed(&row.group, &row.plural, old.name(), "UID", new.uid(), old.uid()));
+        let (namespace, name) = (old.namespace(), old.name());
+        return Err(StatusError::another_object(&row.group, &row.plural, namespace, name, new.uid(), old.uid()));
     }
     if call.info.verb == "update" {
         dedup_owners(call, &mut new, "");

@@ -171,6 +171,25 @@ async fn long_lists_are_whole_in_every_form() {
     assert_eq!(binary["items"][39]["metadata"], plain["items"][39]["metadata"]);
     let yaml = get(&mut client, &path, "application/yaml").await;
     assert_eq!(serde_yaml::from_slice::<Value>(&yaml.body).unwrap(), plain);
+    let none = get(&mut client, &format!("{MAPS}?labelSelector=of%3Dnobody"), "application/yaml").await;
+    assert_eq!(serde_yaml::from_slice::<Value>(&none.body).unwrap()["items"], json!([]));
+    let table = |media_type: &str| format!("{media_type};as=Table;g=meta.k8s.io;v=v1");
+    let whole = format!("{path}&includeObject=Object");
+    let rows = get(&mut client, &whole, &table("application/json")).await.json();
+    assert_eq!((&rows["kind"], &rows["metadata"]), (&json!("Table"), &plain["metadata"]));
+    assert_eq!(rows["columnDefinitions"][0]["name"], "Name");
+    assert_eq!((rows["rows"].as_array().unwrap().len(), &rows["rows"][39]["cells"][0]), (40, &json!("m39")));
+    assert_eq!(rows["rows"][39]["object"]["data"], plain["items"][39]["data"]);
+    // Ages grow from one answer to the next.
+    let ageless = |mut table: Value| {
+        table["rows"].as_array_mut().unwrap().iter_mut().for_each(|row| row["cells"][2] = json!("age"));
+        table
+    };
+    let rows = ageless(rows);
+    let pretty = get(&mut client, &format!("{whole}&pretty=true"), &table("application/json")).await;
+    assert!(ageless(pretty.json()) == rows, "set in lines");
+    let yaml = get(&mut client, &whole, &table("application/yaml")).await;
+    assert!(ageless(serde_yaml::from_slice(&yaml.body).unwrap()) == rows, "as YAML");
 }
 
 #[tokio::test]

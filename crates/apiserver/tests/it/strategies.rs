@@ -204,6 +204,12 @@ async fn a_namespace_ends_when_its_finalizer_is_gone() {
     assert_eq!(refused["details"]["causes"][0]["reason"], "NamespaceTerminating");
     expect(&client.post("/api/v1/namespaces/absent/configmaps", &map).await, 404);
     let mut last = expect(&client.get("/api/v1/namespaces/n").await, 200);
+    last["spec"] = json!({"finalizers": ["example.com/last"]});
+    last = expect(&client.put("/api/v1/namespaces/n/finalize?fieldManager=emptier", &last).await, 200);
+    let managers = last["metadata"]["managedFields"].as_array().unwrap();
+    let emptier = managers.iter().find(|entry| entry["manager"] == "emptier").unwrap();
+    assert_eq!((&emptier["subresource"], &emptier["operation"]), (&json!("finalize"), &json!("Update")));
+    assert!(emptier["fieldsV1"]["f:spec"]["f:finalizers"].is_object(), "{emptier}");
     last["spec"] = json!({});
     expect(&client.put("/api/v1/namespaces/n/finalize", &last).await, 200);
     expect(&client.get("/api/v1/namespaces/n").await, 404);

@@ -113,7 +113,17 @@ async fn what_cannot_be_done_is_refused_in_upstreams_words() {
     other["metadata"]["resourceVersion"] = json!("");
     let put = client.put(&path, &other).await;
     assert_eq!((put.code, &put.json()["reason"]), (409, &json!("Conflict")));
+    let words = "StorageError: invalid object, Code: 4, Key: /registry/";
+    assert!(message(&put).contains(words), "{}", message(&put));
     assert!(message(&put).contains("Precondition failed: UID in precondition: 00000000-"), "{}", message(&put));
+    let meant = json!({"preconditions": {"uid": "other"}});
+    let deleted = client.send("DELETE", &path, &[("content-type", "application/json")], meant.to_string()).await;
+    assert_eq!(deleted.code, 409);
+    assert!(
+        message(&deleted).contains("the UID in the precondition (other) does not match the UID in record ("),
+        "{}",
+        message(&deleted)
+    );
     let patched = client.patch(&path, "merge", &json!({"metadata": {"uid": "other"}})).await;
     assert_eq!((patched.code, patched.json()["details"]["causes"][0]["field"].as_str()), (422, Some("metadata.uid")));
     let anywhere =

@@ -44,7 +44,7 @@ async fn bind(ctx: &ActionContext<'_>, name: &str, binding: &Object) -> Result<O
     let change = |pod: &Object| {
         let conflict = |why: String| Err(StatusError::conflict("", "pods/binding", name, why));
         if !binding.uid().is_empty() && binding.uid() != pod.uid() {
-            let error = StatusError::precondition_failed("", "pods", name, "UID", binding.uid(), pod.uid());
+            let error = StatusError::another_object("", "pods", pod.namespace(), name, binding.uid(), pod.uid());
             return Err(error);
         }
         if pod.is_deleting() {
