@@ -23,9 +23,13 @@ pub struct Entry<'a> {
     pub ca: Material<'a>,
     pub client_cert: Material<'a>,
     pub client_key: Material<'a>,
+    /// Of the context; `None` keeps the one it has, a new one gets `default`.
+    pub namespace: Option<&'a str>,
     /// Make it the current context.
     pub make_current: bool,
 }
+
+const NAMESPACE: &str = "default";
 
 /// A certificate or key, by path or inline.
 pub enum Material<'a> {
@@ -78,7 +82,8 @@ pub fn merge(home: &Home, path: &Path, entry: &Entry<'_>) -> Outcome<()> {
         entry.client_key.put(&mut user, "client-key");
         let mut context = Mapping::new();
         context.insert("cluster".into(), entry.name.into());
-        context.insert("namespace".into(), "default".into());
+        let namespace = entry.namespace.map_or_else(|| namespace_in(config, entry.name), str::to_owned);
+        context.insert("namespace".into(), namespace.into());
         context.insert("user".into(), entry.name.into());
         put_named(config, "clusters", entry.name, "cluster", cluster)?;
         put_named(config, "users", entry.name, "user", user)?;
@@ -128,6 +133,21 @@ pub fn clear_current(home: &Home, path: &Path, name: &str) -> Outcome<()> {
     })
 }
 
+/// The namespace of a cluster's context.
+pub fn namespace(path: &Path, name: &str) -> String {
+    namespace_in(&load(path).unwrap_or_default(), name)
+}
+
+fn namespace_in(config: &Mapping, name: &str) -> String {
+    let context = named(config, "contexts", name).and_then(|entry| entry.get("context"));
+    context.and_then(|context| context.get("namespace")?.as_str()).unwrap_or(NAMESPACE).to_owned()
+}
+
+fn named<'a>(config: &'a Mapping, list: &str, name: &str) -> Option<&'a Value> {
+    let entries = config.get(list)?.as_sequence()?;
+    entries.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(name))
+}
+
 /// The current context's name, empty if there is none.
 pub fn current(path: &Path) -> String {
     let config = load(path).unwrap_or_default();
@@ -137,14 +157,8 @@ pub fn current(path: &Path) -> String {
 /// Whether the file leads to this cluster.
 pub fn state(path: &Path, name: &str, server: &str) -> State {
     let Ok(config) = load(path) else { return State::Misconfigured };
-    let named = |list: &str| {
-        config
-            .get(list)
-            .and_then(Value::as_sequence)
-            .and_then(|entries| entries.iter().find(|e| e.get("name").and_then(Value::as_str) == Some(name)).cloned())
-    };
-    let address = named("clusters").and_then(|c| c.get("cluster")?.get("server")?.as_str().map(str::to_owned));
-    if address.as_deref() == Some(server) && named("contexts").is_some() {
+    let address = named(&config, "clusters", name).and_then(|c| c.get("cluster")?.get("server")?.as_str());
+    if address == Some(server) && named(&config, "contexts", name).is_some() {
         State::Configured
     } else {
         State::Misconfigured
@@ -285,8 +299,21 @@ mod tests {
             ca: Material::Inline("ca"),
             client_cert: Material::File(Path::new("/c")),
             client_key: Material::File(Path::new("/k")),
+            namespace: None,
             make_current: true,
         }
+    }
+
+    #[test]
+    fn the_namespace_that_somebody_has_chosen_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, home) = (dir.path().join("config"), Home::locate());
+        merge(&home, &path, &entry("mine")).unwrap();
+        assert_eq!(namespace(&path, "mine"), "default");
+        merge(&home, &path, &Entry { namespace: Some("dev"), ..entry("mine") }).unwrap();
+        merge(&home, &path, &entry("mine")).unwrap();
+        assert_eq!(namespace(&path, "mine"), "dev");
+        assert_eq!(namespace(&path, "other"), "default");
     }
 
     #[test]

@@ -138,6 +138,15 @@ pub fn parse_domain(text: &str) -> Result<String, String> {
     if is_dns_name(text) { Ok(text.to_owned()) } else { Err("it is not a DNS name such as cluster.local".to_owned()) }
 }
 
+/// The name of a namespace as it is typed.
+pub fn parse_label(text: &str) -> Result<String, String> {
+    if is_dns_name(text) && !text.contains('.') {
+        Ok(text.to_owned())
+    } else {
+        Err("it is no name of small letters, digits and inner dashes".to_owned())
+    }
+}
+
 /// A name or address that a certificate is to be for.
 pub fn parse_name(text: &str) -> Result<String, String> {
     if text.parse::<IpAddr>().is_ok() || is_dns_name(text) {
@@ -230,6 +239,7 @@ mod tests {
             assert!(parse_pattern(good).is_ok(), "{good}");
         }
         assert!(parse_name("*.dev.example").is_err() && parse_pattern("*").is_err() && parse_pattern("a.*.b").is_err());
+        assert!(parse_label("kube-system").is_ok() && parse_label("a.b").is_err() && parse_label("A").is_err());
         assert_eq!(parse_api_port("6443").unwrap(), 6443);
         for bad in ["", "0", "65536", "x", "10250", "30000", "32767"] {
             assert!(parse_api_port(bad).is_err(), "{bad}");

@@ -10,6 +10,7 @@ use crate::ops::image::{Images, Origin, human_size};
 use crate::printer::{CHECK, Printer};
 use crate::profile::Profile;
 use crate::reason::Outcome;
+use crate::template::render;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,7 +34,11 @@ enum Verb {
         all: bool,
     },
     /// List the images in the cache
-    List,
+    List {
+        /// Go template for each line, of .CacheImage
+        #[arg(long, default_value = "{{.CacheImage}}")]
+        format: String,
+    },
     /// Bring the images of the cache into the cluster
     Reload,
     /// Show how large the cache is, and may become
@@ -71,9 +76,9 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
                 cache.remove(name).await?;
             }
         }
-        Verb::List => {
+        Verb::List { format } => {
             for name in listed().await? {
-                printer.data(&name);
+                printer.data(&render(&format, &[("CacheImage", &name)])?);
             }
         }
         Verb::Info { output } => {

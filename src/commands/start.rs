@@ -142,6 +142,9 @@ pub struct Args {
     /// Leave the kubeconfig's current context as it is
     #[arg(long)]
     keep_context: bool,
+    /// Namespace that kubectl uses in the cluster by itself; default, or the one that was chosen before, if not given
+    #[arg(long, value_name = "NAME", value_parser = networking::parse_label)]
+    namespace: Option<String>,
     /// Put certificates into the kubeconfig instead of their paths
     #[arg(long)]
     embed_certs: bool,
@@ -223,6 +226,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         delete_on_failure: args.delete_on_failure,
         keep_context: args.keep_context,
         embed_certs: args.embed_certs,
+        namespace: args.namespace,
         addons: args.addons,
         install_addons: args.install_addons,
     };

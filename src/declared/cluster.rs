@@ -78,6 +78,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("spec.addons.enabled", "addons", Form::Texts),
     field("spec.addons.defaults", "install-addons", Form::Switch),
     field("spec.kubeconfig.embedCerts", "embed-certs", Form::Switch),
+    field("spec.kubeconfig.namespace", "namespace", Form::Text),
     field("spec.kubeconfig.keepContext", "keep-context", Form::Switch),
     field("spec.wait.for", "wait", Form::Texts),
     field("spec.wait.timeout", "wait-timeout", Form::Text),

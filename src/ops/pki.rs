@@ -103,10 +103,28 @@ pub fn read(dir: &Path, name: &str) -> Outcome<String> {
 
 /// Puts the cluster into a kubeconfig.
 pub fn merge_kubeconfig(home: &Home, profile: &Profile, path: &Path, make_current: bool) -> Outcome<()> {
-    merge(home, profile, &profile.kubeconfig_url(), path, make_current)
+    merge(home, profile, path, Change { server: &profile.kubeconfig_url(), namespace: None, make_current })
 }
 
-fn merge(home: &Home, profile: &Profile, server: &str, path: &Path, make_current: bool) -> Outcome<()> {
+/// The same, and its context gets this namespace if one is given.
+pub fn merge_with_namespace(
+    home: &Home,
+    profile: &Profile,
+    path: &Path,
+    namespace: Option<&str>,
+    make_current: bool,
+) -> Outcome<()> {
+    merge(home, profile, path, Change { server: &profile.kubeconfig_url(), namespace, make_current })
+}
+
+/// What differs between one kubeconfig and another.
+struct Change<'a> {
+    server: &'a str,
+    namespace: Option<&'a str>,
+    make_current: bool,
+}
+
+fn merge(home: &Home, profile: &Profile, path: &Path, change: Change<'_>) -> Outcome<()> {
     let dir = profile.pki_dir(home);
     let (ca, cert, key) = (read(&dir, "ca.crt")?, read(&dir, ADMIN)?, read(&dir, "client.key")?);
     let (ca_path, cert_path, key_path) = (dir.join("ca.crt"), dir.join(ADMIN), dir.join("client.key"));
@@ -116,11 +134,12 @@ fn merge(home: &Home, profile: &Profile, server: &str, path: &Path, make_current
     let embed = profile.embed_certs;
     let entry = Entry {
         name: &profile.name,
-        server,
+        server: change.server,
         ca: material(embed, &ca_path, &ca),
         client_cert: material(embed, &cert_path, &cert),
         client_key: material(embed, &key_path, &key),
-        make_current,
+        namespace: change.namespace,
+        make_current: change.make_current,
     };
     kubeconfig::merge(home, path, &entry)
 }
@@ -129,6 +148,6 @@ fn merge(home: &Home, profile: &Profile, server: &str, path: &Path, make_current
 pub fn write_kubeconfig(home: &Home, profile: &Profile) -> Outcome<PathBuf> {
     let path = home.profile(&profile.name).join("kubeconfig");
     // By its address, whatever its name leads to.
-    merge(home, profile, &profile.api_url(), &path, true)?;
+    merge(home, profile, &path, Change { server: &profile.api_url(), namespace: None, make_current: true })?;
     Ok(path)
 }

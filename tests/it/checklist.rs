@@ -171,6 +171,8 @@ fn cached() {
     cluster.kminik(&["bundle", "load", image.path().to_str().unwrap()]).ok();
     assert!(cluster.kminik(&["cache", "list"]).ok().lines().any(|line| line == name));
     assert!(!has());
+    let formatted = cluster.kminik(&["cache", "list", "--format=- {{.CacheImage}}"]).ok();
+    assert!(formatted.contains(&format!("- {name}\n")), "{formatted}");
     cluster.kminik(&["cache", "reload"]).ok();
     assert!(has());
     cluster.kminik(&["image", "rm", name]).ok();

@@ -77,8 +77,15 @@ fn wanted() {
     eventually("the end of the first", || answers(&outside, "http://203.0.113.2:8088").is_none().then_some(()));
     assert_eq!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).ok(), "from the host");
     assert_eq!(cluster.kminik(&["ssh", "ls", "/mnt/shared"]).ok().trim(), "", "it is gone");
+    cluster.kubectl(&["config", "set-context", "--current", "--namespace=kube-system"]).ok();
     cluster.kminik(&["stop"]).ok();
-    cluster.start_again(&["--mount-string="]).ok();
+    let told = cluster.start_again(&[]);
+    assert!(told.stderr.contains("\"kube-system\" namespace by default"), "{}", told.stderr);
+    told.ok();
+    assert_eq!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).ok(), "from the host", "a mount outlives a stop");
+    let told = cluster.start_again(&["--mount-string=", "--namespace=default"]);
+    assert!(told.stderr.contains("\"default\" namespace by default"), "{}", told.stderr);
+    told.ok();
     assert_eq!(cluster.kminik(&["ip"]).ok(), "192.168.90.77\n");
     eventually("the port after the restart", || answers(&outside, "http://203.0.113.2:8090"));
     assert_ne!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).code, 0, "none is mounted any more");

@@ -80,6 +80,8 @@ pub struct Request {
     pub delete_on_failure: bool,
     pub keep_context: bool,
     pub embed_certs: bool,
+    /// Of the kubeconfig's context; `None` keeps the one it has.
+    pub namespace: Option<String>,
     /// Addons to enable.
     pub addons: Vec<String>,
     /// False makes a new cluster without those that are there by default.
@@ -199,7 +201,8 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     if !profile.was_up {
         Profile { was_up: true, ..profile.clone() }.save(home)?;
     }
-    pki::merge_kubeconfig(home, profile, &kubeconfig::path(home), !request.keep_context)?;
+    let (path, namespace) = (kubeconfig::path(home), request.namespace.as_deref());
+    pki::merge_with_namespace(home, profile, &path, namespace, !request.keep_context)?;
     agent::spawn(home, profile, plan.driver.binary(profile.control_plane()))?;
     if was_running {
         agent::reload(&home.profile(&profile.name)).await;
@@ -235,8 +238,9 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         format!("To connect to this cluster, use:  --context={}", profile.name)
     } else {
         format!(
-            "Done! kubectl is now configured to use \"{}\" cluster and \"default\" namespace by default",
-            profile.name
+            "Done! kubectl is now configured to use \"{}\" cluster and \"{}\" namespace by default",
+            profile.name,
+            kubeconfig::namespace(&kubeconfig::path(home), &profile.name)
         )
     };
     printer.step(DONE, "Done", &message);
