@@ -84,7 +84,7 @@ impl Networking {
 
     /// Of cluster DNS.
     pub fn dns(&self) -> Ipv4Addr {
-        address_of(self.services, 10)
+        dns_of(self.services)
     }
 
     /// Of the registry addon's Service.
@@ -155,9 +155,14 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     Err("it is neither a DNS name in small letters nor an address".to_owned())
 }
 
-/// The same; the part before its first dot may be a star.
+/// The same in any letters; the part before its first dot may be a star, and one dot behind it is nothing else. Empty for none.
 pub fn parse_pattern(text: &str) -> Result<String, String> {
-    parse_name(text.strip_prefix("*.").unwrap_or(text)).map(|_| text.to_owned())
+    let text = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    if text.is_empty() {
+        return Ok(text);
+    }
+    parse_name(text.strip_prefix("*.").unwrap_or(&text))?;
+    Ok(text)
 }
 
 /// The port of the API as it is typed.
@@ -235,9 +240,10 @@ mod tests {
         for bad in ["", ".", "a..b", "-a", "Cluster.Local", "a_b", "a b", &"x".repeat(64)] {
             assert!(parse_domain(bad).is_err(), "{bad}");
         }
-        for good in ["dev.example", "*.dev.example", "192.0.2.1", "fd00::1"] {
-            assert!(parse_pattern(good).is_ok(), "{good}");
+        for good in ["dev.example", "*.dev.example", "192.0.2.1", "fd00::1", ""] {
+            assert_eq!(parse_pattern(good).unwrap(), good);
         }
+        assert_eq!(parse_pattern("Dev.Example.").unwrap(), "dev.example");
         assert!(parse_name("*.dev.example").is_err() && parse_pattern("*").is_err() && parse_pattern("a.*.b").is_err());
         assert!(parse_label("kube-system").is_ok() && parse_label("a.b").is_err() && parse_label("A").is_err());
         assert_eq!(parse_api_port("6443").unwrap(), 6443);

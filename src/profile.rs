@@ -384,16 +384,20 @@ impl Profile {
 
     /// Without the scheme.
     pub fn kubeconfig_host(&self) -> String {
-        let host = self.networking.api_name.as_ref().unwrap_or(&self.api_host);
-        match host.parse() {
-            Ok(IpAddr::V6(address)) => format!("[{address}]:{}", self.api_port),
-            _ => format!("{host}:{}", self.api_port),
-        }
+        authority(self.networking.api_name.as_ref().unwrap_or(&self.api_host), self.api_port)
     }
 
     /// `https://host:port` as clients on the host use it.
     pub fn api_url(&self) -> String {
-        format!("https://{}:{}", self.api_host, self.api_port)
+        format!("https://{}", authority(&self.api_host, self.api_port))
+    }
+}
+
+/// As URLs have it.
+fn authority(host: &str, port: u16) -> String {
+    match host.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        _ => format!("{host}:{port}"),
     }
 }
 

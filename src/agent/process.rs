@@ -255,6 +255,13 @@ mod tests {
         assert_eq!(named_holder(dir).await, Some(rustix::process::getpid()));
         assert!(take(dir).await.unwrap().is_none(), "it is held");
         drop(lock);
-        assert_eq!(named_holder(dir).await, None);
+        // A program that another test starts just now has it a moment longer.
+        for _ in 0..100 {
+            if named_holder(dir).await.is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it is still held");
     }
 }

@@ -253,7 +253,7 @@ mod tests {
         // For ever it does not wait.
         drop(node);
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let ended = tokio::time::timeout(CONNECT, client.read_to_string(&mut answer)).await;
+        let ended = tokio::time::timeout(2 * REFUSED, client.read_to_string(&mut answer)).await;
         assert!(ended.is_ok(), "the client is told");
     }
 

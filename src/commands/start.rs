@@ -181,7 +181,8 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if args.mount && args.mount_string.is_empty() {
         printer.warning("--mount alone mounts nothing: name what with --mount-string=HOST:NODE");
     }
-    let names = args.apiserver_ips.iter().map(IpAddr::to_string).chain(args.apiserver_names);
+    let names =
+        args.apiserver_ips.iter().map(IpAddr::to_string).chain(args.apiserver_names).filter(|name| !name.is_empty());
     let request = Request {
         profile: context.profile.clone(),
         driver: args.driver.or(args.vm_driver),

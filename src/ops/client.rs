@@ -38,6 +38,9 @@ pub async fn ready(home: &Home, profile: &Profile) -> Outcome<Client> {
     Err(silence(home, profile).await.unwrap_or_else(|| Failure::new(&K8S_NOT_RESPONDING, unknown())))
 }
 
+/// Bound on asking a node whose API does not answer.
+const ASKED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Why a cluster that does not answer does not, if that is its user's own doing: it is stopped (`GUEST_NOT_RUNNING`) or paused
 /// (`K8S_NOT_RESPONDING`).
 pub async fn silence(home: &Home, profile: &Profile) -> Option<Failure> {
@@ -46,7 +49,7 @@ pub async fn silence(home: &Home, profile: &Profile) -> Option<Failure> {
         Ok(driver) => driver,
         Err(failure) => return Some(failure),
     };
-    let state = pause::state(driver.as_ref(), machine).await.ok()?;
+    let state = tokio::time::timeout(ASKED_WITHIN, pause::state(driver.as_ref(), machine)).await.ok()?.ok()?;
     state.control_plane.then(|| {
         Failure::new(&K8S_NOT_RESPONDING, format!("the cluster {:?} is paused", profile.name))
             .advise(format!("Run: kminik unpause -p {}", profile.name))

@@ -44,9 +44,12 @@ pub async fn find(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<
     if let Some((own, _)) = installed.iter().find(|(_, theirs)| fits(theirs, version)) {
         return Ok(own.clone());
     }
-    let published = Published::of(home, profile)?;
-    let remembered = Remembered { file: cached.with_file_name("kubectl.unreachable"), places: published.key() };
     let old = installed.into_iter().next();
+    let published = match Published::of(home, profile) {
+        Ok(published) => published,
+        Err(failure) => return old.map(|old| in_place(old, &failure, version, printer)).ok_or(failure),
+    };
+    let remembered = Remembered { file: cached.with_file_name("kubectl.unreachable"), places: published.key() };
     let failure = match remembered.minutes().filter(|_| old.is_some()) {
         Some(minutes) => {
             format!(
@@ -65,19 +68,24 @@ pub async fn find(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<
             }
         }
     };
-    let Some((own, theirs)) = old else { return Ok(cached) };
+    Ok(old.map_or(cached, |old| in_place(old, &failure, version, printer)))
+}
+
+/// The program that is here in place of the one that would fit.
+fn in_place(old: (PathBuf, String), why: &dyn std::fmt::Display, version: &str, printer: &Printer) -> PathBuf {
+    let (own, theirs) = old;
     printer.warning(&format!(
-        "{failure}\n{} is used in its place. It is {theirs}: it may not understand Kubernetes {version}",
+        "{why}\n{} is used in its place. It is {theirs}: it may not understand Kubernetes {version}",
         own.display()
     ));
-    Ok(own)
+    own
 }
 
 /// That these places had none, and when.
 struct Remembered {
     file: PathBuf,
-    /// Every place and every proxy: with others it is tried at once.
-    places: String,
+    /// Of every place and every proxy, which may have passwords in them: with others it is tried at once.
+    places: Digest,
 }
 
 impl Remembered {
@@ -87,7 +95,7 @@ impl Remembered {
         let text = String::from_utf8(text).ok()?;
         let (when, places) = text.split_once('\n')?;
         let age = u64::try_from(clock::now() - when.parse::<i64>().ok()?).ok()?;
-        (places == self.places && age < AGAIN.as_secs()).then_some(age / 60)
+        (places == self.places.to_string() && age < AGAIN.as_secs()).then_some(age / 60)
     }
 
     /// A note that cannot be written only costs time.
@@ -152,9 +160,9 @@ impl Published {
     }
 
     /// Where it is looked for, by which way.
-    fn key(&self) -> String {
+    fn key(&self) -> Digest {
         let places = self.files.places(&self.sum).into_iter().map(|place| place.to_string());
-        places.chain(env::proxies()).collect::<Vec<_>>().join("\n")
+        Digest::of(places.chain(env::proxies()).collect::<Vec<_>>().join("\n").as_bytes())
     }
 
     async fn fetch(&self, home: &Home, to: &Path) -> Outcome<()> {

@@ -36,13 +36,21 @@ pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &
         // The control plane last: who can ask finds everything going.
         machines.reverse();
     }
-    let mut all = State::default();
+    let (mut all, mut failed) = (State::default(), None);
     for machine in machines {
-        if driver.state(machine).await? == MachineState::Running {
-            all = all.and(ask(driver.as_ref(), machine, &arguments).await?);
+        let asked = async {
+            match driver.state(machine).await? {
+                MachineState::Running => ask(driver.as_ref(), machine, &arguments).await.map(Some),
+                MachineState::Stopped | MachineState::Nonexistent => Ok(None),
+            }
+        };
+        match asked.await {
+            Ok(state) => all = state.into_iter().fold(all, State::and),
+            // The others are asked all the same.
+            Err(failure) => failed = failed.or(Some(failure)),
         }
     }
-    Ok(all)
+    failed.map_or(Ok(all), Err)
 }
 
 /// What is paused in the node.

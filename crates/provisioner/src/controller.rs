@@ -29,8 +29,6 @@ pub(crate) const ROOT: &str = "/var/lib/kminik/hostpath-provisioner";
 pub const PROVISIONER: &str = "k8s.io/minikube-hostpath";
 /// On a volume: the node whose provisioner has made it.
 const IDENTITY: &str = "hostPathProvisionerIdentity";
-/// A node without new pods leaves a claim that may be anywhere to the others for so long.
-const RELUCTANT: Duration = Duration::from_secs(5);
 /// A node's object may be deleted and made anew while the node goes on; what is on it is given up only after this.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -43,6 +41,8 @@ pub struct ProvisionerConfig {
     pub root: PathBuf,
     /// The node it runs on.
     pub node: String,
+    /// For how long a node without new pods leaves a claim that may be anywhere to the others. Default 5 s.
+    pub reluctant: Duration,
 }
 
 /// A failed step; it is retried with back-off.
@@ -219,7 +219,7 @@ impl Provisioner {
         let created = claim.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let age = created.and_then(|created| Duration::try_from(Timestamp::now().duration_since(created)).ok());
         if let Some(left) =
-            RELUCTANT.checked_sub(age.unwrap_or_default()).filter(|left| unschedulable && !left.is_zero())
+            self.config.reluctant.checked_sub(age.unwrap_or_default()).filter(|left| unschedulable && !left.is_zero())
         {
             return Ok(Next::After(left));
         }

@@ -1,6 +1,7 @@
 //! The provisioner as a pod runs it: configured by its service account and environment, ended by a signal.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,8 @@ use crate::controller::{ProvisionerConfig, ProvisionerError, ROOT, run_with};
 
 /// The variable that names the pod's node (`spec.nodeName` by the downward API).
 const NODE: &str = "NODE_NAME";
+/// [`ProvisionerConfig::reluctant`].
+const RELUCTANT: Duration = Duration::from_secs(5);
 
 /// Why the provisioner did not start or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -42,5 +45,5 @@ pub async fn run() -> Result<(), RunError> {
         }
         signalled.cancel();
     });
-    Ok(run_with(ProvisionerConfig { client, root: PathBuf::from(ROOT), node }, stop).await?)
+    Ok(run_with(ProvisionerConfig { client, root: PathBuf::from(ROOT), node, reluctant: RELUCTANT }, stop).await?)
 }

@@ -50,7 +50,7 @@ const ATTEMPTS: usize = 5;
 const CONSOLE_LIMIT_BYTES: usize = 4 << 20;
 
 struct DockerDriver {
-    home: String,
+    home: Home,
     /// Of the cluster's engine, if it is known.
     endpoint: Option<Endpoint>,
     /// Connected to when it is first needed.
@@ -64,7 +64,7 @@ pub fn write_node_image(out: impl std::io::Write) -> std::io::Result<()> {
 
 pub fn make(home: &Home, profile: Option<&Profile>) -> Arc<dyn Driver> {
     let endpoint = profile.and_then(|profile| profile.engine.clone());
-    Arc::new(DockerDriver { home: home.root().display().to_string(), endpoint, engine: OnceCell::new() })
+    Arc::new(DockerDriver { home: home.clone(), endpoint, engine: OnceCell::new() })
 }
 
 /// Of a machine's container and volume, or of a cluster's network.
@@ -193,7 +193,7 @@ impl Driver for DockerDriver {
             remove_machine(docker, machine).await?;
         }
         found(docker.remove_network(&name).await).or_fail(&GUEST_DELETION, "cannot remove the cluster's network")?;
-        network::remove_unused(docker, &self.home).await?;
+        network::remove_unused(docker, &self.home_label(), &self.networks_of_others(cluster)).await?;
         image::remove_unused(docker).await
     }
 
@@ -270,7 +270,7 @@ impl Driver for DockerDriver {
     }
 
     async fn clusters(&self) -> Outcome<Vec<String>> {
-        let ours = format!("{HOME_LABEL}={}", self.home);
+        let ours = format!("{HOME_LABEL}={}", self.home_label());
         let filters = HashMap::from([("label", vec![LABEL, ours.as_str()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let containers = self
@@ -284,6 +284,17 @@ impl Driver for DockerDriver {
 }
 
 impl DockerDriver {
+    fn home_label(&self) -> String {
+        self.home.root().display().to_string()
+    }
+
+    /// Networks that the profiles of other clusters name.
+    fn networks_of_others(&self, cluster: &str) -> Vec<String> {
+        let others = Profile::names(&self.home).into_iter().filter(|name| name != cluster);
+        let profiles = others.filter_map(|name| Profile::load_optional(&self.home, &name).ok().flatten());
+        profiles.filter_map(|profile| profile.networking.network).collect()
+    }
+
     /// The engine and what it is.
     async fn engine(&self) -> Outcome<&(Engine, String)> {
         let engine = async {
@@ -322,12 +333,12 @@ impl DockerDriver {
     }
 
     fn labels(&self, profile: &str) -> HashMap<String, String> {
-        HashMap::from([(LABEL.to_owned(), profile.to_owned()), (HOME_LABEL.to_owned(), self.home.clone())])
+        HashMap::from([(LABEL.to_owned(), profile.to_owned()), (HOME_LABEL.to_owned(), self.home_label())])
     }
 
     /// Names of the cluster's containers and volumes, as their labels say it.
     async fn objects(&self, docker: &Docker, cluster: &str) -> Outcome<BTreeSet<String>> {
-        let (theirs, ours) = (format!("{LABEL}={cluster}"), format!("{HOME_LABEL}={}", self.home));
+        let (theirs, ours) = (format!("{LABEL}={cluster}"), format!("{HOME_LABEL}={}", self.home_label()));
         let filters = HashMap::from([("label", vec![theirs.as_str(), ours.as_str()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let containers = docker.list_containers(Some(options)).await;

@@ -15,10 +15,8 @@ use crate::drivers::network::{self as wanted, Site};
 use crate::drivers::{Machine, NetworkWish, Taken};
 use crate::engine::found;
 use crate::profile::Profile;
-use crate::reason::{Failure, GUEST_DELETION, IF_NETWORK, IF_SUBNET, MK_USAGE, OrFail, Outcome};
+use crate::reason::{Failure, IF_NETWORK, IF_SUBNET, MK_USAGE, OrFail, Outcome};
 
-/// What the engine answers of a network that containers are in.
-const IN_USE: u16 = 403;
 const DRIVER: &str = "bridge";
 const CANNOT_LIST: &str = "cannot list the engine's networks";
 
@@ -133,9 +131,9 @@ pub async fn ensure(docker: &Docker, profile: &Profile, labels: HashMap<String, 
     }
 }
 
-/// Removes networks that this home's clusters have had made by a name of their own and that no running container is in; a cluster
-/// that is stopped makes its own again.
-pub async fn remove_unused(docker: &Docker, home: &str) -> Outcome<()> {
+/// Removes networks that this home's clusters have had made by a name that their users gave, but for those that are `wanted` by other
+/// clusters. One that the engine does not let go (others' containers are in it) stays.
+pub async fn remove_unused(docker: &Docker, home: &str, wanted: &[String]) -> Outcome<()> {
     let ours = format!("{HOME_LABEL}={home}");
     let filters = HashMap::from([("label", vec![ours.as_str()])]);
     let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
@@ -143,12 +141,11 @@ pub async fn remove_unused(docker: &Docker, home: &str) -> Outcome<()> {
     for network in networks {
         let Some(name) = network.name else { continue };
         let of_one = network.labels.and_then(|labels| Some(object_name(labels.get(LABEL)?)));
-        if of_one.as_ref() == Some(&name) {
+        if of_one.as_ref() == Some(&name) || wanted.contains(&name) {
             continue;
         }
-        match found(docker.remove_network(&name).await) {
-            Err(Error::DockerResponseServerError { status_code: IN_USE, .. }) => {}
-            removed => drop(removed.or_fail(&GUEST_DELETION, "cannot remove the cluster's network")?),
+        if let Err(error) = docker.remove_network(&name).await {
+            tracing::debug!(%error, name, "a network stays");
         }
     }
     Ok(())

@@ -174,8 +174,10 @@ pub async fn delete(home: &Home, name: &str, node: &str, printer: &Printer) -> O
         pause::release(cluster.driver.as_ref(), machine).await;
         drain::run(&client, &node_name, printer).await?;
     }
-    lost::tell_volumes(&client, &node_name, printer).await?;
     cluster.forget(number, &client).await?;
+    if let Err(failure) = lost::tell_volumes(&client, &node_name, printer).await {
+        tracing::debug!(%failure, "which volumes were on the node is not known");
+    }
     printer.step(CRUSHED, "Deleted", &format!("Node {shown} was successfully deleted."));
     Ok(())
 }

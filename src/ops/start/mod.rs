@@ -331,13 +331,13 @@ async fn run_machine(
         printer.warning(&format!("A machine \"{}\" without a profile is there: it is deleted first", machine.name()));
         driver.delete(&profile.name).await?;
     }
+    // Before anything is started: what cannot be had changes nothing.
+    if let Some(before) = &plan.before {
+        changes::apply(before, profile, driver, home, printer).await?;
+    }
     loop {
         let state = driver.state(machine).await?;
         announce(profile, state, printer);
-        // Before anything is started: what cannot be had changes nothing.
-        if let Some(before) = &plan.before {
-            changes::apply(before, profile, driver, home, printer).await?;
-        }
         if state != MachineState::Running {
             driver.create(machine, userland, &files).await?;
             snapshot::handed_over(home, &profile.name)?;

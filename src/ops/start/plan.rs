@@ -102,7 +102,8 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
     let nodes = request.nodes.unwrap_or(1);
     let networking = Networking::new(&request.networking);
     let turn = NetworkTurn::take().await;
-    if request.networking.services.is_some() {
+    // The usual one is had without a question, so it may be named without one.
+    if networking.services != Networking::default().services {
         check_services(networking.services).await?;
     }
     let mut taken = Taken { subnets: vec![networking.services], addresses: Vec::new() };

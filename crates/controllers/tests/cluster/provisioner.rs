@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kminik_provisioner::{PROVISIONER, ProvisionerConfig, run_with};
@@ -7,6 +9,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, eventually, object};
+
+/// Longer than any test.
+const RELUCTANT: Duration = Duration::from_secs(3600);
 
 async fn class(cluster: &Cluster, name: &str, policy: &str) {
     let classes: Api<StorageClass> = Api::all(cluster.client.clone());
@@ -38,7 +43,12 @@ async fn claims_get_directories_that_go_with_them() {
     let root = tempfile::tempdir().unwrap();
     let start = || {
         let stop = CancellationToken::new();
-        let config = ProvisionerConfig { client: cluster.client.clone(), root: root.path().into(), node: "a".into() };
+        let config = ProvisionerConfig {
+            client: cluster.client.clone(),
+            root: root.path().into(),
+            node: "a".into(),
+            reluctant: RELUCTANT,
+        };
         (stop.clone(), tokio::spawn(run_with(config, stop)))
     };
     let (stop, running) = start();
@@ -81,7 +91,12 @@ async fn of_several_nodes_one_serves_a_claim() {
     for node in ["a", "b"] {
         let directory = root.path().join(node);
         std::fs::create_dir(&directory).unwrap();
-        let config = ProvisionerConfig { client: cluster.client.clone(), root: directory, node: node.into() };
+        let config = ProvisionerConfig {
+            client: cluster.client.clone(),
+            root: directory,
+            node: node.into(),
+            reluctant: RELUCTANT,
+        };
         tokio::spawn(run_with(config, stop.clone()));
     }
     class(&cluster, "deleted", "Delete").await;
@@ -108,7 +123,12 @@ async fn a_claim_waits_neither_for_a_cordoned_node_nor_for_one_that_is_gone() {
     let start = |node: &str| {
         let directory = root.path().join(node);
         std::fs::create_dir(&directory).unwrap();
-        let config = ProvisionerConfig { client: cluster.client.clone(), root: directory, node: node.into() };
+        let config = ProvisionerConfig {
+            client: cluster.client.clone(),
+            root: directory,
+            node: node.into(),
+            reluctant: RELUCTANT,
+        };
         tokio::spawn(run_with(config, stop.clone()));
     };
     class(&cluster, "deleted", "Delete").await;

@@ -67,7 +67,8 @@ pub(crate) fn loopback_up() -> std::io::Result<()> {
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(*b"lo\0") {
-        *to = from.cast_signed();
+        // Signed on some architectures only.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
     // SAFETY: the request is a whole ifreq with a terminated name; the kernel reads the name and writes the flags.
