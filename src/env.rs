@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use kminik_net::hostnet::PODS;
 use kminik_oci::HostLoopback;
 use kminik_oci::mirrors::loopback_port;
 use url::Url;
 
-use crate::networking::{Networking, PODS};
+use crate::networking::Networking;
 
 /// Where profiles, machines and caches are kept; `~/.kminik` if unset.
 pub const HOME: &str = "KMINIK_HOME";

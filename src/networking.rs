@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use kminik_net::hostnet::{PODS, overlap};
 use serde::{Deserialize, Serialize};
 
-/// The network of pods.
-pub const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
 const SERVICES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
 const DOMAIN: &str = "cluster.local";
-const API_PORT: u16 = 8443;
+/// Of the API, on the control plane's node.
+pub const API_PORT: u16 = 8443;
 /// The widest network that an API server gives addresses of, and the narrowest that has enough for what a cluster itself needs.
 const SERVICE_PREFIXES: std::ops::RangeInclusive<u8> = 12..=24;
 /// Of Services; the API's port on a node may be none of them.
@@ -107,11 +107,6 @@ pub fn registry_of(services: Ipv4Net) -> Ipv4Addr {
 
 fn address_of(services: Ipv4Net, number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(services.network()).saturating_add(number))
-}
-
-/// Whether they have an address in common.
-pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
-    one.contains(&other) || other.contains(&one)
 }
 
 /// The network of Services as it is typed.

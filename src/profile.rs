@@ -217,8 +217,7 @@ impl Profile {
         let mut taken: Vec<Ipv4Addr> = self.machines().map(|machine| machine.address()).collect();
         // A network by a name of the user's may be that of several clusters.
         if self.networking.network.is_some() {
-            let others = Self::names(home).into_iter().filter(|other| *other != self.name);
-            for other in others.filter_map(|other| Self::load_optional(home, &other).ok().flatten()) {
+            for other in Self::others(home, &self.name) {
                 taken.extend(other.machines().map(|machine| machine.address()));
             }
         }
@@ -235,8 +234,7 @@ impl Profile {
     /// # Errors
     /// `MK_USAGE`.
     pub fn check_unique(home: &Home, name: &str) -> Outcome<()> {
-        let others = Self::names(home).into_iter().filter(|other| other != name);
-        for other in others.filter_map(|other| Self::load_optional(home, &other).ok().flatten()) {
+        for other in Self::others(home, name) {
             if other.machines().any(|machine| *machine.name() == *name) {
                 let why = format!("the name {name:?} is that of a node of the cluster {:?}", other.name);
                 return Err(Failure::new(&MK_USAGE, why).advise("Choose another name for the cluster with -p."));
@@ -271,6 +269,12 @@ impl Profile {
     /// Whether there is a profile of this name, be it damaged.
     pub fn exists(home: &Home, name: &str) -> bool {
         home.profile(name).join("config.json").exists()
+    }
+
+    /// The profiles of all clusters but the one that is called so; those that cannot be read are left out.
+    pub fn others(home: &Home, name: &str) -> impl Iterator<Item = Self> {
+        let names = Self::names(home).into_iter().filter(move |other| other != name);
+        names.filter_map(|other| Self::load_optional(home, &other).ok().flatten())
     }
 
     /// `None` if there is no such profile.

@@ -95,7 +95,7 @@ async fn renew(home: &Home, name: &str) -> Outcome<()> {
         // An entry that its user took out is not put back.
         let path = kubeconfig::path(&home);
         match kubeconfig::state(&path, &profile.name, &profile.kubeconfig_url()) {
-            kubeconfig::State::Configured => pki::merge_kubeconfig(&home, &profile, &path, false),
+            kubeconfig::State::Configured => pki::merge_kubeconfig(&home, &profile, &path, None, false),
             kubeconfig::State::Misconfigured => Ok(()),
         }
     });

@@ -63,7 +63,7 @@ fn switch(name: &str, context: &Context, printer: &Printer) -> Outcome<()> {
     settings.save(home)?;
     printer.info(CHECK, &format!("kminik profile was successfully set to {name}"));
     if let Some(profile) = profile {
-        pki::merge_kubeconfig(home, &profile, &kubeconfig::path(home), true)?;
+        pki::merge_kubeconfig(home, &profile, &kubeconfig::path(home), None, true)?;
     }
     Ok(())
 }

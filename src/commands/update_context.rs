@@ -19,7 +19,7 @@ pub async fn run(_args: Args, context: &Context, printer: &Printer) -> Outcome<E
     let path = kubeconfig::path(home);
     let name = &profile.name;
     let before = kubeconfig::state(&path, name, &profile.kubeconfig_url());
-    pki::merge_kubeconfig(home, &profile, &path, true)?;
+    pki::merge_kubeconfig(home, &profile, &path, None, true)?;
     match before {
         State::Configured => printer.info(SHRUG, &format!("No changes required for the \"{name}\" context")),
         State::Misconfigured => printer

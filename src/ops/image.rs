@@ -162,15 +162,25 @@ impl Images {
             loaded.extend(node.loaded().await?);
         }
         let cache = Cache::open(&self.home, Some(&self.profile))?;
+        let mut lacking: Vec<(&NodeImages, BTreeSet<(String, String)>)> = Vec::new();
         for node in new {
-            let theirs = node.loaded().await?;
-            for (tag, _) in loaded.difference(&theirs) {
-                printer.info(IMAGE, &format!("Loading {tag} into {} ...", node.name));
-                let archive = self.archive(tag).await?.bytes_stream().map_err(std::io::Error::other);
-                let scanned = cache.store().scan(StreamReader::new(archive.boxed())).await;
-                let images = scanned.or_fail(&GUEST_IMAGE_LOAD, format_args!("cannot load {tag}"))?;
-                send(&[node], images, printer).await?;
+            lacking.push((node, loaded.difference(&node.loaded().await?).cloned().collect()));
+        }
+        // Each is read once, however many nodes lack it.
+        for image in &loaded {
+            let nodes = lacking.iter().filter(|(_, lacks)| lacks.contains(image)).map(|(node, _)| *node);
+            let nodes: Vec<&NodeImages> = nodes.collect();
+            if nodes.is_empty() {
+                continue;
             }
+            let tag = &image.0;
+            for node in &nodes {
+                printer.info(IMAGE, &format!("Loading {tag} into {} ...", node.name));
+            }
+            let archive = self.archive(tag).await?.bytes_stream().map_err(std::io::Error::other);
+            let scanned = cache.store().scan(StreamReader::new(archive.boxed())).await;
+            let images = scanned.or_fail(&GUEST_IMAGE_LOAD, format_args!("cannot load {tag}"))?;
+            send(&nodes, images, printer).await?;
         }
         Ok(())
     }

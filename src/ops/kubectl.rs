@@ -52,8 +52,9 @@ pub async fn find(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<
     let remembered = Remembered { file: cached.with_file_name("kubectl.unreachable"), places: published.key() };
     let failure = match remembered.minutes().filter(|_| old.is_some()) {
         Some(minutes) => {
+            let after = AGAIN.as_secs() / 60;
             format!(
-                "kubectl {version} was out of reach {minutes} minutes ago: it is asked for again when 15 have passed"
+                "kubectl {version} was out of reach {minutes} minutes ago: it is asked for again when {after} have passed"
             )
         }
         None => {

@@ -101,30 +101,25 @@ pub fn read(dir: &Path, name: &str) -> Outcome<String> {
     std::fs::read_to_string(&path).or_fail(&MK_PROFILE_BROKEN, format_args!("cannot read {}", path.display()))
 }
 
-/// Puts the cluster into a kubeconfig.
-pub fn merge_kubeconfig(home: &Home, profile: &Profile, path: &Path, make_current: bool) -> Outcome<()> {
-    merge(home, profile, path, Change { server: &profile.kubeconfig_url(), namespace: None, make_current })
-}
-
-/// The same, and its context gets this namespace if one is given.
-pub fn merge_with_namespace(
+/// Puts the cluster into a kubeconfig. Its context gets this namespace, or keeps the one it has.
+pub fn merge_kubeconfig(
     home: &Home,
     profile: &Profile,
     path: &Path,
     namespace: Option<&str>,
     make_current: bool,
 ) -> Outcome<()> {
-    merge(home, profile, path, Change { server: &profile.kubeconfig_url(), namespace, make_current })
+    merge(home, profile, path, &profile.kubeconfig_url(), namespace, make_current)
 }
 
-/// What differs between one kubeconfig and another.
-struct Change<'a> {
-    server: &'a str,
-    namespace: Option<&'a str>,
+fn merge(
+    home: &Home,
+    profile: &Profile,
+    path: &Path,
+    server: &str,
+    namespace: Option<&str>,
     make_current: bool,
-}
-
-fn merge(home: &Home, profile: &Profile, path: &Path, change: Change<'_>) -> Outcome<()> {
+) -> Outcome<()> {
     let dir = profile.pki_dir(home);
     let (ca, cert, key) = (read(&dir, "ca.crt")?, read(&dir, ADMIN)?, read(&dir, "client.key")?);
     let (ca_path, cert_path, key_path) = (dir.join("ca.crt"), dir.join(ADMIN), dir.join("client.key"));
@@ -134,12 +129,12 @@ fn merge(home: &Home, profile: &Profile, path: &Path, change: Change<'_>) -> Out
     let embed = profile.embed_certs;
     let entry = Entry {
         name: &profile.name,
-        server: change.server,
+        server,
         ca: material(embed, &ca_path, &ca),
         client_cert: material(embed, &cert_path, &cert),
         client_key: material(embed, &key_path, &key),
-        namespace: change.namespace,
-        make_current: change.make_current,
+        namespace,
+        make_current,
     };
     kubeconfig::merge(home, path, &entry)
 }
@@ -148,6 +143,6 @@ fn merge(home: &Home, profile: &Profile, path: &Path, change: Change<'_>) -> Out
 pub fn write_kubeconfig(home: &Home, profile: &Profile) -> Outcome<PathBuf> {
     let path = home.profile(&profile.name).join("kubeconfig");
     // By its address, whatever its name leads to.
-    merge(home, profile, &path, Change { server: &profile.api_url(), namespace: None, make_current: true })?;
+    merge(home, profile, &path, &profile.api_url(), None, true)?;
     Ok(path)
 }

@@ -290,9 +290,7 @@ impl DockerDriver {
 
     /// Networks that the profiles of other clusters name.
     fn networks_of_others(&self, cluster: &str) -> Vec<String> {
-        let others = Profile::names(&self.home).into_iter().filter(|name| name != cluster);
-        let profiles = others.filter_map(|name| Profile::load_optional(&self.home, &name).ok().flatten());
-        profiles.filter_map(|profile| profile.networking.network).collect()
+        Profile::others(&self.home, cluster).filter_map(|profile| profile.networking.network).collect()
     }
 
     /// The engine and what it is.

@@ -28,6 +28,7 @@ use crate::agent::exit_watch;
 use crate::engine::Duplex;
 use crate::exposure::Exposure;
 use crate::home::Home;
+use crate::networking::API_PORT;
 use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
 use crate::profile::Profile;
@@ -191,7 +192,7 @@ impl Driver for Native {
             gateway: site.gateway,
             node_address: site.node_address,
             api_host: site.node_address.to_string(),
-            api_port: wish.api_port.unwrap_or(8443),
+            api_port: wish.api_port.unwrap_or(API_PORT),
             tunnel: false,
             engine: None,
         })

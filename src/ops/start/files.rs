@@ -1,9 +1,10 @@
 //! What a node is told: its configuration, and the keys that it may have.
 
 use super::{datastore, extra_config, plan};
+use kminik_net::hostnet::PODS;
+
 use crate::drivers::{Machine, NodeFile};
 use crate::home::Home;
-use crate::networking::PODS;
 use crate::node::config::{CONFIG_FILE, Join, NodeConfig};
 use crate::ops::{addons, pki, registries};
 use crate::profile::Profile;

@@ -202,7 +202,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         Profile { was_up: true, ..profile.clone() }.save(home)?;
     }
     let (path, namespace) = (kubeconfig::path(home), request.namespace.as_deref());
-    pki::merge_with_namespace(home, profile, &path, namespace, !request.keep_context)?;
+    pki::merge_kubeconfig(home, profile, &path, namespace, !request.keep_context)?;
     agent::spawn(home, profile, plan.driver.binary(profile.control_plane()))?;
     if was_running {
         agent::reload(&home.profile(&profile.name)).await;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
+use kminik_net::hostnet::overlap;
 use kminik_oci::mirrors::Presets;
 use parking_lot::Mutex;
 
@@ -14,7 +15,7 @@ use crate::engine::Endpoint;
 use crate::exposure::Exposure;
 use crate::home::Home;
 use crate::kubeconfig;
-use crate::networking::{Networking, overlap};
+use crate::networking::Networking;
 use crate::node::config::cert_expiration_seconds;
 use crate::ops::{addons, mounts, registries, units};
 use crate::printer::{Printer, SPARKLE};
@@ -107,7 +108,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         check_services(networking.services).await?;
     }
     let mut taken = Taken { subnets: vec![networking.services], addresses: Vec::new() };
-    for other in Profile::names(home).iter().filter_map(|name| Profile::load_optional(home, name).ok().flatten()) {
+    for other in Profile::others(home, &request.profile) {
         taken.subnets.extend(other.subnet.parse::<Ipv4Net>());
         taken.addresses.extend(other.machines().map(|machine| machine.address()));
     }

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
@@ -19,6 +20,10 @@ async fn class(cluster: &Cluster, name: &str, policy: &str) {
     classes.create(&PostParams::default(), &object(value)).await.unwrap();
 }
 
+fn config(cluster: &Cluster, root: PathBuf, node: &str) -> ProvisionerConfig {
+    ProvisionerConfig { client: cluster.client.clone(), root, node: node.into(), reluctant: RELUCTANT }
+}
+
 async fn claim(cluster: &Cluster, name: &str, class: &str) -> PersistentVolume {
     let value = json!({"metadata": {"name": name}, "spec": {
         "storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
@@ -33,7 +38,7 @@ async fn claim(cluster: &Cluster, name: &str, class: &str) -> PersistentVolume {
     Api::<PersistentVolume>::all(cluster.client.clone()).get(&volume).await.unwrap()
 }
 
-fn path(volume: &PersistentVolume) -> std::path::PathBuf {
+fn path(volume: &PersistentVolume) -> PathBuf {
     volume.spec.as_ref().unwrap().host_path.as_ref().unwrap().path.clone().into()
 }
 
@@ -43,12 +48,7 @@ async fn claims_get_directories_that_go_with_them() {
     let root = tempfile::tempdir().unwrap();
     let start = || {
         let stop = CancellationToken::new();
-        let config = ProvisionerConfig {
-            client: cluster.client.clone(),
-            root: root.path().into(),
-            node: "a".into(),
-            reluctant: RELUCTANT,
-        };
+        let config = config(&cluster, root.path().into(), "a");
         (stop.clone(), tokio::spawn(run_with(config, stop)))
     };
     let (stop, running) = start();
@@ -91,12 +91,7 @@ async fn of_several_nodes_one_serves_a_claim() {
     for node in ["a", "b"] {
         let directory = root.path().join(node);
         std::fs::create_dir(&directory).unwrap();
-        let config = ProvisionerConfig {
-            client: cluster.client.clone(),
-            root: directory,
-            node: node.into(),
-            reluctant: RELUCTANT,
-        };
+        let config = config(&cluster, directory, node);
         tokio::spawn(run_with(config, stop.clone()));
     }
     class(&cluster, "deleted", "Delete").await;
@@ -123,12 +118,7 @@ async fn a_claim_waits_neither_for_a_cordoned_node_nor_for_one_that_is_gone() {
     let start = |node: &str| {
         let directory = root.path().join(node);
         std::fs::create_dir(&directory).unwrap();
-        let config = ProvisionerConfig {
-            client: cluster.client.clone(),
-            root: directory,
-            node: node.into(),
-            reluctant: RELUCTANT,
-        };
+        let config = config(&cluster, directory, node);
         tokio::spawn(run_with(config, stop.clone()));
     };
     class(&cluster, "deleted", "Delete").await;

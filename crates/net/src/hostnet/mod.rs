@@ -25,7 +25,7 @@ use crate::nft::{NftError, Ruleset, Table};
 use crate::sysctl::SysctlError;
 use crate::{names, sysctl};
 
-pub use plan::{claim, plan};
+pub use plan::{PODS, claim, overlap, plan};
 
 /// Where [`HostNetSpec::state_dir`] is unless a test says otherwise.
 pub const STATE_DIR: &str = "/run/kminik/hostnet";

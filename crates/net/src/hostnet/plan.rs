@@ -25,7 +25,7 @@ pub async fn claim(subnet: Ipv4Net, taken: &[Ipv4Net]) -> Result<(), HostNetErro
 }
 
 /// The network of pods, the same in every cluster.
-const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
+pub const PODS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16);
 
 /// A route wider than this is a split default route, as tunnels set them; our own, narrower one wins over it.
 const WIDEST: u8 = 8;
@@ -39,7 +39,12 @@ fn choose(used: impl Iterator<Item = Ipv4Net>) -> Result<Ipv4Net, HostNetError> 
 /// The first network in use that has an address in common with this one.
 fn overlapped(subnet: Ipv4Net, used: impl Iterator<Item = Ipv4Net>) -> Option<Ipv4Net> {
     let mut used = used.filter(|net| net.prefix_len() >= WIDEST).chain([PODS]);
-    used.find(|net| net.contains(&subnet) || subnet.contains(net))
+    used.find(|net| overlap(*net, subnet))
+}
+
+/// Whether they have an address in common.
+pub fn overlap(one: Ipv4Net, other: Ipv4Net) -> bool {
+    one.contains(&other) || other.contains(&one)
 }
 
 /// The first ones as other local clusters choose them, then wider space.

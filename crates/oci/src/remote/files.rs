@@ -181,7 +181,7 @@ fn attempt(place: &Url, answer: String, started: Instant) -> Attempt {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -194,13 +194,7 @@ mod tests {
         let noted = asked.clone();
         std::thread::spawn(move || {
             for mut client in listener.incoming().map_while(Result::ok) {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    client.read_exact(&mut byte).unwrap();
-                    head.extend(byte);
-                }
-                let head = String::from_utf8(head).unwrap().to_lowercase();
+                let head = head_of(&mut client);
                 let range = head.split("bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
                 let from = range.unwrap_or(0);
                 noted.lock().unwrap().push(from);
@@ -219,19 +213,24 @@ mod tests {
         (url, asked)
     }
 
+    /// What is asked for, in small letters.
+    fn head_of(client: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        String::from_utf8(head).unwrap().to_lowercase()
+    }
+
     /// Answers whatever is asked for with this.
     fn stubborn(answer: &'static str) -> Url {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/file", listener.local_addr().unwrap()).parse().unwrap();
         std::thread::spawn(move || {
             for mut client in listener.incoming().map_while(Result::ok) {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    client.read_exact(&mut byte).unwrap();
-                    head.extend(byte);
-                }
-                let head = String::from_utf8(head).unwrap().to_lowercase();
+                let head = head_of(&mut client);
                 let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile";
                 client.write_all(if head.contains("range:") { answer } else { whole }.as_bytes()).unwrap();
             }
