@@ -29,8 +29,6 @@ pub(crate) const ROOT: &str = "/var/lib/kminik/hostpath-provisioner";
 pub const PROVISIONER: &str = "k8s.io/minikube-hostpath";
 /// On a volume: the node whose provisioner has made it.
 const IDENTITY: &str = "hostPathProvisionerIdentity";
-/// A node's object may be deleted and made anew while the node goes on; what is on it is given up only after this.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// What the provisioner is told by the process it runs in.
@@ -43,6 +41,8 @@ pub struct ProvisionerConfig {
     pub node: String,
     /// For how long a node without new pods leaves a claim that may be anywhere to the others. Default 5 s.
     pub reluctant: Duration,
+    /// A node's object may be deleted and made anew while the node goes on: what is on it is given up only after this. Default 60 s.
+    pub given_up_after: Duration,
 }
 
 /// A failed step; it is retried with back-off.
@@ -140,8 +140,10 @@ pub async fn run_with(config: ProvisionerConfig, stop: CancellationToken) -> Res
             }
         }),
         provisioner.nodes.subscribe(move |change| {
-            if let Change::Deleted(node) = change {
-                known.on_node(node).into_iter().for_each(|key| of_nodes.add(key));
+            match change {
+                Change::Deleted(node) => known.on_node(node).into_iter().for_each(|key| of_nodes.add(key)),
+                // The next time it is missed is another.
+                _ => drop(known.missed.lock().remove(&change.object().name_any())),
             }
         }),
     ];
@@ -349,11 +351,10 @@ impl Provisioner {
         let ours = annotations.get(PROVISIONED_BY).is_some_and(|name| name == PROVISIONER);
         let Some(node) = node.filter(|_| ours) else { return Ok(Next::Done) };
         if !self.is_gone(node).await? {
-            self.missed.lock().remove(node);
             return Ok(Next::Done);
         }
         let since = *self.missed.lock().entry(node.clone()).or_insert_with(Instant::now);
-        if let Some(left) = GIVEN_UP_AFTER.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+        if let Some(left) = self.config.given_up_after.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
             return Ok(Next::After(left));
         }
         if !self.claim_lives(volume).await? {

@@ -12,6 +12,8 @@ use crate::controller::{ProvisionerConfig, ProvisionerError, ROOT, run_with};
 const NODE: &str = "NODE_NAME";
 /// [`ProvisionerConfig::reluctant`].
 const RELUCTANT: Duration = Duration::from_secs(5);
+/// [`ProvisionerConfig::given_up_after`].
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 
 /// Why the provisioner did not start or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -45,5 +47,7 @@ pub async fn run() -> Result<(), RunError> {
         }
         signalled.cancel();
     });
-    Ok(run_with(ProvisionerConfig { client, root: PathBuf::from(ROOT), node, reluctant: RELUCTANT }, stop).await?)
+    let root = PathBuf::from(ROOT);
+    let config = ProvisionerConfig { client, root, node, reluctant: RELUCTANT, given_up_after: GIVEN_UP_AFTER };
+    Ok(run_with(config, stop).await?)
 }

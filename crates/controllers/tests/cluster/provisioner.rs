@@ -1,5 +1,5 @@
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -13,6 +13,7 @@ use crate::support::{Cluster, eventually, object};
 
 /// Longer than any test.
 const RELUCTANT: Duration = Duration::from_secs(3600);
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(3);
 
 async fn class(cluster: &Cluster, name: &str, policy: &str) {
     let classes: Api<StorageClass> = Api::all(cluster.client.clone());
@@ -21,7 +22,8 @@ async fn class(cluster: &Cluster, name: &str, policy: &str) {
 }
 
 fn config(cluster: &Cluster, root: PathBuf, node: &str) -> ProvisionerConfig {
-    ProvisionerConfig { client: cluster.client.clone(), root, node: node.into(), reluctant: RELUCTANT }
+    let (client, node) = (cluster.client.clone(), node.into());
+    ProvisionerConfig { client, root, node, reluctant: RELUCTANT, given_up_after: GIVEN_UP_AFTER }
 }
 
 async fn claim(cluster: &Cluster, name: &str, class: &str) -> PersistentVolume {
@@ -142,5 +144,41 @@ async fn a_claim_waits_neither_for_a_cordoned_node_nor_for_one_that_is_gone() {
     let chosen =
         || async { claims.get("lost").await.unwrap().annotations().get("volume.kubernetes.io/selected-node").cloned() };
     assert_eq!(eventually("another node to be chosen", chosen).await, "a");
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_had_goes_only_when_it_is_missed_for_long() {
+    let cluster = Cluster::start(&["a"]).await;
+    let root = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(run_with(config(&cluster, root.path().into(), "a"), stop.clone()));
+    let (nodes, volumes): (Api<Node>, Api<PersistentVolume>) =
+        (Api::all(cluster.client.clone()), Api::all(cluster.client.clone()));
+    // A node that goes twice: the second time it is missed as long as the first.
+    for name in ["first", "second"] {
+        nodes.create(&PostParams::default(), &object(json!({"metadata": {"name": "b"}}))).await.unwrap();
+        let volume = json!({
+            "metadata": {"name": name, "annotations": {
+                "hostPathProvisionerIdentity": "b", "pv.kubernetes.io/provisioned-by": PROVISIONER,
+            }},
+            "spec": {
+                "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"},
+                "persistentVolumeReclaimPolicy": "Delete", "storageClassName": "deleted",
+                "claimRef": {"namespace": "default", "name": "gone", "uid": "of-no-claim"},
+            },
+        });
+        volumes.create(&PostParams::default(), &object(volume)).await.unwrap();
+        eventually("the release of the volume", || async {
+            let status = volumes.get(name).await.unwrap().status;
+            (status?.phase.as_deref() == Some("Released")).then_some(())
+        })
+        .await;
+        let missed = Instant::now();
+        nodes.delete("b", &DeleteParams::default()).await.unwrap();
+        eventually("the end of the volume", || async { volumes.get_opt(name).await.unwrap().is_none().then_some(()) })
+            .await;
+        assert!(missed.elapsed() >= GIVEN_UP_AFTER, "{name}: {:?}", missed.elapsed());
+    }
     stop.cancel();
 }
