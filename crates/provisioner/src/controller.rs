@@ -1,13 +1,13 @@
 //! Claims to directories: provision for unbound claims, remove for released volumes.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::jiff::Timestamp;
 use kminik_base::component::chain;
 use kminik_client::claims::{PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER, is_delayed};
 use kminik_client::{
@@ -99,8 +99,30 @@ struct Provisioner {
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
     nodes: Informer<Node>,
-    /// Nodes that something is on and that are not there, and since when that is known.
-    missed: Mutex<HashMap<String, Instant>>,
+    /// Nodes that something is on and that are not there.
+    missed: Since<String>,
+    /// Claims that may be anywhere and were left to the other nodes.
+    left_to_others: Since<ObjectKey>,
+}
+
+/// Since when each of some things has been so, as far as is known here.
+struct Since<K>(Mutex<HashMap<K, Instant>>);
+
+impl<K: Eq + Hash> Since<K> {
+    fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    /// How much of a wait is left; `None` once it is over.
+    fn left(&self, key: K, wait: Duration) -> Option<Duration> {
+        let since = *self.0.lock().entry(key).or_insert_with(Instant::now);
+        wait.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// It is so no longer: the next time it is, is another.
+    fn forget(&self, key: &K) {
+        self.0.lock().remove(key);
+    }
 }
 
 /// Runs until `stop`. Fails only if the root cannot be opened.
@@ -115,7 +137,8 @@ pub async fn run_with(config: ProvisionerConfig, stop: CancellationToken) -> Res
         volumes: informers.get(),
         classes: informers.get(),
         nodes: informers.get(),
-        missed: Mutex::default(),
+        missed: Since::new(),
+        left_to_others: Since::new(),
         config,
     });
     // Claims have a namespace, volumes have none: one queue holds both.
@@ -142,8 +165,10 @@ pub async fn run_with(config: ProvisionerConfig, stop: CancellationToken) -> Res
         provisioner.nodes.subscribe(move |change| {
             match change {
                 Change::Deleted(node) => known.on_node(node).into_iter().for_each(|key| of_nodes.add(key)),
-                // The next time it is missed is another.
-                _ => drop(known.missed.lock().remove(&change.object().name_any())),
+                _ => known.missed.forget(&change.object().name_any()),
+            }
+            if matches!(change, Change::Added(node) if node.name_any() == known.config.node) {
+                known.claims_for_anybody().into_iter().for_each(|key| of_nodes.add(key));
             }
         }),
     ];
@@ -169,9 +194,16 @@ async fn reconcile(provisioner: Arc<Provisioner>, key: ObjectKey) -> Result<Next
 
 impl Provisioner {
     async fn provision(self: Arc<Self>, key: &ObjectKey) -> Result<Next, ProvisionerError> {
-        let Some(claim) = self.claims.get(key) else { return Ok(Next::Done) };
+        let Some(claim) = self.claims.get(key) else {
+            self.left_to_others.forget(key);
+            return Ok(Next::Done);
+        };
         let Some(class) = self.class_to_serve(&claim) else { return Ok(Next::Done) };
-        match claim.annotations().get(SELECTED_NODE) {
+        let selected = claim.annotations().get(SELECTED_NODE);
+        if selected.is_some() {
+            self.left_to_others.forget(key);
+        }
+        match selected {
             Some(node) if *node == self.config.node => {}
             Some(node) => return self.free(key, &claim, &class, node).await,
             None if is_delayed(&class) => return Ok(Next::Done),
@@ -215,14 +247,10 @@ impl Provisioner {
 
     /// Says that this node's provisioner serves a claim that may be anywhere: of those of all nodes the first to say so does.
     async fn take(&self, key: &ObjectKey, claim: &PersistentVolumeClaim) -> Result<Next, ProvisionerError> {
-        let own = self.nodes.get(&ObjectKey::cluster(&self.config.node));
-        let unschedulable =
-            own.is_some_and(|node| node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true));
-        let created = claim.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let age = created.and_then(|created| Duration::try_from(Timestamp::now().duration_since(created)).ok());
-        if let Some(left) =
-            self.config.reluctant.checked_sub(age.unwrap_or_default()).filter(|left| unschedulable && !left.is_zero())
-        {
+        // Without its object there is no node to be on: where it is but not known yet, its arrival brings the claim back.
+        let Some(own) = self.nodes.get(&ObjectKey::cluster(&self.config.node)) else { return Ok(Next::Done) };
+        let unschedulable = own.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        if unschedulable && let Some(left) = self.left_to_others.left(key.clone(), self.config.reluctant) {
             return Ok(Next::After(left));
         }
         let mut taken = claim.clone();
@@ -273,6 +301,13 @@ impl Provisioner {
         let live = Api::<Node>::all(self.config.client.clone()).get_opt(node).await;
         let failed = |source| ProvisionerError::ReadNode { name: node.into(), source: Box::new(source) };
         live.map(|node| node.is_none()).map_err(failed)
+    }
+
+    /// Keys of the claims that no node has been chosen for.
+    fn claims_for_anybody(&self) -> Vec<ObjectKey> {
+        let claims = self.claims.list();
+        let free = claims.iter().filter(|claim| !claim.annotations().contains_key(SELECTED_NODE));
+        free.map(|claim| ObjectKey::of(claim.as_ref())).collect()
     }
 
     /// Keys of the claims and volumes that wait for a node.
@@ -353,8 +388,7 @@ impl Provisioner {
         if !self.is_gone(node).await? {
             return Ok(Next::Done);
         }
-        let since = *self.missed.lock().entry(node.clone()).or_insert_with(Instant::now);
-        if let Some(left) = self.config.given_up_after.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+        if let Some(left) = self.missed.left(node.clone(), self.config.given_up_after) {
             return Ok(Next::After(left));
         }
         if !self.claim_lives(volume).await? {

@@ -148,6 +148,52 @@ async fn a_claim_waits_neither_for_a_cordoned_node_nor_for_one_that_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_is_taken_by_a_node_that_is_there_and_late_by_a_cordoned_one() {
+    let cluster = Cluster::start(&["a"]).await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    class(&cluster, "deleted", "Delete").await;
+    let value = |name: &str, node: Option<&str>| {
+        json!({"metadata": {"name": name, "annotations": {"volume.kubernetes.io/selected-node": node}}, "spec": {
+            "storageClassName": "deleted", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        }})
+    };
+    cluster.create::<PersistentVolumeClaim>("default", value("lost", Some("gone"))).await;
+    let patched = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": null}}});
+    cluster.create::<PersistentVolumeClaim>("default", value("free", Some("a"))).await;
+    claims.patch("free", &PatchParams::default(), &Patch::Merge(patched)).await.unwrap();
+    // Both claims are older than a node may be reluctant.
+    tokio::time::sleep(GIVEN_UP_AFTER).await;
+    let root = tempfile::tempdir().unwrap();
+    let stop = CancellationToken::new();
+    let started = Instant::now();
+    let config = ProvisionerConfig { reluctant: GIVEN_UP_AFTER, ..config(&cluster, root.path().into(), "b") };
+    tokio::spawn(run_with(config, stop.clone()));
+    let chosen = |name: &'static str| {
+        let claims = claims.clone();
+        move || {
+            let claims = claims.clone();
+            async move { claims.get(name).await.unwrap().annotations().get("volume.kubernetes.io/selected-node").cloned() }
+        }
+    };
+    // Told by the provisioner of a node that has no object: it works, and has taken nothing.
+    eventually("the choice of the missing node to be undone", || async {
+        let claim = claims.get("lost").await.unwrap();
+        (!claim.annotations().contains_key("volume.kubernetes.io/selected-node")).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((chosen("lost")().await, chosen("free")().await), (None, None));
+    let cordoned = json!({"metadata": {"name": "b"}, "spec": {"unschedulable": true}});
+    nodes.create(&PostParams::default(), &object(cordoned)).await.unwrap();
+    for name in ["lost", "free"] {
+        assert_eq!(eventually("the only provisioner's node to be chosen", chosen(name)).await, "b");
+    }
+    assert!(started.elapsed() >= GIVEN_UP_AFTER, "{:?}", started.elapsed());
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_had_goes_only_when_it_is_missed_for_long() {
     let cluster = Cluster::start(&["a"]).await;
     let root = tempfile::tempdir().unwrap();
