@@ -236,25 +236,28 @@ impl Context {
         self.patch(key, informer, &ObjectKey::of(old), Some("status"), &Patch::Merge(patch)).await.map(Some)
     }
 
-    /// Deletes exactly the object read (by uid). Already gone is success. `options` may set grace or propagation.
+    /// Deletes exactly the object read (by uid), and says whether it did: that it has gone or changed already is no failure.
+    /// `options` may set grace, propagation, or that it must not have changed.
     pub(crate) async fn delete<K: Kind>(
         &self,
         key: &ObjectKey,
         informer: &Informer<K>,
         object: &K,
         mut options: DeleteParams,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let target = ObjectKey::of(object);
         let precondition = options.preconditions.get_or_insert_with(Preconditions::default);
         precondition.uid = object.meta().uid.clone();
         let request = collection::<K>(&target).delete(&target.name, &options);
         match self.send::<K, Value>("delete", &target, request).await {
-            Ok(_) => self.writes.deleted(key, informer, object),
+            Ok(_) => {
+                self.writes.deleted(key, informer, object);
+                Ok(true)
+            }
             // Gone, or another object of that name by now.
-            Err(error) if error.is_not_found() || error.request().is_some_and(kminik_client::is_conflict) => {}
-            Err(error) => return Err(error),
+            Err(error) if error.is_not_found() || error.request().is_some_and(kminik_client::is_conflict) => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     /// Asks for a token of a service account.

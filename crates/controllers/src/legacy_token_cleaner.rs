@@ -78,14 +78,16 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
         let patch = json!({"metadata": {"uid": secret.metadata.uid, "resourceVersion": read,
             "labels": {INVALID_SINCE: today.to_string()}}});
         match context.patch(&key, secrets, &key, None, &Patch::Merge(patch)).await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => tracing::info!(secret = %key, "token not used for long is taken out of use"),
+            Ok(_) => tracing::info!(secret = %key, "token not used for long is taken out of use"),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
         }
         return Ok(Next::After(RECHECK));
     }
     let preconditions = Preconditions { resource_version: read, ..Preconditions::default() };
-    context.delete(&key, secrets, secret.as_ref(), DeleteParams::default().preconditions(preconditions)).await?;
-    tracing::info!(secret = %key, "token not used for long is removed");
+    if context.delete(&key, secrets, secret.as_ref(), DeleteParams::default().preconditions(preconditions)).await? {
+        tracing::info!(secret = %key, "token not used for long is removed");
+    }
     Ok(Next::Done)
 }
 

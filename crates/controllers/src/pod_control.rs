@@ -38,10 +38,12 @@ pub(crate) async fn delete<O: Kind>(
     pod: &Pod,
 ) -> Result<(), Error> {
     match context.delete(key, pods, pod, DeleteParams::default()).await {
-        Ok(()) => {
+        Ok(true) => {
             context.recorder.normal(owner, "SuccessfulDelete", format!("Deleted pod: {}", pod.name_any()));
             Ok(())
         }
+        // Somebody else was faster.
+        Ok(false) => Ok(()),
         Err(error) => {
             context.recorder.warning(owner, "FailedDelete", format!("Error deleting: {}", reason(&error)));
             Err(error)

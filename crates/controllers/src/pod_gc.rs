@@ -115,6 +115,7 @@ impl Controller {
                 _ => {}
             }
         }
-        context.delete(key, pods, pod, DeleteParams::default().grace_period(0)).await
+        context.delete(key, pods, pod, DeleteParams::default().grace_period(0)).await?;
+        Ok(())
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kminik_apiserver::auth::UserInfo;
+use kminik_apiserver::storage::codec::encode;
 use kminik_apiserver::{ApiServer, CertificateAndKey, Config};
 use kminik_base::component::Supervisor;
 use kminik_base::pki::{Authority, Identity, Subject, Usage};
 use kminik_client::{Informers, ObjectKey};
 use kminik_controllers::ControllersConfig;
 use kminik_scheduler::{Scheduler, SchedulerConfig};
-use kminik_store::{EmbeddedStore, Options};
+use kminik_store::{EmbeddedStore, Op, Options, Store, Txn};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -42,11 +43,24 @@ fn pair(identity: Identity) -> CertificateAndKey {
 impl Cluster {
     /// A cluster with these ready nodes.
     pub(crate) async fn start(nodes: &[&str]) -> Self {
+        Self::start_with(nodes, &[]).await
+    }
+
+    /// A cluster with these ready nodes, on a store that an earlier one has left these in: by their resource, whole objects.
+    pub(crate) async fn start_with(nodes: &[&str], earlier: &[(&str, Value)]) -> Self {
         if std::env::var_os("TEST_LOG").is_some() {
             let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_test_writer().try_init();
         }
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("store.redb"), Options::default()).unwrap();
+        let put = |(resource, object): &(&str, Value)| {
+            let member = |name: &str| object["metadata"][name].as_str().unwrap();
+            let key = format!("/registry/core/{resource}/{}/{}", member("namespace"), member("name"));
+            let value = encode(&object.clone().try_into().unwrap()).unwrap();
+            Op::Put { key: key.into(), value, ttl: None }
+        };
+        let written = Txn { compare: Vec::new(), ops: earlier.iter().map(put).collect() };
+        store.txn(written).await.unwrap();
         let authority = Authority::generate("kminik-ca", DAY).unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let usage = Usage::Server { names: vec!["localhost".into()], addresses: vec![address] };
