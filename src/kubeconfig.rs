@@ -71,28 +71,36 @@ pub fn path(home: &Home) -> PathBuf {
         .unwrap_or_else(|| home.user().home.join(".kube/config"))
 }
 
-/// Adds or replaces the entry.
+/// Adds or replaces the entry. A file that has it so is not written.
 pub fn merge(home: &Home, path: &Path, entry: &Entry<'_>) -> Outcome<()> {
-    edit(home, path, |config| {
-        let mut cluster = Mapping::new();
-        cluster.insert("server".into(), entry.server.into());
-        entry.ca.put(&mut cluster, "certificate-authority");
-        let mut user = Mapping::new();
-        entry.client_cert.put(&mut user, "client-certificate");
-        entry.client_key.put(&mut user, "client-key");
-        let mut context = Mapping::new();
-        context.insert("cluster".into(), entry.name.into());
-        let namespace = entry.namespace.map_or_else(|| namespace_in(config, entry.name), str::to_owned);
-        context.insert("namespace".into(), namespace.into());
-        context.insert("user".into(), entry.name.into());
-        put_named(config, "clusters", entry.name, "cluster", cluster)?;
-        put_named(config, "users", entry.name, "user", user)?;
-        put_named(config, "contexts", entry.name, "context", context)?;
-        if entry.make_current {
-            config.insert("current-context".into(), entry.name.into());
-        }
-        Ok(true)
-    })
+    let before = load(path)?;
+    let mut after = before.clone();
+    put(&mut after, entry)?;
+    if before == after {
+        return Ok(());
+    }
+    edit(home, path, |config| put(config, entry).map(|()| true))
+}
+
+fn put(config: &mut Mapping, entry: &Entry<'_>) -> Outcome<()> {
+    let mut cluster = Mapping::new();
+    cluster.insert("server".into(), entry.server.into());
+    entry.ca.put(&mut cluster, "certificate-authority");
+    let mut user = Mapping::new();
+    entry.client_cert.put(&mut user, "client-certificate");
+    entry.client_key.put(&mut user, "client-key");
+    let mut context = Mapping::new();
+    context.insert("cluster".into(), entry.name.into());
+    let namespace = entry.namespace.map_or_else(|| namespace_in(config, entry.name), str::to_owned);
+    context.insert("namespace".into(), namespace.into());
+    context.insert("user".into(), entry.name.into());
+    put_named(config, "clusters", entry.name, "cluster", cluster)?;
+    put_named(config, "users", entry.name, "user", user)?;
+    put_named(config, "contexts", entry.name, "context", context)?;
+    if entry.make_current {
+        config.insert("current-context".into(), entry.name.into());
+    }
+    Ok(())
 }
 
 /// Takes the entry out; `false` if there was none. The file is removed if nothing of anybody's is left and kminik made it so.
@@ -133,9 +141,10 @@ pub fn clear_current(home: &Home, path: &Path, name: &str) -> Outcome<()> {
     })
 }
 
-/// The namespace of a cluster's context.
-pub fn namespace(path: &Path, name: &str) -> String {
-    namespace_in(&load(path).unwrap_or_default(), name)
+/// The namespace of a cluster's context; `None` without such a context.
+pub fn namespace(path: &Path, name: &str) -> Option<String> {
+    let config = load(path).ok()?;
+    named(&config, "contexts", name).is_some().then(|| namespace_in(&config, name))
 }
 
 fn namespace_in(config: &Mapping, name: &str) -> String {
@@ -309,11 +318,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, home) = (dir.path().join("config"), Home::locate());
         merge(&home, &path, &entry("mine")).unwrap();
-        assert_eq!(namespace(&path, "mine"), "default");
+        assert_eq!(namespace(&path, "mine").unwrap(), "default");
         merge(&home, &path, &Entry { namespace: Some("dev"), ..entry("mine") }).unwrap();
         merge(&home, &path, &entry("mine")).unwrap();
-        assert_eq!(namespace(&path, "mine"), "dev");
-        assert_eq!(namespace(&path, "other"), "default");
+        assert_eq!(namespace(&path, "mine").unwrap(), "dev");
+        assert_eq!(namespace(&path, "other"), None);
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, home) = (dir.path().join("config"), Home::locate());
+        let inode = || std::fs::metadata(&path).unwrap().ino();
+        merge(&home, &path, &entry("mine")).unwrap();
+        let first = inode();
+        merge(&home, &path, &entry("mine")).unwrap();
+        assert_eq!(inode(), first);
+        merge(&home, &path, &Entry { namespace: Some("dev"), ..entry("mine") }).unwrap();
+        assert_ne!(inode(), first);
     }
 
     #[test]

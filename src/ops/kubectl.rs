@@ -50,11 +50,11 @@ pub async fn find(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<
         Err(failure) => return old.map(|old| in_place(old, &failure, version, printer)).ok_or(failure),
     };
     let remembered = Remembered { file: cached.with_file_name("kubectl.unreachable"), places: published.key() };
-    let failure = match remembered.minutes().filter(|_| old.is_some()) {
-        Some(minutes) => {
+    let failure = match remembered.recent().filter(|_| old.is_some()) {
+        Some((minutes, cause)) => {
             let after = AGAIN.as_secs() / 60;
             format!(
-                "kubectl {version} was out of reach {minutes} minutes ago: it is asked for again when {after} have passed"
+                "kubectl {version} was out of reach {minutes} minutes ago, it is asked for again when {after} have passed: {cause}"
             )
         }
         None => {
@@ -63,8 +63,9 @@ pub async fn find(home: &Home, profile: &Profile, printer: &Printer) -> Outcome<
                 (Ok(()), _) => return Ok(cached),
                 (Err(failure), None) => return Err(failure),
                 (Err(failure), Some(_)) => {
-                    remembered.write(home);
-                    failure.to_string()
+                    let cause = failure.to_string();
+                    remembered.write(home, &cause);
+                    cause
                 }
             }
         }
@@ -82,7 +83,7 @@ fn in_place(old: (PathBuf, String), why: &dyn std::fmt::Display, version: &str, 
     own
 }
 
-/// That these places had none, and when.
+/// That these places had none, when, and what they said.
 struct Remembered {
     file: PathBuf,
     /// Of every place and every proxy, which may have passwords in them: with others it is tried at once.
@@ -90,19 +91,20 @@ struct Remembered {
 }
 
 impl Remembered {
-    /// How long ago that was, if it is not to be tried again yet.
-    fn minutes(&self) -> Option<u64> {
+    /// How many minutes ago that was and what was said, if it is not to be tried again yet.
+    fn recent(&self) -> Option<(u64, String)> {
         let text = atomic_file::read_optional(&self.file, LIMIT_BYTES).ok()??;
         let text = String::from_utf8(text).ok()?;
-        let (when, places) = text.split_once('\n')?;
+        let mut lines = text.splitn(3, '\n');
+        let (when, places, cause) = (lines.next()?, lines.next()?, lines.next()?);
         let age = u64::try_from(clock::now() - when.parse::<i64>().ok()?).ok()?;
-        (places == self.places.to_string() && age < AGAIN.as_secs()).then_some(age / 60)
+        (places == self.places.to_string() && age < AGAIN.as_secs()).then(|| (age / 60, cause.to_owned()))
     }
 
-    /// A note that cannot be written only costs time.
-    fn write(&self, home: &Home) {
-        let text = format!("{}\n{}", clock::now(), self.places);
-        let _ = home.write(&self.file, text.as_bytes(), atomic_file::PUBLIC);
+    /// A note that cannot be written only costs time. Addresses of mirrors may have passwords in them.
+    fn write(&self, home: &Home, cause: &str) {
+        let text = format!("{}\n{}\n{cause}", clock::now(), self.places);
+        let _ = home.write(&self.file, text.as_bytes(), atomic_file::SECRET);
     }
 }
 

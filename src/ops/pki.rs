@@ -139,10 +139,11 @@ fn merge(
     kubeconfig::merge(home, path, &entry)
 }
 
-/// The profile's own kubeconfig, for kubectl run by kminik.
+/// The profile's own kubeconfig, for kubectl run by kminik: its namespace is that of the user's, where the cluster is in there.
 pub fn write_kubeconfig(home: &Home, profile: &Profile) -> Outcome<PathBuf> {
     let path = home.profile(&profile.name).join("kubeconfig");
+    let namespace = kubeconfig::namespace(&kubeconfig::path(home), &profile.name);
     // By its address, whatever its name leads to.
-    merge(home, profile, &path, &profile.api_url(), None, true)?;
+    merge(home, profile, &path, &profile.api_url(), namespace.as_deref(), true)?;
     Ok(path)
 }

@@ -63,13 +63,24 @@ fn which() {
         std::fs::write(cluster.home().join("home/presets.toml"), text).unwrap();
     };
     presets(8180);
-    cluster.start_again(&["--wait=none", "--image-mirror-country=cn"]).ok();
+    cluster.start_again(&["--wait=none", "--image-mirror-country=cn", "--namespace=chosen"]).ok();
 
     // One on PATH that fits is used as it is, with the profile's own kubeconfig, and its exit code is passed on.
     let installed = setup.bin.path().join("kubectl");
     program(&installed, &script("installed", "v1.34.9"));
     let told = setup.kubectl(&["get", "pods"]).ok();
     assert!(told.starts_with("installed get pods ") && told.contains(&cluster.profile), "{told}");
+    // In the namespace that its user has chosen, by start or since; `config` is about the user's own file.
+    let namespace = || {
+        let own = setup.kubectl(&["get"]).ok();
+        std::fs::read_to_string(own.split_whitespace().last().unwrap()).unwrap()
+    };
+    assert!(namespace().contains("namespace: chosen"), "{}", namespace());
+    let users = setup.kubectl(&["config", "view"]).ok();
+    assert_eq!(users, format!("installed config view {}\n", cluster.kubeconfig().display()));
+    let text = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    std::fs::write(cluster.kubeconfig(), text.replace("namespace: chosen", "namespace: since")).unwrap();
+    assert!(namespace().contains("namespace: since"), "{}", namespace());
     setup.kubectl(&["fail"]).fails(42);
     assert!(!cluster.home().join("home/cache/linux").exists(), "nothing was fetched");
 
@@ -85,7 +96,12 @@ fn which() {
     }
     assert!(told.ok().starts_with("old get"));
     let told = setup.kubectl(&["get"]);
-    for word in ["kubectl v1.35.0 was out of reach 0 minutes ago", "kubectl is used in its place. It is v1.20.0"] {
+    for word in [
+        "kubectl v1.35.0 was out of reach 0 minutes ago",
+        "127.0.0.1:8180",
+        "dl.k8s.io",
+        "kubectl is used in its place. It is v1.20.0",
+    ] {
         assert!(told.stderr.contains(word), "{word}: {}", told.stderr);
     }
     assert!(!told.stderr.contains("Downloading"), "{}", told.stderr);

@@ -240,7 +240,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         format!(
             "Done! kubectl is now configured to use \"{}\" cluster and \"{}\" namespace by default",
             profile.name,
-            kubeconfig::namespace(&kubeconfig::path(home), &profile.name)
+            kubeconfig::namespace(&path, &profile.name).unwrap_or_default()
         )
     };
     printer.step(DONE, "Done", &message);
