@@ -57,25 +57,26 @@ impl Networking {
         *self == Self::default()
     }
 
-    /// Of a new cluster.
+    /// Of a new cluster. A port that the API cannot have on a node is the one of this machine only.
     pub fn new(wish: &Wish) -> Self {
         let wish = wish.clone();
         Self {
             services: wish.services.unwrap_or(SERVICES),
             domain: wish.domain.unwrap_or_else(|| DOMAIN.to_owned()),
-            api_port: wish.api_port.unwrap_or(API_PORT),
+            api_port: wish.api_port.filter(|port| taken_on_nodes(*port).is_none()).unwrap_or(API_PORT),
             api_name: wish.api_name,
             network: wish.network,
         }
     }
 
-    /// The flags by which something else is asked for.
-    pub fn others(&self, wish: &Wish) -> impl Iterator<Item = &'static str> {
+    /// The flags by which something else is asked for; `host_port` is where this machine reaches the API.
+    pub fn others(&self, wish: &Wish, host_port: u16) -> impl Iterator<Item = &'static str> {
         let name = |wanted: &Option<String>, own: &Option<String>| wanted.is_some() && wanted != own;
+        let is_port = |port: u16| port == if taken_on_nodes(port).is_some() { host_port } else { self.api_port };
         let differ = [
             ("--service-cluster-ip-range", wish.services.is_some_and(|services| services != self.services)),
             ("--dns-domain", wish.domain.as_ref().is_some_and(|domain| *domain != self.domain)),
-            ("--apiserver-port", wish.api_port.is_some_and(|port| port != self.api_port)),
+            ("--apiserver-port", wish.api_port.is_some_and(|port| !is_port(port))),
             ("--apiserver-name", name(&wish.api_name, &self.api_name)),
             ("--network", name(&wish.network, &self.network)),
         ];
@@ -164,9 +165,16 @@ pub fn parse_pattern(text: &str) -> Result<String, String> {
 pub fn parse_api_port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Err(_) | Ok(0) => Err("it is not a port, 1 to 65535".to_owned()),
-        Ok(KUBELET_PORT) => Err("it is the kubelet's port".to_owned()),
-        Ok(port) if NODE_PORTS.contains(&port) => Err("Services have the ports from 30000 to 32767".to_owned()),
         Ok(port) => Ok(port),
+    }
+}
+
+/// Who has a port on every node, so that the API cannot.
+pub fn taken_on_nodes(port: u16) -> Option<&'static str> {
+    match port {
+        KUBELET_PORT => Some("it is the kubelet's port"),
+        _ if NODE_PORTS.contains(&port) => Some("Services have the ports from 30000 to 32767"),
+        _ => None,
     }
 }
 
@@ -242,8 +250,16 @@ mod tests {
         assert!(parse_name("*.dev.example").is_err() && parse_pattern("*").is_err() && parse_pattern("a.*.b").is_err());
         assert!(parse_label("kube-system").is_ok() && parse_label("a.b").is_err() && parse_label("A").is_err());
         assert_eq!(parse_api_port("6443").unwrap(), 6443);
-        for bad in ["", "0", "65536", "x", "10250", "30000", "32767"] {
+        for bad in ["", "0", "65536", "x"] {
             assert!(parse_api_port(bad).is_err(), "{bad}");
+        }
+        // Such a port is good for this machine, not for a node.
+        for host in [10_250, 30_000, 32_767] {
+            assert_eq!(parse_api_port(&host.to_string()), Ok(host));
+            let wish = Wish { api_port: Some(host), ..Wish::default() };
+            let own = Networking::new(&wish);
+            assert_eq!(own.api_port, API_PORT);
+            assert_eq!((own.others(&wish, host).count(), own.others(&wish, 40_000).count()), (0, 1));
         }
         assert!(parse_network("my_net-1.x").is_ok());
         for bad in ["", "-a", "a/b", "host", "bridge", "none"] {
@@ -255,8 +271,8 @@ mod tests {
     fn what_is_asked_for_anew_is_named() {
         let wish = Wish { api_port: Some(6443), domain: Some("a.b".into()), ..Wish::default() };
         let own = Networking::new(&wish);
-        assert_eq!(own.others(&wish).count(), 0);
-        assert_eq!(own.others(&Wish::default()).count(), 0);
-        assert_eq!(Networking::default().others(&wish).collect::<Vec<_>>(), ["--dns-domain", "--apiserver-port"]);
+        assert_eq!(own.others(&wish, 6443).count(), 0);
+        assert_eq!(own.others(&Wish::default(), 6443).count(), 0);
+        assert_eq!(Networking::default().others(&wish, 6443).collect::<Vec<_>>(), ["--dns-domain", "--apiserver-port"]);
     }
 }

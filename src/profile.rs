@@ -204,11 +204,12 @@ impl Profile {
         })
     }
 
-    /// Takes one worker more in; its number. Numbers are not used again while a higher one is there.
+    /// Takes one worker more in, at an address that is none of `used`; its number. Numbers are not used again while a higher one
+    /// is there.
     ///
     /// # Errors
     /// `GUEST_NODE_ADD` if its machine would have the name of another cluster, or the network has no address left.
-    pub fn add_worker(&mut self, home: &Home) -> Outcome<u32> {
+    pub fn add_worker(&mut self, home: &Home, used: &[Ipv4Addr]) -> Outcome<u32> {
         let number = self.workers.iter().map(|worker| worker.number).max().unwrap_or(1) + 1;
         let name = machine_name(&self.name, number);
         Self::check_free(home, &name)?;
@@ -221,6 +222,7 @@ impl Profile {
                 taken.extend(other.machines().map(|machine| machine.address()));
             }
         }
+        taken.extend(used);
         let is_taken = |address: &Ipv4Addr| taken.contains(address);
         let own = u32::from(self.node_address);
         let (after, before): (Vec<_>, Vec<_>) = subnet.hosts().skip(1).partition(|address| u32::from(*address) > own);

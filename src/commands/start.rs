@@ -93,7 +93,8 @@ pub struct Args {
     /// times, and empty for none any more
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     ports: Vec<String>,
-    /// Port of the API on the node, and where it is reached from this machine; 8443, by the docker driver there a free one, if not given
+    /// Port of the API on the node, and where it is reached from this machine; 8443, by the docker driver there a free one, if not
+    /// given. By the docker driver one that the node has for others is this machine's only
     #[arg(long, value_name = "PORT", value_parser = networking::parse_api_port)]
     apiserver_port: Option<u16>,
     /// Name or address by which the kubeconfig calls the API; its certificate is for it too

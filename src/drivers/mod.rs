@@ -235,6 +235,10 @@ pub trait Driver: Send + Sync {
     async fn probe(&self) -> Health;
     /// Chooses the network; makes nothing.
     async fn place(&self, wish: &NetworkWish, exposure: &Exposure, taken: &Taken) -> Outcome<Placement>;
+    /// Addresses of the cluster's network that are others', as far as the driver knows; kminik's own nodes may be among them.
+    async fn used_addresses(&self, _profile: &Profile) -> Outcome<Vec<Ipv4Addr>> {
+        Ok(Vec::new())
+    }
     /// Makes the machine, stopped, with `files` in its data directory (replacing older ones).
     async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()>;
     async fn start(&self, machine: Machine<'_>) -> Outcome<()>;

@@ -112,7 +112,7 @@ async fn of_a_cluster_and_a_node_that_come_at_once_one_gets_the_name() {
     let (_directory, home) = home_with(GOLDEN.last().unwrap().1);
     let mut dev = Profile::load(&home, "dev").unwrap();
     let other = Profile { name: "dev-m05".into(), workers: Vec::new(), ..dev.clone() };
-    assert_eq!(dev.add_worker(&home).unwrap(), 5, "nobody has the name yet");
+    assert_eq!(dev.add_worker(&home, &[]).unwrap(), 5, "nobody has the name yet");
     Profile::check_unique(&home, "dev-m05").unwrap();
     other.claim(&home).await.unwrap();
     assert_eq!(dev.claim(&home).await.unwrap_err().reason.id, "GUEST_NODE_ADD");
@@ -120,4 +120,13 @@ async fn of_a_cluster_and_a_node_that_come_at_once_one_gets_the_name() {
     dev.claim(&home).await.unwrap();
     assert_eq!(other.claim(&home).await.unwrap_err().reason.id, "MK_USAGE");
     assert!(!Profile::exists(&home, "dev-m05"));
+}
+
+#[test]
+fn a_worker_gets_an_address_that_nobody_has() {
+    let (_directory, home) = home_with(GOLDEN.last().unwrap().1);
+    let mut profile = Profile::load(&home, "dev").unwrap();
+    let used = [Ipv4Addr::new(192, 168, 49, 4), Ipv4Addr::new(192, 168, 49, 6)];
+    assert_eq!(profile.add_worker(&home, &used).unwrap(), 5);
+    assert_eq!(profile.workers.last().unwrap().address, Ipv4Addr::new(192, 168, 49, 7));
 }

@@ -217,9 +217,30 @@ fn networks() {
     let two = Cluster::start_by("docker", "network-two", &[&wish]);
     let address = |cluster: &Cluster| cluster.kminik(&["ip"]).ok();
     assert_eq!((address(&one).as_str(), address(&two).as_str()), ("10.78.0.2\n", "10.78.0.3\n"));
+    // Others' containers have addresses there too.
+    docker(&["load", "-i", busybox().path().to_str().unwrap()]);
+    let other = format!("{network}-other");
+    let network_of = format!("--network={network}");
+    docker(&["run", "-d", "--name", &other, &network_of, "--entrypoint=sleep", "busybox:latest", "600"]);
+    let has = docker(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &other]);
+    assert_eq!(has, "10.78.0.4\n", "the address that the next node would have");
+    one.kminik(&["node", "add"]).ok();
+    assert!(one.kminik(&["node", "list"]).ok().contains("10.78.0.5"));
+    docker(&["rm", "-f", &other]);
+    docker(&["rmi", "busybox:latest"]);
     let taken = Cluster::prepare("network-three");
     let told = taken.kminik(&["start", "--driver=docker", "--apiserver-port=26443"]).fails(31);
     assert!(told.contains("26443"), "{told}");
+    // A port that Services have in a node may be the API's on this machine, as kind's apiServerPort.
+    let kind = taken.home().join("kind.yaml");
+    let port = "networking: {apiServerPort: 31443}";
+    std::fs::write(&kind, format!("kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\n{port}\n")).unwrap();
+    let from_file = ["start", "--driver=docker", "--wait=none", "-f", kind.to_str().unwrap()];
+    taken.kminik(&from_file).ok();
+    assert_eq!(server(&taken), "https://127.0.0.1:31443");
+    let told = taken.kminik(&from_file);
+    assert!(!told.stderr.contains("cannot be changed"), "{}", told.stderr);
+    taken.kminik(&["delete"]).ok();
     for cluster in [&one, &two] {
         cluster.kminik(&["delete"]).ok();
     }

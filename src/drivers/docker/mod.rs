@@ -119,6 +119,10 @@ impl Driver for DockerDriver {
         })
     }
 
+    async fn used_addresses(&self, profile: &Profile) -> Outcome<Vec<Ipv4Addr>> {
+        network::used_by_others(self.docker().await?, profile).await
+    }
+
     async fn create(&self, machine: Machine<'_>, userland: &Userland, files: &[NodeFile]) -> Outcome<()> {
         let docker = self.docker().await?;
         let (profile, name) = (machine.profile(), name_of(machine));

@@ -52,13 +52,7 @@ fn within(name: &str, network: &NetworkInspect, wish: &NetworkWish, taken: &Take
     if wish.subnet.is_some_and(|wanted| wanted != subnet) {
         return Err(refuse(format!("its subnet is {subnet}")));
     }
-    let used: Vec<Ipv4Addr> = network
-        .containers
-        .iter()
-        .flat_map(HashMap::values)
-        .filter_map(|container| container.ipv4_address.as_ref()?.split('/').next()?.parse().ok())
-        .chain(taken.addresses.iter().copied())
-        .collect();
+    let used: Vec<Ipv4Addr> = used(network).chain(taken.addresses.iter().copied()).collect();
     let node_address = match wish.node_address {
         Some(address) => {
             wanted::check_address(subnet, address, gateway)?;
@@ -73,6 +67,18 @@ fn within(name: &str, network: &NetworkInspect, wish: &NetworkWish, taken: &Take
             .ok_or_else(|| refuse("it has no address left".to_owned()))?,
     };
     Ok(Site { subnet, gateway, node_address })
+}
+
+/// Addresses that containers have in it.
+fn used(network: &NetworkInspect) -> impl Iterator<Item = Ipv4Addr> {
+    let containers = network.containers.iter().flat_map(HashMap::values);
+    containers.filter_map(|container| container.ipv4_address.as_ref()?.split('/').next()?.parse().ok())
+}
+
+/// Addresses that containers have in a cluster's network, if its user has named it: else nobody else is in it.
+pub async fn used_by_others(docker: &Docker, profile: &Profile) -> Outcome<Vec<Ipv4Addr>> {
+    let Some(name) = &profile.networking.network else { return Ok(Vec::new()) };
+    Ok(inspect(docker, name).await?.iter().flat_map(used).collect())
 }
 
 /// Where it is, and the host's address in it.

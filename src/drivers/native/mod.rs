@@ -28,7 +28,7 @@ use crate::agent::exit_watch;
 use crate::engine::Duplex;
 use crate::exposure::Exposure;
 use crate::home::Home;
-use crate::networking::API_PORT;
+use crate::networking::{API_PORT, taken_on_nodes};
 use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
 use crate::profile::Profile;
@@ -185,6 +185,10 @@ impl Driver for Native {
                 format!("--network={network} is of container engines: the native driver makes a network of its own"),
             )
             .advise("Choose where it is with --subnet, or use --driver=docker."));
+        }
+        if let Some((port, why)) = wish.api_port.and_then(|port| Some((port, taken_on_nodes(port)?))) {
+            return Err(Failure::new(&MK_USAGE, format!("--apiserver-port={port} cannot be that of a node: {why}"))
+                .advise("Choose another: by the native driver the API has the same port on the node and for this machine."));
         }
         let site = network::choose(wish, &taken.subnets).await?;
         Ok(Placement {

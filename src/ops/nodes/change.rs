@@ -127,7 +127,8 @@ pub async fn add(home: &Home, name: &str, mut again: bool, printer: &Printer) ->
     drivers::of_running(home, cluster.profile.control_plane()).await?;
     let client = client::ready(home, &cluster.profile).await?;
     loop {
-        let number = cluster.profile.add_worker(home)?;
+        let used = cluster.driver.used_addresses(&cluster.profile).await?;
+        let number = cluster.profile.add_worker(home, &used)?;
         let machine = cluster.machine(number)?.name().into_owned();
         let short = Worker::short(number);
         printer.step(HAPPY, "Adding Node", &format!("Adding node {short} to cluster {name} as [worker]"));

@@ -164,8 +164,9 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         addons: addons::at_first(request.install_addons)?,
         created: crate::clock::now(),
     };
-    for _ in 1..nodes {
-        profile.add_worker(home)?;
+    if nodes > 1 {
+        let used = driver.used_addresses(&profile).await?;
+        (1..nodes).try_for_each(|_| profile.add_worker(home, &used).map(drop))?;
     }
     request.extra_config.update(&mut profile);
     expose(request, &mut profile)?;
@@ -213,7 +214,7 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
         request.listen_address.is_some_and(|listen| driver.publishes() && profile.exposure.listen != Some(listen));
     let fixed = fixed.into_iter().chain([("--listen-address", published)]);
     let fixed = fixed.filter(|(_, differs)| *differs).map(|(flag, _)| flag);
-    for flag in fixed.chain(profile.networking.others(&request.networking)) {
+    for flag in fixed.chain(profile.networking.others(&request.networking, profile.api_port)) {
         printer.warning(&format!("{flag} of an existing cluster cannot be changed: delete it first"));
     }
     if let Some(listen) = request.listen_address.filter(|_| !driver.publishes()) {
