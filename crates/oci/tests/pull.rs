@@ -111,6 +111,20 @@ async fn bytes_of_two_places_of_which_one_lies_end_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_off_and_refuses_ranges_is_asked_for_all() {
+    let registry = Registry::start().await;
+    let layer = noise(13, LAYER);
+    registry.push("app", "1", ARCH, std::slice::from_ref(&layer)).await;
+    for status in [400, 416, 501] {
+        let proxy = Proxy::start(registry.address, Fault::RangesRefused { status, cut: 1_500_000 }).await;
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), config(&[&proxy]));
+        let image = store.pull("test.invalid/app:1", &[], &NoProgress).await.unwrap();
+        assert!(std::fs::read(&image.layers[0].blob).unwrap() == layer, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_process_goes_on_where_the_old_one_stopped() {
     let registry = Registry::start().await;
     let layer = noise(5, LAYER);

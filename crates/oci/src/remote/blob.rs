@@ -42,6 +42,8 @@ struct Trial {
     /// Failures of any kind; the place with the fewest is asked next.
     failures: u32,
     given_up: bool,
+    /// It refuses ranges: it is asked for all of the blob.
+    whole: bool,
     /// Bytes of it are in the file.
     contributed: bool,
 }
@@ -121,7 +123,8 @@ impl Puller<'_> {
             let started = Instant::now();
             let before = part.length;
             let lonely = places.len() == 1;
-            let ended = self.fetch(place, digest, size, &mut part, &label, lonely).await;
+            let from = if trial.whole { 0 } else { before };
+            let ended = self.fetch((place, from), digest, size, &mut part, &label, lonely).await;
             let got = part.length.saturating_sub(before);
             if got > 0 {
                 trial.contributed = true;
@@ -136,8 +139,11 @@ impl Puller<'_> {
                     if got == 0 {
                         trial.fruitless += 1;
                     }
-                    trial.given_up |= refusal.is_final() || trial.fruitless >= FRUITLESS_TRIES;
+                    let of_range = from > 0 && refusal.may_be_of_range();
+                    trial.whole |= of_range;
+                    trial.given_up |= refusal.is_final() && !of_range || trial.fruitless >= FRUITLESS_TRIES;
                     match &refusal {
+                        _ if of_range => self.health.ignores_ranges(place, true),
                         Refusal::Busy { retry_after, .. } => {
                             trial.given_up |= *retry_after > self.timeouts.retry_after;
                             self.health.busy_until(place, started + *retry_after);
@@ -182,26 +188,20 @@ impl Puller<'_> {
         Some(best)
     }
 
-    /// Adds to the file what one place sends, from the byte reached, until it is whole or the place fails.
+    /// Adds to the file what one place sends, asked for it from this byte on, until it is whole or the place fails.
     async fn fetch(
         &self,
-        place: &Place,
+        (place, from): (&Place, u64),
         digest: &Digest,
         size: u64,
         part: &mut Part,
         label: &str,
         lonely: bool,
     ) -> Result<(), Failure> {
-        let request = Request { kind: "blobs", reference: digest.as_str(), from: part.length };
-        let mut response = match self.transport.get(place, &request, self.credentials).await {
-            Err(Refusal::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) => {
-                // What it has is shorter than what is here: it is not this blob.
-                return Err(Refusal::Network("its blob is too short".to_owned()).into());
-            }
-            other => other?,
-        };
-        let mut skip = 0;
-        if part.length > 0 {
+        let request = Request { kind: "blobs", reference: digest.as_str(), from };
+        let mut response = self.transport.get(place, &request, self.credentials).await?;
+        let mut skip = part.length - from;
+        if from > 0 {
             let resumed = response.status() == StatusCode::PARTIAL_CONTENT;
             self.health.ignores_ranges(place, !resumed);
             if resumed {

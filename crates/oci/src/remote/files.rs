@@ -6,8 +6,6 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::StatusCode;
-
 use tokio::time::Instant;
 use url::Url;
 
@@ -74,6 +72,7 @@ impl Files {
         for place in places {
             let started = Instant::now();
             let mut own = part.bytes.is_empty();
+            let mut asked_for_all = false;
             loop {
                 let before = part.bytes.len();
                 let outcome = self.transport.more(place, limit, &mut part).await;
@@ -88,11 +87,13 @@ impl Files {
                         tracing::debug!(%place, %refusal, reached = part.bytes.len(), "file interrupted");
                         continue;
                     }
-                    Err(Refusal::Status { status: StatusCode::RANGE_NOT_SATISFIABLE, .. }) if before > 0 => {
-                        "it is shorter than what was begun".to_owned()
+                    // It may serve no ranges, and all of the file: that is asked for once.
+                    Err(refusal) if before > 0 && !asked_for_all && refusal.may_be_of_range() => {
+                        asked_for_all = true;
+                        own = true;
+                        part.restart();
+                        continue;
                     }
-                    // It may serve no ranges, and all of the file.
-                    Err(refusal @ Refusal::OtherRange) => refusal.to_string(),
                     // Of another file than was published: nothing of it is the beginning of that.
                     Err(refusal @ Refusal::TooLarge) => refusal.to_string(),
                     Err(refusal) => {
@@ -257,6 +258,46 @@ mod tests {
         let limit = Limit { bytes: 1000, ..limit };
         let failed = files.fetch("it", &[large], &Digest::of(b"file"), limit, &kept).await.unwrap_err().to_string();
         assert!(failed.contains("too large") && !kept.exists(), "{failed}");
+    }
+
+    /// Breaks off after two bytes, as often as this, and refuses to go on.
+    fn fragile(refusal: &'static str, mut breaks: usize) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file", listener.local_addr().unwrap()).parse().unwrap();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let head = head_of(&mut client);
+                let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile";
+                let refused = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let answer = match (head.contains("range:"), breaks) {
+                    (true, _) => &refused,
+                    (false, 0) => whole,
+                    (false, _) => {
+                        breaks -= 1;
+                        &whole[..whole.len() - 2]
+                    }
+                };
+                client.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn who_breaks_off_and_serves_no_ranges_is_asked_for_all_once() {
+        let files = Files::new(&ResolverConfig::default()).unwrap();
+        let limit = Limit { bytes: 1 << 20, time: Duration::from_secs(30) };
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("file.part");
+        for refusal in ["416 Range Not Satisfiable", "400 Bad Request", "501 Not Implemented"] {
+            let fetched = files.fetch("it", &[fragile(refusal, 1)], &Digest::of(b"file"), limit, &kept).await;
+            assert_eq!(fetched.unwrap(), b"file", "{refusal}");
+            // Not again; what it sent is the next place's to go on with.
+            let (next, asked) = server(b"file", 4);
+            let places = [fragile(refusal, usize::MAX), next];
+            let fetched = files.fetch("it", &places, &Digest::of(b"file"), limit, &kept).await;
+            assert_eq!((fetched.unwrap().as_slice(), asked.lock().unwrap().as_slice()), (&b"file"[..], &[2][..]));
+        }
     }
 
     #[tokio::test]

@@ -64,6 +64,17 @@ impl Refusal {
             Refusal::Busy { .. } | Refusal::NoAnswer(_) | Refusal::Network(_) | Refusal::OtherRange => false,
         }
     }
+
+    /// As an answer to who asked for a range: it may be the range that is refused, and all of it would be served.
+    pub(super) fn may_be_of_range(&self) -> bool {
+        const OF_RANGE: [StatusCode; 3] =
+            [StatusCode::RANGE_NOT_SATISFIABLE, StatusCode::BAD_REQUEST, StatusCode::NOT_IMPLEMENTED];
+        match self {
+            Refusal::Status { status, .. } => OF_RANGE.contains(status),
+            Refusal::OtherRange => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {

@@ -167,6 +167,11 @@ pub(crate) enum Fault {
     Identity(&'static str),
     /// Blobs always come from their first byte.
     NoRanges,
+    /// Who asks for a range gets this status; a blob that comes for the first time ends after so many bytes.
+    RangesRefused {
+        status: u16,
+        cut: usize,
+    },
 }
 
 /// A proxy before the registry; counts what it sends.
@@ -316,6 +321,12 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         response.headers_mut().insert("location", location.parse().unwrap());
         return response;
     }
+    if let Fault::RangesRefused { status, .. } = fault
+        && is_blob
+        && request.headers().contains_key("range")
+    {
+        return plain(status);
+    }
     let mut forward = shared.client.get(format!("http://{}{path}", shared.upstream));
     for name in ["accept", "range"] {
         if let Some(value) = request.headers().get(name)
@@ -345,6 +356,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
             }
         }
         Fault::Cut(at) if !is_config && at < end => (end, then) = (at, Some(false)),
+        Fault::RangesRefused { cut, .. } if !is_config && !shared.sent.lock().contains_key(&path) => {
+            (end, then) = (cut, Some(false));
+        }
         Fault::Stall(at) if !is_config && at < end => (end, then) = (at, Some(true)),
         _ => {}
     }
