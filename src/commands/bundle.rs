@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use kminik_oci::{Attached, Digest, Image};
+
 use super::Context;
 use crate::ops::addons;
 use crate::ops::cache::Cache;
@@ -38,6 +40,12 @@ enum Verb {
     },
 }
 
+/// Each name of an image, else its id, with the digest of what it is.
+fn called(image: &Image) -> Vec<(String, Digest)> {
+    let names = if image.repo_tags.is_empty() { vec![image.id.to_string()] } else { image.repo_tags.clone() };
+    names.into_iter().map(|name| (name, image.manifest.clone())).collect()
+}
+
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let profile = Profile::load_optional(&context.home, &context.profile)?;
     let cache = Cache::open(&context.home, profile.as_ref())?;
@@ -61,10 +69,13 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         }
         Verb::Load { files } => {
             for file in &files {
-                let (images, manifests) = cache.load(file, printer).await?;
+                let catalogue = addons::catalogue(&context.home)?;
+                let wanted = move |manifests: &Attached| addons::check_manifests(&catalogue, manifests);
+                let (images, manifests) = cache.load(file, wanted, printer).await?;
                 addons::take_in(&context.home, &manifests)?;
-                for name in images.iter().chain(manifests.keys()) {
-                    printer.info(CHECK, &format!("Loaded {name}"));
+                let digest_of = |(url, bytes): (&String, &Vec<u8>)| (url.clone(), Digest::of(bytes));
+                for (name, digest) in images.iter().flat_map(called).chain(manifests.iter().map(digest_of)) {
+                    printer.info(CHECK, &format!("Loaded {name}, {digest}"));
                 }
             }
         }

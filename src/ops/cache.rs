@@ -11,7 +11,7 @@ use crate::home::Home;
 use crate::printer::Printer;
 use crate::profile::Profile;
 use crate::reason::{
-    Failure, GUEST_ARCHITECTURE, GUEST_CACHE_LOAD, HOST_PATH_MISSING, INET_CACHE, INET_PULL, OrFail, Outcome,
+    Failure, GUEST_ARCHITECTURE, GUEST_CACHE_LOAD, HOST_PATH_MISSING, INET_CACHE, INET_PULL, MK_USAGE, OrFail, Outcome,
     RSRC_INSUFFICIENT_STORAGE, Reason,
 };
 use crate::settings::Settings;
@@ -115,7 +115,7 @@ impl Cache {
             self.have(name, printer).await?;
         }
         let mut images = self.store.outgoing(names).await.or_fail(&INET_CACHE, "cannot read the image cache")?;
-        attached.into_iter().for_each(|(name, bytes)| images.attach(name, bytes));
+        images.attach(attached).or_fail(&MK_USAGE, "the bundle could not be loaded again")?;
         let all: std::collections::BTreeSet<Digest> = images.digests().into_iter().collect();
         let (size_bytes, listed) = (images.size_of(&all), images.names());
         let cannot = format!("cannot write {}", file.display());
@@ -131,20 +131,26 @@ impl Cache {
         Ok(Bundle { images: listed, size_bytes, digest })
     }
 
-    /// Takes in a bundle, or any archive of images; every blob has been checked when it counts. The names it brought, and the files that went with them.
+    /// Takes in a bundle, or any archive of images; every blob has been checked when it counts. The images it brought, and the files
+    /// that went with them, which have to be `wanted`.
     ///
     /// # Errors
     /// `HOST_PATH_MISSING`; `GUEST_CACHE_LOAD` for a file that is damaged or no bundle: then nothing of it counts.
-    pub async fn load(&self, file: &Path, printer: &Printer) -> Outcome<(Vec<String>, Attached)> {
+    pub async fn load(
+        &self,
+        file: &Path,
+        wanted: impl FnOnce(&Attached) -> Result<(), String> + Send + 'static,
+        printer: &Printer,
+    ) -> Outcome<(Vec<Image>, Attached)> {
         let cannot = format!("cannot load {}", file.display());
         let archive = tokio::fs::File::open(file).await.or_fail(&HOST_PATH_MISSING, &cannot)?;
-        let images = self.store.import_bundle(archive).await;
+        let images = self.store.import_bundle(archive, wanted).await;
         let (images, attached) =
             images.map_err(|error| Failure::because(reason(&error, &GUEST_CACHE_LOAD), &cannot, &error))?;
         for name in self.store.make_room().await {
             printer.warning(&format!("{name} was removed to make room: 'kminik cache info' shows the limit"));
         }
-        Ok((images.into_iter().flat_map(|image| image.repo_tags).collect(), attached))
+        Ok((images, attached))
     }
 }
 

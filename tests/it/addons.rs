@@ -422,6 +422,13 @@ fn bundled() {
     here.kminik(&["bundle", "create", name, "--addons=nothing"]).fails(14);
     here.kminik(&["bundle", "create", name, "--addons=pinned,first"]).ok();
 
+    // What is not the addon's own manifest, well packed.
+    let forged = here.home().join("forged.tar");
+    let forger = Cluster::prepare("forges");
+    files.put("/pinned.yaml", &map("forged"));
+    bare_folder(&forger, "pinned", &format!("title = 'One'\n[[published]]\nversion = '1'\nurls = ['{}']\n", urls[0]));
+    forger.kminik(&["bundle", "create", forged.to_str().unwrap(), "--addons=pinned"]).ok();
+
     files.served.lock().unwrap().clear();
     let there = Cluster::start("unpacks", &["--wait=none"]);
     define(&there);
@@ -433,9 +440,14 @@ fn bundled() {
     std::fs::write(&file, damaged).unwrap();
     assert!(there.kminik(&["bundle", "load", name]).fails(80).contains("is not what it was"));
     there.kminik(&["addons", "enable", "pinned"]).fails(40);
+    let told = there.kminik(&["bundle", "load", forged.to_str().unwrap()]).fails(80);
+    assert!(told.contains(&urls[0]) && told.contains("is not the one that is published"), "{told}");
     std::fs::write(&file, whole).unwrap();
     let told = there.kminik(&["bundle", "load", name]);
-    assert!(urls.iter().all(|url| told.stderr.contains(url)), "{}", told.stderr);
+    for (url, name) in urls.iter().zip(["pinned", "first"]) {
+        let line = format!("Loaded {url}, sha256:{}", hex::encode(Sha256::digest(map(name))));
+        assert!(told.stderr.contains(&line), "{}", told.stderr);
+    }
     for addon in ["pinned", "first"] {
         there.kminik(&["addons", "enable", addon]).ok();
         assert!(names(&there, "cm").contains(addon));

@@ -43,6 +43,9 @@ pub enum ImageError {
     BadDocument { what: &'static str, name: String, detail: String },
     #[error("the archive is refused: {0}")]
     BadArchive(String),
+    /// Of what goes into an archive.
+    #[error("{name} would be more than the {limit_mib} MiB that an archive may have of it")]
+    TooLarge { name: String, limit_mib: u64 },
     #[error("the archive cannot be read")]
     ReadArchive(#[source] std::io::Error),
     #[error("the archive cannot be written")]

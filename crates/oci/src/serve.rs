@@ -104,6 +104,7 @@ fn status(error: &ImageError) -> StatusCode {
         }
         ImageError::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
         ImageError::WriteArchive(_)
+        | ImageError::TooLarge { .. }
         | ImageError::BadConfig { .. }
         | ImageError::Io { .. }
         | ImageError::File(_)

@@ -151,6 +151,37 @@ async fn harmful_archives_are_refused_and_leave_nothing() {
     }
 }
 
+#[tokio::test]
+async fn blobs_have_the_sizes_that_are_said_of_them() {
+    let (_dir, first) = store();
+    first.import(docker_save("app:1", ARCH).as_slice()).await.unwrap();
+    let outgoing = first.outgoing(&["app:1".into()]).await.unwrap();
+    let mut archive = Vec::new();
+    outgoing.clone().send(outgoing.digests().into_iter().collect(), &mut archive).await.unwrap();
+    let manifest = first.get("app:1").await.unwrap().unwrap().manifest;
+    let said = format!("\"size\":{}", std::fs::metadata(first.blob(&manifest).unwrap().0).unwrap().len());
+    let at = archive.windows(said.len()).position(|bytes| bytes == said.as_bytes()).unwrap();
+    let (_dir, second) = store();
+    let mut lies = archive.clone();
+    lies[at + said.len() - 1] ^= 1;
+    let error = second.import(lies.as_slice()).await.unwrap_err();
+    assert!(error.to_string().contains(&format!("blob {manifest} is of")), "{error}");
+    assert!(second.list().await.unwrap().is_empty());
+    second.import(archive.as_slice()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_goes_with_images_is_bounded_where_it_is_written() {
+    let (_dir, store) = store();
+    let mut outgoing = store.outgoing(&[]).await.unwrap();
+    let files = |count: usize, bytes: usize| (0..count).map(|n| (n.to_string(), vec![0; bytes])).collect();
+    assert!(matches!(outgoing.attach(files(1, (16 << 20) + 1)), Err(ImageError::TooLarge { limit_mib: 16, .. })));
+    let mut outgoing = store.outgoing(&[]).await.unwrap();
+    assert!(matches!(outgoing.attach(files(5, 16 << 20)), Err(ImageError::TooLarge { limit_mib: 64, .. })));
+    let mut outgoing = store.outgoing(&[]).await.unwrap();
+    outgoing.attach(files(4, 16 << 20)).unwrap();
+}
+
 /// What comes out of a thread that panics is `Cancelled`.
 #[tokio::test]
 async fn damaged_archives_are_refused_or_right_and_never_a_panic() {

@@ -11,7 +11,7 @@ use kminik_oci::{Attached, MirrorArgument};
 use kube::Client;
 use kube::core::DynamicObject;
 
-pub use self::published::take_in;
+pub use self::published::{check_manifests, take_in};
 use super::image::Images;
 use super::{client, registries};
 use crate::addons::{

@@ -7,12 +7,12 @@ use kminik_oci::mirrors::loopback_port;
 use kminik_oci::{Attached, Digest, Limit};
 use url::Url;
 
-use crate::addons::{Addon, Choice, Published};
+use crate::addons::{Addon, Catalogue, Choice, Published};
 use crate::home::Home;
 use crate::ops::registries::{self, Download};
 use crate::printer::{DOWNLOAD, OPTION, Printer};
 use crate::profile::Profile;
-use crate::reason::{Failure, INET_ADDON, MK_ADDON_BROKEN, MK_INTERNAL, OrFail, Outcome};
+use crate::reason::{Failure, GUEST_CACHE_LOAD, INET_ADDON, MK_ADDON_BROKEN, MK_INTERNAL, OrFail, Outcome};
 
 /// Of a manifest that is fetched, from one place.
 const MANIFEST: Limit = Limit { bytes: 16 << 20, time: std::time::Duration::from_secs(60) };
@@ -54,6 +54,22 @@ pub async fn gather(
     Ok(manifests)
 }
 
+/// Why manifests of a bundle cannot be taken in: they are none of a URL, or not what an addon says is published there.
+pub fn check_manifests(catalogue: &Catalogue, manifests: &Attached) -> Result<(), String> {
+    let published = || catalogue.addons.iter().flat_map(|addon| &addon.definition.published);
+    for (url, bytes) in manifests {
+        if !Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "https" | "http")) {
+            return Err(format!("{url:?} is no URL that a manifest is published at"));
+        }
+        let digest = Digest::of(bytes);
+        let theirs = published().filter(|published| published.urls.first() == Some(url));
+        if theirs.filter_map(|published| published.sha256.as_deref()).any(|wanted| wanted != digest.hex()) {
+            return Err(format!("the manifest of {url} is not the one that is published"));
+        }
+    }
+    Ok(())
+}
+
 /// Keeps manifests of a bundle by what they are published as: they are what their publishers serve where nobody has said more.
 pub fn take_in(home: &Home, manifests: &Attached) -> Outcome<()> {
     if manifests.is_empty() {
@@ -66,6 +82,9 @@ pub fn take_in(home: &Home, manifests: &Attached) -> Outcome<()> {
         known.insert(url.clone(), digest);
     }
     let table = serde_json::to_vec_pretty(&known).or_fail(&MK_INTERNAL, "cannot write the table of manifests")?;
+    if table.len() as u64 > TABLE_BYTES {
+        return Err(Failure::new(&GUEST_CACHE_LOAD, "bundles have brought more manifests than are remembered"));
+    }
     home.write(&table_of(home), &table, PUBLIC)
 }
 

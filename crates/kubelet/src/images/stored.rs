@@ -112,6 +112,7 @@ fn error(reference: &str) -> impl FnOnce(kminik_oci::ImageError) -> ImageError {
             | Stored::Io { .. }
             | Stored::File(_)
             | Stored::Client(_)
+            | Stored::TooLarge { .. }
             | Stored::Cancelled => ImageError::Storage { detail },
         }
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::contents::{Contents, refused};
-use super::export::{file, header};
+use super::export::{document, header};
 use crate::{Digest, ImageError};
 
 /// Files by name.
@@ -13,10 +13,25 @@ pub type Attached = BTreeMap<String, Vec<u8>>;
 
 const TABLE: &str = "attached.json";
 const DIRECTORY: &str = "attached";
-/// Largest file that is read.
+/// The largest that a file may be.
 const LIMIT_BYTES: u64 = 16 << 20;
 /// And all of them together, as they are in memory at once.
 const TOTAL_BYTES: u64 = 64 << 20;
+
+/// Why a file cannot go with images: it, or all with it, would not be read.
+pub(super) fn check(attached: &Attached) -> Result<(), ImageError> {
+    let too_large =
+        |name: &str, what: &str, limit: u64| ImageError::TooLarge { name: format!("{name}{what}"), limit_mib: limit >> 20 };
+    let mut left = TOTAL_BYTES;
+    for (name, bytes) in attached {
+        let size = bytes.len() as u64;
+        if size > LIMIT_BYTES {
+            return Err(too_large(name, "", LIMIT_BYTES));
+        }
+        left = left.checked_sub(size).ok_or_else(|| too_large(name, ", with those before it,", TOTAL_BYTES))?;
+    }
+    Ok(())
+}
 
 pub(super) fn write(tar: &mut tar::Builder<&mut impl Write>, attached: &Attached) -> Result<(), ImageError> {
     if attached.is_empty() {
@@ -29,7 +44,7 @@ pub(super) fn write(tar: &mut tar::Builder<&mut impl Write>, attached: &Attached
         tar.append_data(&mut header(bytes.len() as u64), path, bytes.as_slice()).map_err(ImageError::WriteArchive)?;
     }
     let table = serde_json::to_vec(&table).map_err(|error| ImageError::WriteArchive(error.into()))?;
-    file(tar, TABLE, &table)
+    document(tar, TABLE, &table)
 }
 
 /// All of them, each as its digest says.

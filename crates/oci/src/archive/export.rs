@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::import::Imported;
 use super::outgoing::{Origin, Outgoing};
-use crate::layout::{Index, Layout};
+use crate::layout::{Index, Layout, MAX_DOCUMENT_BYTES};
 use crate::{Digest, ImageError};
 
 /// An image to send, with the names to give it.
@@ -86,7 +86,11 @@ fn pieces(layout: &Layout, digest: &Digest) -> Result<Vec<Digest>, ImageError> {
     Ok(digests)
 }
 
-pub(super) fn file(tar: &mut tar::Builder<&mut impl Write>, name: &str, content: &[u8]) -> Result<(), ImageError> {
+/// Adds a document, unless it is larger than who reads it takes.
+pub(super) fn document(tar: &mut tar::Builder<&mut impl Write>, name: &str, content: &[u8]) -> Result<(), ImageError> {
+    if content.len() as u64 > MAX_DOCUMENT_BYTES {
+        return Err(ImageError::TooLarge { name: name.to_owned(), limit_mib: MAX_DOCUMENT_BYTES >> 20 });
+    }
     tar.append_data(&mut header(content.len() as u64), name, content).map_err(ImageError::WriteArchive)
 }
 

@@ -120,14 +120,18 @@ struct OciIndex {
 struct IndexEntry {
     digest: String,
     #[serde(default)]
+    size: Option<i64>,
+    #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// Brings an archive's images into a store; also gives the files that go with them.
+/// Brings an archive's images into a store; also gives the files that go with them. Nothing is kept of one whose files are not
+/// `wanted`.
 pub(crate) fn import(
     layout: &Layout,
     platform: &Platform,
     source: Source,
+    wanted: impl FnOnce(&Attached) -> Result<(), String>,
 ) -> Result<(Vec<Imported>, Attached), ImageError> {
     let mut tar = tar::Archive::new(decompressed(source)?);
     let syncer = Syncer::start();
@@ -135,6 +139,7 @@ pub(crate) fn import(
     let contents = read(entries, None, |entry| ingest(layout, &syncer, entry))?;
     syncer.finish(&layout.ingest())?;
     let attached = attached::read(&contents)?;
+    wanted(&attached).map_err(refused)?;
     let mut target = layout;
     let imported = images(&mut target, platform, &contents)?;
     if imported.is_empty() && attached.is_empty() {
@@ -202,14 +207,24 @@ impl Contents {
         }
     }
 
-    fn keep_blob(&self, target: &mut impl Target, digest: &Digest) -> Result<u64, ImageError> {
-        match self.blob(target, digest)? {
-            Blob::Here(path) => {
-                let file = self.file(&path)?;
-                target.keep(self, file)?;
-                Ok(file.size)
+    /// The size of a blob, which has to be what was `said` of it.
+    fn blob_size(&self, target: &impl Target, digest: &Digest, said: Option<i64>) -> Result<u64, ImageError> {
+        let size = match self.blob(target, digest)? {
+            Blob::Here(path) => self.file(&path)?.size,
+            Blob::There => target.size_of(digest).unwrap_or_default(),
+        };
+        match said {
+            Some(said) if u64::try_from(said) != Ok(size) => {
+                Err(refused(format!("blob {digest} is of {size} bytes, not {said}")))
             }
-            Blob::There => Ok(target.size_of(digest).unwrap_or_default()),
+            _ => Ok(size),
+        }
+    }
+
+    fn keep_blob(&self, target: &mut impl Target, digest: &Digest) -> Result<(), ImageError> {
+        match self.blob(target, digest)? {
+            Blob::Here(path) => target.keep(self, self.file(&path)?),
+            Blob::There => Ok(()),
         }
     }
 }
@@ -296,7 +311,7 @@ fn oci_images(
         let full = annotations.get(INDEX_NAME).or_else(|| annotations.get(REF_NAME).filter(|name| name.contains('/')));
         let names = names(full.cloned().into_iter().collect())?;
         let label = names.first().cloned().unwrap_or_else(|| entry.digest.clone());
-        match oci_image(target, platform, contents, &entry.digest, &label) {
+        match oci_image(target, platform, contents, (&entry.digest, entry.size), &label) {
             Ok((manifest, size)) => {
                 let claimed = annotations.get(REPO_DIGEST);
                 let repo_digest = match claimed {
@@ -323,24 +338,30 @@ fn oci_image(
     target: &mut impl Target,
     platform: &Platform,
     contents: &Contents,
-    wanted: &str,
+    (wanted, said): (&str, Option<i64>),
     label: &str,
 ) -> Result<(Digest, u64), ImageError> {
     let mut wanted = digest(wanted)?;
+    let mut size = contents.blob_size(target, &wanted, said)?;
     if let OciManifest::ImageIndex(index) = json(label, &contents.blob_document(target, &wanted)?)? {
         let entries: Vec<ImageIndexEntry> = index.manifests;
-        wanted = digest(&select_platform(label, &entries, platform)?.digest)?;
+        let entry = select_platform(label, &entries, platform)?;
+        wanted = digest(&entry.digest)?;
+        size = contents.blob_size(target, &wanted, Some(entry.size))?;
     }
     let manifest: OciImageManifest = json(label, &contents.blob_document(target, &wanted)?)?;
     let config_digest = digest(&manifest.config.digest)?;
     let config = ConfigFile::parse(label, &contents.blob_document(target, &config_digest)?)?;
     config.check_platform(label, platform)?;
     config.check_layers(label, &manifest)?;
+    for blob in manifest.layers.iter().chain([&manifest.config]) {
+        contents.blob_size(target, &digest(&blob.digest)?, Some(blob.size))?;
+    }
     for layer in &manifest.layers {
         contents.keep_blob(target, &digest(&layer.digest)?)?;
     }
     contents.keep_blob(target, &config_digest)?;
-    let size = contents.keep_blob(target, &wanted)?;
+    contents.keep_blob(target, &wanted)?;
     Ok((wanted, size))
 }
 

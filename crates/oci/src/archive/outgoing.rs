@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::attached::{self, Attached};
-use super::export::{DockerImage, file, header};
+use super::export::{DockerImage, document, header};
 use super::import::Imported;
 use crate::layout::{REF_NAME, REPO_DIGEST};
 use crate::{Digest, ImageError};
@@ -39,9 +39,13 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Sends a file with the images.
-    pub fn attach(&mut self, name: String, bytes: Vec<u8>) {
-        self.attached.insert(name, bytes);
+    /// Sends files with the images.
+    ///
+    /// # Errors
+    /// [`ImageError::TooLarge`] for more than who reads them takes.
+    pub fn attach(&mut self, files: Attached) -> Result<(), ImageError> {
+        self.attached.extend(files);
+        attached::check(&self.attached)
     }
 
     pub(crate) fn add(&mut self, digest: Digest, size: u64, origin: Origin) {
@@ -85,8 +89,8 @@ impl Outgoing {
             tar.append_data(&mut header(piece.size), path, piece.open()?).map_err(ImageError::WriteArchive)?;
         }
         attached::write(&mut tar, &self.attached)?;
-        file(&mut tar, "index.json", self.index().to_string().as_bytes())?;
-        file(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        document(&mut tar, "index.json", self.index().to_string().as_bytes())?;
+        document(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         tar.finish().map_err(ImageError::WriteArchive)
     }
 
@@ -97,9 +101,9 @@ impl Outgoing {
             let path = format!("blobs/sha256/{}", digest.hex());
             tar.append_data(&mut header(piece.size), path, piece.open()?).map_err(ImageError::WriteArchive)?;
         }
-        file(&mut tar, "index.json", self.index().to_string().as_bytes())?;
-        file(&mut tar, "manifest.json", serde_json::to_string(table).unwrap_or_default().as_bytes())?;
-        file(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        document(&mut tar, "index.json", self.index().to_string().as_bytes())?;
+        document(&mut tar, "manifest.json", serde_json::to_string(table).unwrap_or_default().as_bytes())?;
+        document(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         tar.finish().map_err(ImageError::WriteArchive)
     }
 

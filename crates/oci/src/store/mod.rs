@@ -281,16 +281,18 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError::BadArchive`] for what is no such archive or tries to do harm: then nothing is stored.
     pub async fn import(&self, reader: impl AsyncRead + Send + Unpin) -> Result<Vec<Image>, ImageError> {
-        self.import_bundle(reader).await.map(|(images, _)| images)
+        self.import_bundle(reader, |_| Ok(())).await.map(|(images, _)| images)
     }
 
-    /// As [`ImageStore::import`]; also gives the files that go with the images, without which it is no archive of none.
+    /// As [`ImageStore::import`]; also gives the files that go with the images, without which it is no archive of none. Unless
+    /// they are `wanted` it is refused as a whole.
     ///
     /// # Errors
-    /// As [`ImageStore::import`].
+    /// As [`ImageStore::import`]; [`ImageError::BadArchive`] with why the files are not wanted.
     pub async fn import_bundle(
         &self,
         reader: impl AsyncRead + Send + Unpin,
+        wanted: impl FnOnce(&Attached) -> Result<(), String> + Send + 'static,
     ) -> Result<(Vec<Image>, Attached), ImageError> {
         let layout = self.inner.layout.clone();
         let using = blocking(move || layout.in_use()).await?;
@@ -298,7 +300,7 @@ impl ImageStore {
         let platform = self.inner.platform.clone();
         let blocking_reader = archive::BlockingReader::new(reader);
         let (imported, attached) =
-            blocking_reader.drive(move |reader| archive::import(&layout, &platform, reader)).await?;
+            blocking_reader.drive(move |reader| archive::import(&layout, &platform, reader, wanted)).await?;
         let images = self
             .blocking(move |inner| {
                 inner.layout.update(|index| {
