@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::query_parameters::ImportImageOptionsBuilder;
 use futures::{StreamExt, TryStreamExt};
@@ -38,6 +39,9 @@ pub struct Image {
     pub id: String,
     pub repo_digests: Vec<String>,
     pub repo_tags: Vec<String>,
+    /// Those of its names that no registry has given; not of minikube's shape.
+    #[serde(default, skip_serializing)]
+    local_tags: Vec<String>,
     /// Bytes, as text.
     pub size: String,
 }
@@ -60,6 +64,18 @@ pub struct Images {
     nodes: Vec<NodeImages>,
 }
 
+/// What is handed on to nodes that come, together; and how long that may take.
+const HANDED_ON_BYTES: u64 = 16 << 30;
+const HANDED_ON_WITHIN: Duration = Duration::from_secs(600);
+
+/// An image as a node has it under a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    tag: String,
+    id: String,
+    size_bytes: u64,
+}
+
 /// A node's images.
 struct NodeImages {
     name: String,
@@ -80,12 +96,36 @@ impl NodeImages {
         listed.map_err(failed(&GUEST_IMAGE_LIST))
     }
 
-    /// Name and identity of what no registry has given.
-    async fn loaded(&self) -> Outcome<BTreeSet<(String, String)>> {
-        let loaded = self.list().await?.into_iter().filter(|image| image.repo_digests.is_empty());
-        let named = loaded.flat_map(|image| image.repo_tags.into_iter().map(move |tag| (tag, image.id.clone())));
-        Ok(named.filter(|(tag, _)| *tag != built_in_image()).collect())
+    /// What no registry has given, by each of its names that none has.
+    async fn loaded(&self) -> Outcome<BTreeSet<Named>> {
+        let named = self.list().await?.into_iter().flat_map(|image| image.named(&image.local_tags));
+        Ok(named.filter(|image| image.tag != built_in_image()).collect())
     }
+
+    /// Those of these that it does not have.
+    async fn lacks(&self, images: &BTreeSet<Named>) -> Outcome<BTreeSet<Named>> {
+        let has = self.list().await?;
+        let lacks = |image: &&Named| !has.iter().any(|own| own.id == image.id && own.repo_tags.contains(&image.tag));
+        Ok(images.iter().filter(lacks).cloned().collect())
+    }
+}
+
+impl Image {
+    fn named(&self, tags: &[String]) -> Vec<Named> {
+        let size_bytes = self.size.parse().unwrap_or_default();
+        tags.iter().map(|tag| Named { tag: tag.clone(), id: self.id.clone(), size_bytes }).collect()
+    }
+}
+
+/// Those that are handed on, the smallest first, and those for which no room is left.
+fn within_bytes(images: BTreeSet<Named>, limit: u64) -> (Vec<Named>, Vec<Named>) {
+    let mut images: Vec<Named> = images.into_iter().collect();
+    images.sort_by_key(|image| image.size_bytes);
+    let mut left = Some(limit);
+    images.into_iter().partition(|image| {
+        left = left.and_then(|left| left.checked_sub(image.size_bytes));
+        left.is_some()
+    })
 }
 
 impl Images {
@@ -151,29 +191,35 @@ impl Images {
     }
 
     /// Brings to these nodes, from those that have it, what was loaded while they were not there. What a registry has, they pull.
+    /// What is too much to wait for is left to the user.
     ///
     /// # Errors
-    /// `GUEST_IMAGE_LIST`, `GUEST_IMAGE_SAVE`, `GUEST_IMAGE_LOAD`.
+    /// `GUEST_IMAGE_LIST`, `GUEST_IMAGE_SAVE`, `GUEST_IMAGE_LOAD`, also for what was left out.
     pub async fn hand_on(&self, names: &[String], printer: &Printer) -> Outcome<()> {
         let (new, old): (Vec<&NodeImages>, Vec<&NodeImages>) =
             self.nodes.iter().partition(|node| names.contains(&node.name));
+        let handed = tokio::time::timeout(HANDED_ON_WITHIN, self.hand_from(&old, &new, printer));
+        let late = || format!("it took longer than {} s", HANDED_ON_WITHIN.as_secs());
+        handed.await.unwrap_or_else(|_| Err(Failure::new(&GUEST_IMAGE_LOAD, late())))
+    }
+
+    async fn hand_from(&self, old: &[&NodeImages], new: &[&NodeImages], printer: &Printer) -> Outcome<()> {
         let mut loaded = BTreeSet::new();
         for node in old {
             loaded.extend(node.loaded().await?);
         }
         let cache = Cache::open(&self.home, Some(&self.profile))?;
-        let mut lacking: Vec<(&NodeImages, BTreeSet<(String, String)>)> = Vec::new();
+        let mut lacking: Vec<(&NodeImages, BTreeSet<Named>)> = Vec::new();
         for node in new {
-            lacking.push((node, loaded.difference(&node.loaded().await?).cloned().collect()));
+            lacking.push((node, node.lacks(&loaded).await?));
         }
-        // Each is read once, however many nodes lack it.
-        for image in &loaded {
+        loaded.retain(|image| lacking.iter().any(|(_, lacks)| lacks.contains(image)));
+        let (handed, left) = within_bytes(loaded, HANDED_ON_BYTES);
+        // One after the other; each is read once, however many nodes lack it.
+        for image in &handed {
             let nodes = lacking.iter().filter(|(_, lacks)| lacks.contains(image)).map(|(node, _)| *node);
             let nodes: Vec<&NodeImages> = nodes.collect();
-            if nodes.is_empty() {
-                continue;
-            }
-            let tag = &image.0;
+            let tag = &image.tag;
             for node in &nodes {
                 printer.info(IMAGE, &format!("Loading {tag} into {} ...", node.name));
             }
@@ -182,7 +228,11 @@ impl Images {
             let images = scanned.or_fail(&GUEST_IMAGE_LOAD, format_args!("cannot load {tag}"))?;
             send(&nodes, images, printer).await?;
         }
-        Ok(())
+        if left.is_empty() {
+            return Ok(());
+        }
+        let (gib, left) = (HANDED_ON_BYTES >> 30, left.into_iter().map(|image| image.tag).collect::<Vec<_>>().join(", "));
+        Err(Failure::new(&GUEST_IMAGE_LOAD, format!("not more than {gib} GiB are handed on, without {left}")))
     }
 
     /// Whether an image of this name is there; what is no name is not.
@@ -230,7 +280,7 @@ impl Images {
     }
 
     async fn logins(&self, image: &str, printer: &Printer) -> Outcome<Vec<kminik_oci::Credential>> {
-        let cache = Cache::open(&self.home, Some(&self.profile))?;
+        let cache = Cache::view(&self.home, Some(&self.profile))?;
         let hosts = cache.store().hosts(image).or_fail(&GUEST_IMAGE_PULL, "no image is meant")?;
         registries::credentials(&hosts, printer).await
     }
@@ -432,6 +482,13 @@ pub fn human_size(bytes: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_handed_on_is_bounded() {
+        let image = |tag: &str, size_bytes| Named { tag: tag.into(), id: "i".into(), size_bytes };
+        let (handed, left) = within_bytes([image("a", 7), image("b", 2), image("c", 4)].into(), 6);
+        assert_eq!((handed, left), (vec![image("b", 2), image("c", 4)], vec![image("a", 7)]));
+    }
 
     #[test]
     fn names_and_sizes() {

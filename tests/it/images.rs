@@ -96,6 +96,12 @@ fn mirror() {
     cluster.kubectl(&["create", "deployment", "nginx", "--image=nginx:latest"]).ok();
     cluster.kubectl(&["rollout", "status", "deployment/nginx", "--timeout=60s"]).ok();
     assert!(cluster.kminik(&["image", "ls"]).ok().contains("docker.io/library/nginx:latest"));
+    // A name that was given here is handed on to a node that comes, which would find it nowhere.
+    cluster.kminik(&["image", "tag", "nginx:latest", "example.com/mine:1"]).ok();
+    cluster.kminik(&["node", "add"]).ok();
+    let second = format!("/api/v1/nodes/{}-m02/proxy/kminik/v1/images", cluster.profile);
+    let listed = cluster.kubectl(&["get", "--raw", &second]).ok();
+    assert!(listed.contains("example.com/mine:1"), "{listed}");
 }
 
 /// Kubernetes' own images by their whole path and by its last part; others are none of this repository's.

@@ -100,6 +100,8 @@ pub struct Image {
 pub struct Summary {
     pub id: Digest,
     pub repo_tags: Vec<String>,
+    /// Those of its names that no registry has given: of archives, or given here.
+    pub local_tags: Vec<String>,
     pub repo_digests: Vec<String>,
     pub size_bytes: u64,
 }

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /` | all images, as minikube lists them |
+//! | `GET /` | all images, as minikube lists them, and which names no registry has given |
 //! | `DELETE /?image=` | removes a name, or an image by its id |
 //! | `POST /tag?source=&target=` | |
 //! | `POST /pull?image=`, `/push?image=` | body: [`Logins`], or nothing; answer: a line of JSON an [`Event`], the last is the end |
@@ -194,8 +194,8 @@ async fn list(store: &ImageStore) -> Result<Response<Body>, Refused> {
         .into_iter()
         .map(|image| {
             serde_json::json!({
-                "id": image.id, "repoTags": image.repo_tags, "repoDigests": image.repo_digests,
-                "size": image.size_bytes.to_string(),
+                "id": image.id, "repoTags": image.repo_tags, "localTags": image.local_tags,
+                "repoDigests": image.repo_digests, "size": image.size_bytes.to_string(),
             })
         })
         .collect();

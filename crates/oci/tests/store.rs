@@ -117,6 +117,45 @@ async fn what_is_exported_can_be_imported_by_either_table() {
 }
 
 #[tokio::test]
+async fn names_that_no_registry_has_given_are_told() {
+    let (_dir, first) = store();
+    first.import(docker_save("app:1", ARCH).as_slice()).await.unwrap();
+    let listed = first.list().await.unwrap();
+    assert_eq!(listed[0].local_tags, ["docker.io/library/app:1"]);
+    // As a registry has served it, and then named once more here.
+    let manifest = first.get("app:1").await.unwrap().unwrap().manifest;
+    let mut archive = Vec::new();
+    first.export(&["app:1".into()], &mut archive).await.unwrap();
+    let mut served = tar::Builder::new(Vec::new());
+    for entry in tar::Archive::new(archive.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        match entry.path().unwrap().to_str().unwrap() {
+            "manifest.json" => {}
+            "index.json" => {
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+                let mut index: serde_json::Value = serde_json::from_str(&text).unwrap();
+                index["manifests"][0]["annotations"]["io.kminik.image.repo-digest"] =
+                    format!("docker.io/library/app@{manifest}").into();
+                let text = index.to_string();
+                let mut header = entry.header().clone();
+                header.set_size(text.len() as u64);
+                header.set_cksum();
+                served.append(&header, text.as_bytes()).unwrap();
+            }
+            _ => served.append(&entry.header().clone(), entry).unwrap(),
+        }
+    }
+    let (_dir, second) = store();
+    second.import(served.into_inner().unwrap().as_slice()).await.unwrap();
+    second.tag("app:1", "app:mine").await.unwrap();
+    let listed = second.list().await.unwrap();
+    assert_eq!(listed[0].repo_digests.len(), 1);
+    assert_eq!(listed[0].repo_tags.len(), 2);
+    assert_eq!(listed[0].local_tags, ["docker.io/library/app:mine"]);
+}
+
+#[tokio::test]
 async fn harmful_archives_are_refused_and_leave_nothing() {
     let good = config(&[], ARCH);
     let table = |config: &str| serde_json::json!([{"Config": config, "RepoTags": null, "Layers": []}]).to_string();

@@ -333,6 +333,9 @@ impl ImageStore {
             manifests.dedup();
             let mut rows: std::collections::BTreeMap<Digest, Summary> = std::collections::BTreeMap::new();
             for manifest in manifests {
+                let given = index.manifests.iter().filter(|entry| entry.digest == manifest);
+                let local = given.filter(|entry| entry.repo_digest().is_none()).filter_map(|entry| entry.name());
+                let local: Vec<String> = local.map(str::to_owned).collect();
                 let image = match inner.image(&index, &manifest) {
                     Ok(image) => image,
                     Err(error) => {
@@ -344,10 +347,12 @@ impl ImageStore {
                 let row = rows.entry(image.id.clone()).or_insert_with(|| Summary {
                     id: image.id,
                     repo_tags: Vec::new(),
+                    local_tags: Vec::new(),
                     repo_digests: Vec::new(),
                     size_bytes: image.size_bytes,
                 });
                 row.repo_tags.extend(image.repo_tags);
+                row.local_tags.extend(local);
                 row.repo_digests.extend(image.repo_digests);
             }
             Ok(rows.into_values().collect())
