@@ -52,7 +52,11 @@ const CACHED: Origin = Origin { daemon: false, remote: true, pull: false };
 
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let profile = Profile::load_optional(&context.home, &context.profile)?;
-    let cache = Cache::open(&context.home, profile.as_ref())?;
+    let open = match args.verb {
+        Verb::List { .. } | Verb::Info { .. } => Cache::view,
+        Verb::Add { .. } | Verb::Delete { .. } | Verb::Reload => Cache::open,
+    };
+    let cache = open(&context.home, profile.as_ref())?;
     let listed = async || -> Outcome<Vec<String>> {
         let mut names: Vec<String> = cache.list().await?.into_iter().flat_map(|image| image.repo_tags).collect();
         names.sort();

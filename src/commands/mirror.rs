@@ -6,6 +6,7 @@ use kminik_oci::mirrors::Source;
 use kminik_oci::{Experience, MirrorArgument, Probe};
 
 use super::{Context, Listing};
+use crate::ops::cache::Cache;
 use crate::ops::image::human_size;
 use crate::ops::mirror::{self, Change, View};
 use crate::printer::{CHECK, Printer, table};
@@ -71,7 +72,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     let home = &context.home;
     match args.verb {
         Verb::List { country, output } => {
-            let rows = View::new(home, &context.profile, country)?.list()?;
+            let rows = View::new(home, &context.profile, country, Cache::view)?.list()?;
             match output {
                 Listing::Json => {
                     printer.data(&serde_json::to_string(&rows).or_fail(&MK_INTERNAL, "cannot write JSON")?)
@@ -90,7 +91,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             }
         }
         Verb::Test { images, country, output } => {
-            let rows = View::new(home, &context.profile, country)?.test(&images, printer).await?;
+            let rows = View::new(home, &context.profile, country, Cache::open)?.test(&images, printer).await?;
             match output {
                 Listing::Json => {
                     printer.data(&serde_json::to_string(&rows).or_fail(&MK_INTERNAL, "cannot write JSON")?)

@@ -16,6 +16,8 @@ use crate::reason::{
 };
 use crate::settings::Settings;
 
+const CANNOT_OPEN: &str = "cannot open the image cache";
+
 /// The cache, open.
 pub struct Cache {
     home: Home,
@@ -42,10 +44,16 @@ impl Cache {
         Self::with(home, ResolverConfig::default())
     }
 
+    /// As [`Cache::open`] for who only looks, so that the home need not be writable.
+    pub fn view(home: &Home, profile: Option<&Profile>) -> Outcome<Self> {
+        let store = ImageStore::view(&home.image_cache(), registries::on_host(home, profile)?);
+        Ok(Self { home: home.clone(), store: store.or_fail(&INET_CACHE, CANNOT_OPEN)? })
+    }
+
     fn with(home: &Home, config: ResolverConfig) -> Outcome<Self> {
         let dir = home.image_cache();
         home.make_dir(&dir)?;
-        let store = ImageStore::open(&dir, config).or_fail(&INET_CACHE, "cannot open the image cache")?;
+        let store = ImageStore::open(&dir, config).or_fail(&INET_CACHE, CANNOT_OPEN)?;
         // Commands that need no root use it too.
         home.give_tree(&dir)?;
         let of = home.clone();

@@ -231,7 +231,8 @@ impl Images {
         if left.is_empty() {
             return Ok(());
         }
-        let (gib, left) = (HANDED_ON_BYTES >> 30, left.into_iter().map(|image| image.tag).collect::<Vec<_>>().join(", "));
+        let (gib, left) =
+            (HANDED_ON_BYTES >> 30, left.into_iter().map(|image| image.tag).collect::<Vec<_>>().join(", "));
         Err(Failure::new(&GUEST_IMAGE_LOAD, format!("not more than {gib} GiB are handed on, without {left}")))
     }
 

@@ -36,6 +36,9 @@ pub struct Row {
     pub experience: Experience,
 }
 
+/// [`Cache::open`] for who notes anything, or [`Cache::view`].
+type Open = fn(&Home, Option<&Profile>) -> Outcome<Cache>;
+
 /// What is looked at: a profile's registries, or with `country` those of a preset.
 pub struct View {
     store: ImageStore,
@@ -43,11 +46,13 @@ pub struct View {
 }
 
 impl View {
+    /// `open` is the cache's, whose store has what is known of places.
+    ///
     /// # Errors
     /// What makes the lists unusable.
-    pub fn new(home: &Home, profile: &str, country: Option<String>) -> Outcome<Self> {
+    pub fn new(home: &Home, profile: &str, country: Option<String>, open: Open) -> Outcome<Self> {
         let profile = Profile::load_optional(home, profile)?;
-        let store = Cache::open(home, profile.as_ref())?.store().clone();
+        let store = open(home, profile.as_ref())?.store().clone();
         let mut config = store.config();
         let unusable = "the mirrors cannot be used";
         let presets = Presets::parse(config.presets_toml.as_deref()).or_fail(&INET_BAD_MIRROR, unusable)?;

@@ -160,11 +160,42 @@ fn read_only() {
         is_sound(&told, &format!("{arguments:?}"));
         assert_ne!(told.code, 0, "{arguments:?}");
     }
-    for arguments in [&["profile", "list"][..], &["config", "view"], &["mirror", "list"], &["version"]] {
-        is_sound(&cluster.kminik(arguments), &format!("{arguments:?}"));
+    // What only looks works, also before anything was ever written.
+    for arguments in [
+        &["config", "view"][..],
+        &["config", "defaults", "driver"],
+        &["mirror", "list"],
+        &["cache", "list"],
+        &["cache", "info"],
+        &["addons", "list"],
+        &["version"],
+    ] {
+        cluster.kminik(arguments).ok();
     }
+    is_sound(&cluster.kminik(&["profile", "list"]), "profile list");
     remount("rw");
     cluster.start_again(&["--wait=none"]).ok();
+    eventually("the node to answer", || (cluster.kminik(&["image", "ls"]).code == 0).then_some(()));
+    for command in [
+        "status",
+        "node list",
+        "ip",
+        "image ls",
+        "addons list",
+        "service list",
+        "cache list",
+        "logs",
+        "kubectl -- get pods",
+    ] {
+        let mount = format!("mount --bind {0} {0} && mount -o remount,ro,bind {0}", home.display());
+        let line = format!("{mount} && exec {} -p {} {command}", kminik_binary().display(), cluster.profile);
+        let mut looks = cluster.command(&[]);
+        let environment: Vec<_> = looks.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+        looks = host.command("unshare", &["-m", "sh", "-c", &line]);
+        looks.envs(environment);
+        let told = run(&mut looks, None);
+        assert_eq!(told.code, 0, "{command}: {} {}", told.stdout, told.stderr);
+    }
     // As long as it runs, files are open for writing and nobody can make the disk read-only.
     cluster.kminik(&["stop"]).ok();
     remount("ro");

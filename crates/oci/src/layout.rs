@@ -131,9 +131,14 @@ pub struct InUse(#[expect(dead_code, reason = "the lock lives as long as the fil
 pub(crate) struct Alone(#[expect(dead_code, reason = "the lock lives as long as the file is open")] File);
 
 impl Layout {
+    /// The directory, be it there or not; only to be read.
+    pub(crate) fn at(root: &Path) -> Layout {
+        Layout { root: root.to_path_buf() }
+    }
+
     /// Opens the directory, making what is missing.
     pub(crate) fn open(root: &Path) -> Result<Layout, ImageError> {
-        let layout = Layout { root: root.to_path_buf() };
+        let layout = Layout::at(root);
         for dir in [layout.blobs(), layout.ingest()] {
             fs::create_dir_all(&dir).map_err(ImageError::io("create", &dir))?;
         }

@@ -121,7 +121,12 @@ impl Layout {
 
 fn size_of_files(dir: &Path) -> Result<u64, ImageError> {
     let mut bytes = 0;
-    for entry in fs::read_dir(dir).map_err(ImageError::io("list", dir))? {
+    let entries = match fs::read_dir(dir) {
+        // A store that nothing has come to yet.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(ImageError::io("list", dir))?,
+    };
+    for entry in entries {
         let entry = entry.map_err(ImageError::io("list", dir))?;
         // One that has gone meanwhile has no size.
         bytes += entry.metadata().map_or(0, |metadata| metadata.len());

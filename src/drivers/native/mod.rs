@@ -188,7 +188,9 @@ impl Driver for Native {
         }
         if let Some((port, why)) = wish.api_port.and_then(|port| Some((port, taken_on_nodes(port)?))) {
             return Err(Failure::new(&MK_USAGE, format!("--apiserver-port={port} cannot be that of a node: {why}"))
-                .advise("Choose another: by the native driver the API has the same port on the node and for this machine."));
+                .advise(
+                    "Choose another: by the native driver the API has the same port on the node and for this machine.",
+                ));
         }
         let site = network::choose(wish, &taken.subnets).await?;
         Ok(Placement {

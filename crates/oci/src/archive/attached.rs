@@ -20,8 +20,10 @@ const TOTAL_BYTES: u64 = 64 << 20;
 
 /// Why a file cannot go with images: it, or all with it, would not be read.
 pub(super) fn check(attached: &Attached) -> Result<(), ImageError> {
-    let too_large =
-        |name: &str, what: &str, limit: u64| ImageError::TooLarge { name: format!("{name}{what}"), limit_mib: limit >> 20 };
+    let too_large = |name: &str, what: &str, limit: u64| ImageError::TooLarge {
+        name: format!("{name}{what}"),
+        limit_mib: limit >> 20,
+    };
     let mut left = TOTAL_BYTES;
     for (name, bytes) in attached {
         let size = bytes.len() as u64;

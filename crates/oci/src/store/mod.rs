@@ -81,13 +81,25 @@ impl ImageStore {
 
     /// As [`ImageStore::open`], for images of another platform than this machine's.
     pub fn open_for(dir: &Path, config: ResolverConfig, platform: Platform) -> Result<ImageStore, ImageError> {
-        let layout = Layout::open(dir)?;
+        let store = ImageStore::with(Layout::open(dir)?, dir, config, platform)?;
+        store.collect();
+        Ok(store)
+    }
+
+    /// The store of a directory that may not be written, or not be there: what only looks finds what there is, what brings
+    /// anything in fails.
+    ///
+    /// # Errors
+    /// [`ImageError::BadConfig`] when the configuration cannot be understood.
+    pub fn view(dir: &Path, config: ResolverConfig) -> Result<ImageStore, ImageError> {
+        ImageStore::with(Layout::at(dir), dir, config, Platform::here())
+    }
+
+    fn with(layout: Layout, dir: &Path, config: ResolverConfig, platform: Platform) -> Result<ImageStore, ImageError> {
         let setup = RwLock::new(Setup::new(config)?);
         let health = Health::load(dir.join("places.json"));
         let (sharing, limit) = (Semaphore::new(1), OnceLock::new());
-        let store = ImageStore { inner: Arc::new(Inner { layout, setup, health, platform, sharing, limit }) };
-        store.collect();
-        Ok(store)
+        Ok(ImageStore { inner: Arc::new(Inner { layout, setup, health, platform, sharing, limit }) })
     }
 
     /// Keeps the store within so many bytes from now on: after each pull the images that nobody has wanted for longest go, and
