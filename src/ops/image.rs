@@ -22,6 +22,7 @@ use super::bars::Bars;
 use super::cache::{self, Cache};
 use super::{client, registries, status};
 use crate::addons::built_in_image;
+use crate::drivers::{self, Machine, MachineState};
 use crate::engine::Engine;
 use crate::home::Home;
 use crate::printer::{IMAGE, Printer};
@@ -67,6 +68,8 @@ pub struct Images {
 /// What is handed on to nodes that come, together; and how long that may take.
 const HANDED_ON_BYTES: u64 = 16 << 30;
 const HANDED_ON_WITHIN: Duration = Duration::from_secs(600);
+/// How many machines the driver is asked about side by side.
+const ASKED_AT_ONCE: usize = 8;
 
 /// An image as a node has it under a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,7 +153,10 @@ impl Images {
             let base = format!("{all}/{name}/proxy/kminik/v1/images");
             NodeImages { store: RemoteStore::new(client.clone(), base, None), name }
         };
-        let (ready, others): (Vec<Node>, Vec<Node>) = listed.items.into_iter().partition(status::is_ready);
+        let down = down(home, &profile).await;
+        let is_up =
+            |node: &Node| status::is_ready(node) && !down.iter().any(|name| node.metadata.name.as_ref() == Some(name));
+        let (ready, others): (Vec<Node>, Vec<Node>) = listed.items.into_iter().partition(is_up);
         // A node that is down holds nobody up; one that has just begun may answer all the same.
         let nodes: Vec<NodeImages> = if ready.is_empty() { others } else { ready }.into_iter().map(store).collect();
         if nodes.is_empty() {
@@ -378,6 +384,17 @@ impl Images {
             None => Ok(()),
         }
     }
+}
+
+/// Names of nodes whose machines do not run: for a while their Nodes say what was so before. A driver that does not tell says nothing.
+async fn down(home: &Home, profile: &Profile) -> Vec<String> {
+    let Ok(driver) = drivers::of(home, profile) else { return Vec::new() };
+    let state = async |machine: Machine<'_>| (machine.node_name(), driver.state(machine).await);
+    let states = futures::stream::iter(profile.machines().filter(|machine| machine.is_worker())).map(state);
+    let ended = |(name, state): (String, Outcome<MachineState>)| async move {
+        matches!(state, Ok(MachineState::Stopped | MachineState::Nonexistent)).then_some(name)
+    };
+    states.buffer_unordered(ASKED_AT_ONCE).filter_map(ended).collect().await
 }
 
 /// To each of these nodes, of their pieces those that it lacks; the names that they have there.

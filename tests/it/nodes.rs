@@ -100,12 +100,17 @@ fn whole_life(driver: &'static str) {
     let states = |host: &str| vec![(first.clone(), "Running".to_owned()), (second.clone(), host.to_owned())];
     assert_eq!(names_in_status(&cluster), states("Stopped"));
     assert_eq!(cluster.kminik(&["status"]).code, 3);
+    // Its Node says for a while that it is Ready; nobody waits for it.
+    assert!(nodes(&cluster).contains(&format!("{second} True")));
+    cluster.kminik(&["image", "tag", "busybox:latest", "example.com/meanwhile:1"]).ok();
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(names_in_status(&cluster), states("Stopped"));
     cluster.kminik(&["node", "start", &second]).ok();
     assert_eq!(names_in_status(&cluster), states("Running"));
     assert_eq!(cluster.kminik(&["ssh", "-n", "m02", "cat", "/var/tmp/a"]).ok(), "from the host");
     assert!(cluster.kminik(&["node", "start", "m02"]).stderr.contains("is already running"));
+    let images = format!("/api/v1/nodes/{second}/proxy/kminik/v1/images");
+    assert!(cluster.kubectl(&["get", "--raw", &images]).ok().contains("example.com/meanwhile:1"));
 
     // The cluster stops and starts with all its nodes; how many it has is not start's to change.
     let told = cluster.kminik(&["stop"]).stderr;
