@@ -1,5 +1,7 @@
 //! What `start` changes of a machine that runs, and what it says of one that is gone.
 
+use std::time::Duration;
+
 use super::plan;
 use crate::drivers::{Driver, Machine, MachineState};
 use crate::home::Home;
@@ -7,6 +9,9 @@ use crate::ops::node_image;
 use crate::printer::{MOUNT, OPTION, Printer};
 use crate::profile::Profile;
 use crate::reason::{DRV_CREATE, Failure, GUEST_DATA_LOST, Outcome};
+
+/// How long a machine that has got its last signal may take to end.
+const DYING: Duration = Duration::from_secs(1);
 
 /// Brings the running machines to what the profile says now. What only its next start can change is said.
 ///
@@ -19,13 +24,12 @@ pub async fn apply(
     home: &Home,
     printer: &Printer,
 ) -> Outcome<()> {
-    let running = running(now, driver).await?;
-    let Some(first) = running.first() else { return Ok(()) };
-    if (before.cpus, before.memory_mib) != (now.cpus, now.memory_mib) {
-        if let Err(failure) = limit(driver, &running).await {
+    let limited = running(now, driver).await?;
+    if !limited.is_empty() && (before.cpus, before.memory_mib) != (now.cpus, now.memory_mib) {
+        if let Err(failure) = limit(driver, &limited).await {
             // Neither the machines nor their next start have what cannot be had.
             let as_before = Profile { cpus: before.cpus, memory_mib: before.memory_mib, ..now.clone() };
-            let names: Vec<_> = running.iter().map(|machine| machine.name()).collect();
+            let names: Vec<_> = limited.iter().map(|machine| machine.name()).collect();
             let machines: Vec<_> = as_before.machines().filter(|machine| names.contains(&machine.name())).collect();
             let _ = limit(driver, &machines).await;
             as_before.save(home)?;
@@ -36,6 +40,8 @@ pub async fn apply(
             &format!("The node may now use CPUs={}, Memory={}MB; containers go on", now.cpus, now.memory_mib),
         );
     }
+    let running = running(now, driver).await?;
+    let Some(first) = running.first() else { return Ok(()) };
     for gone in before.mounts.iter().filter(|share| !now.mounts.contains(share)) {
         for machine in &running {
             ask(driver, *machine, &["node-unmount", &gone.target.display().to_string()]).await?;
@@ -81,11 +87,24 @@ pub async fn running<'p>(profile: &'p Profile, driver: &dyn Driver) -> Outcome<V
 
 async fn limit(driver: &dyn Driver, machines: &[Machine<'_>]) -> Outcome<()> {
     for machine in machines.iter().copied() {
-        driver.resize(machine).await?;
         let (cpus, memory) = (machine.cpus().unwrap_or(0).to_string(), machine.memory_bytes().unwrap_or(0).to_string());
-        ask(driver, machine, &["node-limits", &cpus, &memory]).await?;
+        let changed = async {
+            driver.resize(machine).await?;
+            ask(driver, machine, &["node-limits", &cpus, &memory]).await
+        };
+        if let Err(failure) = changed.await
+            && !ends(driver, machine).await
+        {
+            return Err(failure);
+        }
     }
     Ok(())
+}
+
+/// Whether a machine was dying when it was looked at: its next start has all that it is to have.
+async fn ends(driver: &dyn Driver, machine: Machine<'_>) -> bool {
+    let exited = tokio::time::timeout(DYING, driver.exited(machine)).await;
+    exited.is_ok() || driver.state(machine).await.is_ok_and(|state| state != MachineState::Running)
 }
 
 async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> Outcome<()> {
