@@ -30,6 +30,7 @@ pub mod version;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ use crate::audit::Entry;
 use crate::cli::{Cli, Command, Global};
 use crate::declared;
 use crate::home::Home;
+use crate::messages::{Language, help};
 use crate::ops::pause::Change;
 use crate::printer::Printer;
 use crate::reason::{Failure, MK_BAD_CLUSTER_FILE, MK_INTERNAL, MK_INTERRUPTED, MK_USAGE, OrFail, Outcome};
@@ -60,7 +62,7 @@ pub fn main() -> ExitCode {
     let typed = arguments();
     let parsed = match parse(&typed, &settings) {
         Ok(parsed) => parsed,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error, &typed, &settings),
     };
     let words = parsed.words(&typed);
     let (cli, told) = match with_files(&typed, &parsed, &settings) {
@@ -125,14 +127,18 @@ impl Parsed {
     }
 }
 
-/// What was typed, over the environment, over the settings.
-fn parse(arguments: &[OsString], settings: &Settings) -> Result<Parsed, clap::Error> {
-    let mut tree = settings::apply(Cli::command(), settings);
+/// By which these are read.
+fn tree(arguments: &[OsString], settings: &Settings) -> clap::Command {
+    let tree = settings::apply(Cli::command(), settings);
     // Only where it is written: help would show a value at every flag.
     let is_bool = |text: &str| text.starts_with("--") && (text.ends_with("=true") || text.ends_with("=false"));
-    if arguments.iter().filter_map(|argument| argument.to_str()).any(is_bool) {
-        tree = settings::with_bool_values(tree);
-    }
+    let is_written = arguments.iter().filter_map(|argument| argument.to_str()).any(is_bool);
+    if is_written { settings::with_bool_values(tree) } else { tree }
+}
+
+/// What was typed, over the environment, over the settings.
+fn parse(arguments: &[OsString], settings: &Settings) -> Result<Parsed, clap::Error> {
+    let mut tree = tree(arguments, settings);
     let matches = tree.try_get_matches_from_mut(arguments)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))?;
     Ok(Parsed { cli, matches, tree })
@@ -154,9 +160,20 @@ fn with_files(typed: &[OsString], parsed: &Parsed, settings: &Settings) -> Outco
     Ok(Some((whole.cli, additions.notes)))
 }
 
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: clap::Error, typed: &[OsString], settings: &Settings) -> ExitCode {
     // clap prints help and version to stdout, mistakes to stderr; a closed stream is no reason to fail.
-    let _ = error.print();
+    let _ = match Language::of_environment() {
+        Language::English => error.print(),
+        language => {
+            // Read once more: a line that is right needs no texts of help.
+            let again = help::in_language(tree(typed, settings), language).try_get_matches_from(typed);
+            let text = help::chinese(again.as_ref().err().unwrap_or(&error));
+            match error.use_stderr() {
+                true => std::io::stderr().lock().write_all(text.as_bytes()),
+                false => std::io::stdout().lock().write_all(text.as_bytes()),
+            }
+        }
+    };
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** every message that goes through the printer or a failure is in the table, and nothing else is (tests.rs).
 
+pub mod help;
 #[cfg(test)]
 mod tests;
 
@@ -91,17 +92,19 @@ enum Part {
 
 fn table() -> &'static [Row] {
     static TABLE: OnceLock<Vec<Row>> = OnceLock::new();
-    TABLE.get_or_init(|| {
-        let rows: BTreeMap<String, String> = toml::from_str(CHINESE).unwrap_or_default();
-        let row = |(key, text): (&String, &String)| {
-            let key = parts(key);
-            let weight = key.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum();
-            Row { key, text: parts(text), weight }
-        };
-        let mut rows: Vec<Row> = rows.iter().map(row).collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.weight));
-        rows
-    })
+    TABLE.get_or_init(|| rows_of(&toml::from_str(CHINESE).unwrap_or_default()))
+}
+
+/// Those that say most first.
+fn rows_of(rows: &BTreeMap<String, String>) -> Vec<Row> {
+    let row = |(key, text): (&String, &String)| {
+        let key = parts(key);
+        let weight = key.iter().map(|part| if let Part::Text(text) = part { text.len() } else { 0 }).sum();
+        Row { key, text: parts(text), weight }
+    };
+    let mut rows: Vec<Row> = rows.iter().map(row).collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.weight));
+    rows
 }
 
 /// A format string, taken apart. Of a placeholder what is behind the colon is how the code writes the value, not which it is.

@@ -91,6 +91,14 @@ fn version() {
     assert!(short.starts_with('v') && short.trim().split('.').count() == 3, "{short}");
     let told = cluster.kminik(&["help", "image", "load"]).ok();
     assert!(told.contains("Usage: kminik image load"), "{told}");
+    let chinese = |arguments: &[&str]| {
+        let mut command = cluster.command(arguments);
+        crate::support::run(command.env("LC_ALL", "zh_CN.UTF-8"), None)
+    };
+    let told = chinese(&["start", "--help"]).ok();
+    assert!(told.contains("用法：kminik start") && told.contains("只检查，不创建任何内容"), "{told}");
+    assert!(chinese(&["start", "--no-such-flag"]).fails(14).contains("错误：不认识的参数 '--no-such-flag'"));
+    assert_eq!(chinese(&["--version"]).ok(), cluster.kminik(&["--version"]).ok());
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(cluster.kminik(&["completion", shell]).ok().contains("kminik"), "{shell}");
     }
