@@ -18,6 +18,9 @@ use crate::{Credential, Digest, ImageError, Outgoing, Progress};
 const BUFFER_BYTES: usize = 512 * 1024;
 /// Longest line of the answer to a pull or push.
 const MAX_LINE_BYTES: usize = 1024 * 1024;
+/// The largest answer that is read, and the longest text of an error.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// Bound on what takes no time.
 pub const SHORT: Duration = Duration::from_secs(20);
 /// Digests asked for in one request.
@@ -41,6 +44,18 @@ impl From<reqwest::Error> for TransferError {
     fn from(error: reqwest::Error) -> TransferError {
         TransferError::Connection(innermost(&error))
     }
+}
+
+/// All of an answer, which has to be of so many bytes at most.
+async fn whole(mut response: Response, limit: usize) -> Result<Vec<u8>, TransferError> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        if body.len() + piece.len() > limit {
+            return Err(TransferError::Answer);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
 }
 
 /// A store elsewhere.
@@ -76,7 +91,8 @@ impl RemoteStore {
         if status.is_success() {
             return Ok(response);
         }
-        let text = response.text().await.unwrap_or_default();
+        let text = whole(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let message = serde_json::from_str::<serde_json::Value>(&text)
             .ok()
             .and_then(|document| Some(document.get("message")?.as_str()?.to_owned()));
@@ -88,7 +104,7 @@ impl RemoteStore {
     /// # Errors
     /// As [`RemoteStore::send`]; [`TransferError::Answer`].
     pub async fn json<T: for<'de> Deserialize<'de>>(&self, request: RequestBuilder) -> Result<T, TransferError> {
-        let body = self.send(request).await?.bytes().await?;
+        let body = whole(self.send(request).await?, MAX_ANSWER_BYTES).await?;
         serde_json::from_slice(&body).map_err(|_| TransferError::Answer)
     }
 

@@ -251,3 +251,22 @@ async fn a_running_store_takes_other_mirrors() {
     assert!(store.reconfigure(broken).is_err());
     store.pull("test.invalid/app:1", &[], &NoProgress).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_end_is_given_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let _ = std::io::Read::read(&mut client, &mut [0; 4096]);
+        let mut send = |bytes: &[u8]| std::io::Write::write_all(&mut client, bytes).is_ok();
+        let mut goes_on = send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[");
+        while goes_on {
+            goes_on = send(&[b' '; 64 * 1024]);
+        }
+    });
+    let remote = remote(&CacheAddress { address, token: TOKEN.to_owned() }, TOKEN);
+    let asked = remote.json::<serde_json::Value>(remote.request(reqwest::Method::GET, ""));
+    let answer = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it reads on");
+    assert!(matches!(answer, Err(TransferError::Answer)), "{answer:?}");
+}
