@@ -99,7 +99,7 @@ fn event(row: &Row) -> Value {
 }
 
 /// A URL's user and password are nobody's business.
-fn without_password(word: &str) -> String {
+pub fn without_password(word: &str) -> String {
     let Some((before, after)) = word.split_once("://") else { return word.to_owned() };
     let (authority, path) = after.split_at(after.find('/').unwrap_or(after.len()));
     match authority.rsplit_once('@') {

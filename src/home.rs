@@ -18,7 +18,8 @@
 //! ```
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 
 use kminik_base::atomic_file;
@@ -148,11 +149,11 @@ impl Home {
         if existed { Ok(()) } else { self.give(path) }
     }
 
-    /// Gives a file that was just made to the user, under sudo.
+    /// Gives a file that was just made to the user, under sudo; never what a link leads to.
     pub fn give(&self, path: &Path) -> Outcome<()> {
         let Some((uid, gid)) = self.user.owner else { return Ok(()) };
         match fs::symlink_metadata(path) {
-            Ok(meta) if meta.uid() != uid => chown(path, Some(uid), Some(gid))
+            Ok(meta) if meta.uid() != uid => lchown(path, Some(uid), Some(gid))
                 .or_fail(&HOST_HOME_PERMISSION, format_args!("cannot give {} to its user", path.display())),
             _ => Ok(()),
         }

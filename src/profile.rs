@@ -15,6 +15,7 @@ use kminik_oci::mirrors::CacheAddress;
 use serde::{Deserialize, Serialize};
 
 use crate::addons::Choices;
+use crate::audit::without_password;
 use crate::drivers::{Machine, Share, machine_name};
 use crate::engine::Endpoint;
 use crate::exposure::Exposure;
@@ -277,6 +278,17 @@ impl Profile {
     pub fn others(home: &Home, name: &str) -> impl Iterator<Item = Self> {
         let names = Self::names(home).into_iter().filter(move |other| other != name);
         names.filter_map(|other| Self::load_optional(home, &other).ok().flatten())
+    }
+
+    /// As others may see it: without what opens the host's cache, and without logins of mirrors.
+    pub fn shown(&self) -> serde_json::Result<serde_json::Value> {
+        let mut shown = self.clone();
+        shown.cache_token.clear();
+        let registries = &mut shown.registries;
+        for url in registries.mirrors.iter_mut().chain(&mut registries.repository) {
+            *url = without_password(url);
+        }
+        serde_json::to_value(shown)
     }
 
     /// `None` if there is no such profile.

@@ -9,8 +9,8 @@ use crate::kubeconfig;
 use crate::ops::pki;
 use crate::ops::status::{self, Word};
 use crate::printer::{CHECK, Printer, TIP, table};
-use crate::profile::{DEFAULT, Profile};
-use crate::reason::{Failure, MK_USAGE_NO_PROFILE, Outcome};
+use crate::profile::{DEFAULT, Lock, Profile};
+use crate::reason::{Failure, MK_INTERNAL, MK_USAGE_NO_PROFILE, OrFail, Outcome};
 use crate::settings::{self, Settings};
 
 #[derive(Debug, clap::Args)]
@@ -43,14 +43,14 @@ struct ListArgs {
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     match (args.verb, args.name) {
         (Some(Verb::List(args)), _) => list(&args, context, printer).await?,
-        (None, Some(name)) => switch(&name, context, printer)?,
+        (None, Some(name)) => switch(&name, context, printer).await?,
         (None, None) => printer.data(&context.profile),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// As minikube, a cluster that is not there is no failure.
-fn switch(name: &str, context: &Context, printer: &Printer) -> Outcome<()> {
+async fn switch(name: &str, context: &Context, printer: &Printer) -> Outcome<()> {
     let home = &context.home;
     let name = if name == "default" { DEFAULT } else { name };
     let profile = Profile::load_optional(home, name)?;
@@ -58,9 +58,11 @@ fn switch(name: &str, context: &Context, printer: &Printer) -> Outcome<()> {
         printer.info(TIP, &format!("There is no profile {name:?}. To make it, run: kminik start -p {name}"));
         return Ok(());
     }
+    let lock = Lock::of_home(home).await?;
     let mut settings = Settings::load(home)?;
     settings.set(settings::PROFILE, name)?;
     settings.save(home)?;
+    drop(lock);
     printer.info(CHECK, &format!("kminik profile was successfully set to {name}"));
     if let Some(profile) = profile {
         pki::merge_kubeconfig(home, &profile, &kubeconfig::path(home), None, true)?;
@@ -94,7 +96,7 @@ async fn list(args: &ListArgs, context: &Context, printer: &Printer) -> Outcome<
                 }
                 rows.push(row);
                 valid.push(json!({
-                    "Name": name, "Status": word.to_string(), "Config": profile,
+                    "Name": name, "Status": word.to_string(), "Config": profile.shown().or_fail(&MK_INTERNAL, "cannot write the profile")?,
                     "Active": active, "ActiveKubeContext": active_context,
                 }));
             }

@@ -8,11 +8,12 @@
 //! ```
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::drivers::{self, Driver, Input, Machine, MachineState, NodeCommand};
-use crate::home::Home;
+use crate::home::{Home, end_of};
+use crate::ops::cache::draft;
 use crate::ops::image::Images;
 use crate::ops::node_image;
 use crate::profile::Profile;
@@ -33,14 +34,18 @@ pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) ->
     let cannot = "cannot make the directory";
     let directory = match directory {
         Some(directory) => directory,
-        None => tempfile::Builder::new().prefix("kminik-logs-").tempdir().or_fail(&HOST_PATH_MISSING, cannot)?.keep(),
+        None => {
+            let made = tempfile::Builder::new().prefix("kminik-logs-").tempdir().or_fail(&HOST_PATH_MISSING, cannot)?;
+            home.give(made.path())?;
+            made.keep()
+        }
     };
-    std::fs::create_dir_all(&directory).or_fail(&HOST_PATH_MISSING, cannot)?;
-    write(&directory.join("kminik-version.txt"), format!("v{}\n", version::KMINIK).as_bytes())?;
+    make(home, &directory)?;
+    write(home, &directory.join("kminik-version.txt"), format!("v{}\n", version::KMINIK).as_bytes())?;
     for (name, from) in
         [("agent.log", home.profile(&profile.name).join("agent.log")), ("audit.json", home.audit_file())]
     {
-        write(&directory.join(name), &std::fs::read(from).unwrap_or_default())?;
+        write(home, &directory.join(name), &end_of(&from))?;
     }
     let images = async {
         drivers::of_running(home, profile.control_plane()).await?;
@@ -49,7 +54,7 @@ pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) ->
     let images = images.await;
     for machine in profile.machines() {
         let node = directory.join(&*machine.name());
-        std::fs::create_dir_all(&node).or_fail(&HOST_PATH_MISSING, cannot)?;
+        make(home, &node)?;
         // With the API dead the rest counts all the more.
         let images = match &images {
             Ok(images) => images.list_of(&machine.node_name()).await.map_err(|failure| failure.to_string()),
@@ -61,38 +66,50 @@ pub async fn logs(home: &Home, profile: &Profile, directory: Option<PathBuf>) ->
         };
         one(home, machine, &images, &node).await?;
     }
-    home.give_tree(&directory)?;
     Ok(directory)
 }
 
 /// What there is of one node.
 async fn one(home: &Home, machine: Machine<'_>, images: &str, node: &Path) -> Outcome<()> {
     let profile = machine.profile();
-    write(&node.join("kubernetes-version.txt"), format!("{}\n", profile.kubernetes_version).as_bytes())?;
-    let mut shown = serde_json::to_value(profile).or_fail(&MK_INTERNAL, "cannot write the profile")?;
-    // It opens the host's cache.
-    shown["cacheToken"] = "".into();
-    write(&node.join("inspect.json"), format!("{shown:#}\n").as_bytes())?;
+    write(home, &node.join("kubernetes-version.txt"), format!("{}\n", profile.kubernetes_version).as_bytes())?;
+    let shown = profile.shown().or_fail(&MK_INTERNAL, "cannot write the profile")?;
+    write(home, &node.join("inspect.json"), format!("{shown:#}\n").as_bytes())?;
     let driver = drivers::of(home, profile)?;
-    write(&node.join("serial.log"), &driver.console(machine).await?)?;
+    write(home, &node.join("serial.log"), &driver.console(machine).await?)?;
     if driver.state(machine).await? != MachineState::Running {
         return Ok(());
     }
     for (name, component) in COMPONENTS {
         let mut command = vec![node_image::BINARY, "node-logs", "--length", ALL_LINES];
         command.extend(component.iter().flat_map(|component| ["--component", component]));
-        write(&node.join(name), &driver.output(machine, &command).await?.stdout)?;
+        write(home, &node.join(name), &driver.output(machine, &command).await?.stdout)?;
     }
-    write(&node.join("images.log"), format!("{images}\n").as_bytes())?;
-    unpack(driver.as_ref(), machine, "/var/log", node).await
+    write(home, &node.join("images.log"), format!("{images}\n").as_bytes())?;
+    unpack(home, driver.as_ref(), machine, "/var/log", node).await
 }
 
-fn write(path: &Path, content: &[u8]) -> Outcome<()> {
-    std::fs::write(path, content).or_fail(&HOST_PATH_MISSING, format_args!("cannot write {}", path.display()))
+/// Makes a directory with those above it; what was there stays whose it is.
+fn make(home: &Home, directory: &Path) -> Outcome<()> {
+    let missing: Vec<&Path> =
+        directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    std::fs::create_dir_all(directory).or_fail(&HOST_PATH_MISSING, "cannot make the directory")?;
+    missing.into_iter().try_for_each(|made| home.give(made))
+}
+
+/// A file in place of what is there by its name, be that a link.
+fn write(home: &Home, path: &Path, content: &[u8]) -> Outcome<()> {
+    let cannot = format!("cannot write {}", path.display());
+    let mut draft = draft(path).or_fail(&HOST_PATH_MISSING, &cannot)?;
+    draft.write_all(content).or_fail(&HOST_PATH_MISSING, &cannot)?;
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    draft.as_file().set_permissions(readable).or_fail(&HOST_PATH_MISSING, &cannot)?;
+    draft.persist(path).map_err(|error| error.error).or_fail(&HOST_PATH_MISSING, &cannot)?;
+    home.give(path)
 }
 
 /// All files below a directory of the node.
-async fn unpack(driver: &dyn Driver, machine: Machine<'_>, from: &str, to: &Path) -> Outcome<()> {
+async fn unpack(home: &Home, driver: &dyn Driver, machine: Machine<'_>, from: &str, to: &Path) -> Outcome<()> {
     let fail = "cannot keep the node's files";
     let mut archive: File = tempfile::tempfile().or_fail(&HOST_PATH_MISSING, fail)?;
     let stdout = Some(archive.try_clone().or_fail(&HOST_PATH_MISSING, fail)?);
@@ -108,7 +125,12 @@ async fn unpack(driver: &dyn Driver, machine: Machine<'_>, from: &str, to: &Path
     for entry in archive.entries().or_fail(&GUEST_CP, fail)? {
         let mut entry = entry.or_fail(&GUEST_CP, fail)?;
         if entry.header().entry_type().is_file() {
-            entry.unpack_in(to).or_fail(&HOST_PATH_MISSING, fail)?;
+            let path = to.join(entry.path().or_fail(&GUEST_CP, fail)?);
+            let above = path.ancestors().skip(1).take_while(|above| above.starts_with(to) && !above.exists());
+            let made: Vec<PathBuf> = above.map(Path::to_path_buf).collect();
+            if entry.unpack_in(to).or_fail(&HOST_PATH_MISSING, fail)? {
+                made.iter().chain([&path]).try_for_each(|made| home.give(made))?;
+            }
         }
     }
     Ok(())

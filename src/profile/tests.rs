@@ -130,3 +130,25 @@ fn a_worker_gets_an_address_that_nobody_has() {
     assert_eq!(profile.add_worker(&home, &used).unwrap(), 5);
     assert_eq!(profile.workers.last().unwrap().address, Ipv4Addr::new(192, 168, 49, 7));
 }
+
+#[test]
+fn logins_are_not_shown() {
+    let (_directory, home) = home_with(GOLDEN.last().unwrap().1);
+    let mut profile = Profile::load(&home, "dev").unwrap();
+    profile.registries.mirrors = vec!["docker.io=https://me:s3cret@m.example/p".into(), "https://plain.example".into()];
+    profile.registries.repository = Some("https://me:s3cret@r.example".into());
+    profile.cache_token = "s3cret".into();
+    let shown = profile.shown().unwrap();
+    assert!(!shown.to_string().contains("s3cret"), "{shown}");
+    assert_eq!(shown["registries"]["mirrors"][0], "docker.io=https://***@m.example/p");
+    assert_eq!(shown["registries"]["mirrors"][1], "https://plain.example");
+}
+
+#[test]
+fn what_is_a_word_of_a_command_is_no_name_for_a_new_cluster() {
+    for reserved in ["list", "config", "start"] {
+        assert!(check_name(reserved).is_ok(), "one that is there stays");
+        assert_eq!(check_new_name(reserved).unwrap_err().reason.id, "MK_BAD_PROFILE_NAME", "{reserved}");
+    }
+    assert!(check_new_name("lists").is_ok());
+}

@@ -197,6 +197,26 @@ pub fn export(cluster: &Cluster) {
         std::fs::read_dir(node.join("pods")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     let dns = pods.iter().find(|name| name.starts_with("kube-system_coredns")).expect("the logs of coredns");
     assert!(node.join("pods").join(dns).join("coredns/0.log").is_file());
+    // Under sudo what it has made is the user's; what was there, and what links lead to, is not.
+    let theirs = directory.path().join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    let aside = directory.path().join("aside");
+    for file in [&aside, &theirs.join("file")] {
+        std::fs::write(file, "root's").unwrap();
+    }
+    std::os::unix::fs::symlink(&aside, theirs.join("link")).unwrap();
+    std::os::unix::fs::symlink(&aside, theirs.join("agent.log")).unwrap();
+    let mut export = cluster.command(&["export", "logs", theirs.to_str().unwrap()]);
+    export.envs([("SUDO_UID", "65534"), ("SUDO_GID", "65534"), ("SUDO_USER", "nobody")]);
+    run(&mut export, None).ok();
+    let owner = |path: &std::path::Path| std::os::unix::fs::MetadataExt::uid(&std::fs::symlink_metadata(path).unwrap());
+    for kept in [&theirs, &aside, &theirs.join("file"), &theirs.join("link")] {
+        assert_eq!(owner(kept), 0, "{}", kept.display());
+    }
+    assert_eq!(std::fs::read_to_string(&aside).unwrap(), "root's");
+    for made in ["agent.log", "kminik-version.txt", &cluster.profile, &format!("{}/pods", cluster.profile)] {
+        assert_eq!(owner(&theirs.join(made)), 65534, "{made}");
+    }
     let own = cluster.kminik(&["export", "logs"]).ok();
     assert!(std::path::Path::new(own.trim()).join("kminik-version.txt").exists());
     std::fs::remove_dir_all(own.trim()).unwrap();
