@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::env;
 use crate::messages::Language;
-use crate::reason::Failure;
+use crate::reason::{Failure, Outcome};
 
 /// What is printed before a line: (emoji, plain).
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,35 @@ pub struct Printer {
     language: Language,
     /// Gets every message too, with its time.
     kept: Option<Mutex<File>>,
+}
+
+/// The failures of several that are worked on one after the other: the first is the command's, others are told as they come.
+#[derive(Default)]
+pub struct Failures(Option<Failure>);
+
+impl Failures {
+    /// What one has come to, if to anything.
+    pub fn note<T>(&mut self, outcome: Outcome<T>, printer: &Printer) -> Option<T> {
+        match (outcome, &self.0) {
+            (Ok(done), _) => Some(done),
+            (Err(failure), None) => {
+                self.0 = Some(failure);
+                None
+            }
+            (Err(failure), Some(_)) => {
+                printer.warning(&failure.to_string());
+                None
+            }
+        }
+    }
+
+    /// The first of them.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub fn first(self) -> Outcome<()> {
+        self.0.map_or(Ok(()), Err)
+    }
 }
 
 struct Events {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Context, Output};
 use crate::ops::{self, units};
-use crate::printer::Printer;
+use crate::printer::{Failures, Printer};
 use crate::profile::Profile;
 use crate::reason::Outcome;
 
@@ -35,25 +35,31 @@ impl Args {
 
 pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let names = if args.all { Profile::names(&context.home) } else { vec![context.profile.clone()] };
+    let mut failures = Failures::default();
     if args.cancel_scheduled {
         for name in &names {
-            ops::stop::cancel(&context.home, name).await?;
+            failures.note(ops::stop::cancel(&context.home, name).await, printer);
         }
+        failures.first()?;
         printer.step(crate::printer::STOP, "Done", "All existing scheduled stops cancelled");
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(delay) = args.schedule {
         for name in &names {
-            ops::stop::schedule(&context.home, name, delay).await?;
-            let told = format!("\"{name}\" stops in {}", units::go_duration(delay));
-            printer.step(crate::printer::CLOCK, "Done", &told);
+            if failures.note(ops::stop::schedule(&context.home, name, delay).await, printer).is_some() {
+                let told = format!("\"{name}\" stops in {}", units::go_duration(delay));
+                printer.step(crate::printer::CLOCK, "Done", &told);
+            }
         }
+        failures.first()?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut stopped = 0;
     for name in &names {
-        stopped += ops::stop::run(&context.home, name, args.keep_context_active, printer).await?;
+        let outcome = ops::stop::run(&context.home, name, args.keep_context_active, printer).await;
+        stopped += failures.note(outcome, printer).unwrap_or_default();
     }
+    failures.first()?;
     let message = if stopped == 1 { "1 node stopped.".to_owned() } else { format!("{stopped} nodes stopped.") };
     printer.step(crate::printer::STOP, "Done", &message);
     Ok(ExitCode::SUCCESS)

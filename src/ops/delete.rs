@@ -7,7 +7,7 @@ use crate::drivers::{self, MachineState};
 use crate::home::Home;
 use crate::kubeconfig;
 use crate::ops::pause;
-use crate::printer::{CRUSHED, DELETE, Printer, SHRUG};
+use crate::printer::{CRUSHED, DELETE, Failures, Printer, SHRUG};
 use crate::profile::{Lock, NetworkTurn, Profile};
 use crate::reason::{Failure, HOST_PURGE, MK_PROFILE_BROKEN, MK_USAGE, OrFail, Outcome};
 
@@ -21,21 +21,70 @@ pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Prin
         .advise("Run: kminik delete --all --purge"));
     }
     let names = if all { everything(home, known).await } else { vec![name.to_owned()] };
+    let mut failures = Failures::default();
     for name in &names {
-        one(home, name, printer).await?;
+        failures.note(one(home, name, printer).await, printer);
     }
     NetworkTurn::sweep();
+    failures.first()?;
     if all {
         printer.step(DELETE, "Deleting", "Successfully deleted all profiles");
     }
     if purge {
-        remove_tree(home.root())?;
+        purge_home(home, printer)?;
         printer.step(
             CRUSHED,
             "Purging home directory",
             &format!("Successfully purged kminik directory located at - [{}]", home.root().display()),
         );
     }
+    Ok(())
+}
+
+/// Directories of the home; in one of others, of those only what is below.
+const DIRECTORIES: &[&str] = &["profiles", "machines", "cache", "config", "logs", "locks", "addons", "certs", "files"];
+const FILES: &[&str] = &["mirrors.toml", "presets.toml"];
+/// What is nobody else's in a directory that others use too.
+const OWN: &[&str] = &[
+    "cache/images",
+    "cache/manifests",
+    "cache/linux",
+    "config/config.json",
+    "logs/audit.json",
+    "logs/audit.json.1",
+    "logs/lastStart.txt",
+    "mirrors.toml",
+    "presets.toml",
+];
+
+/// Removes the home. Of a directory in which others have something, such as the user's own, only what kminik has made.
+fn purge_home(home: &Home, printer: &Printer) -> Outcome<()> {
+    let root = home.root();
+    let entries = fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
+    let is_known =
+        |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| DIRECTORIES.contains(&name) || FILES.contains(&name));
+    if entries.map(|entry| entry.file_name()).all(|name| is_known(&name)) {
+        return remove_tree(root);
+    }
+    for own in OWN {
+        let path = root.join(own);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => remove_tree(&path)?,
+            Ok(_) => fs::remove_file(&path).or_fail(&HOST_PURGE, format_args!("cannot remove {}", path.display()))?,
+            Err(_) => {}
+        }
+    }
+    // Locks are empty files; what else is left is not kminik's.
+    for lock in fs::read_dir(root.join("locks")).into_iter().flatten().filter_map(Result::ok) {
+        if lock.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
+            let _ = fs::remove_file(lock.path());
+        }
+    }
+    for directory in DIRECTORIES {
+        // One that is not empty stays.
+        let _ = fs::remove_dir(root.join(directory));
+    }
+    printer.warning(&format!("{} has files of others: they stay", root.display()));
     Ok(())
 }
 
@@ -126,4 +175,36 @@ pub fn remove_tree(path: &Path) -> Outcome<()> {
         _ => Ok(()),
     }
     .or_fail(&HOST_PURGE, format_args!("cannot remove {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_takes_only_what_is_kminiks() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(&dir.path().join("home"));
+        let printer = Printer::text("test");
+        let file = |path: &str| {
+            let path = home.root().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        };
+        let own = ["cache/images/index.json", "config/config.json", "logs/audit.json", "mirrors.toml"];
+        own.iter().for_each(|path| file(path));
+        purge_home(&home, &printer).unwrap();
+        assert!(!home.root().exists());
+        // As when it is the user's own directory.
+        let theirs = ["thesis.txt", "config/other", "files/photo", "cache/browser", "profiles/mine", "locks/mine"];
+        own.iter().chain(&theirs).for_each(|path| file(path));
+        purge_home(&home, &printer).unwrap();
+        for path in theirs {
+            assert!(home.root().join(path).exists(), "{path}");
+        }
+        for path in own {
+            assert!(!home.root().join(path).exists(), "{path}");
+        }
+        assert!(!home.root().join("logs").exists());
+    }
 }

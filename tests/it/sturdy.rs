@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("a_purge_while_others_wait_for_the_cluster", purge_and_start),
     ("a_cluster_that_is_half_deleted_is_deleted_whole", half_deleted),
     ("a_machine_without_a_profile_is_started_over", no_profile),
+    ("one_cluster_that_fails_keeps_no_other_from_stop_and_delete", others_fail),
     ("a_home_that_is_read_only", read_only),
     ("each_call_of_commands_that_write_fails_once", faults_of_commands),
     ("calls_of_start_fail_one_by_one", faults_of_start),
@@ -132,6 +133,24 @@ fn half_deleted() {
         }
     }
     assert!(refused > 0, "no round hit a deletion in its middle");
+}
+
+fn others_fail() {
+    let cluster = Cluster::start("zz-others", &["--wait=none"]);
+    // One that comes first, in an engine that is not there.
+    let profiles = cluster.home().join("home/profiles");
+    let config = std::fs::read(profiles.join(&cluster.profile).join("config.json")).unwrap();
+    let mut lost: Value = serde_json::from_slice(&config).unwrap();
+    lost["name"] = "aa-lost".into();
+    lost["driver"] = "docker".into();
+    lost["engine"] = serde_json::json!({"host": "unix:///nonexistent/docker.sock"});
+    std::fs::create_dir(profiles.join("aa-lost")).unwrap();
+    std::fs::write(profiles.join("aa-lost/config.json"), lost.to_string()).unwrap();
+    assert_ne!(cluster.kminik(&["stop", "--all"]).code, 0);
+    assert_eq!(host_word(&cluster), "Stopped");
+    assert_ne!(cluster.kminik(&["delete", "--all", "--purge"]).code, 0);
+    assert!(!profiles.join(&cluster.profile).exists() && profiles.join("aa-lost").exists());
+    std::fs::remove_dir_all(profiles.join("aa-lost")).unwrap();
 }
 
 fn no_profile() {
