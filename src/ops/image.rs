@@ -272,18 +272,33 @@ impl Images {
         Ok(())
     }
 
-    /// Has the first node that can push the image to the registry of its name, with the user's logins.
+    /// Has the first node that has the image push it to the registry of its name, with the user's logins.
     pub async fn push(&self, image: &str, printer: &Printer) -> Outcome<()> {
         let logins = self.logins(image, printer).await?;
-        let mut outcome = Ok(());
-        for node in &self.nodes {
+        let push = async |node: &NodeImages| {
             let bars = Bars::new(!printer.is_json());
-            match node.order("push", image, logins.clone(), &bars).await {
-                Ok(_) => return Ok(()),
-                Err(error) => outcome = Err(failed(&GUEST_IMAGE_PUSH)(error)),
+            node.order("push", image, logins.clone(), &bars).await
+        };
+        self.first(&GUEST_IMAGE_PUSH, push).await.map(drop)
+    }
+
+    /// What the first node says that has the image: what it refuses others would refuse too, who cannot be reached does not count
+    /// where another has it.
+    async fn first<T>(
+        &self,
+        reason: &'static Reason,
+        ask: impl AsyncFn(&NodeImages) -> Result<T, TransferError>,
+    ) -> Outcome<T> {
+        let (mut absent, mut away) = (None, None);
+        for node in &self.nodes {
+            match ask(node).await {
+                Ok(done) => return Ok(done),
+                Err(error) if is_absent(&error) => absent = absent.or(Some(error)),
+                Err(error @ TransferError::Connection(_)) => away = away.or(Some(error)),
+                Err(error) => return Err(failed(reason)(error)),
             }
         }
-        outcome
+        Err(away.or(absent).map_or_else(|| Failure::new(reason, "no node has the image"), failed(reason)))
     }
 
     async fn logins(&self, image: &str, printer: &Printer) -> Outcome<Vec<kminik_oci::Credential>> {
@@ -308,9 +323,7 @@ impl Images {
         for node in &self.nodes {
             match node.send(node.request(method.clone(), path).timeout(SHORT)).await {
                 Ok(_) => done = true,
-                Err(error @ TransferError::Refused { status: reqwest::StatusCode::NOT_FOUND, .. }) => {
-                    absent = Some(error);
-                }
+                Err(error) if is_absent(&error) => absent = Some(error),
                 Err(error) => return Err(failed(reason)(error)),
             }
         }
@@ -332,15 +345,8 @@ impl Images {
 
     /// The archive of an image, as it comes from the first node that has it.
     async fn archive(&self, image: &str) -> Outcome<reqwest::Response> {
-        let mut outcome = Err(Failure::new(&GUEST_IMAGE_SAVE, format!("no node has {image}")));
-        for node in &self.nodes {
-            let request = node.request(Method::GET, &format!("/save?image={}", encode(image)));
-            match node.send(request).await {
-                Ok(response) => return Ok(response),
-                Err(error) => outcome = Err(failed(&GUEST_IMAGE_SAVE)(error)),
-            }
-        }
-        outcome
+        let path = format!("/save?image={}", encode(image));
+        self.first(&GUEST_IMAGE_SAVE, async |node: &NodeImages| node.send(node.request(Method::GET, &path)).await).await
     }
 
     /// Streams an archive out; `-` is stdout. A file appears only when it is complete.
@@ -405,6 +411,11 @@ async fn send(nodes: &[&NodeImages], images: Outgoing, printer: &Printer) -> Out
         names = node.load(images.clone(), &bars).await.map_err(failed(&GUEST_IMAGE_LOAD))?;
     }
     Ok(names)
+}
+
+/// That a store does not have it.
+fn is_absent(error: &TransferError) -> bool {
+    matches!(error, TransferError::Refused { status: reqwest::StatusCode::NOT_FOUND, .. })
 }
 
 fn failed(reason: &'static Reason) -> impl FnOnce(TransferError) -> Failure {

@@ -102,6 +102,10 @@ fn mirror() {
     let second = format!("/api/v1/nodes/{}-m02/proxy/kminik/v1/images", cluster.profile);
     let listed = cluster.kubectl(&["get", "--raw", &second]).ok();
     assert!(listed.contains("example.com/mine:1"), "{listed}");
+    // Of an image that one node has its word counts, not that of those who lack it.
+    cluster.kminik(&["image", "tag", "nginx:latest", "127.0.0.1:1/refused:1"]).ok();
+    let told = cluster.kminik(&["image", "push", "127.0.0.1:1/refused:1"]).fails(80);
+    assert!(told.contains("cannot be pushed") && !told.contains("is stored"), "{told}");
 }
 
 /// Kubernetes' own images by their whole path and by its last part; others are none of this repository's.
