@@ -1,11 +1,12 @@
 //! A stop at a time: kept in a file beside the profile, so that it outlives this process, and carried out by the agent.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use kminik_base::atomic_file;
 use serde::{Deserialize, Serialize};
+use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock;
@@ -71,7 +72,11 @@ pub(super) async fn follow(home: &Home, name: &str) {
         tokio::select! {
             _ = told.recv() => {}
             outcome = due => {
-                if let Err(error) = outcome.and_then(|()| stop(home, name)) {
+                let stopped = match outcome {
+                    Ok(()) => stop(home, name).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = stopped {
                     tracing::error!(%error, "the cluster cannot be stopped as scheduled");
                 }
                 // It ends this process; if it cannot, it is tried again.
@@ -82,9 +87,11 @@ pub(super) async fn follow(home: &Home, name: &str) {
 }
 
 /// In a process of its own, for it ends this one.
-fn stop(home: &Home, name: &str) -> std::io::Result<()> {
+async fn stop(home: &Home, name: &str) -> std::io::Result<()> {
     tracing::info!("stopping the cluster as scheduled");
-    let mut command = Command::new(std::env::current_exe()?);
+    // Also where the file that this program came from has been replaced.
+    let mut command = Command::new("/proc/self/exe");
     command.args(["-p", name, "stop"]).env(env::HOME, home.root()).current_dir("/").stdin(Stdio::null());
-    command.spawn().map(drop)
+    let status = command.spawn()?.wait().await?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("stop has ended with {status}"))) }
 }

@@ -14,6 +14,7 @@ pub const TESTS: &[Test] = &[
     ("what_was_removed_by_hand_comes_back_or_is_told", removed),
     ("clusters_are_in_a_network_of_the_users", networks),
     ("podman_is_an_engine_too", podman),
+    ("a_scheduled_stop_comes_though_the_program_was_replaced", replaced),
 ];
 
 /// An engine that answers: the host's own, or one of the test's that ends with it. One test at a time has it.
@@ -152,6 +153,14 @@ fn removed() {
     docker(&["volume", "rm", &object]);
     exposure::told_of_loss(&cluster);
     cluster.kubectl(&["get", "configmap", "kept"]).fails(1);
+    // Nothing but the volume and the network tell of it.
+    docker(&["rm", "-f", &object]);
+    std::fs::remove_dir_all(cluster.home().join("home/profiles").join(&cluster.profile)).unwrap();
+    assert!(docker(&["volume", "ls", "-q"]).contains(&object));
+    cluster.kminik(&["delete", "--all"]).ok();
+    for list in [&["volume", "ls", "-q"][..], &["network", "ls", "--format", "{{.Name}}"]] {
+        assert!(!docker(list).contains(&object), "{list:?}");
+    }
 }
 
 fn server(cluster: &Cluster) -> String {
@@ -212,7 +221,11 @@ fn networks() {
         let told = one.kminik(&[&["start"], arguments].concat()).fails(code);
         assert!(told.contains(reason), "{told}");
     }
-    one.kminik(&["start", "--driver=docker", &wish, "--apiserver-port=26443"]).ok();
+    one.kminik(&["start", "--driver=docker", &wish, "--apiserver-port=26443", "--cpus=no-limit", "--memory=1g"]).ok();
+    // One of its limits is changed where it has no other; one that it has is not taken away while it runs.
+    one.kminik(&["start", "--memory=1100m"]).ok();
+    let told = one.kminik(&["start", "--memory=no-limit"]).fails(50);
+    assert!(told.contains("take a limit away"), "{told}");
     assert_eq!(server(&one), "https://127.0.0.1:26443");
     let two = Cluster::start_by("docker", "network-two", &[&wish]);
     let address = |cluster: &Cluster| cluster.kminik(&["ip"]).ok();
@@ -255,6 +268,24 @@ fn networks() {
     one.kminik(&["start"]).ok();
     one.kminik(&["delete"]).ok();
     assert_eq!(everything(), before, "what was made for it is gone with it");
+}
+
+/// The agent runs the file that a new version takes the place of.
+fn replaced() {
+    let _engine = Engine::get();
+    let cluster = Cluster::prepare("replaced");
+    let program = cluster.home().join("kminik");
+    std::fs::copy(crate::support::kminik_binary(), &program).unwrap();
+    let kminik = |arguments: &[&str]| {
+        let mut command = command(&program, &[&["-p", &cluster.profile], arguments].concat());
+        command.env("KMINIK_HOME", cluster.home().join("home")).env("KUBECONFIG", cluster.kubeconfig());
+        run(&mut command, None).ok()
+    };
+    kminik(&["start", "--driver=docker", "--wait=none"]);
+    kminik(&["stop", "--schedule=3s"]);
+    std::fs::remove_file(&program).unwrap();
+    let host = || cluster.kminik(&["status", "-f", "{{.Host}}"]).stdout;
+    eventually("the scheduled stop", || (host() == "Stopped\n").then_some(()));
 }
 
 /// Podman's socket, with a store of its own.

@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use bollard::Docker;
 use bollard::models::{ContainerStateStatusEnum, ContainerUpdateBody, SystemInfo, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, StopContainerOptionsBuilder,
     UploadToContainerOptionsBuilder,
 };
 use futures::TryStreamExt;
@@ -203,17 +203,22 @@ impl Driver for DockerDriver {
 
     async fn resize(&self, machine: Machine<'_>) -> Outcome<()> {
         let limits = spec::limits(machine);
-        let (Some(memory), Some(nano_cpus)) = (limits.memory, limits.nano_cpus) else {
+        let docker = self.docker().await?;
+        let now = docker.inspect_container(&name_of(machine), None).await;
+        let now = now.or_fail(&DRV_CREATE, "cannot inspect the node's container")?.host_config.unwrap_or_default();
+        let loses = |has: Option<i64>, gets: Option<i64>| has.is_some_and(|limit| limit > 0) && gets.is_none();
+        if loses(now.memory, limits.memory) || loses(now.nano_cpus, limits.nano_cpus) {
             return Err(Failure::new(&DRV_CREATE, "the engine cannot take a limit away from a container that runs")
                 .advise("Stop the cluster and start it again."));
-        };
+        }
+        // What is left out stays as it is.
         let body = ContainerUpdateBody {
-            memory: Some(memory),
-            memory_swap: Some(memory),
-            nano_cpus: Some(nano_cpus),
+            memory: limits.memory,
+            memory_swap: limits.memory,
+            nano_cpus: limits.nano_cpus,
             ..Default::default()
         };
-        let updated = self.docker().await?.update_container(&name_of(machine), body).await;
+        let updated = docker.update_container(&name_of(machine), body).await;
         updated.or_fail(&DRV_CREATE, "the engine does not change what the node may use")
     }
 
@@ -276,14 +281,24 @@ impl Driver for DockerDriver {
     async fn clusters(&self) -> Outcome<Vec<String>> {
         let ours = format!("{HOME_LABEL}={}", self.home_label());
         let filters = HashMap::from([("label", vec![LABEL, ours.as_str()])]);
+        let docker = self.docker().await?;
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let containers = self
-            .docker()
-            .await?
+        let containers = docker
             .list_containers(Some(options))
             .await
             .or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's containers")?;
-        Ok(containers.into_iter().filter_map(|c| c.labels?.remove(LABEL)).collect())
+        // Of one that others have removed the data may be there, or only its network.
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let volumes =
+            docker.list_volumes(Some(options)).await.or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's volumes")?;
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        let networks =
+            docker.list_networks(Some(options)).await.or_fail(&DRV_NOT_HEALTHY, "cannot list the engine's networks")?;
+        let labels = containers.into_iter().filter_map(|container| container.labels);
+        let labels = labels.chain(volumes.volumes.into_iter().flatten().map(|volume| volume.labels));
+        let labels = labels.chain(networks.into_iter().filter_map(|network| network.labels));
+        let names: BTreeSet<String> = labels.filter_map(|mut labels| labels.remove(LABEL)).collect();
+        Ok(names.into_iter().collect())
     }
 }
 
