@@ -174,3 +174,49 @@ impl Home {
         Ok(())
     }
 }
+
+/// As long as a log of ours becomes before it is put aside, and as much as is read of one.
+const LOG_BYTES: u64 = 4 << 20;
+
+/// Puts a log aside that has become long, in place of what was aside before: who writes it begins anew. What cannot be put aside
+/// goes on.
+pub fn put_aside(log: &Path) {
+    if fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_BYTES) {
+        let mut aside = log.as_os_str().to_owned();
+        aside.push(".1");
+        let _ = fs::rename(log, aside);
+    }
+}
+
+/// The end of a log; empty if there is none.
+pub fn end_of(log: &Path) -> Vec<u8> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_are_read_and_kept_within_bounds() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        assert!(end_of(&log).is_empty());
+        fs::write(&log, "short").unwrap();
+        put_aside(&log);
+        assert_eq!(end_of(&log), b"short");
+        let long = [vec![b'a'; 10], vec![b'b'; LOG_BYTES as usize]].concat();
+        fs::write(&log, &long).unwrap();
+        assert!(end_of(&log) == long[10..]);
+        put_aside(&log);
+        assert!(!log.exists() && fs::read(dir.path().join("a.log.1")).unwrap() == long);
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -226,8 +227,9 @@ fn edit(home: &Home, path: &Path, change: impl FnOnce(&mut Mapping) -> Outcome<b
     }
     let text = serde_yaml::to_string(&config).or_fail(&HOST_KUBECONFIG_UPDATE, "cannot write the kubeconfig")?;
     let existed = path.exists();
-    atomic_file::write(path, text.as_bytes(), atomic_file::SECRET)
-        .or_fail(&HOST_KUBECONFIG_UPDATE, "cannot write the kubeconfig")?;
+    // One that is there keeps its mode, as by kubectl.
+    let mode = std::fs::metadata(path).map_or(atomic_file::SECRET, |metadata| metadata.mode() & 0o777);
+    atomic_file::write(path, text.as_bytes(), mode).or_fail(&HOST_KUBECONFIG_UPDATE, "cannot write the kubeconfig")?;
     if existed { Ok(()) } else { home.give(path) }
 }
 
@@ -327,7 +329,6 @@ mod tests {
 
     #[test]
     fn what_is_there_already_is_not_written() {
-        use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
         let (path, home) = (dir.path().join("config"), Home::locate());
         let inode = || std::fs::metadata(&path).unwrap().ino();
@@ -337,6 +338,12 @@ mod tests {
         assert_eq!(inode(), first);
         merge(&home, &path, &Entry { namespace: Some("dev"), ..entry("mine") }).unwrap();
         assert_ne!(inode(), first);
+        let mode = || std::fs::metadata(&path).unwrap().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        let shared = std::os::unix::fs::PermissionsExt::from_mode(0o640);
+        std::fs::set_permissions(&path, shared).unwrap();
+        merge(&home, &path, &entry("other")).unwrap();
+        assert_eq!(mode(), 0o640, "it is shared with a group");
     }
 
     #[test]

@@ -46,6 +46,8 @@ const CACHE_PORT: u16 = FIRST_LOOPBACK_PORT - 1;
 pub const REGISTRY_CA: &str = "registry-ca.crt";
 /// The lock of who names machines; no profile is called so.
 const NAMES: &str = ".names";
+/// Likewise, of who changes a file that all clusters share.
+const HOME_FILES: &str = ".home";
 /// How often a lock is made anew that was purged with the home while it was waited for.
 const ATTEMPTS: usize = 16;
 /// How long a lock that another process holds is tried.
@@ -163,6 +165,20 @@ impl Worker {
     pub fn short(number: u32) -> String {
         format!("m{number:02}")
     }
+}
+
+/// Words of commands, which `kminik profile NAME` would take for themselves.
+const RESERVED: &[&str] =
+    &["start", "stop", "status", "delete", "config", "open", "profile", "addons", "cache", "logs", "list", "help"];
+
+/// As [`check_name`], of a profile that is to be made.
+pub fn check_new_name(name: &str) -> Outcome<()> {
+    check_name(name)?;
+    if RESERVED.contains(&name) {
+        let why = format!("{name:?} is a word of a command, which no cluster can be called");
+        return Err(Failure::new(&MK_BAD_PROFILE_NAME, why));
+    }
+    Ok(())
 }
 
 /// `Ok` for a name that may be a profile's: letters, digits, inner dashes and dots, 2 to 50 characters.
@@ -448,6 +464,14 @@ impl Lock {
         Self::of_file(home, name).await
     }
 
+    /// As [`Lock::acquire`], of the home's own files: held from reading one to writing it.
+    ///
+    /// # Errors
+    /// `MK_PROFILE_BUSY` if another process keeps holding it.
+    pub async fn of_home(home: &Home) -> Outcome<Self> {
+        Self::of_file(home, HOME_FILES).await
+    }
+
     async fn of_file(home: &Home, name: &str) -> Outcome<Self> {
         let dir = home.root().join("locks");
         let path = dir.join(name);
@@ -468,6 +492,9 @@ impl Lock {
                     return Err(Failure::because(&MK_PROFILE_BUSY, "cannot lock the profile", &e));
                 }
             }
+        }
+        if name == HOME_FILES {
+            return Err(Failure::new(&MK_PROFILE_BUSY, "another kminik command is changing the same files"));
         }
         Err(Failure::new(&MK_PROFILE_BUSY, format!("another kminik command is changing the cluster {name:?}")))
     }

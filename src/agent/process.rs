@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::run;
-use crate::home::Home;
+use crate::home::{Home, put_aside};
 use crate::profile::Profile;
 use crate::reason::{MK_INTERNAL, OrFail, Outcome};
 
@@ -44,6 +44,7 @@ pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome
         return Ok(());
     }
     let log_path = dir.join(LOG);
+    put_aside(&log_path);
     let log = OpenOptions::new()
         .create(true)
         .append(true)

@@ -72,7 +72,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
                 let catalogue = addons::catalogue(&context.home)?;
                 let wanted = move |manifests: &Attached| addons::check_manifests(&catalogue, manifests);
                 let (images, manifests) = cache.load(file, wanted, printer).await?;
-                addons::take_in(&context.home, &manifests)?;
+                addons::take_in(&context.home, &manifests).await?;
                 let digest_of = |(url, bytes): (&String, &Vec<u8>)| (url.clone(), Digest::of(bytes));
                 for (name, digest) in images.iter().flat_map(called).chain(manifests.iter().map(digest_of)) {
                     printer.info(CHECK, &format!("Loaded {name}, {digest}"));

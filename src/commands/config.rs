@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::Context;
 use crate::printer::Printer;
+use crate::profile::Lock;
 use crate::reason::{Failure, MK_CONFIG_GET, MK_INTERNAL, OrFail, Outcome};
 use crate::settings::{self, Settings};
 use crate::template::render;
@@ -42,8 +43,12 @@ enum Format {
     Yaml,
 }
 
-pub fn run(args: &Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
+pub async fn run(args: &Args, context: &Context, printer: &Printer) -> Outcome<ExitCode> {
     let home = &context.home;
+    let _lock = match args.verb {
+        Verb::Set { .. } | Verb::Unset { .. } => Some(Lock::of_home(home).await?),
+        Verb::Get { .. } | Verb::View { .. } | Verb::Defaults { .. } => None,
+    };
     let mut settings = Settings::load(home)?;
     match &args.verb {
         Verb::Set { property, value } => {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use super::Context;
 use crate::audit;
 use crate::drivers::{self, Input, MachineState, NodeCommand};
+use crate::home::end_of;
 use crate::node::logs::component;
 use crate::ops::{diagnosis, node_image};
 use crate::printer::{Printer, table};
@@ -79,7 +80,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     let driver = drivers::of(&context.home, &profile)?;
     let running = driver.state(machine).await? == MachineState::Running;
     if args.component.is_none() {
-        let agent = std::fs::read(context.home.profile(&profile.name).join("agent.log")).unwrap_or_default();
+        let agent = end_of(&context.home.profile(&profile.name).join("agent.log"));
         let console = driver.console(machine).await?;
         if !args.problems {
             commands(&mut text, context, args.length);
@@ -124,7 +125,7 @@ fn commands(out: &mut Vec<u8>, context: &Context, length: usize) {
 }
 
 fn last_start(out: &mut Vec<u8>, context: &Context, length: usize) {
-    let text = std::fs::read(context.home.last_start_file()).unwrap_or_default();
+    let text = end_of(&context.home.last_start_file());
     section(out, "Last Start", &text, length, false);
 }
 

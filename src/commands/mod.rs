@@ -218,7 +218,7 @@ fn run(command: Command, context: &Context, printer: &Printer) -> Outcome<ExitCo
             Command::Delete(args) => delete::run(args, context, printer).await,
             Command::Status(args) => interruptible(status::run(args, context, printer)).await,
             Command::Doctor(args) => interruptible(doctor::run(args, context, printer)).await,
-            Command::Config(args) => config::run(&args, context, printer),
+            Command::Config(args) => config::run(&args, context, printer).await,
             Command::Pause(args) => pause::run(args, Change::Pause, context, printer).await,
             Command::Unpause(args) => pause::run(args, Change::Unpause, context, printer).await,
             Command::Cp(args) => interruptible(cp::run(args, context)).await,

@@ -41,7 +41,7 @@ pub struct Opening {
     format: String,
     /// Seconds to wait until something answers behind the service
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
-    wait: u64,
+    wait: u32,
 }
 
 impl Opening {
@@ -50,7 +50,7 @@ impl Opening {
     }
 
     pub fn wait(&self) -> Duration {
-        Duration::from_secs(self.wait)
+        Duration::from_secs(self.wait.into())
     }
 
     /// Prints the address, or hands it to the browser where there is one.

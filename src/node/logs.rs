@@ -92,10 +92,7 @@ pub fn print(selection: &Selection, out: &mut impl Write) -> Result<(), LogsErro
     while lines.read_line(&mut line).map_err(LogsError::Read)? > 0 {
         if wanted(&line) {
             let section = last.entry(if together { "node" } else { component_of(&line) }).or_default();
-            if section.len() == selection.length {
-                section.pop_front();
-            }
-            section.push_back(std::mem::take(&mut line));
+            push(section, std::mem::take(&mut line), selection.length);
         }
         line.clear();
     }
@@ -115,6 +112,14 @@ pub fn print(selection: &Selection, out: &mut impl Write) -> Result<(), LogsErro
         kernel(out);
     }
     Ok(())
+}
+
+/// Keeps the last lines, so many.
+fn push(lines: &mut VecDeque<String>, line: String, length: usize) {
+    lines.push_back(line);
+    if lines.len() > length {
+        lines.pop_front();
+    }
 }
 
 /// Lines end with their own newline.
@@ -232,6 +237,16 @@ fn successor(path: &Path, file: &File) -> std::io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_none_of_none() {
+        let kept = |length| {
+            let mut lines = VecDeque::new();
+            ["a", "b", "c"].iter().for_each(|line| push(&mut lines, (*line).to_owned(), length));
+            Vec::from(lines).concat()
+        };
+        assert_eq!((kept(0).as_str(), kept(2).as_str(), kept(9).as_str()), ("", "bc", "abc"));
+    }
 
     #[test]
     fn lines_are_told_apart() {

@@ -164,6 +164,7 @@ pub enum Change {
 /// # Errors
 /// `INET_BAD_MIRROR` for a mirror that is not there, or a file that cannot be read.
 pub async fn change(home: &Home, change: Change, printer: &Printer) -> Outcome<()> {
+    let lock = Lock::of_home(home).await?;
     let text = registries::mirrors_file(home)?.unwrap_or_default();
     let mut file = MirrorsFile::parse(&text).or_fail(&INET_BAD_MIRROR, "cannot change the mirrors")?;
     let absent = |mirror: &MirrorArgument| {
@@ -193,6 +194,7 @@ pub async fn change(home: &Home, change: Change, printer: &Printer) -> Outcome<(
     }
     // A mirror's login may be in it.
     home.write(&home.mirrors_file(), file.text().as_bytes(), kminik_base::atomic_file::SECRET)?;
+    drop(lock);
     tell_nodes(home, printer).await
 }
 

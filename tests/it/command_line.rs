@@ -31,6 +31,9 @@ fn bad_input() {
         assert!(told.contains(&format!("Exiting due to {reason}")), "{arguments:?}: {told}");
     }
     cluster.kminik(&["start", "--no-such-flag"]).fails(14);
+    cluster.kminik(&["service", "x", "--wait=18446744073709551615"]).fails(14);
+    cluster.kminik(&["start", "-p", "list", "--dry-run", "--driver=native"]).fails(14);
+    cluster.kminik(&["start", "--driver=native", "--dry-run", "--wait=extra"]).ok();
     let mut named = crate::support::command(crate::support::kminik_binary(), &["start", "-p", "../evil"]);
     named.env("KMINIK_HOME", cluster.home().join("home"));
     assert!(crate::support::run(&mut named, None).fails(14).contains("MK_BAD_PROFILE_NAME"));

@@ -9,6 +9,7 @@ pub const TESTS: &[Test] = &[
     ("start_takes_settings_then_the_environment_then_flags", precedence),
     ("a_profile_is_switched_to_and_the_unknown_is_no_failure", switch),
     ("a_broken_file_stops_no_other_command", broken),
+    ("changes_at_once_are_all_kept", at_once),
 ];
 
 /// A cluster's commands without `-p`.
@@ -102,4 +103,32 @@ fn broken() {
     told.ok();
     cluster.kminik(&["config", "set", "cpus", "1"]).fails(18);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "{ not", "what cannot be read is not replaced");
+}
+
+fn at_once() {
+    let cluster = Cluster::prepare("manysets");
+    let properties =
+        [("cpus", "1"), ("memory", "2g"), ("embed-certs", "true"), ("driver", "native"), ("cache-limit", "2g")];
+    let mirrors: Vec<String> = (0..6).map(|i| format!("https://m{i}.example")).collect();
+    let sets = properties.map(|(name, value)| vec!["config", "set", name, value]);
+    let adds = mirrors.iter().map(|mirror| vec!["mirror", "add", mirror]);
+    let running: Vec<_> = sets
+        .into_iter()
+        .chain(adds)
+        .map(|arguments| {
+            let mut command = cluster.command(&arguments);
+            std::thread::spawn(move || run(&mut command, None))
+        })
+        .collect();
+    for one in running {
+        one.join().unwrap().ok();
+    }
+    let view = cluster.kminik(&["config", "view"]).ok();
+    for (name, value) in properties {
+        assert!(view.contains(&format!("- {name}: {value}\n")), "{name}: {view}");
+    }
+    let kept = std::fs::read_to_string(cluster.home().join("home/mirrors.toml")).unwrap();
+    for mirror in mirrors {
+        assert!(kept.contains(&mirror), "{mirror}: {kept}");
+    }
 }

@@ -27,7 +27,7 @@ use super::{
 use crate::agent::exit_watch;
 use crate::engine::Duplex;
 use crate::exposure::Exposure;
-use crate::home::Home;
+use crate::home::{Home, end_of, put_aside};
 use crate::networking::{API_PORT, taken_on_nodes};
 use crate::node::config::{DATA_DIR, NODE_IMAGES};
 use crate::ops::{delete::remove_tree, node_image};
@@ -225,6 +225,7 @@ impl Driver for Native {
             rootfs::fill(&root.join("var"), &data).or_fail(&DRV_CREATE, "cannot copy the base image's /var")?;
         }
         rootfs::share(&root, &images)?;
+        put_aside(&dir.join(CONSOLE));
         let spec = NodeSpec {
             name: name.clone(),
             state_dir: state_dir(&name),
@@ -363,7 +364,7 @@ impl Driver for Native {
     }
 
     async fn console(&self, machine: Machine<'_>) -> Outcome<Vec<u8>> {
-        Ok(std::fs::read(self.dir(&machine.name()).join(CONSOLE)).unwrap_or_default())
+        Ok(end_of(&self.dir(&machine.name()).join(CONSOLE)))
     }
 
     async fn clusters(&self) -> Outcome<Vec<String>> {

@@ -11,7 +11,7 @@ use crate::addons::{Addon, Catalogue, Choice, Published};
 use crate::home::Home;
 use crate::ops::registries::{self, Download};
 use crate::printer::{DOWNLOAD, OPTION, Printer};
-use crate::profile::Profile;
+use crate::profile::{Lock, Profile};
 use crate::reason::{Failure, GUEST_CACHE_LOAD, INET_ADDON, MK_ADDON_BROKEN, MK_INTERNAL, OrFail, Outcome};
 
 /// Of a manifest that is fetched, from one place.
@@ -71,10 +71,11 @@ pub fn check_manifests(catalogue: &Catalogue, manifests: &Attached) -> Result<()
 }
 
 /// Keeps manifests of a bundle by what they are published as: they are what their publishers serve where nobody has said more.
-pub fn take_in(home: &Home, manifests: &Attached) -> Outcome<()> {
+pub async fn take_in(home: &Home, manifests: &Attached) -> Outcome<()> {
     if manifests.is_empty() {
         return Ok(());
     }
+    let _lock = Lock::of_home(home).await?;
     let mut known = bundled(home);
     for (url, bytes) in manifests {
         let digest = Digest::of(bytes);

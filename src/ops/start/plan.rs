@@ -19,7 +19,7 @@ use crate::networking::Networking;
 use crate::node::config::cert_expiration_seconds;
 use crate::ops::{addons, mounts, registries, units};
 use crate::printer::{Printer, SPARKLE};
-use crate::profile::{NetworkTurn, Profile};
+use crate::profile::{NetworkTurn, Profile, check_new_name};
 use crate::reason::{
     Failure, GUEST_DRIVER_MISMATCH, IF_SUBNET, INET_BAD_MIRROR, INET_REPO, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
 };
@@ -71,6 +71,7 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
 }
 
 async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Plan> {
+    check_new_name(&request.profile)?;
     let row = match &request.driver {
         Some(name) => {
             let row = drivers::find(name)?;

@@ -31,7 +31,8 @@ impl Wait {
         for word in words {
             match word.as_str() {
                 "all" | "true" => wait = Self { node: true, system_pods: true, default_account: true, apps: true },
-                "none" | "false" | "apiserver" | "" => {}
+                // minikube's `extra` is of system pods that are not waited for otherwise; there are none.
+                "none" | "false" | "apiserver" | "extra" | "" => {}
                 "node_ready" | "kubelet" => wait.node = true,
                 "system_pods" => wait.system_pods = true,
                 "default_sa" => wait.default_account = true,
