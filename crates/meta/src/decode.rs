@@ -6,6 +6,7 @@
 
 mod conform;
 mod json;
+mod order;
 mod yaml;
 
 use serde_json::Value;
@@ -131,8 +132,13 @@ pub struct Decoded {
 /// When the body is not JSON, does not fit the schema, or has unknown or duplicate fields and `mode` is strict.
 pub fn decode(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<Decoded, DecodeError> {
     let mut issues = Vec::new();
-    let value = json::parse(bytes, &mut issues)?;
-    finish(value, schema, mode, issues)
+    let mut value = json::parse(bytes, &mut issues)?;
+    check(&mut value, schema, &mut issues)?;
+    // Upstream reads a custom resource without its schema first, and so finds what is given twice before what is unknown.
+    if schema.rules.is_none() {
+        order::in_document_order(bytes, &mut issues);
+    }
+    finish(value, mode, issues)
 }
 
 /// Decodes a YAML body of one document.
@@ -140,8 +146,10 @@ pub fn decode(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<De
 /// # Errors
 /// As [`decode`].
 pub fn decode_yaml(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<Decoded, DecodeError> {
-    let (value, duplicates) = yaml::parse(bytes)?;
-    finish(value, schema, mode, duplicates.into_iter().collect())
+    let (mut value, duplicates) = yaml::parse(bytes)?;
+    let mut issues = duplicates.into_iter().collect();
+    check(&mut value, schema, &mut issues)?;
+    finish(value, mode, issues)
 }
 
 /// Brings an object that was built or patched here into normal form; gives the warnings.
@@ -149,8 +157,10 @@ pub fn decode_yaml(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Resu
 /// # Errors
 /// When it does not fit the schema, or has unknown fields and `mode` is strict.
 pub fn conform(object: &mut Object, schema: &Schema, mode: FieldValidation) -> Result<Vec<String>, DecodeError> {
-    let value = Value::Object(std::mem::take(object.map_mut()));
-    let decoded = finish(value, schema, mode, Vec::new())?;
+    let mut value = Value::Object(std::mem::take(object.map_mut()));
+    let mut issues = Vec::new();
+    check(&mut value, schema, &mut issues)?;
+    let decoded = finish(value, mode, issues)?;
     *object = decoded.object;
     Ok(decoded.warnings)
 }
@@ -205,18 +215,17 @@ pub(crate) fn unknown_fields(value: &Value, schema: &Schema) -> Vec<String> {
     issues
 }
 
-fn finish(
-    mut value: Value,
-    schema: &Schema,
-    mode: FieldValidation,
-    mut issues: Vec<String>,
-) -> Result<Decoded, DecodeError> {
-    let found = go_type(&value);
+/// Brings a body's tree into normal form and names what the schema does not know.
+fn check(value: &mut Value, schema: &Schema, issues: &mut Vec<String>) -> Result<(), DecodeError> {
     if !value.is_object() {
-        return Err(DecodeError::Root(found));
+        return Err(DecodeError::Root(go_type(value)));
     }
-    conform::conform(&mut value, schema, &mut issues)?;
+    conform::conform(value, schema, issues)?;
     issues.truncate(MAX_ISSUES);
+    Ok(())
+}
+
+fn finish(value: Value, mode: FieldValidation, mut issues: Vec<String>) -> Result<Decoded, DecodeError> {
     match mode {
         FieldValidation::Ignore => issues.clear(),
         FieldValidation::Strict if !issues.is_empty() => return Err(DecodeError::Strict(issues)),
@@ -224,6 +233,7 @@ fn finish(
             issues = issues.iter().flat_map(|issue| lines_of_report(issue)).collect();
         }
     }
+    let found = go_type(&value);
     let object = Object::try_from(value).map_err(|_| DecodeError::Root(found))?;
     Ok(Decoded { object, warnings: issues })
 }
@@ -273,6 +283,26 @@ mod tests {
             "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: duplicate field"
         ));
         assert!(run("apps", "Deployment", body, FieldValidation::Ignore).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_in_the_order_of_the_document() {
+        let body = r#"{"spec":{"zone":1,"replicas":2,"replicas":3,"replicas":4,"a":1,"template":{"spec":{"containers":[
+            {"name":"c","odd":1,"name":"d"}]}}},"kind":"Deployment","apiVersion":"apps/v1","early":1}"#;
+        let Err(DecodeError::Strict(issues)) = run("apps", "Deployment", body, FieldValidation::Strict) else {
+            panic!()
+        };
+        assert_eq!(
+            issues,
+            [
+                "unknown field \"spec.zone\"",
+                "duplicate field \"spec.replicas\"",
+                "unknown field \"spec.a\"",
+                "unknown field \"spec.template.spec.containers[0].odd\"",
+                "duplicate field \"spec.template.spec.containers[0].name\"",
+                "unknown field \"early\""
+            ]
+        );
     }
 
     #[test]
