@@ -12,6 +12,23 @@ use crate::schema::{self, Descriptions, Field, JSON_SCHEMA, Leaf, ListType, Ref,
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 
+/// What the members that every object has are for; the texts of types leave these out.
+const OWN_TEXTS: [(&str, &str); 3] = [
+    (
+        "apiVersion",
+        "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+    ),
+    (
+        "kind",
+        "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+    ),
+    (
+        "metadata",
+        "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+    ),
+];
+const LIST_METADATA: &str = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+
 /// The definitions gathered for a document.
 pub(super) struct Schemas {
     style: Style,
@@ -63,15 +80,20 @@ impl Schemas {
         }
         let name = custom_name(&list);
         let items = self.of_resource(resource);
-        let metadata = self.of_definition(&format!("{META}.ListMeta"));
+        let metadata = described(self.of_definition(&format!("{META}.ListMeta")), self.style, LIST_METADATA);
+        let text = |member: &str| json!({"type": "string", "description": own_text(member)});
+        let of_items = format!(
+            "List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
+            resource.name
+        );
         let definition = json!({
             "description": format!("{} is a list of {}", list.kind, resource.kind.kind),
             "type": "object",
             "required": ["items"],
             "properties": {
-                "apiVersion": {"type": "string"},
-                "items": {"type": "array", "items": items},
-                "kind": {"type": "string"},
+                "apiVersion": text("apiVersion"),
+                "items": {"description": of_items, "type": "array", "items": items},
+                "kind": text("kind"),
                 "metadata": metadata,
             },
             "x-kubernetes-group-version-kind": [gvk_extension(&list)],
@@ -147,7 +169,8 @@ impl Schemas {
                 out["default"] = json!({});
             }
         }
-        if let Some(text) = self.texts.get(owner, &field.name) {
+        let own = || self.kinds.contains_key(owner).then(|| own_text(&field.name)).flatten().map(str::to_owned);
+        if let Some(text) = self.texts.get(owner, &field.name).or_else(own) {
             out["description"] = text.into();
         }
         if let Some(default) = field.default.as_deref().and_then(|json| serde_json::from_str::<Value>(json).ok()) {
@@ -244,15 +267,24 @@ impl Schemas {
     /// A custom resource's schema as it was given, with the members that every object has.
     fn custom(&mut self, gvk: &Gvk, schema: &Ref) -> Value {
         let metadata = self.of_definition(&format!("{META}.ObjectMeta"));
-        let text = |member: &str| {
-            let text = self.texts.get("io.k8s.api.core.v1.Pod", member).unwrap_or_default();
-            json!({"type": "string", "description": text})
-        };
+        let metadata = described(metadata, self.style, own_text("metadata").unwrap_or_default());
+        let text = |member: &str| json!({"type": "string", "description": own_text(member)});
         let own = [("apiVersion", text("apiVersion")), ("kind", text("kind")), ("metadata", metadata)];
         let mut out = published(schema.source().unwrap_or_default(), self.style, &own);
         out["x-kubernetes-group-version-kind"] = json!([gvk_extension(gvk)]);
         out
     }
+}
+
+fn own_text(member: &str) -> Option<&'static str> {
+    OWN_TEXTS.iter().find(|(name, _)| *name == member).map(|(_, text)| *text)
+}
+
+/// A reference with a text beside it; in version 3 nothing counts beside a bare reference.
+fn described(reference: Value, style: Style, text: &str) -> Value {
+    let mut out = if style == Style::V3 { json!({"allOf": [reference]}) } else { reference };
+    out["description"] = text.into();
+    out
 }
 
 /// `stable.example.com/v1 CronTab` is `com.example.stable.v1.CronTab`.

@@ -96,7 +96,19 @@ fn custom_resources_bring_their_schema() {
     let doc = v3(&Group { group_version: gvk.group_version(), resources }, "v1.35.0");
     let definition = &doc["components"]["schemas"]["com.example.stable.v1.CronTab"];
     assert_eq!(definition["properties"]["spec"], json!({"type": "object"}));
-    assert!(definition["properties"]["metadata"]["$ref"].is_string());
+    assert!(definition["properties"]["metadata"]["allOf"][0]["$ref"].is_string());
+    // What `kubectl explain` says of the members that every object has, of a custom resource's as of a built-in's.
+    let built_in = &document(Style::V3)["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
+    for properties in [&definition["properties"], &built_in["properties"]] {
+        for (member, beginning) in [
+            ("apiVersion", "APIVersion defines the versioned schema"),
+            ("kind", "Kind is a string value representing"),
+            ("metadata", "Standard object's metadata."),
+        ] {
+            let text = properties[member]["description"].as_str().unwrap_or_default();
+            assert!(text.starts_with(beginning), "{member}: {text}");
+        }
+    }
     assert!(doc["components"]["schemas"]["com.example.stable.v1.CronTabList"].is_object());
 }
 
