@@ -95,7 +95,8 @@ pub fn of_containers(pod: &Object, side: Side) -> Amounts {
     total
 }
 
-fn is_pod_level(name: &str) -> bool {
+/// Whether a resource may be asked for by a pod as a whole.
+pub(crate) fn is_pod_level(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || name.starts_with("hugepages-")
 }
 

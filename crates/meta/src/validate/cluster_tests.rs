@@ -372,3 +372,78 @@ fn a_claim_is_reserved_when_it_is_allocated() {
             .contains("field is immutable")
     );
 }
+
+#[test]
+fn services_nodes_and_namespaces() {
+    let service = |more: serde_json::Value| {
+        let mut spec = json!({"ports": [{"port": 1}]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"spec": spec})
+    };
+    for (spec, wanted) in [
+        (json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["IPv4", "IPv6"]}), None),
+        (
+            json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.2"]}),
+            Some("spec.clusterIPs: Invalid value: [\"10.0.0.2\"]: first value must match `clusterIP`"),
+        ),
+        (
+            json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv6"]}),
+            Some(
+                "spec.clusterIPs[0]: Invalid value: \"10.0.0.1\": expected an IPv6 value as indicated by `ipFamilies[0]`",
+            ),
+        ),
+        (
+            json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "10.0.0.2"]}),
+            Some(
+                "spec.clusterIPs: Invalid value: [\"10.0.0.1\",\"10.0.0.2\"]: may specify no more than one IP for each IP family",
+            ),
+        ),
+        (
+            json!({"loadBalancerSourceRanges": ["10.0.0.0/8"]}),
+            Some("spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'"),
+        ),
+    ] {
+        assert_eq!(created("", "Service", service(spec.clone())), Vec::from_iter(wanted), "{spec}");
+    }
+    let both = json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"], "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "PreferDualStack"});
+    let mut one = both.clone();
+    one["clusterIPs"] = json!(["10.0.0.1"]);
+    one["ipFamilies"] = json!(["IPv4"]);
+    let errors = updated("", "Service", service(both.clone()), service(one.clone()));
+    assert_eq!(
+        errors[0],
+        "spec.ipFamilyPolicy: Invalid value: \"PreferDualStack\": must be set to 'SingleStack' when releasing the secondary clusterIP"
+    );
+    one["ipFamilyPolicy"] = json!("SingleStack");
+    assert_eq!(updated("", "Service", service(both), service(one)), [""; 0]);
+
+    let tainted =
+        json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}]}});
+    let errors = created("", "Node", tainted);
+    assert!(
+        errors[0].starts_with("metadata.taints[1]: Duplicate value: ")
+            && errors[0].ends_with("taints must be unique by key and effect pair"),
+        "{errors:?}"
+    );
+    assert_eq!(
+        created("", "Node", json!({"spec": {"podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"]}})),
+        [
+            "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"10.0.1.0/24\"]: may specify no more than one CIDR for each IP family"
+        ]
+    );
+    assert_eq!(
+        created("", "Node", json!({"status": {"capacity": {"pods": "1500m"}}})),
+        // What pods may use is all of it by default.
+        ["capacity", "allocatable"]
+            .map(|list| format!("status.{list}.pods: Invalid value: \"1500m\": must be an integer"))
+    );
+    assert_eq!(
+        created(
+            "",
+            "Endpoints",
+            json!({"subsets": [{"addresses": [{"ip": "10.0.0.1", "hostname": "a.b"}], "ports": [{"port": 1}]}]})
+        )
+        .len(),
+        1
+    );
+}

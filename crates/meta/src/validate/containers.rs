@@ -1,20 +1,29 @@
 //! Checks of containers: names, images, ports, environment, probes, resources, mounts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::mounts::{devices, mounts};
 use super::node::Node;
-use super::resources::resources;
+use super::resources::{container_resource_name, resources};
+use super::volume_sources::Holder;
 use super::{non_negative, required};
 use crate::field::{ErrorList, FieldError};
-use crate::{IntOrString, names};
+use crate::{IntOrString, Quantity, names};
 
 /// What a container may refer to and what is taken.
 pub(super) struct Surroundings<'a> {
-    /// Names of the pod's volumes.
-    pub(super) volumes: BTreeSet<&'a str>,
+    /// The pod's volumes by name.
+    pub(super) volumes: BTreeMap<&'a str, Node<'a>>,
+    pub(super) holder: Holder,
     pub(super) host_network: bool,
+    /// Whether the pod's users are those of its node.
+    pub(super) host_users: bool,
+    /// Seconds the pod has to end.
+    pub(super) grace: Option<i64>,
+    /// Names of containers that are there from the start.
+    pub(super) lasting: BTreeSet<&'a str>,
     /// Names of containers seen so far.
     pub(super) names: BTreeSet<String>,
     /// Host ports seen so far, as `protocol/ip/port`.
@@ -38,7 +47,8 @@ pub(super) fn container(node: &Node<'_>, role: Role, around: &mut Surroundings<'
         }
     }
     let image = node.child("image");
-    if required(&image, errors) && image.text().trim() != image.text() {
+    // Of templates, some have blanks that somebody replaces.
+    if required(&image, errors) && around.holder == Holder::Pod && image.text().trim() != image.text() {
         let message = "must not have leading or trailing whitespace";
         errors.push(FieldError::invalid(&image.path, image.text(), message));
     }
@@ -58,7 +68,7 @@ pub(super) fn container(node: &Node<'_>, role: Role, around: &mut Surroundings<'
             }
             _ if member == "lifecycle" => {
                 for hook in ["postStart", "preStop"].map(|hook| part.child(hook)).iter().filter(|h| h.is_set()) {
-                    handler(hook, &["exec", "httpGet", "tcpSocket", "sleep"], errors);
+                    handler(hook, &["exec", "httpGet", "tcpSocket", "sleep"], around.grace, errors);
                 }
             }
             _ => probe(&part, member != "readinessProbe", errors),
@@ -67,18 +77,24 @@ pub(super) fn container(node: &Node<'_>, role: Role, around: &mut Surroundings<'
     if role == Role::Ephemeral {
         ephemeral(node, around, errors);
     }
-    ports(&node.child("ports"), around, errors);
+    ports(&node.child("ports"), role, around, errors);
     environment(&node.child("env"), errors);
     env_from(&node.child("envFrom"), errors);
-    mounts(&node.child("volumeMounts"), around, errors);
-    resources(&node.child("resources"), errors);
-    security(&node.child("securityContext"), errors);
+    mounts(node, &around.volumes, errors);
+    devices(node, &around.volumes, errors);
+    resources(&node.child("resources"), container_resource_name, errors);
+    let context = node.child("securityContext");
+    security(&context, errors);
+    if around.host_users && context.child("procMount").text() == "Unmasked" {
+        let message = "`hostUsers` must be false to use `Unmasked`";
+        errors.push(FieldError::invalid(&context.path.child("procMount"), "Unmasked", message));
+    }
 }
 
 /// What an ephemeral container cannot have, because its pod runs already.
 fn ephemeral(node: &Node<'_>, around: &Surroundings<'_>, errors: &mut ErrorList) {
     const MESSAGE: &str = "cannot be set for an Ephemeral Container";
-    for member in ["ports", "resources", "resizePolicy"] {
+    for member in ["ports", "resources", "resizePolicy", "restartPolicy", "restartPolicyRules"] {
         let part = node.child(member);
         if !part.is_empty() {
             errors.push(FieldError::forbidden(&part.path, MESSAGE));
@@ -93,12 +109,12 @@ fn ephemeral(node: &Node<'_>, around: &Surroundings<'_>, errors: &mut ErrorList)
         }
     }
     let target = node.child("targetContainerName");
-    if !target.is_empty() && !around.names.contains(target.text()) {
+    if !target.is_empty() && !around.lasting.contains(target.text()) {
         errors.push(FieldError::not_found(&target.path, target.text()));
     }
 }
 
-fn ports(list: &Node<'_>, around: &mut Surroundings<'_>, errors: &mut ErrorList) {
+fn ports(list: &Node<'_>, role: Role, around: &mut Surroundings<'_>, errors: &mut ErrorList) {
     let mut seen = BTreeSet::new();
     for port in list.items() {
         let name = port.child("name");
@@ -115,15 +131,15 @@ fn ports(list: &Node<'_>, around: &mut Surroundings<'_>, errors: &mut ErrorList)
             value => range(&number, names::port_number(value), errors),
         }
         let host = port.child("hostPort");
-        if let Some(value) = host.integer().filter(|v| *v != 0) {
+        let value = host.integer().unwrap_or_default();
+        let misses = value != number.integer().unwrap_or_default() && (around.holder == Holder::Pod || value != 0);
+        if around.host_network && role == Role::Main && misses {
+            let message = "must match `containerPort` when `hostNetwork` is true";
+            errors.push(FieldError::invalid(&host.path, value, message));
+        }
+        if value != 0 {
             range(&host, names::port_number(value), errors);
-            if around.host_network && number.integer() != Some(value) {
-                let message = "must match `hostPort` when `hostNetwork` is true";
-                errors.push(FieldError::invalid(&number.path, number.value.clone(), message));
-            }
-            let ip = port.child("hostIP").text();
-            let taken =
-                format!("{}/{}/{value}", port.child("protocol").text(), if ip.is_empty() { "0.0.0.0" } else { ip });
+            let taken = format!("{}/{}/{value}", port.child("protocol").text(), port.child("hostIP").text());
             if !around.host_ports.insert(taken.clone()) {
                 errors.push(FieldError::duplicate(&host.path, taken));
             }
@@ -161,9 +177,10 @@ fn environment(list: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::invalid(&from.path, "", message));
         }
         field_ref(&from.child("fieldRef"), ENV_FIELDS, errors);
-        resource_field_ref(&from.child("resourceFieldRef"), errors);
+        resource_field_ref(&from.child("resourceFieldRef"), false, errors);
         for source in ["configMapKeyRef", "secretKeyRef"].map(|s| from.child(s)).iter().filter(|s| s.is_set()) {
-            required(&source.child("name"), errors);
+            let name = source.child("name");
+            errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
             let key = source.child("key");
             if required(&key, errors) {
                 errors.invalid_each(&key.path, key.text(), names::config_map_key(key.text()));
@@ -186,32 +203,40 @@ const ENV_FIELDS: &[&str] = &[
 pub(super) const FILE_FIELDS: &[&str] =
     &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
+/// All fields that a pod can be told of itself, here or there.
+const POD_FIELDS: &[&str] =
+    &["metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
+
 /// A reference to a field of the pod itself; labels and annotations may be named one by one.
 pub(super) fn field_ref(node: &Node<'_>, fields: &[&str], errors: &mut ErrorList) {
     if !node.is_set() {
         return;
     }
-    required(&node.child("apiVersion"), errors);
-    let path = node.child("fieldPath");
-    if !required(&path, errors) {
+    let (version, path) = (node.child("apiVersion"), node.child("fieldPath"));
+    if !required(&version, errors) || !required(&path, errors) {
         return;
     }
-    let subscript = path.text().strip_suffix("']").and_then(|p| p.split_once("['"));
-    match subscript {
-        Some(("metadata.labels" | "metadata.annotations", key)) => {
-            let key_messages = names::qualified_name(&key.to_lowercase());
-            errors.invalid_each(&node.path, key, key_messages);
+    let text = path.text();
+    let subscript = text.strip_suffix("']").and_then(|start| start.split_once("['"));
+    let why = match subscript {
+        _ if version.text() != "v1" => format!("unsupported pod version: {}", version.text()),
+        Some(("metadata.annotations", key)) => {
+            let key = key.to_lowercase();
+            return errors.invalid_each(&node.path, &key, names::qualified_name(&key));
         }
-        Some((other, _)) => {
-            let message = format!("does not support subscript {other}");
-            errors.push(FieldError::invalid(&node.path, path.text(), message));
+        Some(("metadata.labels", key)) => return errors.invalid_each(&node.path, key, names::qualified_name(key)),
+        Some(_) => format!("field label does not support subscript: {text}"),
+        None if fields.contains(&text) => return,
+        None if [POD_FIELDS, ENV_FIELDS].iter().any(|known| known.contains(&text)) => {
+            return errors.push(FieldError::not_supported(&path.path, text, fields));
         }
-        None if fields.contains(&path.text()) => {}
-        None => errors.push(FieldError::not_supported(&path.path, path.text(), fields)),
-    }
+        None => format!("field label not supported: {text}"),
+    };
+    errors.push(FieldError::invalid(&path.path, text, format!("error converting fieldPath: {why}")));
 }
 
-pub(super) fn resource_field_ref(node: &Node<'_>, errors: &mut ErrorList) {
+/// A reference to what a container may use; a file's names the container.
+pub(super) fn resource_field_ref(node: &Node<'_>, of_file: bool, errors: &mut ErrorList) {
     const RESOURCES: &[&str] = &[
         "limits.cpu",
         "limits.ephemeral-storage",
@@ -223,14 +248,32 @@ pub(super) fn resource_field_ref(node: &Node<'_>, errors: &mut ErrorList) {
     if !node.is_set() {
         return;
     }
-    let resource = node.child("resource");
-    if !required(&resource, errors) {
-        return;
-    }
+    let (container, resource) = (node.child("containerName"), node.child("resource"));
     let name = resource.text();
     let huge = name.starts_with("limits.hugepages-") || name.starts_with("requests.hugepages-");
-    if !RESOURCES.contains(&name) && !huge {
+    let named = (!of_file || required(&container, errors)) && required(&resource, errors);
+    if named && !RESOURCES.contains(&name) && !huge {
         errors.push(FieldError::not_supported(&resource.path, name, RESOURCES));
+    }
+    divisor(&node.child("divisor"), name, errors);
+}
+
+/// What a resource's amount is divided by: units only.
+fn divisor(node: &Node<'_>, resource: &str, errors: &mut ErrorList) {
+    const BYTES: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let Some(Ok(amount)) = Quantity::from_value(node.value) else { return };
+    let known: (&[&str], &str) = match resource.split_once('.').map_or("", |(_, kind)| kind) {
+        "cpu" => (&["1m", "1"], "cpu resource"),
+        "memory" => (&BYTES, "memory resource"),
+        "ephemeral-storage" => (&BYTES, "local ephemeral storage resource"),
+        kind if kind.starts_with("hugepages-") => (&BYTES, "hugepages resource"),
+        _ => return,
+    };
+    let (units, what) = known;
+    if !amount.is_zero() && !units.contains(&amount.to_string().as_str()) {
+        let all = if units.len() == 2 { "1m and 1".to_owned() } else { units.join(", ") };
+        let message = format!("only divisor's values {all} are supported with the {what}");
+        errors.push(FieldError::invalid(&node.path, resource, message));
     }
 }
 
@@ -242,23 +285,24 @@ fn env_from(list: &Node<'_>, errors: &mut ErrorList) {
         }
         let given: Vec<Node<'_>> =
             ["configMapRef", "secretRef"].map(|s| source.child(s)).into_iter().filter(Node::is_set).collect();
-        match given.as_slice() {
-            [] => {
-                errors.push(FieldError::invalid(&source.path, "", "must specify one of: `configMapRef` or `secretRef`"))
+        // Upstream names the list, not the place in it.
+        let refuse = |message: &str| FieldError::invalid(&list.path, "", message);
+        for name in given.iter().map(|source| source.child("name")) {
+            if required(&name, errors) {
+                let stem = name.text().strip_suffix('-').unwrap_or(name.text());
+                errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(stem));
             }
-            [one] => {
-                required(&one.child("name"), errors);
-            }
-            _ => {
-                let message = "may not have more than one field specified at a time";
-                errors.push(FieldError::invalid(&source.path, "", message));
-            }
+        }
+        match given.len() {
+            0 => errors.push(refuse("must specify one of: `configMapRef` or `secretRef`")),
+            1 => {}
+            _ => errors.push(refuse("may not have more than one field specified at a time")),
         }
     }
 }
 
 fn probe(node: &Node<'_>, only_one_success: bool, errors: &mut ErrorList) {
-    handler(node, &["exec", "httpGet", "tcpSocket", "grpc"], errors);
+    handler(node, &["exec", "httpGet", "tcpSocket", "grpc"], None, errors);
     for member in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         non_negative(&node.child(member), errors);
     }
@@ -272,31 +316,36 @@ fn probe(node: &Node<'_>, only_one_success: bool, errors: &mut ErrorList) {
     }
 }
 
-fn handler(node: &Node<'_>, kinds: &[&str], errors: &mut ErrorList) {
-    let given: Vec<&&str> = kinds.iter().filter(|kind| node.child(kind).is_set()).collect();
-    if given.is_empty() {
+/// What is done to a container; of several ways the first counts. `grace` is how long a pause may be, in seconds.
+fn handler(node: &Node<'_>, kinds: &[&str], grace: Option<i64>, errors: &mut ErrorList) {
+    let mut given = kinds.iter().map(|kind| (*kind, node.child(kind))).filter(|(_, action)| action.is_set());
+    let Some((kind, action)) = given.next() else {
         errors.push(FieldError::required(&node.path, "must specify a handler type"));
+        return;
+    };
+    match kind {
+        "exec" if action.child("command").is_empty() => {
+            errors.push(FieldError::required(&action.path.child("command"), ""));
+        }
+        "sleep" => {
+            let seconds = action.child("seconds").integer().unwrap_or_default();
+            if let Some(grace) = grace.filter(|grace| !(0..=*grace).contains(&seconds)) {
+                let message = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                errors.push(FieldError::invalid(&action.path, seconds, message));
+            }
+        }
+        "exec" => {}
+        _ => port_reference(&action.child("port"), errors),
     }
-    for extra in given.iter().skip(1) {
-        errors.push(FieldError::forbidden(&node.path.child(extra), "may not specify more than 1 handler type"));
-    }
-    let exec = node.child("exec");
-    if exec.is_set() && exec.child("command").is_empty() {
-        errors.push(FieldError::required(&exec.path.child("command"), ""));
-    }
-    let http = node.child("httpGet");
-    if http.is_set() {
-        required(&http.child("path"), errors);
-        for header in http.child("httpHeaders").items() {
-            let name = header.child("name");
-            errors.invalid_each(&name.path, name.text(), names::http_header_name(name.text()));
+    if kind == "httpGet" {
+        required(&action.child("path"), errors);
+        let headers = action.child("httpHeaders");
+        for name in headers.items().map(|header| header.child("name")) {
+            errors.invalid_each(&headers.path, name.text(), names::http_header_name(name.text()));
         }
     }
-    for kind in ["httpGet", "tcpSocket", "grpc"] {
-        let part = node.child(kind);
-        if part.is_set() {
-            port_reference(&part.child("port"), errors);
-        }
+    for (_, extra) in given {
+        errors.push(FieldError::forbidden(&extra.path, "may not specify more than 1 handler type"));
     }
 }
 
@@ -310,25 +359,11 @@ pub(super) fn port_reference(node: &Node<'_>, errors: &mut ErrorList) {
     range(node, messages, errors);
 }
 
-fn mounts(list: &Node<'_>, around: &Surroundings<'_>, errors: &mut ErrorList) {
-    let mut paths = BTreeSet::new();
-    for mount in list.items() {
-        let name = mount.child("name");
-        if required(&name, errors) && !around.volumes.contains(name.text()) {
-            errors.push(FieldError::not_found(&name.path, name.text()));
-        }
-        let path = mount.child("mountPath");
-        if required(&path, errors) && !paths.insert(path.text()) {
-            errors.push(FieldError::invalid(&path.path, path.text(), "must be unique"));
-        }
-        let (sub, expression) = (mount.child("subPath"), mount.child("subPathExpr"));
-        for node in [&sub, &expression] {
-            local_path(node, errors);
-        }
-        if !sub.is_empty() && !expression.is_empty() {
-            let message = "subPathExpr and subPath are mutually exclusive";
-            errors.push(FieldError::invalid(&expression.path, expression.text(), message));
-        }
+/// The path of a file in a volume: as [`local_path`], and none of the names that kubelets keep for themselves.
+pub(super) fn file_path(node: &Node<'_>, errors: &mut ErrorList) {
+    local_path(node, errors);
+    if node.text().starts_with("..") && !node.text().starts_with("../") && node.text() != ".." {
+        errors.push(FieldError::invalid(&node.path, node.text(), "must not start with '..'"));
     }
 }
 
@@ -359,8 +394,13 @@ pub(super) fn security(node: &Node<'_>, errors: &mut ErrorList) {
             range(&group, names::in_range(number, 0, i64::from(i32::MAX)), errors);
         }
     }
-    if node.child("privileged").is_true() && node.child("allowPrivilegeEscalation").value == &Value::Bool(false) {
-        let message = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-        errors.push(FieldError::invalid(&node.path, node.value.clone(), message));
+    if node.child("allowPrivilegeEscalation").value == &Value::Bool(false) {
+        let adds = node.at(&["capabilities", "add"]).items().any(|name| name.text() == "CAP_SYS_ADMIN");
+        let against =
+            [(node.child("privileged").is_true(), "`privileged` to true"), (adds, "`capabilities.Add` CAP_SYS_ADMIN")];
+        for (_, what) in against.iter().filter(|(set, _)| *set) {
+            let message = format!("cannot set `allowPrivilegeEscalation` to false and {what}");
+            errors.push(FieldError::invalid(&node.path, node.value.clone(), message));
+        }
     }
 }

@@ -23,8 +23,9 @@ pub(super) const KINDS: &[Kind] = &[
         let list = namespace.at(&["spec", "finalizers"]);
         list.items().for_each(|finalizer| super::meta::finalizer(&finalizer, errors));
     })
-    .named(names::dns1123_label),
-    Kind::new("", "Node", node).change(node_change),
+    .named(names::dns1123_label)
+    .status(namespace_phase),
+    Kind::new("", "Node", node).change(node_change).status(node_status),
     Kind::new("", "ServiceAccount", |_, _| {}),
     Kind::new("", "Endpoints", endpoints),
     Kind::new("", "Event", event),
@@ -60,9 +61,9 @@ fn too_large(size: usize, path: Path, errors: &mut ErrorList) {
 fn config_map(map: &Node<'_>, errors: &mut ErrorList) {
     let (data, binary) = (map.child("data"), map.child("binaryData"));
     let size = keys(&data, false, errors) + keys(&binary, true, errors);
-    for (key, value) in binary.entries() {
-        if data.child(key).is_set() {
-            errors.push(FieldError::invalid(&value.path, key.as_str(), "duplicate of key present in data"));
+    for (key, value) in data.entries() {
+        if binary.child(key).is_set() {
+            errors.push(FieldError::invalid(&value.path, key.as_str(), "duplicate of key present in binaryData"));
         }
     }
     too_large(size, Path::root(), errors);
@@ -135,13 +136,28 @@ fn secret_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     frozen(new, old, &["data"], errors);
 }
 
+/// A namespace is on its way out exactly while it is being deleted.
+fn namespace_phase(new: &Node<'_>, _: &Node<'_>, errors: &mut ErrorList) {
+    let phase = new.at(&["status", "phase"]);
+    let deleted = new.at(&["metadata", "deletionTimestamp"]).is_set();
+    let (wanted, when) = if deleted { ("Terminating", "is not empty") } else { ("Active", "is empty") };
+    if phase.text() != wanted {
+        let message = format!("may only be '{wanted}' if `deletionTimestamp` {when}");
+        errors.push(FieldError::invalid(&new.path.children(&["status", "Phase"]), phase.text(), message));
+    }
+}
+
 fn node(node: &Node<'_>, errors: &mut ErrorList) {
     let mut seen = BTreeSet::new();
-    for taint in node.at(&["spec", "taints"]).items() {
+    // Where upstream's message places them.
+    let taints = node.at(&["spec", "taints"]).renamed(&Path::new("metadata").child("taints"));
+    for taint in taints.items() {
         let (key, effect) = (taint.child("key"), taint.child("effect"));
         errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
-        let value = taint.child("value");
-        errors.invalid_each(&value.path, value.text(), names::label_value(value.text()));
+        let (value, messages) = (taint.child("value"), names::label_value(taint.child("value").text()));
+        if !messages.is_empty() {
+            errors.push(FieldError::invalid(&value.path, value.text(), messages.join(";")));
+        }
         required(&effect, errors);
         if !seen.insert((key.text(), effect.text())) {
             let mut error = FieldError::duplicate(&taint.path, taint.value.clone());
@@ -150,8 +166,40 @@ fn node(node: &Node<'_>, errors: &mut ErrorList) {
         }
     }
     let ranges = node.at(&["spec", "podCIDRs"]);
-    for range in ranges.items() {
+    let texts: Vec<&str> = ranges.items().map(|range| range.text()).collect();
+    for (index, range) in ranges.items().enumerate() {
         super::services::network(&range, errors);
+        if texts.iter().take(index).any(|earlier| *earlier == range.text()) {
+            errors.push(FieldError::duplicate(&range.path, range.text()));
+        }
+    }
+    let second = texts.iter().filter(|text| text.contains(':')).count();
+    if texts.len() > 2 || (texts.len() == 2 && second != 1) {
+        let message = "may specify no more than one CIDR for each IP family";
+        errors.push(FieldError::invalid(&ranges.path, ranges.value.clone(), message));
+    }
+    node_amounts(node, errors);
+}
+
+/// What a node has and what of it pods may use.
+fn node_amounts(node: &Node<'_>, errors: &mut ErrorList) {
+    for list in ["capacity", "allocatable"] {
+        let amounts = node.at(&["status", list]);
+        for (name, amount) in amounts.entries() {
+            let shown = amount.renamed(&amounts.path.child(name));
+            super::resources::resource_amount(name, &shown, errors);
+        }
+    }
+}
+
+fn node_status(new: &Node<'_>, _: &Node<'_>, errors: &mut ErrorList) {
+    node_amounts(new, errors);
+    let mut seen: Vec<&Value> = Vec::new();
+    for address in new.at(&["status", "addresses"]).items() {
+        if seen.contains(&address.value) {
+            errors.push(FieldError::duplicate(&address.path, address.value.clone()));
+        }
+        seen.push(address.value);
     }
 }
 
@@ -174,6 +222,14 @@ fn endpoints(endpoints: &Node<'_>, errors: &mut ErrorList) {
         for list in ["addresses", "notReadyAddresses"] {
             for address in subset.child(list).items() {
                 super::services::reachable_address(&address.child("ip"), errors);
+                let checks: [(&str, super::NameCheck); 2] =
+                    [("hostname", names::dns1123_label), ("nodeName", names::dns1123_subdomain)];
+                for (member, check) in checks {
+                    let name = address.child(member);
+                    if !name.is_empty() {
+                        errors.invalid_each(&name.path, name.text(), check(name.text()));
+                    }
+                }
             }
         }
         let many = subset.child("ports").value.as_array().is_some_and(|p| p.len() > 1);
@@ -186,6 +242,8 @@ fn endpoints(endpoints: &Node<'_>, errors: &mut ErrorList) {
             }
             let number = port.child("port");
             super::containers::range(&number, names::port_number(number.integer().unwrap_or_default()), errors);
+            required(&port.child("protocol"), errors);
+            super::services::application(&port.child("appProtocol"), errors);
         }
     }
 }

@@ -79,7 +79,7 @@ fn nodes(node: &Node<'_>, ways: &[&str], when: &str, errors: &mut ErrorList) {
             ("nodeName", _) => {
                 errors.invalid_each(&value.path, value.text(), names::dns1123_subdomain(value.text()));
             }
-            ("nodeSelector", _) => super::pods::node_selector(&value, errors),
+            ("nodeSelector", _) => super::scheduling::node_selector(&value, errors),
             (_, serde_json::Value::Bool(false)) => {
                 errors.push(FieldError::invalid(&value.path, false, "must be either unset or set to true"));
                 continue;

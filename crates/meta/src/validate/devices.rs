@@ -370,7 +370,7 @@ fn allocation(allocation: &Node<'_>, known: &Requests<'_>, errors: &mut ErrorLis
             configuration(&config, errors);
         }
     }
-    super::pods::node_selector(&allocation.child("nodeSelector"), errors);
+    super::scheduling::node_selector(&allocation.child("nodeSelector"), errors);
 }
 
 /// What must hold before a pod is bound, and what ends the attempt.

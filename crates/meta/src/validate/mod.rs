@@ -19,18 +19,24 @@ mod flow_control;
 pub(crate) mod formats;
 mod job_status;
 mod meta;
+mod mounts;
 mod network;
 mod networking;
 mod node;
 mod others;
+mod pod_annotations;
 mod pod_context;
+mod pod_resources;
 mod pod_status;
+mod pod_system;
 mod pods;
 mod policies;
 mod quotas;
 mod resources;
+mod scheduling;
 mod services;
 mod storage;
+mod volume_sources;
 mod volumes;
 mod webhooks;
 mod workloads;
@@ -256,6 +262,14 @@ fn non_negative(node: &Node<'_>, errors: &mut ErrorList) {
         && number < 0
     {
         errors.push(FieldError::invalid(&node.path, number, "must be greater than or equal to 0"));
+    }
+}
+
+/// A number in `low..=high`; an absent one is 0.
+fn within(node: &Node<'_>, low: i64, high: i64, errors: &mut ErrorList) {
+    let number = node.integer().unwrap_or_default();
+    for message in names::in_range(number, low, high) {
+        errors.push(FieldError::invalid(&node.path, number, message));
     }
 }
 

@@ -147,12 +147,11 @@ fn runtime_class(class: &Node<'_>, errors: &mut ErrorList) {
     let (handler, overhead) = (class.child("handler"), class.child("overhead"));
     errors.invalid_each(&handler.path, handler.text(), names::dns1123_label(handler.text()));
     // Upstream checks the overhead as limits of a container, and says so.
-    let limits = overhead.child("podFixed").renamed(&overhead.path.child("limits"));
-    super::resources::amounts(&limits, errors);
+    super::resources::overhead(&overhead.child("podFixed"), overhead.path.clone(), errors);
     let scheduling = class.child("scheduling");
     super::labels(&scheduling.child("nodeSelector"), errors);
     let tolerations = scheduling.child("tolerations");
-    super::pods::tolerations(&tolerations, errors);
+    super::scheduling::tolerations(&tolerations, errors);
     let mut seen = Vec::new();
     for toleration in tolerations.items() {
         if seen.contains(&toleration.value) {

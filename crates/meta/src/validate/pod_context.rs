@@ -8,6 +8,7 @@ use regex::Regex;
 use super::containers::local_path;
 use super::node::Node;
 use crate::field::{ErrorList, FieldError};
+use crate::names;
 
 /// Longest name of a system parameter, in bytes.
 const SYSCTL_MAX: usize = 253;
@@ -32,13 +33,11 @@ pub(super) fn pod_context(spec: &Node<'_>, errors: &mut ErrorList) {
     }
     sysctls(spec, &context.child("sysctls"), errors);
     seccomp(&context.child("seccompProfile"), errors);
+    app_armor(&context.child("appArmorProfile"), errors);
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in spec.child(list).items() {
             container_context(spec, &container, errors);
         }
-    }
-    for volume in spec.child("volumes").items() {
-        projected_paths(&volume.child("projected"), errors);
     }
 }
 
@@ -59,16 +58,19 @@ fn sysctls(spec: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
         let of_ipc = dotted == "kernel.sem"
             || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| dotted.starts_with(prefix));
         if network && dotted.starts_with("net.") {
-            errors.push(FieldError::invalid(&name.path, text, "may not be set with 'hostNetwork' enabled"));
+            errors.push(FieldError::invalid(&name.path, text, "may not be specified when 'hostNetwork' is true"));
         } else if ipc && of_ipc {
-            errors.push(FieldError::invalid(&name.path, text, "may not be set with 'hostIPC' enabled"));
+            errors.push(FieldError::invalid(&name.path, text, "may not be specified when 'hostIPC' is true"));
         }
     }
 }
 
 fn seccomp(profile: &Node<'_>, errors: &mut ErrorList) {
-    let path = profile.child("localhostProfile");
-    match (profile.child("type").text(), path.is_set()) {
+    let (kind, path) = (profile.child("type"), profile.child("localhostProfile"));
+    if profile.is_set() && kind.is_empty() {
+        errors.push(FieldError::required(&kind.path, "type is required when seccompProfile is set"));
+    }
+    match (kind.text(), path.is_set()) {
         ("Localhost", false) => {
             errors.push(FieldError::required(&path.path, "must be set when seccomp type is Localhost"));
         }
@@ -85,6 +87,8 @@ fn container_context(spec: &Node<'_>, container: &Node<'_>, errors: &mut ErrorLi
     const POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
     let context = container.child("securityContext");
     seccomp(&context.child("seccompProfile"), errors);
+    app_armor(&context.child("appArmorProfile"), errors);
+    restart_rules(container, errors);
     let restarts = container.child("restartPolicy");
     if restarts.is_set() && !POLICIES.contains(&restarts.text()) {
         errors.push(FieldError::not_supported(&restarts.path, restarts.text(), &POLICIES));
@@ -93,13 +97,6 @@ fn container_context(spec: &Node<'_>, container: &Node<'_>, errors: &mut ErrorLi
     if grace.is_set() {
         let message = "must not be set for readinessProbes";
         errors.push(FieldError::invalid(&grace.path, grace.value.clone(), message));
-    }
-    for mount in container.child("volumeMounts").items() {
-        let propagation = mount.child("mountPropagation");
-        if propagation.text() == "Bidirectional" && !context.child("privileged").is_true() {
-            let message = "Bidirectional mount propagation is available only to privileged containers";
-            errors.push(FieldError::forbidden(&propagation.path, message));
-        }
     }
     resizes(spec, &container.child("resizePolicy"), errors);
     claims(spec, &container.at(&["resources", "claims"]), errors);
@@ -130,14 +127,29 @@ fn resizes(spec: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Claims of the pod, or single requests of them, that a container may use; none twice.
 fn claims(spec: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
     let pods = spec.child("resourceClaims");
-    let known: BTreeSet<&str> = pods.items().map(|claim| claim.child("name").text()).collect();
+    let known: BTreeSet<&str> =
+        pods.items().map(|claim| claim.child("name").text()).filter(|name| !name.is_empty()).collect();
+    let mut seen: BTreeSet<(&str, &str)> = BTreeSet::new();
     for claim in list.items() {
-        let name = claim.child("name").text();
+        let (name, request) = (claim.child("name").text(), claim.child("request"));
         if name.is_empty() {
             errors.push(FieldError::required(&claim.path, ""));
-        } else if !known.contains(name) {
+            continue;
+        }
+        if !request.is_empty() {
+            errors.invalid_each(&request.path, request.text(), names::dns1123_label(request.text()));
+        }
+        let of_claim = |what: &str| seen.iter().any(|(known, of)| *known == name && (what.is_empty() || *of == what));
+        if of_claim(request.text()) || seen.contains(&(name, "")) {
+            let whole = request.is_empty() || seen.contains(&(name, ""));
+            let shown = if whole { name.to_owned() } else { format!("{name}/{}", request.text()) };
+            errors.push(FieldError::duplicate(&claim.path, shown));
+        }
+        seen.insert((name, request.text()));
+        if !known.contains(name) {
             let mut error = FieldError::not_found(&claim.path, name);
             let all: Vec<&str> = known.iter().copied().collect();
             let which = if all.is_empty() { " which is empty".to_owned() } else { format!(": {}", all.join(", ")) };
@@ -147,23 +159,58 @@ fn claims(spec: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// Sources of a projected volume put their files in one folder.
-fn projected_paths(projected: &Node<'_>, errors: &mut ErrorList) {
-    let mut seen = BTreeSet::new();
-    for source in projected.child("sources").items() {
-        for kind in ["secret", "configMap", "downwardAPI"] {
-            let part = source.child(kind);
-            for item in part.child("items").items() {
-                let path = item.child("path").text();
-                if !path.is_empty() && !seen.insert(path) {
-                    let shown = if kind == "downwardAPI" { path } else { part.child("name").text() };
-                    errors.push(FieldError::invalid(&projected.path, shown, "conflicting duplicate paths"));
-                }
-            }
+fn app_armor(profile: &Node<'_>, errors: &mut ErrorList) {
+    const LONGEST: usize = 4095;
+    const MISSING: &str = "must be set when AppArmor type is Localhost";
+    if !profile.is_set() {
+        return;
+    }
+    let (kind, path) = (profile.child("type"), profile.child("localhostProfile"));
+    let text = path.text();
+    match kind.text() {
+        "" => errors.push(FieldError::required(&kind.path, "type is required when appArmorProfile is set")),
+        "Localhost" if text != text.trim() => {
+            errors.push(FieldError::invalid(&path.path, text, "must not be padded with whitespace"));
         }
-        let path = source.at(&["serviceAccountToken", "path"]).text();
-        if !path.is_empty() && !seen.insert(path) {
-            errors.push(FieldError::invalid(&projected.path, path, "conflicting duplicate paths"));
+        "Localhost" if text.is_empty() => errors.push(FieldError::required(&path.path, MISSING)),
+        "Localhost" if text.len() > LONGEST => errors.push(FieldError::too_long(&path.path, LONGEST)),
+        "RuntimeDefault" | "Unconfined" if path.is_set() => {
+            let message = "can only be set when AppArmor type is Localhost";
+            errors.push(FieldError::invalid(&path.path, text, message));
+        }
+        _ => {}
+    }
+}
+
+/// When a container is started again by rules of its own.
+fn restart_rules(container: &Node<'_>, errors: &mut ErrorList) {
+    const MOST: usize = 20;
+    const MOST_CODES: usize = 255;
+    let (policy, rules) = (container.child("restartPolicy"), container.child("restartPolicyRules"));
+    let count = rules.items().count();
+    if count > 0 && policy.is_empty() {
+        let message = "must specify restartPolicy when restart rules are used";
+        errors.push(FieldError::required(&policy.path, message));
+    }
+    if count > MOST {
+        errors.push(FieldError::too_many(&rules.path, count, MOST));
+    }
+    for rule in rules.items() {
+        let (action, codes) = (rule.child("action"), rule.child("exitCodes"));
+        if action.is_empty() {
+            errors.push(FieldError::required(&action.path, ""));
+        }
+        if !codes.is_set() {
+            errors.push(FieldError::required(&codes.path, "must be specified"));
+            continue;
+        }
+        let (operator, values) = (codes.child("operator"), codes.child("values"));
+        if operator.is_empty() {
+            errors.push(FieldError::required(&operator.path, ""));
+        }
+        let count = values.items().count();
+        if count > MOST_CODES {
+            errors.push(FieldError::too_many(&values.path, count, MOST_CODES));
         }
     }
 }
@@ -198,7 +245,7 @@ mod tests {
             [
                 wrong(0, "foo-"),
                 wrong(3, "bar.."),
-                "spec.securityContext.sysctls[4].name: Invalid value: \"net/core.x\": may not be set with 'hostNetwork' enabled".into(),
+                "spec.securityContext.sysctls[4].name: Invalid value: \"net/core.x\": may not be specified when 'hostNetwork' is true".into(),
                 "spec.securityContext.sysctls[5].name: Duplicate value: \"safe-and-unsafe\"".into(),
             ]
         );
@@ -240,7 +287,7 @@ mod tests {
             (
                 json!({"volumes": volume}),
                 json!({"volumeMounts": mount}),
-                "spec.containers[0].volumeMounts[0].mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers",
+                "spec.containers[0].volumeMounts.mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers",
             ),
             (
                 none(),
@@ -256,6 +303,51 @@ mod tests {
                 json!({"volumes": [{"name": "p", "projected": projected}]}),
                 none(),
                 "spec.volumes[0].projected: Invalid value: \"b\": conflicting duplicate paths",
+            ),
+            (
+                json!({"resourceClaims": [{"name": "a", "resourceClaimName": "x"}]}),
+                json!({"resources": {"claims": [{"name": "a", "request": "r"}, {"name": "a"}]}}),
+                "spec.containers[0].resources.claims[1]: Duplicate value: \"a\"",
+            ),
+            (
+                json!({"resourceClaims": [{"name": "a", "resourceClaimName": "x"}]}),
+                json!({"resources": {"claims": [{"name": "a", "request": "r"}, {"name": "a", "request": "r"}]}}),
+                "spec.containers[0].resources.claims[1]: Duplicate value: \"a/r\"",
+            ),
+            (
+                json!({"securityContext": {"appArmorProfile": {"type": "Localhost", "localhostProfile": " x"}}}),
+                none(),
+                "spec.securityContext.appArmorProfile.localhostProfile: Invalid value: \" x\": must not be padded with whitespace",
+            ),
+            (
+                none(),
+                json!({"securityContext": {"procMount": "Unmasked"}}),
+                "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`",
+            ),
+            (
+                json!({"hostNetwork": true}),
+                json!({"ports": [{"containerPort": 80, "hostPort": 81}]}),
+                "spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is true",
+            ),
+            (
+                none(),
+                json!({"lifecycle": {"preStop": {"sleep": {"seconds": 31}}}}),
+                "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 31: must be non-negative and less than terminationGracePeriodSeconds (30)",
+            ),
+            (
+                none(),
+                json!({"env": [{"name": "E", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "2"}}}]}),
+                "spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: Invalid value: \"limits.cpu\": only divisor's values 1m and 1 are supported with the cpu resource",
+            ),
+            (
+                none(),
+                json!({"env": [{"name": "E", "valueFrom": {"fieldRef": {"fieldPath": "spec.none"}}}]}),
+                "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.none\": error converting fieldPath: field label not supported: spec.none",
+            ),
+            (
+                none(),
+                json!({"restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}]}),
+                "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
             ),
         ];
         for (spec, container, wanted) in cases {

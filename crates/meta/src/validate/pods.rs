@@ -7,64 +7,98 @@ use serde_json::Value;
 use super::containers::{Role, Surroundings, container, range, security};
 use super::node::Node;
 use super::pod_status::pod_status;
-use super::resources::resources;
+use super::volume_sources::Holder;
 use super::volumes::volumes;
-use super::{Kind, label_selector, labels, meta, non_negative, required};
+use super::{Kind, labels, meta, pod_annotations, pod_resources, required, scheduling};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 
 pub(super) const KINDS: &[Kind] = &[
-    Kind::new("", "Pod", pod).change(pod_change).status(pod_status),
+    Kind::new("", "Pod", pod).created(pod_created).change(pod_change).status(|new, old, errors| {
+        pod_annotations::change(&new.at(&["metadata", "annotations"]), &old.at(&["metadata", "annotations"]), errors);
+        pod_status(new, old, errors);
+    }),
     Kind::new("", "PodTemplate", |template, errors| pod_template(&template.child("template"), errors)),
 ];
 
 fn pod(pod: &Node<'_>, errors: &mut ErrorList) {
+    let (metadata, spec) = (pod.child("metadata"), pod.child("spec"));
+    pod_annotations::own(&metadata.child("annotations"), &spec, errors);
+    pod_spec(&spec, Some(metadata.child("name").text()), Holder::Pod, errors);
+    if spec.child("serviceAccountName").is_empty() {
+        for volume in spec.child("volumes").items() {
+            for token in volume.at(&["projected", "sources"]).items().map(|part| part.child("serviceAccountToken")) {
+                if token.is_set() {
+                    let message = "must not be specified when serviceAccountName is not set";
+                    errors.push(FieldError::forbidden(&token.path, message));
+                }
+            }
+        }
+    }
+}
+
+/// What only a pod that is there already may have.
+fn pod_created(pod: &Node<'_>, errors: &mut ErrorList) {
     let spec = pod.child("spec");
-    pod_spec(&spec, errors);
+    let (ephemeral, node) = (spec.child("ephemeralContainers"), spec.child("nodeName"));
     // A pod that is there gets ephemeral containers through their own door.
-    let ephemeral = spec.child("ephemeralContainers");
-    if !ephemeral.is_empty() && pod.at(&["metadata", "resourceVersion"]).is_empty() {
+    if !ephemeral.is_empty() {
         errors.push(FieldError::forbidden(&ephemeral.path, "cannot be set on create"));
     }
-    let pod_resources = spec.child("resources");
-    resources(&pod_resources, errors);
+    if !node.is_empty() && !spec.child("schedulingGates").is_empty() {
+        let message = "cannot be set until all schedulingGates have been cleared";
+        errors.push(FieldError::forbidden(&node.path, message));
+    }
+    pod_annotations::fit(&pod.at(&["metadata", "annotations"]), &spec, errors);
 }
 
 /// A template's labels and specification.
 pub(super) fn pod_template(template: &Node<'_>, errors: &mut ErrorList) {
     labels(&template.at(&["metadata", "labels"]).renamed(&template.path.child("labels")), errors);
-    meta::annotations(&template.at(&["metadata", "annotations"]).renamed(&template.path.child("annotations")), errors);
-    let spec = template.child("spec");
-    pod_spec(&spec, errors);
+    let (annotations, spec) = (template.at(&["metadata", "annotations"]), template.child("spec"));
+    let annotations = annotations.renamed(&template.path.child("annotations"));
+    meta::annotations(&annotations, errors);
+    pod_annotations::own(&annotations, &spec, errors);
+    pod_spec(&spec, None, Holder::Template, errors);
+    pod_annotations::fit(&annotations, &spec, errors);
     let ephemeral = spec.child("ephemeralContainers");
     if !ephemeral.is_empty() {
         errors.push(FieldError::forbidden(&ephemeral.path, "ephemeral containers not allowed in pod template"));
     }
 }
 
-pub(super) fn pod_spec(spec: &Node<'_>, errors: &mut ErrorList) {
+/// `name` is the pod's, where it is one.
+fn pod_spec(spec: &Node<'_>, name: Option<&str>, holder: Holder, errors: &mut ErrorList) {
+    let (main, init) = (spec.child("containers"), spec.child("initContainers"));
+    let lasting = main.items().chain(init.items()).map(|container| container.child("name").text()).collect();
     let mut around = Surroundings {
-        volumes: volumes(&spec.child("volumes"), errors),
+        volumes: volumes(&spec.child("volumes"), name, holder, errors),
+        holder,
         host_network: spec.child("hostNetwork").is_true(),
+        host_users: spec.child("hostUsers").value != &Value::Bool(false),
+        grace: spec.child("terminationGracePeriodSeconds").integer(),
+        lasting,
         names: BTreeSet::new(),
         host_ports: BTreeSet::new(),
     };
-    let main = spec.child("containers");
+    pod_resources::claims(&spec.child("resourceClaims"), errors);
     if main.is_empty() {
         errors.push(FieldError::required(&main.path, ""));
     }
     for (list, role) in
         [("containers", Role::Main), ("initContainers", Role::Init), ("ephemeralContainers", Role::Ephemeral)]
     {
-        // Init containers run before the others and may use their ports.
-        if role == Role::Init {
-            around.host_ports.clear();
+        for node in spec.child(list).items() {
+            // Init containers run before the others, one by one, and may use their ports.
+            if role == Role::Init {
+                around.host_ports.clear();
+            }
+            container(&node, role, &mut around, errors);
         }
-        spec.child(list).items().for_each(|node| container(&node, role, &mut around, errors));
     }
+    pod_resources::pod_resources(spec, errors);
     required(&spec.child("restartPolicy"), errors);
     required(&spec.child("dnsPolicy"), errors);
-    non_negative(&spec.child("terminationGracePeriodSeconds"), errors);
     let deadline = spec.child("activeDeadlineSeconds");
     if let Some(seconds) = deadline.integer() {
         range(&deadline, names::in_range(seconds, 1, i64::from(i32::MAX)), errors);
@@ -83,19 +117,14 @@ pub(super) fn pod_spec(spec: &Node<'_>, errors: &mut ErrorList) {
             errors.invalid_each(&node.path, node.text(), check(node.text()));
         }
     }
-    let name = spec.child("nodeName");
-    if !name.is_empty() && !spec.child("schedulingGates").is_empty() {
-        let message = "cannot be set until all schedulingGates have been cleared";
-        errors.push(FieldError::forbidden(&name.path, message));
-    }
     gates(spec, errors);
     dns(spec, errors);
     labels(&spec.child("nodeSelector"), errors);
     security(&spec.child("securityContext"), errors);
     super::pod_context::pod_context(spec, errors);
-    tolerations(&spec.child("tolerations"), errors);
-    spread(&spec.child("topologySpreadConstraints"), errors);
-    affinity(&spec.child("affinity"), errors);
+    scheduling::tolerations(&spec.child("tolerations"), errors);
+    scheduling::spread(&spec.child("topologySpreadConstraints"), errors);
+    scheduling::affinity(&spec.child("affinity"), errors);
     for alias in spec.child("hostAliases").items() {
         let ip = alias.child("ip");
         super::services::address(&ip, errors);
@@ -103,6 +132,7 @@ pub(super) fn pod_spec(spec: &Node<'_>, errors: &mut ErrorList) {
             errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
         }
     }
+    super::pod_system::pod_system(spec, errors);
 }
 
 fn gates(spec: &Node<'_>, errors: &mut ErrorList) {
@@ -162,131 +192,9 @@ fn dns(spec: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-pub(super) fn tolerations(list: &Node<'_>, errors: &mut ErrorList) {
-    for toleration in list.items() {
-        let (key, operator) = (toleration.child("key"), toleration.child("operator"));
-        let (value, effect) = (toleration.child("value"), toleration.child("effect"));
-        if !key.is_empty() {
-            errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
-        } else if operator.text() != "Exists" {
-            let message = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(FieldError::invalid(&operator.path, operator.text(), message));
-        }
-        if toleration.child("tolerationSeconds").is_set() && effect.text() != "NoExecute" {
-            let message = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(FieldError::invalid(&effect.path, effect.text(), message));
-        }
-        match operator.text() {
-            "Exists" if !value.is_empty() => {
-                let message = "value must be empty when `operator` is 'Exists'";
-                errors.push(FieldError::invalid(&operator.path, value.text(), message));
-            }
-            "Exists" => {}
-            _ => errors.invalid_each(&operator.path, value.text(), names::label_value(value.text())),
-        }
-    }
-}
-
-fn spread(list: &Node<'_>, errors: &mut ErrorList) {
-    let mut seen = BTreeSet::new();
-    for constraint in list.items() {
-        let skew = constraint.child("maxSkew");
-        if skew.integer().unwrap_or_default() <= 0 {
-            errors.push(FieldError::invalid(&skew.path, skew.value.clone(), "must be greater than zero"));
-        }
-        let key = constraint.child("topologyKey");
-        let action = constraint.child("whenUnsatisfiable");
-        if key.text().is_empty() {
-            errors.push(FieldError::required(&key.path, "can not be empty"));
-        } else {
-            errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
-        }
-        if !seen.insert((key.text(), action.text())) {
-            let pair = format!("{{{}, {}}}", key.text(), action.text());
-            let path = constraint.path.child("{topologyKey, whenUnsatisfiable}");
-            errors.push(FieldError::duplicate(&path, pair));
-        }
-        label_selector(&constraint.child("labelSelector"), errors);
-    }
-}
-
-fn affinity(affinity: &Node<'_>, errors: &mut ErrorList) {
-    let node = affinity.child("nodeAffinity");
-    let wanted = node.child("requiredDuringSchedulingIgnoredDuringExecution");
-    node_selector(&wanted, errors);
-    for preferred in node.child("preferredDuringSchedulingIgnoredDuringExecution").items() {
-        weight(&preferred, errors);
-        node_term(&preferred.child("preference"), errors);
-    }
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        let kind = affinity.child(kind);
-        kind.child("requiredDuringSchedulingIgnoredDuringExecution").items().for_each(|t| pod_term(&t, errors));
-        for preferred in kind.child("preferredDuringSchedulingIgnoredDuringExecution").items() {
-            weight(&preferred, errors);
-            pod_term(&preferred.child("podAffinityTerm"), errors);
-        }
-    }
-}
-
-fn weight(preferred: &Node<'_>, errors: &mut ErrorList) {
-    let weight = preferred.child("weight");
-    if !(1..=100).contains(&weight.integer().unwrap_or_default()) {
-        errors.push(FieldError::invalid(&weight.path, weight.value.clone(), "must be in the range 1-100"));
-    }
-}
-
-/// Terms of which one must hold for a node; nothing to say of an absent selector.
-pub(super) fn node_selector(selector: &Node<'_>, errors: &mut ErrorList) {
-    if !selector.is_set() {
-        return;
-    }
-    let terms = selector.child("nodeSelectorTerms");
-    if terms.is_empty() {
-        errors.push(FieldError::required(&terms.path, "must have at least one node selector term"));
-    }
-    terms.items().for_each(|term| node_term(&term, errors));
-}
-
-pub(super) fn node_term(term: &Node<'_>, errors: &mut ErrorList) {
-    for requirement in term.child("matchExpressions").items() {
-        let (operator, values) = (requirement.child("operator"), requirement.child("values"));
-        let count = values.value.as_array().map_or(0, Vec::len);
-        let message = match operator.text() {
-            "In" | "NotIn" if count == 0 => {
-                let message = "must be specified when `operator` is 'In' or 'NotIn'";
-                errors.push(FieldError::required(&values.path, message));
-                None
-            }
-            "Exists" | "DoesNotExist" if count > 0 => {
-                Some("may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
-            }
-            "Gt" | "Lt" if count != 1 => {
-                let message = "must be specified single value when `operator` is 'Lt' or 'Gt'";
-                errors.push(FieldError::required(&values.path, message));
-                None
-            }
-            _ => None,
-        };
-        if let Some(message) = message {
-            errors.push(FieldError::forbidden(&values.path, message));
-        }
-        let key = requirement.child("key");
-        errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
-    }
-}
-
-fn pod_term(term: &Node<'_>, errors: &mut ErrorList) {
-    label_selector(&term.child("labelSelector"), errors);
-    let key = term.child("topologyKey");
-    if key.text().is_empty() {
-        errors.push(FieldError::required(&key.path, "can not be empty"));
-    } else {
-        errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
-    }
-}
-
 /// A pod's specification stays as it is, but for images, deadlines, further tolerations and what scheduling gates allow.
 fn pod_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
+    pod_annotations::change(&new.at(&["metadata", "annotations"]), &old.at(&["metadata", "annotations"]), errors);
     let (new, old) = (new.child("spec"), old.child("spec"));
     for list in ["containers", "initContainers"] {
         let count = |spec: &Node<'_>| spec.child(list).value.as_array().map_or(0, Vec::len);
@@ -306,8 +214,12 @@ fn pod_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     }
     let gated = !old.child("schedulingGates").is_empty();
     let gates = new.child("schedulingGates");
-    if gates.items().any(|gate| !old.child("schedulingGates").items().any(|known| known.value == gate.value)) {
-        errors.push(FieldError::forbidden(&gates.path, "only deletion is allowed, but found new scheduling gate"));
+    for gate in
+        gates.items().filter(|gate| !old.child("schedulingGates").items().any(|known| known.value == gate.value))
+    {
+        let name = gate.child("name");
+        let message = format!("only deletion is allowed, but found new scheduling gate '{}'", name.text());
+        errors.push(FieldError::forbidden(&name.path, message));
     }
     if gated {
         selector_grows(&new.child("nodeSelector"), &old.child("nodeSelector"), errors);
@@ -326,7 +238,8 @@ const ONLY_ADDITIONS: &str = "only additions are allowed (no mutations or deleti
 /// A pod that is not scheduled yet may be told more of the nodes it may run on, never less.
 fn selector_grows(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     if old.entries().any(|(key, value)| new.child(key).value != value.value) {
-        errors.push(FieldError::invalid(&new.path, new.value.clone(), ONLY_ADDITIONS));
+        let message = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(FieldError::invalid(&new.path, new.value.clone(), message));
     }
 }
 
@@ -364,7 +277,7 @@ fn deadline(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::invalid(&new.path, Value::Null, message));
         }
         (Some(new_seconds), Some(old_seconds)) if new_seconds > old_seconds => {
-            let message = format!("must be less than or equal to previous value {old_seconds}");
+            let message = "must be less than or equal to previous value";
             errors.push(FieldError::invalid(&new.path, new_seconds, message));
         }
         _ => {}

@@ -102,7 +102,7 @@ fn requirement(expression: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
     let (operator, values) = (expression.child("operator").text(), expression.child("values"));
     let scope = expression.child("scopeName").text();
     if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
-        let message = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+        let message = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
         errors.push(FieldError::invalid(&list.path.child("operator"), operator, message));
     }
     match operator {
@@ -194,7 +194,7 @@ fn bounds(limit: &Node<'_>, key: &str, errors: &mut ErrorList) {
         && !may_overcommit(key)
         && default != request
     {
-        let message = format!("default value {default} must equal to defaultRequest value {request} in {}", limit.path);
+        let message = format!("default value {default} must equal to defaultRequest value {request} in {key}");
         errors.push(FieldError::invalid(&path("defaultRequest"), request.to_string(), message));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::node::Node;
-use crate::field::{ErrorList, FieldError};
+use crate::field::{ErrorList, FieldError, Path};
 use crate::{Quantity, names};
 
 /// Objects that quotas count; only whole numbers of them make sense.
@@ -90,7 +90,7 @@ pub(super) fn quota(name: &str, node: &Node<'_>, errors: &mut ErrorList) {
 }
 
 /// An amount that may not be negative, and must be whole where only whole ones exist.
-fn resource_amount(name: &str, node: &Node<'_>, errors: &mut ErrorList) {
+pub(super) fn resource_amount(name: &str, node: &Node<'_>, errors: &mut ErrorList) {
     amount_of(node, errors);
     let extended = name.contains('/') && !name.contains("kubernetes.io/") && is_extended(name);
     if (COUNTED.contains(&name) || extended)
@@ -114,30 +114,40 @@ pub(super) fn amount_of(node: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// Resources of a container with their amounts.
-pub(super) fn amounts(list: &Node<'_>, errors: &mut ErrorList) {
+/// Resources with their amounts.
+fn amounts(list: &Node<'_>, named: NameOf, errors: &mut ErrorList) {
     for (name, amount) in list.entries() {
-        container_resource_name(name, &amount, errors);
+        named(name, &amount, errors);
         resource_amount(name, &amount, errors);
+        // A size that cannot be read is for the node to refuse.
+        let page = name.strip_prefix("hugepages-").and_then(|size| size.parse::<Quantity>().ok());
+        if let (Some(page), Some(Ok(asked))) = (page, Quantity::from_value(amount.value))
+            && (page.value() <= 0 || asked.value() % page.value() != 0)
+        {
+            let message = format!("{asked} is not positive integer multiple of {name}");
+            errors.push(FieldError::invalid(&amount.path, asked.to_string(), message));
+        }
     }
 }
 
+/// Checks the name of a resource; the node is its amount.
+pub(super) type NameOf = fn(&str, &Node<'_>, &mut ErrorList);
+
 /// What a container, or a pod as a whole, requests and is limited to.
-pub(super) fn resources(node: &Node<'_>, errors: &mut ErrorList) {
+pub(super) fn resources(node: &Node<'_>, named: NameOf, errors: &mut ErrorList) {
     let (limits, requests) = (node.child("limits"), node.child("requests"));
-    amounts(&limits, errors);
-    amounts(&requests, errors);
+    amounts(&limits, named, errors);
+    amounts(&requests, named, errors);
     for (name, amount) in requests.entries() {
         let limit = limits.child(name);
         match (Quantity::from_value(amount.value), Quantity::from_value(limit.value)) {
             (Some(Ok(request)), Some(Ok(limit))) => {
-                if request > limit {
-                    let message = format!("must be less than or equal to {name} limit of {limit}");
-                    errors.push(FieldError::invalid(&requests.path, request.to_string(), message));
-                } else if request != limit && !may_overcommit(name) {
-                    let message = format!("must be equal to {name} limit of {limit}");
-                    errors.push(FieldError::invalid(&requests.path, request.to_string(), message));
-                }
+                let message = match may_overcommit(name) {
+                    false if request != limit => format!("must be equal to {name} limit of {limit}"),
+                    true if request > limit => format!("must be less than or equal to {name} limit of {limit}"),
+                    _ => continue,
+                };
+                errors.push(FieldError::invalid(&requests.path, request.to_string(), message));
             }
             (Some(_), None) if !may_overcommit(name) => {
                 errors.push(FieldError::required(&limits.path, "Limit must be set for non overcommitable resources"));
@@ -145,9 +155,15 @@ pub(super) fn resources(node: &Node<'_>, errors: &mut ErrorList) {
             _ => {}
         }
     }
-    let named = |list: &Node<'_>, what: fn(&str) -> bool| list.entries().any(|(name, _)| what(name));
-    let plain = |name: &str| matches!(name, "cpu" | "memory");
-    if (named(&limits, huge) || named(&requests, huge)) && !named(&limits, plain) && !named(&requests, plain) {
+    let has =
+        |what: fn(&str) -> bool| [&limits, &requests].iter().any(|list| list.entries().any(|(name, _)| what(name)));
+    if has(huge) && !has(|name| matches!(name, "cpu" | "memory")) {
         errors.push(FieldError::forbidden(&node.path, "HugePages require cpu or memory"));
     }
+}
+
+/// What a runtime takes besides: checked as the limits of a container are.
+pub(super) fn overhead(amounts: &Node<'_>, path: Path, errors: &mut ErrorList) {
+    let value = serde_json::json!({"limits": amounts.value});
+    resources(&Node::new(&value, path), container_resource_name, errors);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::containers::{port_reference, range};
 use super::node::Node;
@@ -76,6 +76,11 @@ fn service(service: &Node<'_>, errors: &mut ErrorList) {
                 let path = spec.path.child("clusterIPs");
                 errors.push(FieldError::forbidden(&path, "may not be set for ExternalName services"));
             }
+            for member in ["ipFamilies", "ipFamilyPolicy"].map(|member| spec.child(member)) {
+                if !member.is_empty() {
+                    errors.push(FieldError::forbidden(&member.path, "may not be set for ExternalName services"));
+                }
+            }
             let name = spec.child("externalName");
             let host = name.text().strip_suffix('.').unwrap_or(name.text());
             if host.is_empty() {
@@ -89,10 +94,16 @@ fn service(service: &Node<'_>, errors: &mut ErrorList) {
     affinity(&spec, errors);
     service_ports(&ports, kind, errors);
     labels(&spec.child("selector"), errors);
-    spec.child("externalIPs").items().for_each(|ip| reachable_address(&ip, errors));
-    balancing(&spec, kind, errors);
-    for ip in spec.child("clusterIPs").items().filter(|ip| ip.text() != "None") {
-        address(&ip, errors);
+    if kind != "ExternalName" {
+        addresses(&spec, errors);
+    }
+    for ip in spec.child("externalIPs").items() {
+        reachable_address(&ip, errors);
+    }
+    balancing(service, &spec, kind, errors);
+    let inside = spec.child("internalTrafficPolicy");
+    if inside.is_empty() && kind != "ExternalName" {
+        errors.push(FieldError::required(&inside.path, ""));
     }
     let external =
         matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !spec.child("externalIPs").is_empty());
@@ -104,23 +115,93 @@ fn service(service: &Node<'_>, errors: &mut ErrorList) {
     if policy.is_empty() && external {
         errors.push(FieldError::required(&policy.path, ""));
     }
-    for member in ["loadBalancerClass", "allocateLoadBalancerNodePorts"] {
-        let node = spec.child(member);
-        if node.is_set() && kind != "LoadBalancer" {
-            let message = "may only be used when `type` is 'LoadBalancer'";
-            errors.push(FieldError::forbidden(&node.path, message));
+    let (ports, class) = (spec.child("allocateLoadBalancerNodePorts"), spec.child("loadBalancerClass"));
+    if kind == "LoadBalancer" {
+        if class.is_set() {
+            errors.invalid_each(&class.path, class.text(), names::qualified_name(class.text()));
+        }
+        return;
+    }
+    for node in [ports, class].iter().filter(|node| node.is_set()) {
+        errors.push(FieldError::forbidden(&node.path, "may only be used when `type` is 'LoadBalancer'"));
+    }
+}
+
+/// The cluster's addresses of a service, and their families.
+fn addresses(spec: &Node<'_>, errors: &mut ErrorList) {
+    const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+    let (first, list, families) = (spec.child("clusterIP"), spec.child("clusterIPs"), spec.child("ipFamilies"));
+    let texts: Vec<&str> = list.items().map(|ip| ip.text()).collect();
+    let whole = |message: &str| FieldError::invalid(&list.path, list.value.clone(), message);
+    match (first.is_empty(), texts.first()) {
+        (false, None) => errors.push(FieldError::required(&list.path, "")),
+        (false, Some(ip)) if *ip != first.text() => errors.push(whole("first value must match `clusterIP`")),
+        (true, Some(_)) => errors.push(whole("must be empty when `clusterIP` is not specified")),
+        _ => {}
+    }
+    let mut seen = BTreeSet::new();
+    for family in families.items() {
+        if !FAMILIES.contains(&family.text()) {
+            errors.push(FieldError::not_supported(&family.path, family.text(), &FAMILIES));
+        }
+        if !seen.insert(family.text()) {
+            errors.push(FieldError::duplicate(&family.path, family.text()));
+        }
+    }
+    let mut wrong = ErrorList::new();
+    for (index, ip) in list.items().enumerate() {
+        if index > 0 || ip.text() != "None" {
+            address(&ip, &mut wrong);
+        } else if texts.len() > 1 {
+            wrong.push(whole("'None' must be the first and only value"));
+        }
+    }
+    let readable = wrong.is_empty();
+    errors.append(wrong);
+    if texts.len() > 2 {
+        errors.push(whole("may only hold up to 2 values"));
+    }
+    if !readable {
+        return;
+    }
+    let of_second = texts.iter().filter(|text| text.contains(':')).count();
+    if texts.len() > 1 && (of_second == 0 || of_second == texts.len()) {
+        errors.push(whole("may specify no more than one IP for each IP family"));
+    }
+    for (index, (ip, family)) in
+        list.items().zip(families.items()).enumerate().filter(|(_, (ip, _))| ip.text() != "None")
+    {
+        let is_second = ip.text().contains(':');
+        if (family.text() == "IPv4" && is_second) || (family.text() == "IPv6" && !is_second) {
+            let message = format!("expected an {} value as indicated by `ipFamilies[{index}]`", family.text());
+            errors.push(FieldError::invalid(&ip.path, ip.text(), message));
         }
     }
 }
 
 /// What only load balancers have, and where clients' packets prefer to go.
-fn balancing(spec: &Node<'_>, kind: &str, errors: &mut ErrorList) {
-    let ranges = spec.child("loadBalancerSourceRanges");
+fn balancing(service: &Node<'_>, spec: &Node<'_>, kind: &str, errors: &mut ErrorList) {
+    const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    const OTHERS: &str = "may only be used when `type` is 'LoadBalancer'";
+    let annotations = service.at(&["metadata", "annotations"]);
+    // By upstream's own name of the member.
+    let ranges = spec.child("loadBalancerSourceRanges").renamed(&spec.path.child("LoadBalancerSourceRanges"));
+    let annotated = annotations.child(RANGES).renamed(&annotations.path.key(RANGES));
+    let refused = |node: &Node<'_>| (kind != "LoadBalancer").then(|| FieldError::forbidden(&node.path, OTHERS));
     if !ranges.is_empty() {
-        if kind != "LoadBalancer" {
-            errors.push(FieldError::forbidden(&ranges.path, "may only be used when `type` is 'LoadBalancer'"));
-        }
+        errors.extend(refused(&ranges));
         ranges.items().for_each(|range| network(&range, errors));
+    } else if annotated.is_set() {
+        errors.extend(refused(&annotated));
+        for range in annotated.text().split(',').map(str::trim).filter(|_| !annotated.text().trim().is_empty()) {
+            network(&Node::new(&range.into(), annotated.path.clone()), errors);
+        }
+    }
+    let (mode, hints) = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints");
+    let (mode_text, hints_text) = (annotations.child(mode), annotations.child(hints));
+    if mode_text.is_set() && hints_text.is_set() && mode_text.value != hints_text.value {
+        let message = format!("must match annotations[{hints}] when both are specified");
+        errors.push(FieldError::invalid(&annotations.path.key(mode), mode_text.text(), message));
     }
     let check = spec.child("healthCheckNodePort");
     let local = spec.child("externalTrafficPolicy").text() == "Local";
@@ -139,7 +220,7 @@ fn balancing(spec: &Node<'_>, kind: &str, errors: &mut ErrorList) {
 fn balancer_status(new: &Node<'_>, _old: &Node<'_>, errors: &mut ErrorList) {
     let ingress = new.at(&["status", "loadBalancer", "ingress"]);
     if !ingress.is_empty() && new.at(&["spec", "type"]).text() != "LoadBalancer" {
-        let message = "may only be used when `spec.type` is \"LoadBalancer\"";
+        let message = "may only be used when `spec.type` is 'LoadBalancer'";
         errors.push(FieldError::forbidden(&ingress.path, message));
         return;
     }
@@ -169,10 +250,23 @@ fn affinity(spec: &Node<'_>, errors: &mut ErrorList) {
         let message = "must not be set when session affinity is None";
         errors.push(FieldError::forbidden(&config.path, message));
     }
-    let timeout = config.at(&["clientIP", "timeoutSeconds"]);
-    if kind.text() == "ClientIP" && !timeout.integer().is_some_and(|s| (1..=86_400).contains(&s)) {
+    if kind.text() != "ClientIP" {
+        return;
+    }
+    let client = config.child("clientIP");
+    let timeout = client.child("timeoutSeconds");
+    if let Some(missing) = [&config, &client, &timeout].into_iter().find(|node| !node.is_set()) {
+        errors.push(FieldError::required(&missing.path, "when session affinity type is ClientIP"));
+    } else if !timeout.integer().is_some_and(|seconds| (1..=86_400).contains(&seconds)) {
         let message = "must be greater than 0 and less than 86400";
         errors.push(FieldError::invalid(&timeout.path, timeout.value.clone(), message));
+    }
+}
+
+/// The name of a protocol above the transport.
+pub(super) fn application(protocol: &Node<'_>, errors: &mut ErrorList) {
+    if protocol.is_set() {
+        errors.invalid_each(&protocol.path, protocol.text(), names::qualified_name(protocol.text()));
     }
 }
 
@@ -194,10 +288,7 @@ fn service_ports(ports: &Node<'_>, kind: &str, errors: &mut ErrorList) {
         let (number, protocol) = (port.child("port"), port.child("protocol"));
         range(&number, names::port_number(number.integer().unwrap_or_default()), errors);
         required(&protocol, errors);
-        let application = port.child("appProtocol");
-        if application.is_set() {
-            errors.invalid_each(&application.path, application.text(), names::qualified_name(application.text()));
-        }
+        application(&port.child("appProtocol"), errors);
         port_reference(&port.child("targetPort"), errors);
         if !ports_seen.insert((protocol.text(), number.integer())) {
             let pair = json!({"port": number.value, "protocol": protocol.value});
@@ -205,7 +296,7 @@ fn service_ports(ports: &Node<'_>, kind: &str, errors: &mut ErrorList) {
         }
         let node = port.child("nodePort");
         let Some(value) = node.integer().filter(|n| *n != 0) else { continue };
-        if !matches!(kind, "NodePort" | "LoadBalancer") {
+        if kind == "ClusterIP" {
             let message = "may not be used when `type` is 'ClusterIP'";
             errors.push(FieldError::forbidden(&node.path, message));
         } else if !node_ports.insert((protocol.text(), value)) {
@@ -214,18 +305,51 @@ fn service_ports(ports: &Node<'_>, kind: &str, errors: &mut ErrorList) {
     }
 }
 
-/// A cluster address that is allocated stays while the type needs one.
+/// Addresses that are allocated stay while the type needs them; a second family may come and go.
 fn service_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     let (new, old) = (new.child("spec"), old.child("spec"));
-    let allocates = |spec: &Node<'_>| spec.child("type").text() != "ExternalName";
-    let first = |spec: &Node<'_>| spec.child("clusterIP").text().to_owned();
-    if allocates(&new) && allocates(&old) && !first(&old).is_empty() && first(&new) != first(&old) {
-        let path = new.path.child("clusterIPs").index(0);
-        errors.push(FieldError::invalid(&path, Value::from(first(&new)), "may not change once set"));
+    let of = |spec: &Node<'_>, kind: &str| spec.child("type").text() == kind;
+    let headless = |spec: &Node<'_>| spec.child("clusterIP").text() == "None";
+    if ![&new, &old].iter().any(|spec| of(spec, "ExternalName")) {
+        if !(headless(&new) && headless(&old)) {
+            stays(&new, &old, "clusterIPs", "clusterIP", errors);
+        }
+        if !headless(&new) && !headless(&old) {
+            stays(&new, &old, "ipFamilies", "ipFamily", errors);
+        }
     }
+    let balances = [&new, &old].iter().all(|spec| of(spec, "LoadBalancer"));
     let (class, before) = (new.child("loadBalancerClass"), old.child("loadBalancerClass"));
-    let stays = [&new, &old].iter().all(|spec| spec.child("type").text() == "LoadBalancer");
-    if stays && class.value != before.value {
+    if balances && class.value != before.value {
         errors.push(FieldError::invalid(&class.path, class.value.clone(), "may not change once set"));
+    }
+    let (check, before) = (new.child("healthCheckNodePort"), old.child("healthCheckNodePort"));
+    let local = [&new, &old].iter().all(|spec| spec.child("externalTrafficPolicy").text() == "Local");
+    if balances && local && check.value != before.value {
+        errors.push(FieldError::forbidden(&check.path, super::IMMUTABLE));
+    }
+}
+
+/// The first of a list stays; the second may be added, or released by whoever asks for a single stack.
+fn stays(new: &Node<'_>, old: &Node<'_>, member: &str, one: &str, errors: &mut ErrorList) {
+    let (now, before) = (new.child(member), old.child(member));
+    let texts = |list: &Node<'_>| list.items().map(|item| item.text().to_owned()).collect::<Vec<_>>();
+    let (wanted, held) = (texts(&now), texts(&before));
+    let refuse =
+        |index: usize, message: String| FieldError::invalid(&now.path.index(index), now.value.clone(), message);
+    if held.len() == wanted.len() {
+        let changed = held.iter().zip(&wanted).enumerate().filter(|(_, (held, wanted))| held != wanted);
+        errors.extend(changed.map(|(index, _)| refuse(index, "may not change once set".into())));
+        return;
+    }
+    match (held.first(), wanted.first()) {
+        (Some(_), None) => errors.push(refuse(0, format!("primary {one} can not be unset"))),
+        (Some(held), Some(wanted)) if held != wanted => errors.push(refuse(0, "may not change once set".into())),
+        _ => {}
+    }
+    let policy = new.child("ipFamilyPolicy");
+    if held.len() > wanted.len() && wanted.len() == 1 && policy.text() != "SingleStack" {
+        let message = format!("must be set to 'SingleStack' when releasing the secondary {one}");
+        errors.push(FieldError::invalid(&policy.path, policy.value.clone(), message));
     }
 }

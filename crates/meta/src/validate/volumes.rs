@@ -1,154 +1,292 @@
-//! Checks of a pod's volumes.
+//! Checks of a pod's volumes, and of the files that sources put into them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::containers::{FILE_FIELDS, field_ref, local_path, no_backsteps, range, resource_field_ref};
+use super::containers::{FILE_FIELDS, field_ref, file_path, range, resource_field_ref};
 use super::node::Node;
-use super::required;
-use super::resources::amount_of;
+use super::volume_sources::{Holder, source};
+use super::{label_selector, labels, meta, required};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 
-/// Checks all volumes; gives their names.
-pub(super) fn volumes<'a>(list: &Node<'a>, errors: &mut ErrorList) -> BTreeSet<&'a str> {
-    let mut known = BTreeSet::new();
+/// Checks all volumes; gives those that nothing is wrong with, by name. `pod` is the pod's name where there is one.
+pub(super) fn volumes<'a>(
+    list: &Node<'a>,
+    pod: Option<&str>,
+    holder: Holder,
+    errors: &mut ErrorList,
+) -> BTreeMap<&'a str, Node<'a>> {
+    let mut known = BTreeMap::new();
+    let claim_of = |volume: &str| pod.map(|pod| format!("{pod}-{volume}"));
+    let mine: BTreeSet<String> = list
+        .items()
+        .filter(|volume| volume.child("ephemeral").is_set())
+        .filter_map(|volume| claim_of(volume.child("name").text()))
+        .collect();
     for volume in list.items() {
+        let mut own = ErrorList::new();
         let name = volume.child("name");
-        if required(&name, errors) {
-            errors.invalid_each(&name.path, name.text(), names::dns1123_label(name.text()));
-            if !known.insert(name.text()) {
-                errors.push(FieldError::duplicate(&name.path, name.text()));
-            }
+        source(&volume, holder, &mut own);
+        named(&volume, claim_of(name.text()).as_deref(), &mut own);
+        if required(&name, &mut own) {
+            own.invalid_each(&name.path, name.text(), names::dns1123_label(name.text()));
         }
-        source(&volume, errors);
+        if known.contains_key(name.text()) {
+            own.push(FieldError::duplicate(&name.path, name.text()));
+        }
+        if own.is_empty() {
+            known.insert(name.text(), volume.clone());
+        }
+        errors.append(own);
+        let claim = volume.at(&["persistentVolumeClaim", "claimName"]);
+        if mine.contains(claim.text()) {
+            let message = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.push(FieldError::invalid(&claim.path, claim.text(), message));
+        }
     }
     known
 }
 
-fn source(volume: &Node<'_>, errors: &mut ErrorList) {
-    let members = volume.value.as_object().into_iter().flatten().map(|(member, _)| member);
-    let mut sources = members.filter(|member| *member != "name");
-    if sources.next().is_none() {
-        errors.push(FieldError::required(&volume.path, "must specify a volume type"));
+/// What a volume's name must fit besides.
+fn named(volume: &Node<'_>, claim: Option<&str>, errors: &mut ErrorList) {
+    const LONGEST_TARGET: usize = 64;
+    let (name, iscsi) = (volume.child("name"), volume.child("iscsi"));
+    let target = name.text().len() + 1 + iscsi.child("targetPortal").text().len();
+    if iscsi.child("initiatorName").is_set() && target > LONGEST_TARGET {
+        let message = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+        errors.push(FieldError::invalid(&name.path, name.text(), message));
     }
-    for extra in sources {
-        errors.push(FieldError::forbidden(&volume.path.child(extra), "may not specify more than 1 volume type"));
+    if let Some(claim) = claim.filter(|_| volume.child("ephemeral").is_set() && !name.is_empty()) {
+        let messages = names::dns1123_subdomain(claim).into_iter();
+        let messages = messages.map(|message| format!("PVC name {claim:?}: {message}")).collect();
+        errors.invalid_each(&name.path, name.text(), messages);
     }
-    let set = |member: &str| Some(volume.child(member)).filter(Node::is_set);
-    if let Some(directory) = set("emptyDir") {
-        amount_of(&directory.child("sizeLimit"), errors);
-    }
-    if let Some(host) = set("hostPath") {
-        let path = host.child("path");
-        if required(&path, errors) {
-            no_backsteps(&path, errors);
+}
+
+/// The template of the claim that is made for a pod.
+pub(super) fn claim_template(template: &Node<'_>, errors: &mut ErrorList) {
+    let metadata = template.child("metadata");
+    meta::annotations(&metadata.child("annotations"), errors);
+    labels(&metadata.child("labels"), errors);
+    for (member, value) in metadata.value.as_object().into_iter().flatten() {
+        if !matches!(member.as_str(), "annotations" | "labels") && !value.is_null() {
+            errors.push(FieldError::forbidden(&metadata.path.child(member), "cannot be set"));
         }
     }
-    for (member, name) in [("secret", "secretName"), ("configMap", "name")] {
-        if let Some(files) = set(member) {
-            required(&files.child(name), errors);
-            modes(&files, errors);
-            items(&files.child("items"), errors);
+    super::storage::claim_spec(&template.child("spec"), errors);
+}
+
+/// Files of a Secret or ConfigMap.
+pub(super) fn files(source: &Node<'_>, errors: &mut ErrorList) {
+    mode(&source.child("defaultMode"), errors);
+    items(&source.child("items"), errors);
+}
+
+/// Files that tell of the pod itself; `place` is where errors of a whole file are shown.
+pub(super) fn downward(source: &Node<'_>, place: &Node<'_>, errors: &mut ErrorList) {
+    mode(&source.child("defaultMode"), errors);
+    for item in source.child("items").items() {
+        // Upstream names no place in the list.
+        let at = |member: &str| item.child(member).renamed(&place.path.child(member));
+        let path = at("path");
+        required(&path, errors);
+        file_path(&path, errors);
+        let (field, resource) = (at("fieldRef"), at("resourceFieldRef"));
+        match (field.is_set(), resource.is_set()) {
+            (true, true) => {
+                field_ref(&field, FILE_FIELDS, errors);
+                let message = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                errors.push(FieldError::invalid(&place.path, "resource", message));
+            }
+            (true, false) => field_ref(&field, FILE_FIELDS, errors),
+            (false, true) => resource_field_ref(&resource, true, errors),
+            (false, false) => {
+                let message = "one of fieldRef and resourceFieldRef is required";
+                errors.push(FieldError::required(&place.path, message));
+            }
         }
+        mode(&at("mode"), errors);
     }
-    if let Some(claim) = set("persistentVolumeClaim") {
-        required(&claim.child("claimName"), errors);
-    }
-    if let Some(nfs) = set("nfs") {
-        required(&nfs.child("server"), errors);
-        let path = nfs.child("path");
-        if required(&path, errors) && !path.text().starts_with('/') {
-            errors.push(FieldError::invalid(&path.path, path.text(), "must be an absolute path"));
+}
+
+/// Sources that put their files into one folder.
+pub(super) fn projected(volume: &Node<'_>, errors: &mut ErrorList) {
+    const KINDS: [&str; 6] =
+        ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+    mode(&volume.child("defaultMode"), errors);
+    let mut seen = BTreeSet::new();
+    let mut taken = |path: &str, shown: &str, errors: &mut ErrorList| {
+        if !path.is_empty() && !seen.insert(path.to_owned()) {
+            errors.push(FieldError::invalid(&volume.path, shown, "conflicting duplicate paths"));
         }
-    }
-    if let Some(csi) = set("csi") {
-        required(&csi.child("driver"), errors);
-    }
-    if let Some(files) = set("downwardAPI") {
-        modes(&files, errors);
-        downward(&files.child("items"), errors);
-    }
-    if let Some(projected) = set("projected") {
-        modes(&projected, errors);
-        for part in projected.child("sources").items() {
-            projection(&part, errors);
+    };
+    for part in volume.child("sources").items() {
+        let given: Vec<Node<'_>> = KINDS.iter().map(|kind| part.child(kind)).filter(Node::is_set).collect();
+        for kind in ["secret", "configMap"].map(|kind| part.child(kind)).iter().filter(|kind| kind.is_set()) {
+            let name = kind.child("name");
+            required(&name, errors);
+            for item in kind.child("items").items() {
+                file(&item, errors);
+                taken(item.child("path").text(), name.text(), errors);
+            }
         }
-    }
-    if let Some(ephemeral) = set("ephemeral") {
-        let template = ephemeral.child("volumeClaimTemplate");
-        if template.is_set() {
-            super::storage::claim_spec(&template.child("spec"), errors);
-        } else {
-            errors.push(FieldError::required(&template.path, ""));
+        let own = part.child("downwardAPI");
+        downward(&own, &own, errors);
+        for item in own.child("items").items() {
+            let path = item.child("path").text();
+            taken(path, path, errors);
+        }
+        let token = part.child("serviceAccountToken");
+        if token.is_set() {
+            service_account_token(&token, volume, errors);
+            let path = token.child("path").text();
+            taken(path, path, errors);
+        }
+        let bundle = part.child("clusterTrustBundle");
+        if bundle.is_set() {
+            trust_bundle(&bundle.renamed(&part.path.child("clusterTrustBundlePEM")), errors);
+            let path = part.at(&["clusterTrustBundle", "path"]).text();
+            taken(path, path, errors);
+        }
+        if given.len() > 1 {
+            errors.push(FieldError::forbidden(&part.path, "may not specify more than 1 volume type"));
         }
     }
 }
 
-fn projection(part: &Node<'_>, errors: &mut ErrorList) {
-    const KINDS: [&str; 6] =
-        ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
-    let given: Vec<&&str> = KINDS.iter().filter(|kind| part.child(kind).is_set()).collect();
-    for extra in given.iter().skip(1) {
-        let message = "may not specify more than 1 volume type per source";
-        errors.push(FieldError::forbidden(&part.path.child(extra), message));
+fn service_account_token(token: &Node<'_>, volume: &Node<'_>, errors: &mut ErrorList) {
+    const SHORTEST: i64 = 600;
+    const LONGEST: i64 = 1 << 32;
+    let seconds = token.child("expirationSeconds");
+    let message = match seconds.integer() {
+        Some(..SHORTEST) => Some("may not specify a duration less than 10 minutes"),
+        Some(asked) if asked > LONGEST => Some("may not specify a duration larger than 2^32 seconds"),
+        _ => None,
+    };
+    if let Some(message) = message {
+        errors.push(FieldError::invalid(&seconds.path, seconds.value.clone(), message));
     }
-    for kind in ["secret", "configMap"].map(|kind| part.child(kind)).iter().filter(|k| k.is_set()) {
-        required(&kind.child("name"), errors);
-        items(&kind.child("items"), errors);
-    }
-    downward(&part.at(&["downwardAPI", "items"]), errors);
-    let token = part.child("serviceAccountToken");
-    if token.is_set() {
-        let seconds = token.child("expirationSeconds");
-        if seconds.integer().is_some_and(|s| s < 600) {
-            let message = "may not specify a duration less than 10 minutes";
-            errors.push(FieldError::invalid(&seconds.path, seconds.value.clone(), message));
+    // Upstream names the volume, not the source.
+    let path = token.child("path").renamed(&volume.path.child("path"));
+    required(&path, errors);
+    file_path(&path, errors);
+}
+
+fn trust_bundle(bundle: &Node<'_>, errors: &mut ErrorList) {
+    let (name, signer, selector) = (bundle.child("name"), bundle.child("signerName"), bundle.child("labelSelector"));
+    match (name.is_set(), signer.is_set()) {
+        (true, true) => {
+            let message = "only one of name and signerName may be used";
+            errors.push(FieldError::invalid(&bundle.path, bundle.value.clone(), message));
         }
-        required(&token.child("path"), errors);
+        (true, false) => {
+            if name.is_empty() {
+                errors.push(FieldError::required(&name.path, "must be a valid object name"));
+            }
+            if selector.is_set() {
+                let message = "labelSelector must be unset if name is specified";
+                errors.push(FieldError::invalid(&selector.path, selector.value.clone(), message));
+            }
+        }
+        (false, true) => {
+            if signer.is_empty() {
+                errors.push(FieldError::required(&signer.path, "must be a valid signer name"));
+            }
+            label_selector(&selector, errors);
+        }
+        (false, false) => {
+            errors.push(FieldError::required(&bundle.path, "either name or signerName must be specified"));
+        }
     }
+    let path = bundle.child("path");
+    required(&path, errors);
+    file_path(&path, errors);
 }
 
 fn items(list: &Node<'_>, errors: &mut ErrorList) {
-    for item in list.items() {
-        required(&item.child("key"), errors);
-        let path = item.child("path");
-        if required(&path, errors) {
-            local_path(&path, errors);
-        }
-        mode(&item.child("mode"), errors);
-    }
+    list.items().for_each(|item| file(&item, errors));
 }
 
-fn downward(list: &Node<'_>, errors: &mut ErrorList) {
-    for item in list.items() {
-        let path = item.child("path");
-        if required(&path, errors) {
-            local_path(&path, errors);
-        }
-        let (field, resource) = (item.child("fieldRef"), item.child("resourceFieldRef"));
-        match (field.is_set(), resource.is_set()) {
-            (false, false) => {
-                let message = "one of fieldRef and resourceFieldRef is required";
-                errors.push(FieldError::required(&field.path, message));
-            }
-            (true, true) => {
-                let message = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                errors.push(FieldError::invalid(&list.path, "resource", message));
-            }
-            _ => {}
-        }
-        field_ref(&field, FILE_FIELDS, errors);
-        resource_field_ref(&resource, errors);
-        mode(&item.child("mode"), errors);
-    }
-}
-
-fn modes(files: &Node<'_>, errors: &mut ErrorList) {
-    mode(&files.child("defaultMode"), errors);
+/// A key and the file it becomes.
+fn file(item: &Node<'_>, errors: &mut ErrorList) {
+    required(&item.child("key"), errors);
+    let path = item.child("path");
+    required(&path, errors);
+    file_path(&path, errors);
+    mode(&item.child("mode"), errors);
 }
 
 fn mode(node: &Node<'_>, errors: &mut ErrorList) {
     if node.integer().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
         range(node, vec!["must be a number between 0 and 0777 (octal), both inclusive".to_owned()], errors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::validate::tests::created;
+
+    fn refused(volumes: Value) -> Vec<String> {
+        let spec = json!({"containers": [{"name": "c", "image": "i"}], "volumes": volumes, "serviceAccountName": "s"});
+        created("", "Pod", json!({"metadata": {"name": "p"}, "spec": spec}))
+    }
+
+    #[test]
+    fn projected_sources() {
+        let volume = |source: Value| json!([{"name": "v", "projected": {"sources": [source]}}]);
+        for (source, wanted) in [
+            (
+                json!({"serviceAccountToken": {"path": "/t", "expirationSeconds": 1}}),
+                vec![
+                    "spec.volumes[0].projected.sources[0].serviceAccountToken.expirationSeconds: Invalid value: 1: may not specify a duration less than 10 minutes",
+                    "spec.volumes[0].projected.path: Invalid value: \"/t\": must be a relative path",
+                ],
+            ),
+            (
+                json!({"clusterTrustBundle": {"path": "..x"}}),
+                vec![
+                    "spec.volumes[0].projected.sources[0].clusterTrustBundlePEM: Required value: either name or signerName must be specified",
+                    "spec.volumes[0].projected.sources[0].clusterTrustBundlePEM.path: Invalid value: \"..x\": must not start with '..'",
+                ],
+            ),
+            (
+                json!({"downwardAPI": {"items": [{"path": "a"}]}}),
+                vec![
+                    "spec.volumes[0].projected.sources[0].downwardAPI: Required value: one of fieldRef and resourceFieldRef is required",
+                ],
+            ),
+            (
+                json!({"secret": {"name": "s"}, "configMap": {"name": "m"}}),
+                vec!["spec.volumes[0].projected.sources[0]: Forbidden: may not specify more than 1 volume type"],
+            ),
+        ] {
+            assert_eq!(refused(volume(source.clone())), wanted, "{source}");
+        }
+        let twice = json!({"clusterTrustBundle": {"name": "b", "path": "same"}});
+        assert_eq!(
+            refused(json!([{"name": "v", "projected": {"sources": [twice, twice]}}])),
+            ["spec.volumes[0].projected: Invalid value: \"same\": conflicting duplicate paths"]
+        );
+    }
+
+    #[test]
+    fn claims_of_ephemeral_volumes() {
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        let own = |name: &str| json!({"name": name, "ephemeral": {"volumeClaimTemplate": {"spec": spec}}});
+        assert_eq!(refused(json!([own("v")])), Vec::<String>::new());
+        assert_eq!(
+            refused(json!([own("v"), {"name": "w", "persistentVolumeClaim": {"claimName": "p-v"}}])),
+            [
+                "spec.volumes[1].persistentVolumeClaim.claimName: Invalid value: \"p-v\": must not reference a PVC that gets created for an ephemeral volume"
+            ]
+        );
+        let mut named = own("v");
+        named["ephemeral"]["volumeClaimTemplate"]["metadata"] = json!({"name": "x", "labels": {"a": "b"}});
+        assert_eq!(
+            refused(json!([named])),
+            ["spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set"]
+        );
     }
 }
