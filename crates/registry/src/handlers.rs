@@ -252,7 +252,7 @@ impl Registry {
             Some(digest) => {
                 let sent = self.uploads.append(&mut session, &mut request.into_body(), None).await;
                 if let Err(error) = sent {
-                    self.uploads.cancel(&session)?;
+                    self.uploads.cancel(&mut session)?;
                     return Err(error);
                 }
                 self.finish(&repository, &mut session, &digest).await
@@ -276,6 +276,7 @@ impl Registry {
     ) -> Answer {
         let session = self.uploads.find(&repository, id).await?;
         let mut session = session.lock().await;
+        session.check()?;
         let start = request.headers().get(CONTENT_RANGE).map(|range| -> Result<u64, RegistryError> {
             let bad = || RegistryError::InvalidUpload("its Content-Range is not FROM-TO".to_owned());
             let text = range.to_str().map_err(|_| bad())?;
@@ -297,7 +298,7 @@ impl Registry {
                 self.finish(&repository, &mut session, &digest).await
             }
             Method::DELETE => {
-                self.uploads.cancel(&session)?;
+                self.uploads.cancel(&mut session)?;
                 Ok(body::empty(StatusCode::NO_CONTENT))
             }
             _ => Err(RegistryError::Unsupported),

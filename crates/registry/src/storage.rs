@@ -140,7 +140,9 @@ impl Storage {
             }
         }
         let path = self.blob_path(&digest);
-        if !path.exists() {
+        // One that the disk has changed is made good.
+        let held = atomic_file::read_optional(&path, manifest::LIMIT_BYTES as u64)?;
+        if held.is_none_or(|held| held != bytes) {
             atomic_file::write(&path, bytes, atomic_file::PUBLIC)?;
         }
         self.write_link(repository, MANIFESTS, digest.hex(), &manifest.media_type)?;

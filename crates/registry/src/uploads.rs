@@ -38,6 +38,15 @@ pub(crate) struct Session {
     /// Bytes that are written and hashed; the file may have more, of a piece that broke off.
     pub(crate) at: u64,
     hasher: Hasher,
+    /// It is a blob by now, or given up: the file is no upload's any more.
+    ended: bool,
+}
+
+impl Session {
+    /// Fails once it has ended: another request may have done so while this one waited.
+    pub(crate) fn check(&self) -> Result<(), RegistryError> {
+        if self.ended { Err(RegistryError::UnknownUpload) } else { Ok(()) }
+    }
 }
 
 pub(crate) struct Uploads {
@@ -56,10 +65,8 @@ impl Uploads {
         {
             let mut open = self.open.lock();
             if open.len() >= MAX_OPEN {
-                // Those that were collected are none.
-                open.retain(|_, session| {
-                    session.try_lock().is_ok_and(|session| session.path.exists()) || Arc::strong_count(session) > 1
-                });
+                // What nobody works on is taken up again from its file.
+                open.retain(|_, session| Arc::strong_count(session) > 1);
             }
             if open.len() >= MAX_OPEN {
                 return Err(RegistryError::TooMany);
@@ -70,7 +77,15 @@ impl Uploads {
         let id = Uuid::new_v4();
         let path = dir.join(id.to_string());
         let file = File::options().create_new(true).read(true).write(true).open(&path).await?;
-        Ok(self.keep(Session { id, repository: repository.clone(), path, file, at: 0, hasher: Hasher::default() }))
+        Ok(self.keep(Session {
+            id,
+            repository: repository.clone(),
+            path,
+            file,
+            at: 0,
+            hasher: Hasher::default(),
+            ended: false,
+        }))
     }
 
     fn keep(&self, session: Session) -> Shared {
@@ -100,7 +115,7 @@ impl Uploads {
             hasher.update(buffer.get(..length).unwrap_or_default());
             at += length as u64;
         }
-        Ok(self.keep(Session { id, repository: repository.clone(), path, file, at, hasher }))
+        Ok(self.keep(Session { id, repository: repository.clone(), path, file, at, hasher, ended: false }))
     }
 
     /// Adds the body, whose first byte is the `start`th of the blob if that is said. What came before it broke off stays.
@@ -110,6 +125,7 @@ impl Uploads {
         body: &mut B,
         start: Option<u64>,
     ) -> Result<(), RegistryError> {
+        session.check()?;
         if start.is_some_and(|start| start != session.at) {
             return Err(RegistryError::OutOfOrder { at: session.at });
         }
@@ -129,6 +145,7 @@ impl Uploads {
 
     /// Makes it a blob of its repository if it has this digest, and ends it in any case.
     pub(crate) async fn finish(&self, session: &mut Session, digest: &Digest) -> Result<(), RegistryError> {
+        session.check()?;
         let found = session.hasher.clone().finish();
         if found != *digest {
             self.cancel(session)?;
@@ -137,6 +154,7 @@ impl Uploads {
         session.file.set_len(session.at).await?;
         session.file.sync_all().await?;
         self.open.lock().remove(&session.id);
+        session.ended = true;
         let (storage, path) = (self.storage.clone(), session.path.clone());
         let (repository, digest) = (session.repository.clone(), digest.clone());
         let done = tokio::task::spawn_blocking(move || {
@@ -147,7 +165,9 @@ impl Uploads {
         done.await.map_err(|error| RegistryError::Io(std::io::Error::other(error)))?
     }
 
-    pub(crate) fn cancel(&self, session: &Session) -> Result<(), RegistryError> {
+    pub(crate) fn cancel(&self, session: &mut Session) -> Result<(), RegistryError> {
+        session.check()?;
+        session.ended = true;
         self.open.lock().remove(&session.id);
         match fs::remove_file(&session.path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

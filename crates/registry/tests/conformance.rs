@@ -9,7 +9,8 @@ use kminik_oci::Digest;
 use kminik_registry::{Config, Policy};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -166,6 +167,58 @@ async fn blobs_are_pushed_whole_in_pieces_and_from_elsewhere() {
     }
     let leftover: Vec<_> = std::fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(leftover.len(), 2, "{leftover:?}");
+}
+
+#[tokio::test]
+async fn an_upload_ends_for_everybody_at_once() {
+    let data = tempfile::tempdir().unwrap();
+    let served = Served::on(data.path(), Policy::default()).await;
+    let digest = Digest::of(b"abcd");
+    let upload = served.begin("a").await;
+    // One request sends the last piece slowly, and another waits behind it.
+    let host = served.base.trim_start_matches("http://").to_owned();
+    let mut slow = TcpStream::connect(&host).await.unwrap();
+    let head = format!(
+        "PUT {upload}?digest={digest} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 4\r\nConnection: close\r\n\r\nab"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let late = tokio::spawn(served.ask("PATCH", &upload).body("spoilt").send());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    slow.write_all(b"cd").await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(late.await.unwrap().unwrap().status(), StatusCode::NOT_FOUND);
+    let blob = served.ask("GET", &format!("/v2/a/blobs/{digest}")).send().await.unwrap();
+    assert_eq!(blob.text().await.unwrap(), "abcd");
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_works_on_hinder_no_other() {
+    let data = tempfile::tempdir().unwrap();
+    let served = Served::on(data.path(), Policy::default()).await;
+    let first = served.begin("a").await;
+    assert_eq!(served.ask("PATCH", &first).body("ab").send().await.unwrap().status(), StatusCode::ACCEPTED);
+    for _ in 0..300 {
+        served.begin("a").await;
+    }
+    let digest = Digest::of(b"abcd");
+    let put = served.ask("PUT", &format!("{first}?digest={digest}")).body("cd").send().await.unwrap();
+    assert_eq!(put.status(), StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_manifest_that_the_disk_has_changed_is_made_good_by_a_push() {
+    let data = tempfile::tempdir().unwrap();
+    let served = Served::on(data.path(), Policy::default()).await;
+    let digest = served.image("a", "t", "layer").await;
+    let file = data.path().join("blobs").join(digest.hex());
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, vec![b' '; bytes.len()]).unwrap();
+    assert_eq!(served.status("GET", "/v2/a/manifests/t").await, 404);
+    served.image("a", "t", "layer").await;
+    assert_eq!(served.status("GET", "/v2/a/manifests/t").await, 200);
 }
 
 #[tokio::test]
