@@ -164,7 +164,7 @@ impl Published {
 
     /// Where it is looked for, by which way.
     fn key(&self) -> Digest {
-        let places = self.files.places(&self.sum).into_iter().map(|place| place.to_string());
+        let places = self.files.places(&self.sum).into_iter().map(|place| place.url.to_string());
         Digest::of(places.chain(env::proxies()).collect::<Vec<_>>().join("\n").as_bytes())
     }
 
@@ -175,12 +175,12 @@ impl Published {
             let body = String::from_utf8(files.ask(&place, DIGEST).await?).unwrap_or_default();
             let hex = body.split_whitespace().next().unwrap_or_default().to_lowercase();
             let digest = format!("sha256:{hex}").parse().map_err(|_| Attempt {
-                place: place.to_string(),
+                place: place.url.to_string(),
                 wanted: "file".to_owned(),
                 answer: "it serves no digest".to_owned(),
                 elapsed: started.elapsed(),
             })?;
-            Ok((place.host_str() == Some(HOST), digest))
+            Ok((place.url.host_str() == Some(HOST), digest))
         });
         let digest = agreed(futures::future::join_all(asked).await).or_fail(&INET_KUBECTL, CANNOT)?;
         let program =

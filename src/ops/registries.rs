@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kminik_base::{atomic_file, tls};
 use kminik_oci::credentials::{DockerConfig, HelperUser};
-use kminik_oci::mirrors::{Presets, Resolver};
+use kminik_oci::mirrors::{FilePlace, Presets, Resolver};
 use kminik_oci::{Credential, Digest, Files, Limit, MirrorArgument, ResolverConfig};
 use url::Url;
 
@@ -96,7 +96,7 @@ impl Download<'_> {
     /// # Errors
     /// `reason` with what every place said, `cannot` before it; what the home says.
     pub async fn run(&self, home: &Home, files: &Files, reason: &'static Reason, cannot: &str) -> Outcome<Vec<u8>> {
-        let places: Vec<Url> = self.urls.iter().flat_map(|url| files.places(url)).collect();
+        let places: Vec<FilePlace> = self.urls.iter().flat_map(|url| files.places(url)).collect();
         let kept = self.to.with_extension("part");
         if let Some(directory) = kept.parent() {
             home.make_dir(directory)?;

@@ -183,10 +183,11 @@ impl Layout {
         File::open(&dir).and_then(|dir| dir.sync_all()).map_err(ImageError::io("sync", &dir))
     }
 
-    /// Stores a small blob.
+    /// Stores a small blob, also in the place of one that the disk has changed.
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest, ImageError> {
         let digest = Digest::of(bytes);
-        if self.size_of(&digest) != Some(bytes.len() as u64) {
+        let held = self.size_of(&digest) == Some(bytes.len() as u64);
+        if !held || self.read(&digest).ok().is_none_or(|held| held != bytes) {
             atomic_file::write(&self.blob(&digest), bytes, atomic_file::PUBLIC)?;
         }
         Ok(digest)

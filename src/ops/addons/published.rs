@@ -140,7 +140,7 @@ async fn one(
         }
         // Whoever serves it decides what is run: nobody but the publisher may.
         None if publisher.scheme() == "https" || loopback_port(publisher).is_some() => {
-            let served = files.ask(publisher, MANIFEST).await;
+            let served = files.ask(&publisher.clone().into(), MANIFEST).await;
             served.map_err(|attempt| Failure::new(&INET_ADDON, format!("{}: {attempt}", cannot())))?
         }
         None => return Err(broken("a manifest without a digest has to come by https")),

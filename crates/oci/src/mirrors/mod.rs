@@ -176,14 +176,16 @@ impl Resolver {
         let mut places = Vec::new();
         for (mirror, source, known) in argument.chain(from_file).chain(preset) {
             let mut url = mirror.base();
+            let unverified = url.scheme() == "https" && self.insecure.contains(&url);
             url.set_path(&mirror.repository(&host, path));
             if let Some(loopback) = &self.host_loopback {
                 loopback.translate(&mut url);
             }
-            places.push(FilePlace { url, source, known });
+            places.push(FilePlace { url, login: mirror.login(), unverified, source, known });
         }
         if file.is_none_or(|row| row.upstream) {
-            places.push(FilePlace { url: url.clone(), source: Source::Registry, known: None });
+            let unverified = url.scheme() == "https" && self.insecure.contains(url);
+            places.push(FilePlace { unverified, ..url.clone().into() });
         }
         places
     }

@@ -60,11 +60,23 @@ pub struct Place {
 /// One place to fetch a file from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePlace {
+    /// Without user and password.
     pub url: Url,
+    /// From the URL of the mirror.
+    pub login: Option<(String, String)>,
+    /// Do not verify its certificate.
+    pub unverified: bool,
     /// [`Source::Registry`] is the file's own address.
     pub source: Source,
     /// As [`Place::known`].
     pub known: Option<String>,
+}
+
+/// A file's own address.
+impl From<Url> for FilePlace {
+    fn from(url: Url) -> Self {
+        Self { url, login: None, unverified: false, source: Source::Registry, known: None }
+    }
 }
 
 impl Place {

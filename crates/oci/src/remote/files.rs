@@ -11,7 +11,7 @@ use url::Url;
 
 use super::transport::{Refusal, Transport};
 use crate::digest::Hasher;
-use crate::mirrors::Resolver;
+use crate::mirrors::{FilePlace, Resolver};
 use crate::{Attempt, Digest, ImageError, ResolverConfig};
 
 /// What is taken of one place, and how long it may take to send it.
@@ -36,19 +36,19 @@ impl Files {
     }
 
     /// Where a file may be fetched from, preferred places first; the last is mostly its own address.
-    pub fn places(&self, url: &Url) -> Vec<Url> {
-        self.resolver.files(url).into_iter().map(|place| place.url).collect()
+    pub fn places(&self, url: &Url) -> Vec<FilePlace> {
+        self.resolver.files(url)
     }
 
     /// What one place serves.
     ///
     /// # Errors
     /// What it said instead.
-    pub async fn ask(&self, place: &Url, limit: Limit) -> Result<Vec<u8>, Attempt> {
+    pub async fn ask(&self, place: &FilePlace, limit: Limit) -> Result<Vec<u8>, Attempt> {
         let started = Instant::now();
         let mut part = Part::default();
         let outcome = self.transport.more(place, limit, &mut part).await;
-        outcome.map(|()| part.bytes).map_err(|refusal| attempt(place, refusal.to_string(), started))
+        outcome.map(|()| part.bytes).map_err(|refusal| attempt(&place.url, refusal.to_string(), started))
     }
 
     /// The file, from the first of the places that serves the bytes of this digest. `name` is how users are told of it. What has come
@@ -59,7 +59,7 @@ impl Files {
     pub async fn fetch(
         &self,
         name: &str,
-        places: &[Url],
+        places: &[FilePlace],
         digest: &Digest,
         limit: Limit,
         kept: &Path,
@@ -84,7 +84,7 @@ impl Files {
                     Ok(()) => format!("it serves {reached}, which is not what was published"),
                     // As long as it goes on with every answer.
                     Err(refusal) if part.bytes.len() > before && started.elapsed() < limit.time => {
-                        tracing::debug!(%place, %refusal, reached = part.bytes.len(), "file interrupted");
+                        tracing::debug!(place = %place.url, %refusal, reached = part.bytes.len(), "file interrupted");
                         continue;
                     }
                     // It may serve no ranges, and all of the file: that is asked for once.
@@ -97,14 +97,14 @@ impl Files {
                     // Of another file than was published: nothing of it is the beginning of that.
                     Err(refusal @ Refusal::TooLarge) => refusal.to_string(),
                     Err(refusal) => {
-                        attempts.push(attempt(place, refusal.to_string(), started));
+                        attempts.push(attempt(&place.url, refusal.to_string(), started));
                         break;
                     }
                 };
                 // What was begun elsewhere may be what is wrong.
                 part.restart();
                 if own {
-                    attempts.push(attempt(place, answer, started));
+                    attempts.push(attempt(&place.url, answer, started));
                     break;
                 }
                 own = true;
@@ -240,6 +240,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn mirrors_of_files_are_asked_with_their_login() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mirror = format!("files.example=http://me:secret@{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().map_while(Result::ok) {
+                // base64 of me:secret
+                let known = head_of(&mut client).contains("authorization: basic bwu6c2vjcmv0");
+                let refused = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile";
+                client.write_all(if known { whole } else { refused }.as_bytes()).unwrap();
+            }
+        });
+        let config = ResolverConfig { mirrors: vec![mirror.parse().unwrap()], ..ResolverConfig::default() };
+        let files = Files::new(&config).unwrap();
+        let url = "https://files.example/file".parse().unwrap();
+        let places = files.places(&url);
+        let limit = Limit { bytes: 1 << 20, time: Duration::from_secs(30) };
+        assert_eq!(files.ask(&places[0], limit).await.unwrap(), b"file");
+        assert!(!places[0].url.as_str().contains("secret"), "it is shown to users");
+        let insecure = ResolverConfig { insecure: vec!["files.example".into()], ..config };
+        let places = Files::new(&insecure).unwrap().places(&url);
+        assert_eq!(places.iter().map(|place| place.unverified).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[tokio::test]
     async fn who_serves_no_ranges_is_asked_for_all() {
         let files = Files::new(&ResolverConfig::default()).unwrap();
         let limit = Limit { bytes: 1 << 20, time: Duration::from_secs(30) };
@@ -250,13 +275,15 @@ mod tests {
             "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/4\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile",
         ] {
             std::fs::write(&kept, "fi").unwrap();
-            let fetched = files.fetch("it", &[stubborn(answer)], &Digest::of(b"file"), limit, &kept).await.unwrap();
+            let fetched =
+                files.fetch("it", &[stubborn(answer).into()], &Digest::of(b"file"), limit, &kept).await.unwrap();
             assert!(fetched == b"file" && !kept.exists());
         }
         // Nothing is kept of what is larger than a file of that name may be.
         let (large, _) = server(&[1; 3000], 3000);
         let limit = Limit { bytes: 1000, ..limit };
-        let failed = files.fetch("it", &[large], &Digest::of(b"file"), limit, &kept).await.unwrap_err().to_string();
+        let failed =
+            files.fetch("it", &[large.into()], &Digest::of(b"file"), limit, &kept).await.unwrap_err().to_string();
         assert!(failed.contains("too large") && !kept.exists(), "{failed}");
     }
 
@@ -290,11 +317,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kept = dir.path().join("file.part");
         for refusal in ["416 Range Not Satisfiable", "400 Bad Request", "501 Not Implemented"] {
-            let fetched = files.fetch("it", &[fragile(refusal, 1)], &Digest::of(b"file"), limit, &kept).await;
+            let fetched = files.fetch("it", &[fragile(refusal, 1).into()], &Digest::of(b"file"), limit, &kept).await;
             assert_eq!(fetched.unwrap(), b"file", "{refusal}");
             // Not again; what it sent is the next place's to go on with.
             let (next, asked) = server(b"file", 4);
-            let places = [fragile(refusal, usize::MAX), next];
+            let places = [fragile(refusal, usize::MAX), next].map(FilePlace::from);
             let fetched = files.fetch("it", &places, &Digest::of(b"file"), limit, &kept).await;
             assert_eq!((fetched.unwrap().as_slice(), asked.lock().unwrap().as_slice()), (&b"file"[..], &[2][..]));
         }
@@ -316,16 +343,16 @@ mod tests {
         ] {
             let (url, asked) = server(&CONTENT, 1000);
             std::fs::write(&kept, begun).unwrap();
-            let fetched = files.fetch("it", &[url], &digest, limit, &kept).await.unwrap();
+            let fetched = files.fetch("it", &[url.into()], &digest, limit, &kept).await.unwrap();
             assert!(fetched == CONTENT && !kept.exists());
             assert_eq!(*asked.lock().unwrap(), expected);
         }
         // Given up by one place, gone on with at the next; nobody has it in the end, and what came stays.
         let (other, _) = server(&[9; 100], 100);
         let ((short, _), (url, asked)) = (server(&CONTENT[..2000], 2000), server(&CONTENT, 4000));
-        let fetched = files.fetch("it", &[short, url], &digest, limit, &kept).await.unwrap();
+        let fetched = files.fetch("it", &[short, url].map(FilePlace::from), &digest, limit, &kept).await.unwrap();
         assert!(fetched == CONTENT && *asked.lock().unwrap() == [0], "wrong bytes are not gone on with");
-        let failed = files.fetch("it", &[other], &digest, limit, &kept).await.unwrap_err().to_string();
+        let failed = files.fetch("it", &[other.into()], &digest, limit, &kept).await.unwrap_err().to_string();
         assert!(failed.contains("not what was published"), "{failed}");
     }
 }

@@ -19,7 +19,7 @@ use super::files::Part;
 use super::{Credential, Limit, Timeouts};
 use crate::ImageError;
 use crate::credentials::IDENTITY_TOKEN_USER;
-use crate::mirrors::Place;
+use crate::mirrors::{FilePlace, Place};
 
 const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -197,10 +197,14 @@ impl Transport {
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
-    /// Adds to `part` what a URL of no registry serves, from the byte reached on; where it does not go on from there, all of it anew.
-    pub(super) async fn more(&self, url: &Url, limit: Limit, part: &mut Part) -> Result<(), Refusal> {
+    /// Adds to `part` what a place that is no registry serves, from the byte reached on; where it does not go on from there, all of it anew.
+    pub(super) async fn more(&self, place: &FilePlace, limit: Limit, part: &mut Part) -> Result<(), Refusal> {
         let answer = self.timeouts.answer;
-        let mut request = self.verified.get(url.clone());
+        let client = if place.unverified { &self.unverified } else { &self.verified };
+        let mut request = client.get(place.url.clone());
+        if let Some((user, password)) = &place.login {
+            request = request.header(AUTHORIZATION, super::auth::basic(user, password)?);
+        }
         let from = format!("bytes {}-", part.bytes.len());
         if !part.bytes.is_empty() {
             request = request.header(RANGE, format!("bytes={}-", part.bytes.len()));
