@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use kminik_base::atomic_file;
 use kminik_runtime::keeper::{self, KeeperConfig};
 use kminik_runtime::machine::{self, MachineConfig};
 
@@ -69,9 +70,10 @@ pub fn machine_config() -> MachineConfig {
 /// The same identity for the life of the data directory, also where the root filesystem is made anew.
 fn machine_id() -> std::io::Result<()> {
     let kept = Path::new("/var/lib/kminik/machine-id");
-    if !kept.exists() {
+    // What a power cut has left may be empty.
+    if !std::fs::read_to_string(kept).is_ok_and(|id| !id.trim().is_empty()) {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.replace('-', "");
-        std::fs::write(kept, id)?;
+        atomic_file::write(kept, id.as_bytes(), atomic_file::PUBLIC).map_err(std::io::Error::other)?;
     }
     let shown = Path::new("/etc/machine-id");
     // A root filesystem that cannot be written to goes without.

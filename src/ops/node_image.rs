@@ -97,6 +97,12 @@ pub fn copy_binary(target: &Path) -> io::Result<()> {
 /// may run. `copy` as for [`assemble`].
 pub fn ensure(dir: &Path, identity: &str, copy: Option<&Path>, kept: usize) -> io::Result<PathBuf> {
     let root = dir.join(identity);
+    let temporary = dir.join("new");
+    // What a start that was killed has left is none of the images.
+    match fs::remove_dir_all(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let others = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).filter(|entry| entry.path() != root);
     let mut others: Vec<_> =
         others.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
@@ -107,7 +113,6 @@ pub fn ensure(dir: &Path, identity: &str, copy: Option<&Path>, kept: usize) -> i
     if root.exists() {
         return Ok(root);
     }
-    let temporary = dir.join("new");
     assemble(&temporary, false, copy)?;
     fs::rename(&temporary, &root)?;
     Ok(root)
@@ -121,4 +126,25 @@ pub fn identity_of_linked(dir: &Path) -> Option<String> {
         let linked = file(&entry.path().join(BINARY.trim_start_matches('/')))? == running;
         if linked { entry.file_name().into_string().ok() } else { None }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_start_has_left_takes_no_images_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, left) = (dir.path().join("old"), dir.path().join("new"));
+        fs::create_dir(&old).unwrap();
+        let binary = left.join(BINARY.trim_start_matches('/'));
+        fs::create_dir_all(binary.parent().unwrap()).unwrap();
+        // Linked to what runs elsewhere, as the assembly does it.
+        let elsewhere = dir.path().join("old").join("binary");
+        fs::write(&elsewhere, "of another kminik").unwrap();
+        fs::hard_link(&elsewhere, &binary).unwrap();
+        let root = ensure(dir.path(), "identity", None, 1).unwrap();
+        assert!(root.join(BINARY.trim_start_matches('/')).exists() && !left.exists());
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "of another kminik", "and the image before is kept");
+    }
 }

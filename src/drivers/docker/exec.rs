@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -132,7 +133,18 @@ pub async fn dial(docker: &Docker, container: &str, address: SocketAddr) -> Outc
     Ok(Box::new(tokio::io::join(output, input)))
 }
 
+/// The code of a command whose streams have ended. An engine may be late to notice the end, and a program may close its streams
+/// before it: asked again for a while.
 async fn exit_code(docker: &Docker, id: &str) -> Outcome<i32> {
-    let state = docker.inspect_exec(id).await.or_fail(&GUEST_EXEC, FAIL)?;
-    Ok(state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(1))
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const PAUSE: Duration = Duration::from_millis(50);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let state = docker.inspect_exec(id).await.or_fail(&GUEST_EXEC, FAIL)?;
+        let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+        if state.running != Some(true) || tokio::time::Instant::now() >= deadline {
+            return Ok(code.filter(|_| state.running != Some(true)).unwrap_or(1));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
