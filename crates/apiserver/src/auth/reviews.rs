@@ -79,8 +79,8 @@ impl Access {
                 errors.push(FieldError::invalid(&root.child("resourceAttributes"), "", detail));
             }
         }
-        if self == Access::Local && attributes.namespace != ctx.namespace {
-            let detail = "spec.resourceAttributes.namespace must match metadata.namespace";
+        if self == Access::Local && of_resource.is_some() && attributes.namespace != ctx.namespace {
+            let detail = "must match metadata.namespace";
             let path = root.children(&["resourceAttributes", "namespace"]);
             errors.push(FieldError::invalid(&path, attributes.namespace.clone(), detail));
         }

@@ -13,6 +13,7 @@ use crate::strategies::namespaces::{Finalize, Namespaces};
 use crate::strategies::nodes::Nodes;
 use crate::strategies::pods::{Binding, Bindings, EphemeralContainers, Eviction, PodStatus, Pods, Resize};
 use crate::strategies::secrets::Secrets;
+use crate::strategies::service_accounts::ServiceAccounts;
 use crate::strategies::services::{Pools, Services};
 use crate::strategies::volumes::{Claims, VolumeStatus, Volumes};
 
@@ -127,6 +128,7 @@ pub(super) fn rows(pools: &Arc<Pools>) -> Vec<ResourceDef> {
         ResourceDef::new("", "v1", "secrets", "Secret").strategy(Secrets).selectable(&["type"]),
         ResourceDef::new("", "v1", "serviceaccounts", "ServiceAccount")
             .short(&["sa"])
+            .strategy(ServiceAccounts)
             .with_action("token", TokenRequest)
             .policy(|policy| policy.returns_deleted = true),
         ResourceDef::new("", "v1", "services", "Service")

@@ -8,7 +8,7 @@ use crate::registry::strategy::{Strategy, StrategyContext};
 /// Members of the stored form that only the core group may set.
 const OLD: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
 /// Members that stay as they were created.
-const FIXED: [&str; 12] = [
+const FIXED: [&str; 13] = [
     "involvedObject",
     "reason",
     "message",
@@ -21,6 +21,7 @@ const FIXED: [&str; 12] = [
     "action",
     "reportingComponent",
     "reportingInstance",
+    "related",
 ];
 
 pub(crate) struct Events;

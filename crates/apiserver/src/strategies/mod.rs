@@ -17,6 +17,7 @@ pub(crate) mod nodes;
 pub(crate) mod pods;
 pub(crate) mod priority_classes;
 pub(crate) mod secrets;
+pub(crate) mod service_accounts;
 pub(crate) mod services;
 pub(crate) mod volumes;
 

@@ -4,7 +4,7 @@
 use kminik_meta::Object;
 use serde_json::json;
 
-use crate::registry::strategy::{Strategy, StrategyContext, keep_all_but_status};
+use crate::registry::strategy::{Strategy, StrategyContext, default_prepare_update, keep_all_but_status};
 
 /// Persistent volumes.
 pub(crate) struct Volumes;
@@ -34,6 +34,40 @@ pub(crate) struct Claims;
 impl Strategy for Claims {
     fn prepare_create(&self, _ctx: &StrategyContext<'_>, claim: &mut Object) {
         claim.set(&["status"], json!({ "phase": "Pending" }));
+        drop_unknown_source(claim);
+        same_source(claim);
+    }
+
+    fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
+        default_prepare_update(ctx, old, new);
+        // What is of an older server may have one of them only.
+        same_source(new);
+    }
+}
+
+/// A new claim's old member knows claims and snapshots; anything else is as if it were not there.
+fn drop_unknown_source(claim: &mut Object) {
+    let text = |member: &str| claim.str(&["spec", "dataSource", member]).unwrap_or_default();
+    let known = match text("kind") {
+        "PersistentVolumeClaim" => text("apiGroup").is_empty(),
+        "VolumeSnapshot" => text("apiGroup") == "snapshot.storage.k8s.io",
+        _ => false,
+    };
+    if !known && claim.get(&["spec", "dataSource"]).is_some() && claim.get(&["spec", "dataSourceRef"]).is_none() {
+        claim.remove(&["spec", "dataSource"]);
+    }
+}
+
+/// dataSource and dataSourceRef say the same; a client may give one of them.
+fn same_source(claim: &mut Object) {
+    let (plain, reference) =
+        (claim.get(&["spec", "dataSource"]).cloned(), claim.get(&["spec", "dataSourceRef"]).cloned());
+    match (plain, reference) {
+        (Some(plain), None) => claim.set(&["spec", "dataSourceRef"], plain),
+        (None, Some(reference)) if reference.get("namespace").is_none() => {
+            claim.set(&["spec", "dataSource"], reference);
+        }
+        _ => {}
     }
 }
 

@@ -131,7 +131,9 @@ async fn life(client: &mut Client, kind: &Kind, group: &str) -> Vec<(String, (u1
     note("strict", client.post(&format!("{all}?fieldValidation=Strict"), &wrong).await);
     let warned = client.post(&format!("{all}?fieldValidation=Warn&dryRun=All&fieldManager=m"), &wrong).await;
     note("warned", warned);
-    note("bad name", client.post(&all, &json!({"metadata": {"name": "A b"}})).await);
+    let mut badly_named = object.clone();
+    badly_named["metadata"]["name"] = "A b".into();
+    note("bad name", client.post(&all, &badly_named).await);
     note("merge patch", client.patch(&format!("{one}?fieldManager=n"), "merge", &kind.change).await);
     let json_patch = json!([{"op": "add", "path": "/metadata/annotations", "value": {"x": "y"}}]);
     note("json patch", client.patch(&format!("{one}?fieldManager=n"), "json", &json_patch).await);

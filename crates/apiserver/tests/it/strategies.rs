@@ -164,6 +164,73 @@ async fn services_get_and_keep_addresses_and_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_has_only_families_of_the_cluster() {
+    let (_server, mut client) = server().await;
+    let service = |name: &str, more: Value| {
+        let mut spec = json!({"ports": [{"port": 1}], "selector": {"a": "b"}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    for (more, wanted) in [
+        (
+            json!({"ipFamilies": ["IPv6"]}),
+            "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster",
+        ),
+        (
+            json!({"clusterIP": "fd00::1"}),
+            "spec.clusterIPs[0]: Invalid value: \"fd00::1\": IPv6 is not configured on this cluster",
+        ),
+        (
+            json!({"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4", "IPv6"]}),
+            "spec.ipFamilyPolicy: Invalid value: \"SingleStack\": must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified",
+        ),
+    ] {
+        let refusal = message(&client.post(SERVICES, &service("s", more)).await, 422);
+        assert!(refusal.contains(wanted), "{refusal}");
+    }
+    // What was asked for is kept by a client that does not repeat it.
+    let made = expect(&client.post(SERVICES, &service("s", json!({"ipFamilyPolicy": "PreferDualStack"}))).await, 201);
+    let mut again = service("s", json!({}));
+    again["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    let kept = expect(&client.put(&format!("{SERVICES}/s"), &again).await, 200);
+    assert_eq!(kept["spec"]["ipFamilyPolicy"], "PreferDualStack");
+    assert_eq!(kept["spec"]["clusterIPs"], made["spec"]["clusterIPs"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_members_say_the_same() {
+    let (_server, mut client) = server().await;
+    const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = |name: &str, member: &str, source: Value| {
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        spec[member] = source;
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let other = json!({"kind": "PersistentVolumeClaim", "name": "other"});
+    for (name, member) in [("old", "dataSource"), ("new", "dataSourceRef")] {
+        let spec = &expect(&client.post(CLAIMS, &claim(name, member, other.clone())).await, 201)["spec"];
+        assert_eq!((&spec["dataSource"], &spec["dataSourceRef"]), (&other, &other), "{name}");
+    }
+    let unknown = json!({"apiGroup": "x.io", "kind": "K", "name": "n"});
+    let spec = &expect(&client.post(CLAIMS, &claim("unknown", "dataSource", unknown)).await, 201)["spec"];
+    assert!(spec["dataSource"].is_null() && spec["dataSourceRef"].is_null(), "{spec}");
+
+    const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+    let secrets = json!([{"name": "s", "namespace": "other", "kind": "Secret"}]);
+    let account = json!({"metadata": {"name": "robot"}, "secrets": secrets});
+    assert_eq!(expect(&client.post(ACCOUNTS, &account).await, 201)["secrets"], json!([{"name": "s"}]));
+
+    let mut armoured = pod("p");
+    armoured["metadata"]["annotations"] = json!({"container.apparmor.security.beta.kubernetes.io/c": "unconfined"});
+    let made = expect(&client.post(PODS, &armoured).await, 201);
+    let context = &made["spec"]["containers"][0]["securityContext"];
+    assert_eq!(context["appArmorProfile"], json!({"type": "Unconfined"}));
+
+    let stale = json!({"metadata": {"resourceVersion": "1"}, "target": {"kind": "Node", "name": "n1"}});
+    expect(&client.post(&format!("{PODS}/p/binding"), &stale).await, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn concurrent_services_never_share_an_address() {
     let (server, _client) = server().await;
     let mut tasks = Vec::new();

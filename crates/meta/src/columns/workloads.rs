@@ -253,8 +253,8 @@ fn hpa_metric(metric: &Value, current: Option<&Value>) -> String {
         let Some(wanted) = target.and_then(|t| t.get(what)) else { continue };
         let plain = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
         let is = now.and_then(|n| n.get(what)).map_or_else(|| "<unknown>".to_owned(), |v| plain(v) + suffix);
-        // Averages of resources carry no mark.
-        let mark = if prefix.is_empty() { mark } else { "" };
+        // Averages of what pods are measured by carry no mark.
+        let mark = if matches!(kind, "External" | "Object") { mark } else { "" };
         return format!("{prefix}{is}/{}{suffix}{mark}", plain(wanted));
     }
     "<auto>".to_owned()

@@ -21,6 +21,7 @@ pub(super) const ROWS: &[Row] = &[
     ("apps.v1.StatefulSetSpec", "persistentVolumeClaimRetentionPolicy", "{}"),
     ("apps.v1.StatefulSetSpec", "replicas", "1"),
     ("apps.v1.StatefulSetSpec", "revisionHistoryLimit", "10"),
+    ("apps.v1.RollingUpdateStatefulSetStrategy", "maxUnavailable", "1"),
     ("apps.v1.RollingUpdateStatefulSetStrategy", "partition", "0"),
     ("apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy", "whenDeleted", r#""Retain""#),
     ("apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy", "whenScaled", r#""Retain""#),

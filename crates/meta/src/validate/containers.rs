@@ -178,6 +178,13 @@ fn environment(list: &Node<'_>, errors: &mut ErrorList) {
         }
         field_ref(&from.child("fieldRef"), ENV_FIELDS, errors);
         resource_field_ref(&from.child("resourceFieldRef"), false, errors);
+        let file = from.child("fileKeyRef");
+        if file.is_set() {
+            for member in ["key", "volumeName", "path"] {
+                required(&file.child(member), errors);
+            }
+            file_path(&file.child("path"), errors);
+        }
         for source in ["configMapKeyRef", "secretKeyRef"].map(|s| from.child(s)).iter().filter(|s| s.is_set()) {
             let name = source.child("name");
             errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));

@@ -52,8 +52,12 @@ pub(super) fn mounts(container: &Node<'_>, volumes: &BTreeMap<&str, Node<'_>>, e
 
 /// Whether what is mounted below a mount is read-only too.
 fn read_only(mount: &Node<'_>, recursive: &Node<'_>, errors: &mut ErrorList) {
-    if !matches!(recursive.text(), "Enabled" | "IfPossible") {
-        return;
+    const KNOWN: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
+    match recursive.text() {
+        _ if !recursive.is_set() => return,
+        "Disabled" => return,
+        "Enabled" | "IfPossible" => {}
+        other => return errors.push(FieldError::not_supported(&recursive.path, other, &KNOWN)),
     }
     if !mount.child("readOnly").is_true() {
         errors.push(FieldError::forbidden(&recursive.path, "may only be specified when readOnly is true"));

@@ -31,6 +31,10 @@ pub(super) fn pod_context(spec: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::not_supported(&system.path, name, &["linux", "windows"]));
         }
     }
+    let changes = context.child("seLinuxChangePolicy");
+    if changes.is_set() && !["MountOption", "Recursive"].contains(&changes.text()) {
+        errors.push(FieldError::not_supported(&changes.path, changes.text(), &["MountOption", "Recursive"]));
+    }
     sysctls(spec, &context.child("sysctls"), errors);
     seccomp(&context.child("seccompProfile"), errors);
     app_armor(&context.child("appArmorProfile"), errors);

@@ -117,6 +117,7 @@ fn pod_spec(spec: &Node<'_>, name: Option<&str>, holder: Holder, errors: &mut Er
             errors.invalid_each(&node.path, node.text(), check(node.text()));
         }
     }
+    hostname_override(spec, errors);
     gates(spec, errors);
     dns(spec, errors);
     labels(&spec.child("nodeSelector"), errors);
@@ -133,6 +134,24 @@ fn pod_spec(spec: &Node<'_>, name: Option<&str>, holder: Holder, errors: &mut Er
         }
     }
     super::pod_system::pod_system(spec, errors);
+}
+
+/// The name a pod has for itself, in the place of all others.
+fn hostname_override(spec: &Node<'_>, errors: &mut ErrorList) {
+    const LONGEST: usize = 64;
+    let name = spec.child("hostnameOverride");
+    if !name.is_set() {
+        return;
+    }
+    errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
+    if name.text().len() > LONGEST {
+        errors.push(FieldError::too_long(&name.path, LONGEST));
+    }
+    for other in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec.child(other).is_true() {
+            errors.push(FieldError::forbidden(&name.path, format!("may not be specified when `{other}` is true")));
+        }
+    }
 }
 
 fn gates(spec: &Node<'_>, errors: &mut ErrorList) {

@@ -219,6 +219,19 @@ fn workloads() {
         ),
         ["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0"]
     );
+    let rolling = |kind: &str, rolling: Value| {
+        let member = if kind == "Deployment" { "strategy" } else { "updateStrategy" };
+        created("apps", kind, deployment(json!({member: {"type": "RollingUpdate", "rollingUpdate": rolling}})))
+    };
+    assert_eq!(rolling("Deployment", json!({"maxUnavailable": 0, "maxSurge": "200%"})), [""; 0]);
+    assert_eq!(
+        rolling("Deployment", json!({"maxUnavailable": 1, "maxSurge": -1})),
+        ["spec.strategy.rollingUpdate.maxSurge: Invalid value: -1: must be greater than or equal to 0"]
+    );
+    assert_eq!(
+        rolling("StatefulSet", json!({"maxUnavailable": 0})),
+        ["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0"]
+    );
     let other = deployment(
         json!({"selector": {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "a", "operator": "Exists"}]}}),
     );

@@ -16,6 +16,12 @@ pub(super) const KINDS: &[Kind] = &[
     Kind::new("apps", "StatefulSet", stateful_set).change(stateful_set_change).status(stateful_set_status),
     Kind::new("apps", "DaemonSet", daemon_set).change(selector_stays).status(daemon_set_status),
     Kind::new("apps", "ControllerRevision", |o, errors| non_negative(&o.child("revision"), errors))
+        .created(|revision, errors| {
+            let data = revision.child("data");
+            if !data.is_set() {
+                errors.push(FieldError::required(&data.path, "data is mandatory"));
+            }
+        })
         .change(|new, old, errors| immutable(&new.child("data"), &old.child("data"), errors)),
     Kind::new("policy", "PodDisruptionBudget", budget).status(|new, _, errors| {
         let status = new.child("status");
@@ -204,8 +210,9 @@ fn deployment(deployment: &Node<'_>, errors: &mut ErrorList) {
         errors.push(FieldError::forbidden(&rolling.path, message));
     } else if rolling.is_set() {
         let unavailable = rolling.child("maxUnavailable");
-        let zero = share(&unavailable, errors) && share(&rolling.child("maxSurge"), errors);
-        if zero {
+        let (none_less, none_more) =
+            (share(&unavailable, true, errors), share(&rolling.child("maxSurge"), false, errors));
+        if none_less && none_more {
             let message = "may not be 0 when `maxSurge` is 0";
             errors.push(FieldError::invalid(&unavailable.path, unavailable.value.clone(), message));
         }
@@ -221,8 +228,8 @@ fn deployment(deployment: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// A number or percentage; gives whether it is zero.
-fn share(node: &Node<'_>, errors: &mut ErrorList) -> bool {
+/// A number or percentage, of a whole where it is `limited`; gives whether it is zero.
+fn share(node: &Node<'_>, limited: bool, errors: &mut ErrorList) -> bool {
     match IntOrString::from_value(node.value) {
         Some(IntOrString::Int(number)) => {
             non_negative(node, errors);
@@ -233,7 +240,7 @@ fn share(node: &Node<'_>, errors: &mut ErrorList) -> bool {
             let well_formed = messages.is_empty();
             errors.invalid_each(&node.path, &text, messages);
             let number = text.trim_end_matches('%').parse::<u64>().unwrap_or_default();
-            if well_formed && number > 100 {
+            if limited && well_formed && number > 100 {
                 errors.push(FieldError::invalid(&node.path, text.as_str(), "must not be greater than 100%"));
             }
             well_formed && number == 0
@@ -254,7 +261,7 @@ fn daemon_set(set: &Node<'_>, errors: &mut ErrorList) {
             return;
         }
         let (unavailable, surge) = (rolling.child("maxUnavailable"), rolling.child("maxSurge"));
-        match (share(&unavailable, errors), share(&surge, errors)) {
+        match (share(&unavailable, true, errors), share(&surge, true, errors)) {
             (true, true) => {
                 errors.push(FieldError::required(&unavailable.path, "cannot be 0 when maxSurge is 0"));
             }
@@ -298,6 +305,10 @@ fn stateful_set(set: &Node<'_>, errors: &mut ErrorList) {
         errors.push(FieldError::invalid(&rolling.path, rolling.value.clone(), message));
     }
     non_negative(&rolling.child("partition"), errors);
+    let unavailable = rolling.child("maxUnavailable");
+    if unavailable.is_set() && share(&unavailable, true, errors) {
+        errors.push(FieldError::invalid(&unavailable.path, unavailable.value.clone(), "cannot be 0"));
+    }
     non_negative(&spec.at(&["ordinals", "start"]), errors);
     let retention = spec.child("persistentVolumeClaimRetentionPolicy");
     for policy in ["whenDeleted", "whenScaled"].map(|member| retention.child(member)) {
@@ -346,7 +357,7 @@ fn budget(budget: &Node<'_>, errors: &mut ErrorList) {
         errors.push(FieldError::invalid(&spec.path, spec.value.clone(), message));
     }
     for amount in [min, max].iter().filter(|a| a.is_set()) {
-        share(amount, errors);
+        share(amount, true, errors);
     }
     label_selector(&spec.child("selector"), errors);
 }

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::node_selector_term;
 use super::pods::{VOLUMES, fractions};
-use super::{deprecated_label, node_selector_term};
 use crate::field::quote;
 use crate::validate::Node;
 
@@ -83,17 +83,6 @@ pub(super) fn stateful_set(set: &Node<'_>, _: Old<'_, '_>, out: &mut Vec<String>
     for template in set.at(&["spec", "volumeClaimTemplates"]).items() {
         let amounts = template.at(&["spec", "resources", "requests"]);
         fractions(&amounts.clone().renamed(&template.path.children(&["Spec", "resources", "requests"])), out);
-    }
-}
-
-pub(super) fn storage_class(class: &Node<'_>, _: Old<'_, '_>, out: &mut Vec<String>) {
-    for term in class.child("allowedTopologies").items() {
-        for expression in term.child("matchLabelExpressions").items() {
-            let key = expression.child("key");
-            if let Some(message) = deprecated_label(key.text()) {
-                out.push(format!("{}: {} is {message}", key.path, key.text()));
-            }
-        }
     }
 }
 

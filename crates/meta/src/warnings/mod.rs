@@ -53,7 +53,6 @@ const KINDS: &[(&str, &str, Check)] = &[
     }),
     ("batch", "Job", core::job),
     ("discovery.k8s.io", "EndpointSlice", core::slice),
-    ("storage.k8s.io", "StorageClass", core::storage_class),
 ];
 
 /// Warnings for a write through an object's main door.

@@ -47,6 +47,9 @@ async fn bind(ctx: &ActionContext<'_>, name: &str, binding: &Object) -> Result<O
             let error = StatusError::another_object("", "pods", pod.namespace(), name, binding.uid(), pod.uid());
             return Err(error);
         }
+        if !binding.resource_version().is_empty() && binding.resource_version() != pod.resource_version() {
+            return Err(StatusError::modified("", "pods/binding", name));
+        }
         if pod.is_deleting() {
             return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
         }

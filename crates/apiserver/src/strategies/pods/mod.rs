@@ -35,13 +35,13 @@ impl Strategy for Pods {
                 "status": "False",
                 "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
-                "observedGeneration": pod.generation(),
                 "lastTransitionTime": time::format(ctx.now),
             });
             pod.set(&["status", "conditions"], json!([condition]));
         }
         same_account(pod);
         merge_label_keys(pod);
+        profiles_of_annotations(pod);
     }
 
     fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
@@ -105,6 +105,35 @@ fn merge_label_keys(pod: &mut Object) {
     }
     let constraints = pod.get_mut(&["spec", "topologySpreadConstraints"]).and_then(Value::as_array_mut);
     constraints.into_iter().flatten().for_each(merge);
+}
+
+/// AppArmor profiles by their old annotations become the containers' own, where those have none and the pod has another.
+fn profiles_of_annotations(pod: &mut Object) {
+    const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let whole = pod.get(&["spec", "securityContext", "appArmorProfile"]).cloned();
+    let annotations: BTreeMap<String, String> = pod
+        .annotations()
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.strip_prefix(APP_ARMOR)?.to_owned(), value.to_owned())))
+        .collect();
+    let profile = |text: &str| match text.strip_prefix("localhost/") {
+        Some(name) => Some(json!({"type": "Localhost", "localhostProfile": name})),
+        None if text == "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        None => (text == "unconfined").then(|| json!({"type": "Unconfined"})),
+    };
+    for list in ["initContainers", "containers"] {
+        for container in pod.get_mut(&["spec", list]).and_then(Value::as_array_mut).into_iter().flatten() {
+            let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+            let Some(wanted) = annotations.get(name).and_then(|text| profile(text)) else { continue };
+            let own = container.pointer("/securityContext/appArmorProfile").is_some_and(|own| !own.is_null());
+            if !own && whole.as_ref() != Some(&wanted) {
+                if container.get("securityContext").is_none_or(Value::is_null) {
+                    container["securityContext"] = json!({});
+                }
+                container["securityContext"]["appArmorProfile"] = wanted;
+            }
+        }
+    }
 }
 
 /// The old name of the field follows the new one.

@@ -73,14 +73,45 @@ impl Strategy for Services {
     }
 
     fn validate(&self, _ctx: &StrategyContext<'_>, service: &Object) -> ErrorList {
+        let mut errors = ErrorList::new();
         let list = service.array(&["spec", "clusterIPs"]);
-        let address = Some(cluster_ip(service)).filter(|address| !address.is_empty());
-        if list.first().and_then(Value::as_str) == address {
-            return ErrorList::new();
-        }
         let path = Path::new("spec").child("clusterIPs");
-        FieldError::invalid(&path, Value::from(list.to_vec()), "first value must match `clusterIP`").into()
+        let address = Some(cluster_ip(service)).filter(|address| !address.is_empty());
+        if list.first().and_then(Value::as_str) != address {
+            let detail = "first value must match `clusterIP`";
+            errors.push(FieldError::invalid(&path, Value::from(list.to_vec()), detail));
+        }
+        if Type::of(service) != Type::ExternalName && !(is_headless(service) && has_no_selector(service)) {
+            one_family(service, &mut errors);
+        }
+        errors
     }
+}
+
+/// What of a second family is not configured on this cluster.
+fn one_family(service: &Object, errors: &mut ErrorList) {
+    let spec = Path::new("spec");
+    let (families, list) = (service.array(&["spec", "ipFamilies"]), service.array(&["spec", "clusterIPs"]));
+    let policy = text(service, "ipFamilyPolicy");
+    if policy == "SingleStack" && (families.len() > 1 || list.len() > 1) {
+        let what = if families.len() > 1 { "IP families" } else { "cluster IPs" };
+        let detail = format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
+        errors.push(FieldError::invalid(&spec.child("ipFamilyPolicy"), policy, detail));
+    }
+    for (index, family) in families.iter().enumerate().filter(|(_, family)| family.as_str() == Some("IPv6")) {
+        let path = spec.child("ipFamilies").index(index);
+        errors.push(FieldError::invalid(&path, family.clone(), "not configured on this cluster"));
+    }
+    for (index, ip) in list.iter().enumerate() {
+        if ip.as_str().is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()) {
+            let path = spec.child("clusterIPs").index(index);
+            errors.push(FieldError::invalid(&path, ip.clone(), "IPv6 is not configured on this cluster"));
+        }
+    }
+}
+
+fn has_no_selector(service: &Object) -> bool {
+    service.get(&["spec", "selector"]).and_then(Value::as_object).is_none_or(|map| map.is_empty())
 }
 
 /// clusterIP and clusterIPs say the same; a client may give one of them.
@@ -111,10 +142,9 @@ fn set_families(service: &mut Object) {
     if Type::of(service) == Type::ExternalName {
         return;
     }
-    let no_selector = service.get(&["spec", "selector"]).and_then(Value::as_object).is_none_or(|map| map.is_empty());
     let unset = text(service, "ipFamilyPolicy").is_empty();
     let no_families = service.array(&["spec", "ipFamilies"]).is_empty();
-    if is_headless(service) && no_selector {
+    if is_headless(service) && has_no_selector(service) {
         // Whoever fills in the endpoints may use both families, whatever the cluster has.
         if unset {
             service.set(&["spec", "ipFamilyPolicy"], "RequireDualStack");
@@ -179,6 +209,14 @@ fn drop_outlived_fields(old: &Object, new: &mut Object) {
 
 /// A client that does not repeat what it was given keeps it.
 fn keep_allocated(old: &Object, new: &mut Object) {
+    if Type::of(old) != Type::ExternalName && Type::of(new) != Type::ExternalName {
+        let silent = |new: &Object, field: &str| new.get(&["spec", field]).is_none();
+        for field in ["ipFamilyPolicy", "ipFamilies"] {
+            if let (true, Some(value)) = (silent(new, field), old.get(&["spec", field])) {
+                new.set(&["spec", field], value.clone());
+            }
+        }
+    }
     if Type::of(old).has_cluster_ip() && Type::of(new).has_cluster_ip() {
         let silent = cluster_ip(new).is_empty() && new.array(&["spec", "clusterIPs"]).is_empty();
         for field in ["clusterIP", "clusterIPs"] {
