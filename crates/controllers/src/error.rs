@@ -31,6 +31,9 @@ pub enum Error {
     /// The API takes too long to say which resources it serves.
     #[error("the resources were not discovered within {within:?}")]
     DiscoveryTime { within: std::time::Duration },
+    /// The server of a group's version does not answer: what it has is not known.
+    #[error("the server of {version} does not answer")]
+    Unanswered { version: String },
     /// The caches lag behind the controller's own writes.
     #[error(transparent)]
     Unsettled(#[from] Unsettled),

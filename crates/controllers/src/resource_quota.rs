@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::discovery::{Served, deletable};
+use crate::discovery::{Discovered, Served, deletable};
 use crate::error::Error;
 use crate::pods::is_terminal;
 use crate::slim::Slim;
@@ -109,24 +109,26 @@ async fn reconcile(controller: Arc<Controller>, key: ObjectKey) -> Result<Next, 
     let object = serde_json::to_value(&*quota).ok().and_then(|value| Object::try_from(value).ok());
     let Some(object) = object else { return Ok(Next::Done) };
     let before = amounts(object.get(&["status", "used"]));
-    let mut used = controller.count(&key, &object).await?;
+    let (mut used, mut unknown) = controller.count(&key, &object, &before).await?;
     if used.iter().any(|(name, amount)| before.get(name).is_some_and(|before| amount < before)) {
         tokio::time::sleep(IN_FLIGHT).await;
-        used = controller.count(&key, &object).await?;
+        (used, unknown) = controller.count(&key, &object, &before).await?;
     }
     let hard = object.get(&["spec", "hard"]).cloned().unwrap_or_else(|| json!({}));
     let status = json!({
         "hard": replacing(object.get(&["status", "hard"]), &hard),
         "used": replacing(object.get(&["status", "used"]), &printed(&used)),
     });
+    // What could be counted is told all the same.
+    let outcome = || unknown.map_or(Ok(Next::After(RESYNC)), Err);
     if before == used && object.get(&["status", "hard"]) == Some(&hard) {
-        return Ok(Next::After(RESYNC));
+        return outcome();
     }
     let metadata = json!({"uid": object.uid(), "resourceVersion": object.resource_version()});
     let patch = Patch::Merge(json!({"metadata": metadata, "status": status}));
     match controller.context.patch(&key, &controller.quotas, &key, Some("status"), &patch).await {
         Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(Next::After(RESYNC)),
+        _ => outcome(),
     }
 }
 
@@ -156,16 +158,29 @@ impl Controller {
         }
     }
 
-    /// What objects take of each thing that the quota bounds.
-    async fn count(self: &Arc<Self>, key: &ObjectKey, quota: &Object) -> Result<Amounts, Error> {
+    /// What objects take of each thing that the quota bounds. What is not known stays as it was `before`, and why it is not is told.
+    async fn count(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        quota: &Object,
+        before: &Amounts,
+    ) -> Result<(Amounts, Option<Error>), Error> {
         let hard = amounts(quota.get(&["spec", "hard"]));
         let resources: BTreeSet<(&str, &str)> = hard.keys().filter_map(|name| counted_by(name)).collect();
-        let mut used = Amounts::new();
+        let (mut used, mut unknown) = (Amounts::new(), None);
         for (group, plural) in resources {
             let counted = Counted::new(group, plural);
             let own = || hard.keys().filter(|name| counted.counts(name));
+            let served = match self.follow(group, plural).await {
+                Err(error @ Error::Unanswered { .. }) => {
+                    used.extend(own().filter_map(|name| Some((name.clone(), *before.get(name)?))));
+                    unknown = Some(error);
+                    continue;
+                }
+                served => served?,
+            };
             used.extend(own().map(|name| (name.clone(), Default::default())));
-            let Some(served) = self.follow(group, plural).await? else { continue };
+            let Some(served) = served else { continue };
             for object in self.list(&served, &key.namespace).await? {
                 if counted.in_scope(quota, &object) {
                     let mut usage = counted.usage(&object, Timestamp::now());
@@ -174,7 +189,7 @@ impl Controller {
                 }
             }
         }
-        Ok(used)
+        Ok((used, unknown))
     }
 
     /// The resource of this name, followed from now on; `None` while there is none.
@@ -183,8 +198,9 @@ impl Controller {
         if let Some(followed) = self.followed.lock().get(&name) {
             return Ok(Some(followed.served.clone()));
         }
-        let served = deletable(&self.context.client).await?.served.into_iter().find(|served| served.name() == name);
-        let Some(served) = served.filter(|served| served.namespaced).map(Arc::new) else { return Ok(None) };
+        let Some(served) = find(deletable(&self.context.client).await?, group, &name)?.map(Arc::new) else {
+            return Ok(None);
+        };
         // Pods, services and claims are followed by more than their end, from the start.
         let typed = group.is_empty() && matches!(plural, "pods" | "services" | "persistentvolumeclaims");
         let subscription = (!typed && served.can("watch")).then(|| {
@@ -226,9 +242,30 @@ impl Controller {
     }
 }
 
+/// The resource of this name. An error while its group's server does not answer: what is not known is not nothing.
+fn find(found: Discovered, group: &str, name: &str) -> Result<Option<Served>, Error> {
+    let served = found.served.into_iter().find(|served| served.name() == name);
+    let is_of_group = |version: &&String| version.split_once('/').is_some_and(|(of, _)| of == group);
+    match (served, found.stale.iter().find(is_of_group)) {
+        (None, Some(version)) => Err(Error::Unanswered { version: version.clone() }),
+        (served, _) => Ok(served.filter(|served| served.namespaced)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_nothing() {
+        let found = |stale: &[&str]| Discovered {
+            served: vec![Served::test("pods", true)],
+            stale: stale.iter().map(|version| (*version).to_owned()).collect(),
+        };
+        assert!(find(found(&["x.io/v1"]), "", "pods").unwrap().is_some());
+        assert!(find(found(&["x.io/v1"]), "y.io", "things.y.io").unwrap().is_none());
+        assert!(find(found(&["x.io/v1"]), "x.io", "things.x.io").is_err());
+    }
 
     #[test]
     fn names_that_are_gone_are_taken_out() {
