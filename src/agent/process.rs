@@ -130,8 +130,13 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
         let profile = Profile::load(&home, name)?;
         let stop = CancellationToken::new();
         let child = stop.clone();
+        let directory = home.profile(name);
         tokio::spawn(async move {
-            terminate.recv().await;
+            tokio::select! {
+                _ = terminate.recv() => {}
+                // Nobody could find this process any more to end it.
+                () = removed(&directory) => tracing::warn!("the profile's directory is gone"),
+            }
             child.cancel();
         });
         let (reload, profiles) = watch::channel(profile);
@@ -147,6 +152,24 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
         while run::run(home.clone(), profiles.clone(), stop.clone()).await? == run::End::Renewed {}
         Ok(())
     })
+}
+
+/// Waits until a directory is gone; for ever where the kernel watches no more files. It is looked for from above: what this process has
+/// open in it keeps it from ending.
+async fn removed(dir: &Path) {
+    let watch = || {
+        let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        let above = dir.parent().unwrap_or(dir);
+        inotify::add_watch(&changes, above, inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM)?;
+        watched(changes)
+    };
+    let Ok(changes) = watch() else { return std::future::pending().await };
+    let mut events = [0_u8; 4096];
+    while dir.exists() {
+        let Ok(mut ready) = changes.readable().await else { return std::future::pending().await };
+        while rustix::io::read(changes.get_ref(), &mut events).is_ok() {}
+        ready.clear_ready();
+    }
 }
 
 /// The lock, with our pid in the file; `None` if another agent has it.

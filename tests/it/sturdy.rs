@@ -15,6 +15,7 @@ use crate::support::{Cluster, Host, ImageTar, Output, command, eventually, kmini
 
 pub const TESTS: &[Test] = &[
     ("an_agent_that_comes_up_after_stop_lets_the_cluster_be", late_agent),
+    ("an_agent_ends_with_its_profile", orphan_agent),
     ("a_start_killed_at_its_end_does_not_outlive_stop", killed_start_then_stop),
     ("commands_at_once_on_one_cluster", at_once),
     ("a_purge_while_others_wait_for_the_cluster", purge_and_start),
@@ -48,6 +49,16 @@ fn spawned(cluster: &Cluster, arguments: &[&str]) -> std::thread::JoinHandle<Out
 }
 
 /// What a killed `start` may have left: an agent that is being started, and takes its lock when `stop` has ended.
+fn orphan_agent() {
+    let cluster = Cluster::start("orphan", &[]);
+    let profile = cluster.home().join("home/profiles").join(&cluster.profile);
+    let pid = std::fs::read_to_string(profile.join("agent.lock")).unwrap();
+    let process = Path::new("/proc").join(pid.trim());
+    assert!(process.exists());
+    std::fs::remove_dir_all(&profile).unwrap();
+    eventually("the agent's end", || (!process.exists()).then_some(()));
+}
+
 fn late_agent() {
     let cluster = Cluster::start("late", &["--wait=none"]);
     let agent = |when: &str| {
