@@ -140,7 +140,10 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
         // On a full disk it may not be made; deleting must work all the same.
         let _ = home.write(&home.profile(name).join(BEGUN), b"", kminik_base::atomic_file::PUBLIC);
     }
-    for row in drivers::TABLE {
+    // Its own driver first: what ails another is no reason to keep it.
+    let mut rows: Vec<_> = drivers::TABLE.iter().collect();
+    rows.sort_by_key(|row| profile.as_ref().is_none_or(|p| p.driver != row.name));
+    for row in rows {
         let theirs = profile.as_ref().filter(|p| p.driver == row.name);
         let driver = (row.make)(home, theirs);
         let theirs = theirs.is_some();
@@ -150,7 +153,13 @@ async fn one(home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
                     pause::release(driver.as_ref(), machine).await;
                 }
             }
-            driver.delete(name).await?;
+            if let Err(failure) = driver.delete(name).await {
+                // An engine that has ended meanwhile is as one that was not there.
+                if theirs || drivers::probe(row, home).await.is_healthy() {
+                    return Err(failure);
+                }
+                printer.warning(&failure.to_string());
+            }
         }
     }
     forget(home, name).await?;

@@ -13,6 +13,7 @@ pub const TESTS: &[Test] = &[
     ("doctor_tells_of_drivers_and_host", doctor),
     ("an_engine_that_cannot_be_used_is_explained", explained),
     ("a_dry_run_explains_the_drivers", dry_run),
+    ("an_engine_that_ends_meanwhile_is_as_one_that_was_not_there", ended),
 ];
 
 /// With this for an engine.
@@ -62,6 +63,27 @@ fn fake_engine(body: &'static str) -> String {
         }
     });
     address
+}
+
+/// Is well until it is asked for containers.
+fn ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let engine = std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let length = client.read(&mut request).unwrap_or_default();
+            if String::from_utf8_lossy(&request[..length]).contains("/containers/") {
+                return;
+            }
+            let body = r#"{"Version": "28", "ApiVersion": "1.50", "Os": "linux", "Arch": "amd64"}"#;
+            let length = body.len();
+            let _ = write!(client, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        }
+    });
+    let cluster = Cluster::prepare("ended");
+    with_engine(&cluster, &["delete"], &[("DOCKER_HOST", &address)]).ok();
+    assert!(engine.is_finished(), "it was not asked");
 }
 
 fn explained() {
