@@ -157,18 +157,10 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
 /// Waits until a directory is gone; for ever where the kernel watches no more files. It is looked for from above: what this process has
 /// open in it keeps it from ending.
 async fn removed(dir: &Path) {
-    let watch = || {
-        let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        let above = dir.parent().unwrap_or(dir);
-        inotify::add_watch(&changes, above, inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM)?;
-        watched(changes)
-    };
-    let Ok(changes) = watch() else { return std::future::pending().await };
-    let mut events = [0_u8; 4096];
-    while dir.exists() {
-        let Ok(mut ready) = changes.readable().await else { return std::future::pending().await };
-        while rustix::io::read(changes.get_ref(), &mut events).is_ok() {}
-        ready.clear_ready();
+    let is_gone = || (!dir.exists()).then_some(());
+    let events = inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM;
+    if noticed(dir.parent().unwrap_or(dir), events, is_gone).await.is_err() {
+        std::future::pending().await
     }
 }
 
@@ -215,22 +207,7 @@ async fn comes_up(dir: &Path) -> bool {
 /// What is to be seen in the profile's directory, looked for when a file there is written, as an agent does that has taken the
 /// lock; `None` if it does not come within the bound.
 async fn seen<T>(dir: &Path, bound: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
-    let watching = async {
-        let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&changes, dir, inotify::WatchFlags::MODIFY)?;
-        let changes = watched(changes)?;
-        let mut events = [0_u8; 4096];
-        loop {
-            // Before what comes next is waited for.
-            if let Some(found) = look() {
-                return Ok::<_, std::io::Error>(found);
-            }
-            let mut ready = changes.readable().await?;
-            while rustix::io::read(changes.get_ref(), &mut events).is_ok() {}
-            ready.clear_ready();
-        }
-    };
-    match tokio::time::timeout(bound, watching).await {
+    match tokio::time::timeout(bound, noticed(dir, inotify::WatchFlags::MODIFY, &look)).await {
         Ok(Ok(found)) => Some(found),
         // The kernel watches no more files.
         Ok(Err(_)) => {
@@ -238,6 +215,26 @@ async fn seen<T>(dir: &Path, bound: Duration, look: impl Fn() -> Option<T>) -> O
             look()
         }
         Err(_) => None,
+    }
+}
+
+/// What `look` finds, looked for at once and after each of these events in a directory.
+///
+/// # Errors
+/// Where the kernel watches no more files.
+async fn noticed<T>(dir: &Path, events: inotify::WatchFlags, look: impl Fn() -> Option<T>) -> std::io::Result<T> {
+    let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&changes, dir, events)?;
+    let changes = watched(changes)?;
+    let mut read = [0_u8; 4096];
+    loop {
+        // Before what comes next is waited for.
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        let mut ready = changes.readable().await?;
+        while rustix::io::read(changes.get_ref(), &mut read).is_ok() {}
+        ready.clear_ready();
     }
 }
 

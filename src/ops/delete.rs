@@ -44,7 +44,7 @@ pub async fn run(home: &Home, name: &str, all: bool, purge: bool, printer: &Prin
 /// Directories of the home; in one of others, of those only what is below.
 const DIRECTORIES: &[&str] = &["profiles", "machines", "cache", "config", "logs", "locks", "addons", "certs", "files"];
 const FILES: &[&str] = &["mirrors.toml", "presets.toml"];
-/// What is nobody else's in a directory that others use too.
+/// What else is nobody else's in a directory that others use too.
 const OWN: &[&str] = &[
     "cache/images",
     "cache/manifests",
@@ -53,8 +53,6 @@ const OWN: &[&str] = &[
     "logs/audit.json",
     "logs/audit.json.1",
     "logs/lastStart.txt",
-    "mirrors.toml",
-    "presets.toml",
 ];
 
 /// Removes the home. Of a directory in which others have something, such as the user's own, only what kminik has made.
@@ -66,7 +64,7 @@ fn purge_home(home: &Home, printer: &Printer) -> Outcome<()> {
     if entries.map(|entry| entry.file_name()).all(|name| is_known(&name)) {
         return remove_tree(root);
     }
-    for own in OWN {
+    for own in OWN.iter().chain(FILES) {
         let path = root.join(own);
         match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_dir() => remove_tree(&path)?,

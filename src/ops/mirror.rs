@@ -237,7 +237,7 @@ pub async fn forget_update(home: &Home, printer: &Printer) -> Outcome<()> {
 async fn fetch(home: &Home, url: &str) -> Outcome<String> {
     let cannot = || format!("cannot fetch {url}");
     let place = Url::parse(url).or_fail(&MK_USAGE, cannot())?;
-    let body = registries::files(home, None)?.ask(&place.clone().into(), LIST).await;
+    let body = registries::files(home, None)?.ask(&place.into(), LIST).await;
     let body = body.map_err(|attempt| Failure::new(&INET_MIRRORS, format!("cannot fetch {attempt}")))?;
     String::from_utf8(body).or_fail(&INET_BAD_MIRROR, cannot())
 }

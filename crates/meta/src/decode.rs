@@ -135,7 +135,7 @@ pub fn decode(bytes: &[u8], schema: &Schema, mode: FieldValidation) -> Result<De
     let mut value = json::parse(bytes, &mut issues)?;
     check(&mut value, schema, &mut issues)?;
     // Upstream reads a custom resource without its schema first, and so finds what is given twice before what is unknown.
-    if schema.rules.is_none() {
+    if mode != FieldValidation::Ignore && schema.rules.is_none() {
         order::in_document_order(bytes, &mut issues);
     }
     finish(value, mode, issues)

@@ -33,6 +33,7 @@ pub mod object;
 pub mod openapi;
 pub mod patch;
 pub mod path;
+pub mod pod_annotations;
 pub mod pod_resources;
 pub mod protobuf;
 pub mod quantity;

@@ -1,9 +1,9 @@
 //! NodeRestriction: a kubelet writes its own node and the pods on it, nothing else.
 
 use async_trait::async_trait;
+use kminik_meta::pod_annotations::MIRROR;
 use kminik_meta::{Object, StatusError};
 
-use super::service_account::MIRROR;
 use super::{Admission, Attributes, Operation};
 use crate::auth::node::node_of;
 use crate::auth::node::references::References;

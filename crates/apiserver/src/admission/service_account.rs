@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kminik_meta::pod_annotations::MIRROR;
 use kminik_meta::{Object, StatusError};
 use serde_json::{Value, json};
 
@@ -25,9 +26,6 @@ const ENFORCE_SECRETS: &str = "kubernetes.io/enforce-mountable-secrets";
 /// Containers as refusals call them, and where they are in a pod.
 const CONTAINERS: [(&str, &str); 2] = [("init container", "initContainers"), ("container", "containers")];
 const DEBUG_CONTAINERS: (&str, &str) = ("ephemeral container", "ephemeralContainers");
-
-/// On pods that stand for a kubelet's own.
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub(super) struct ServiceAccount;
 

@@ -12,9 +12,9 @@ pub(super) fn in_document_order(bytes: &[u8], issues: &mut Vec<String>) {
         return;
     }
     let mut places: BTreeMap<&str, usize> = issues.iter().map(|issue| (issue.as_str(), usize::MAX)).collect();
-    let mut finder = Finder { places: &mut places, path: &mut String::new(), met: &mut 0 };
+    let mut finder = Finder { places: &mut places, path: String::new(), met: 0 };
     // It has been read before, so it is JSON; what could not be read would stay where it is.
-    let _ = finder.inner().deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+    let _ = finder.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
     let mut found: Vec<(usize, &str)> = places.iter().map(|(issue, place)| (*place, *issue)).collect();
     found.sort_by_key(|(place, _)| *place);
     *issues = found.into_iter().map(|(_, issue)| issue.to_owned()).collect();
@@ -23,25 +23,21 @@ pub(super) fn in_document_order(bytes: &[u8], issues: &mut Vec<String>) {
 /// Walks a document and notes at which of its members an issue stands.
 struct Finder<'a, 'i> {
     places: &'a mut BTreeMap<&'i str, usize>,
-    path: &'a mut String,
-    met: &'a mut usize,
+    path: String,
+    met: usize,
 }
 
-impl<'i> Finder<'_, 'i> {
-    fn inner(&mut self) -> Finder<'_, 'i> {
-        Finder { places: self.places, path: self.path, met: self.met }
-    }
-
+impl Finder<'_, '_> {
     fn meet(&mut self, again: bool) {
-        *self.met += 1;
+        self.met += 1;
         let issue = format!("{} field \"{}\"", if again { "duplicate" } else { "unknown" }, self.path);
         if let Some(place) = self.places.get_mut(issue.as_str()) {
-            *place = (*self.met).min(*place);
+            *place = self.met.min(*place);
         }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Finder<'_, '_> {
+impl<'de> DeserializeSeed<'de> for &mut Finder<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -49,7 +45,7 @@ impl<'de> DeserializeSeed<'de> for Finder<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Finder<'_, '_> {
+impl<'de> Visitor<'de> for &mut Finder<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,11 +76,11 @@ impl<'de> Visitor<'de> for Finder<'_, '_> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
         let outer = self.path.len();
         for index in 0.. {
             self.path.push_str(&format!("[{index}]"));
-            let more = elements.next_element_seed(self.inner())?.is_some();
+            let more = elements.next_element_seed(&mut *self)?.is_some();
             self.path.truncate(outer);
             if !more {
                 break;
@@ -93,7 +89,7 @@ impl<'de> Visitor<'de> for Finder<'_, '_> {
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let (outer, mut known) = (self.path.len(), BTreeSet::new());
         while let Some(key) = members.next_key::<String>()? {
             if outer > 0 {
@@ -102,7 +98,7 @@ impl<'de> Visitor<'de> for Finder<'_, '_> {
             self.path.push_str(&key);
             let again = !known.insert(key);
             self.meet(again);
-            members.next_value_seed(self.inner())?;
+            members.next_value_seed(&mut *self)?;
             self.path.truncate(outer);
         }
         Ok(())

@@ -5,7 +5,7 @@ use super::resources::amount_of;
 use super::workloads::counts;
 use super::{Kind, required};
 use crate::field::{ErrorList, FieldError};
-use crate::{Quantity, names};
+use crate::names;
 
 const WINDOW_MAX: i64 = 3600;
 const PERIOD_MAX: i64 = 1800;
@@ -170,7 +170,7 @@ fn target(target: &Node<'_>, errors: &mut ErrorList) {
     }
     for member in ["value", "averageValue"] {
         let node = target.child(member);
-        if let Some(Ok(quantity)) = Quantity::from_value(node.value)
+        if let Some(quantity) = node.quantity()
             && quantity.sign() <= 0
         {
             errors.push(FieldError::invalid(&node.path, quantity.to_string(), "must be positive"));

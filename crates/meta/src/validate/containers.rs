@@ -10,7 +10,7 @@ use super::resources::{container_resource_name, resources};
 use super::volume_sources::Holder;
 use super::{non_negative, required};
 use crate::field::{ErrorList, FieldError};
-use crate::{IntOrString, Quantity, names};
+use crate::{IntOrString, names};
 
 /// What a container may refer to and what is taken.
 pub(super) struct Surroundings<'a> {
@@ -268,7 +268,7 @@ pub(super) fn resource_field_ref(node: &Node<'_>, of_file: bool, errors: &mut Er
 /// What a resource's amount is divided by: units only.
 fn divisor(node: &Node<'_>, resource: &str, errors: &mut ErrorList) {
     const BYTES: [&str; 13] = ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
-    let Some(Ok(amount)) = Quantity::from_value(node.value) else { return };
+    let Some(amount) = node.quantity() else { return };
     let known: (&[&str], &str) = match resource.split_once('.').map_or("", |(_, kind)| kind) {
         "cpu" => (&["1m", "1"], "cpu resource"),
         "memory" => (&BYTES, "memory resource"),

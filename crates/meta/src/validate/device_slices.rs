@@ -225,12 +225,8 @@ fn request_policy(capacity: &Node<'_>, policy: &Node<'_>, errors: &mut ErrorList
     }
 }
 
-fn quantity(node: &Node<'_>) -> Option<Quantity> {
-    Quantity::from_value(node.value).and_then(Result::ok)
-}
-
 fn valid_values(capacity: &Node<'_>, default: &Node<'_>, values: &Node<'_>, errors: &mut ErrorList) {
-    let options: Vec<(Node<'_>, Quantity)> = values.items().filter_map(|v| quantity(&v).map(|q| (v, q))).collect();
+    let options: Vec<(Node<'_>, Quantity)> = values.items().filter_map(|v| v.quantity().map(|q| (v, q))).collect();
     for pair in options.windows(2) {
         if let [(_, first), (node, second)] = pair
             && first > second
@@ -242,15 +238,15 @@ fn valid_values(capacity: &Node<'_>, default: &Node<'_>, values: &Node<'_>, erro
     if !fits(values, MAX_OPTIONS, errors) {
         return;
     }
-    let whole = quantity(capacity);
+    let whole = capacity.quantity();
     for (node, option) in &options {
         if let Some(whole) = whole.as_ref().filter(|whole| option > whole) {
             let message = format!("option is larger than capacity value: {whole}");
             errors.push(FieldError::invalid(&node.path, option.to_string(), message));
         }
     }
-    unique(values, |value| quantity(value).map(|q| q.value().to_string()).unwrap_or_default(), errors);
-    let default = quantity(default);
+    unique(values, |value| value.quantity().map(|q| q.value().to_string()).unwrap_or_default(), errors);
+    let default = default.quantity();
     if let Some(default) = default.filter(|default| options.iter().all(|(_, option)| option != default)) {
         let message = "default value is not valid according to the requestPolicy";
         errors.push(FieldError::invalid(&values.path, default.to_string(), message));
@@ -259,12 +255,12 @@ fn valid_values(capacity: &Node<'_>, default: &Node<'_>, values: &Node<'_>, erro
 
 fn valid_range(capacity: &Node<'_>, default: &Node<'_>, range: &Node<'_>, errors: &mut ErrorList) {
     let [min_at, max_at, step_at] = ["min", "max", "step"].map(|member| range.child(member));
-    let Some(min) = quantity(&min_at) else {
+    let Some(min) = min_at.quantity() else {
         errors.push(FieldError::required(&min_at.path, "required when validRange is defined"));
         return;
     };
-    let (Some(whole), Some(default)) = (quantity(capacity), quantity(default)) else { return };
-    let (max, step) = (quantity(&max_at), quantity(&step_at));
+    let (Some(whole), Some(default)) = (capacity.quantity(), default.quantity()) else { return };
+    let (max, step) = (max_at.quantity(), step_at.quantity());
     let default_at = range.path.child("default");
     let mut check = |bad: bool, path: &crate::Path, value: &Quantity, message: String| {
         if bad {

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::Object;
 use crate::field::Path;
+use crate::{Object, Quantity};
 
 static ABSENT: Value = Value::Null;
 
@@ -65,6 +65,11 @@ impl<'a> Node<'a> {
     /// The text, empty when absent.
     pub(crate) fn text(&self) -> &'a str {
         self.value.as_str().unwrap_or_default()
+    }
+
+    /// The amount; `None` when absent or none.
+    pub(crate) fn quantity(&self) -> Option<Quantity> {
+        Quantity::from_value(self.value)?.ok()
     }
 
     pub(crate) fn integer(&self) -> Option<i64> {

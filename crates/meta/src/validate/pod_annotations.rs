@@ -3,12 +3,9 @@
 use super::containers::local_path;
 use super::node::Node;
 use crate::field::{ErrorList, FieldError};
+use crate::pod_annotations::{APP_ARMOR, MIRROR, SECCOMP_CONTAINER, SECCOMP_POD};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 fn containers<'a>(spec: &Node<'a>) -> impl Iterator<Item = Node<'a>> {

@@ -6,7 +6,7 @@ use super::node::Node;
 use super::resources::{container_resource_name, is_quota, may_overcommit, quota, resource_name};
 use super::{IMMUTABLE, Kind};
 use crate::field::{ErrorList, FieldError};
-use crate::{Quantity, names};
+use crate::names;
 
 pub(super) const KINDS: &[Kind] = &[
     Kind::new("", "ResourceQuota", resource_quota)
@@ -166,7 +166,7 @@ fn bounds(limit: &Node<'_>, key: &str, errors: &mut ErrorList) {
         ("min", "default", "min", "default", ["min", "default"]),
         ("default", "max", "max", "default", ["default", "max"]),
     ];
-    let amount = |list: &str| Quantity::from_value(limit.child(list).child(key).value).and_then(Result::ok);
+    let amount = |list: &str| limit.child(list).child(key).quantity();
     let path = |list: &str| limit.path.child(list).key(key);
     for (low, high, shown, at, [low_name, high_name]) in ORDERS {
         if let (Some(small), Some(large)) = (amount(low), amount(high))

@@ -94,7 +94,7 @@ pub(super) fn resource_amount(name: &str, node: &Node<'_>, errors: &mut ErrorLis
     amount_of(node, errors);
     let extended = name.contains('/') && !name.contains("kubernetes.io/") && is_extended(name);
     if (COUNTED.contains(&name) || extended)
-        && let Some(Ok(quantity)) = Quantity::from_value(node.value)
+        && let Some(quantity) = node.quantity()
         && quantity.milli_value() % 1000 != 0
     {
         errors.push(FieldError::invalid(&node.path, quantity.to_string(), "must be an integer"));
@@ -103,7 +103,7 @@ pub(super) fn resource_amount(name: &str, node: &Node<'_>, errors: &mut ErrorLis
 
 /// An amount that may not be negative.
 pub(super) fn amount_of(node: &Node<'_>, errors: &mut ErrorList) {
-    if let Some(Ok(quantity)) = Quantity::from_value(node.value)
+    if let Some(quantity) = node.quantity()
         && quantity.sign() < 0
     {
         errors.push(FieldError::invalid(
@@ -121,7 +121,7 @@ fn amounts(list: &Node<'_>, named: NameOf, errors: &mut ErrorList) {
         resource_amount(name, &amount, errors);
         // A size that cannot be read is for the node to refuse.
         let page = name.strip_prefix("hugepages-").and_then(|size| size.parse::<Quantity>().ok());
-        if let (Some(page), Some(Ok(asked))) = (page, Quantity::from_value(amount.value))
+        if let (Some(page), Some(asked)) = (page, amount.quantity())
             && (page.value() <= 0 || asked.value() % page.value() != 0)
         {
             let message = format!("{asked} is not positive integer multiple of {name}");

@@ -94,6 +94,7 @@ fn service(service: &Node<'_>, errors: &mut ErrorList) {
     affinity(&spec, errors);
     service_ports(&ports, kind, errors);
     labels(&spec.child("selector"), errors);
+    first_address(&spec, errors);
     if kind != "ExternalName" {
         addresses(&spec, errors);
     }
@@ -127,18 +128,24 @@ fn service(service: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// The cluster's addresses of a service, and their families.
-fn addresses(spec: &Node<'_>, errors: &mut ErrorList) {
-    const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
-    let (first, list, families) = (spec.child("clusterIP"), spec.child("clusterIPs"), spec.child("ipFamilies"));
-    let texts: Vec<&str> = list.items().map(|ip| ip.text()).collect();
+/// The old field and the first element of the new one say the same.
+fn first_address(spec: &Node<'_>, errors: &mut ErrorList) {
+    let (first, list) = (spec.child("clusterIP"), spec.child("clusterIPs"));
     let whole = |message: &str| FieldError::invalid(&list.path, list.value.clone(), message);
-    match (first.is_empty(), texts.first()) {
+    match (first.is_empty(), list.items().next()) {
         (false, None) => errors.push(FieldError::required(&list.path, "")),
-        (false, Some(ip)) if *ip != first.text() => errors.push(whole("first value must match `clusterIP`")),
+        (false, Some(ip)) if ip.text() != first.text() => errors.push(whole("first value must match `clusterIP`")),
         (true, Some(_)) => errors.push(whole("must be empty when `clusterIP` is not specified")),
         _ => {}
     }
+}
+
+/// The cluster's addresses of a service, and their families.
+fn addresses(spec: &Node<'_>, errors: &mut ErrorList) {
+    const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
+    let (list, families) = (spec.child("clusterIPs"), spec.child("ipFamilies"));
+    let texts: Vec<&str> = list.items().map(|ip| ip.text()).collect();
+    let whole = |message: &str| FieldError::invalid(&list.path, list.value.clone(), message);
     let mut seen = BTreeSet::new();
     for family in families.items() {
         if !FAMILIES.contains(&family.text()) {

@@ -7,7 +7,7 @@ use super::scheduling::node_selector;
 use super::volume_sources::{Holder, given, source};
 use super::{IMMUTABLE, Kind, immutable, label_selector, required};
 use crate::field::{ErrorList, FieldError, Path};
-use crate::{Quantity, names};
+use crate::names;
 
 pub(super) const KINDS: &[Kind] = &[
     Kind::new("", "PersistentVolume", volume).change(volume_change),
@@ -104,7 +104,7 @@ fn capacity(capacity: &Node<'_>, errors: &mut ErrorList) {
 
 /// An amount that is not below nothing.
 fn basic(node: &Node<'_>, errors: &mut ErrorList) {
-    if let Some(Ok(amount)) = Quantity::from_value(node.value)
+    if let Some(amount) = node.quantity()
         && amount.value() < 0
     {
         errors.push(FieldError::invalid(&node.path, amount.value(), "must be a valid resource quantity"));
@@ -123,7 +123,7 @@ fn access_modes(list: &Node<'_>, detail: &str, errors: &mut ErrorList) {
 }
 
 fn positive(node: &Node<'_>, errors: &mut ErrorList) {
-    if let Some(Ok(quantity)) = Quantity::from_value(node.value)
+    if let Some(quantity) = node.quantity()
         && (quantity.is_zero() || quantity.sign() < 0)
     {
         errors.push(FieldError::invalid(&node.path, quantity.to_string(), "must be greater than zero"));
@@ -286,9 +286,8 @@ fn claim_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
         ));
     }
-    let amount = |node: Node<'_>| Quantity::from_value(node.value).and_then(Result::ok);
-    let storage = |spec: &Node<'_>| amount(spec.at(&["resources", "requests", "storage"]));
-    let held = amount(old.at(&["status", "capacity", "storage"]));
+    let storage = |spec: &Node<'_>| spec.at(&["resources", "requests", "storage"]).quantity();
+    let held = old.at(&["status", "capacity", "storage"]).quantity();
     if let (Some(wanted), Some(was)) = (storage(&spec), storage(&before))
         && wanted < was
         && held.is_some_and(|held| wanted <= held)

@@ -9,7 +9,7 @@ use super::containers::{local_path, no_backsteps, range};
 use super::node::Node;
 use super::{volumes, within};
 use crate::field::{ErrorList, FieldError};
-use crate::{Quantity, names};
+use crate::names;
 
 /// What has the volume.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Source {
 const SOURCES: &[Source] = &[
     row("emptyDir", &[]).and(|source, _, errors| {
         let limit = source.child("sizeLimit");
-        if amount(&limit).is_some_and(|amount| amount.sign() < 0) {
+        if limit.quantity().is_some_and(|amount| amount.sign() < 0) {
             errors.push(FieldError::forbidden(&limit.path, "SizeLimit field must be a valid resource quantity"));
         }
     }),
@@ -132,10 +132,6 @@ pub(super) fn source(volume: &Node<'_>, holder: Holder, errors: &mut ErrorList) 
     for (_, extra) in given {
         errors.push(FieldError::forbidden(&extra.path, "may not specify more than 1 volume type"));
     }
-}
-
-fn amount(node: &Node<'_>) -> Option<Quantity> {
-    Quantity::from_value(node.value)?.ok()
 }
 
 fn partition(source: &Node<'_>, _: Holder, errors: &mut ErrorList) {

@@ -121,7 +121,7 @@ pub(super) fn projected(volume: &Node<'_>, errors: &mut ErrorList) {
         }
     };
     for part in volume.child("sources").items() {
-        let given: Vec<Node<'_>> = KINDS.iter().map(|kind| part.child(kind)).filter(Node::is_set).collect();
+        let given = KINDS.iter().filter(|kind| part.child(kind).is_set()).count();
         for kind in ["secret", "configMap"].map(|kind| part.child(kind)).iter().filter(|kind| kind.is_set()) {
             let name = kind.child("name");
             required(&name, errors);
@@ -148,7 +148,7 @@ pub(super) fn projected(volume: &Node<'_>, errors: &mut ErrorList) {
             let path = part.at(&["clusterTrustBundle", "path"]).text();
             taken(path, path, errors);
         }
-        if given.len() > 1 {
+        if given > 1 {
             errors.push(FieldError::forbidden(&part.path, "may not specify more than 1 volume type"));
         }
     }

@@ -3,13 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{deprecated_label, node_selector_term};
-use crate::Quantity;
 use crate::field::{Path, quote};
+use crate::pod_annotations::{APP_ARMOR, SECCOMP_CONTAINER, SECCOMP_POD};
 use crate::validate::Node;
-
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 const ANNOTATIONS: [(&str, &str); 3] = [
     (
@@ -131,7 +127,7 @@ fn duplicates(list: &Node<'_>, member: &str, out: &mut Vec<String>) {
 pub(super) fn fractions(amounts: &Node<'_>, out: &mut Vec<String>) {
     for name in ["memory", "ephemeral-storage", "storage"] {
         let amount = amounts.child(name);
-        if let Some(Ok(quantity)) = Quantity::from_value(amount.value)
+        if let Some(quantity) = amount.quantity()
             && quantity.milli_value() % 1000 != 0
         {
             let shown = quote(&quantity.to_string());
@@ -162,7 +158,7 @@ fn security(annotations: &Node<'_>, spec: &Node<'_>, out: &mut Vec<String>) {
         }
         if !has(&context, "appArmorProfile") && !has(&own, "appArmorProfile") {
             let message = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
-            warn(&format!("{APPARMOR}{name}"), message);
+            warn(&format!("{APP_ARMOR}{name}"), message);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use kminik_meta::Object;
+use kminik_meta::pod_annotations::{APP_ARMOR, SECCOMP_CONTAINER, SECCOMP_POD};
 use serde_json::Value;
 
 use super::policy::{Level, LevelVersion};
@@ -180,7 +181,6 @@ fn setters(pod: bool, containers: &[&str]) -> Option<String> {
 }
 
 fn app_armor_profile(pod: &Subject<'_>, _: u32) -> Option<Violation> {
-    const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
     let mut values = BTreeSet::new();
     let mut bad = |profile: Option<&Value>| {
         let Some(profile) = profile else { return false };
@@ -202,7 +202,7 @@ fn app_armor_profile(pod: &Subject<'_>, _: u32) -> Option<Violation> {
     let forbidden = |value: &str| !value.is_empty() && value != "runtime/default" && !value.starts_with("localhost/");
     let mut annotations: Vec<String> = pod
         .annotations()
-        .filter(|(key, value)| key.starts_with(ANNOTATION) && forbidden(value))
+        .filter(|(key, value)| key.starts_with(APP_ARMOR) && forbidden(value))
         .map(|(key, value)| format!("{key}={value:?}"))
         .collect();
     annotations.sort();
@@ -437,15 +437,15 @@ fn seccomp_profiles(pod: &Subject<'_>) -> Option<Violation> {
 }
 
 fn seccomp_baseline(pod: &Subject<'_>, minor: u32) -> Option<Violation> {
-    const POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-    const CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
     if minor >= 19 {
         return seccomp_profiles(pod);
     }
     let allowed =
         |value: &str| matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
     let containers: Vec<&str> = pod.containers().map(name).collect();
-    let applies = |key: &str| key == POD || key.strip_prefix(CONTAINER).is_some_and(|name| containers.contains(&name));
+    let applies = |key: &str| {
+        key == SECCOMP_POD || key.strip_prefix(SECCOMP_CONTAINER).is_some_and(|name| containers.contains(&name))
+    };
     let forbidden: BTreeSet<String> = pod
         .annotations()
         .filter(|(key, value)| applies(key) && !allowed(value))

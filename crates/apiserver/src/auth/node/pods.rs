@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kminik_meta::Object;
+use kminik_meta::pod_annotations::MIRROR;
 use parking_lot::Mutex;
 
 use super::references::References;
@@ -14,8 +15,6 @@ use crate::storage::entry::Entry;
 const PODS: &str = "core/pods";
 /// Changes taken from the log at once.
 const BATCH: usize = 1024;
-/// On pods that stand for a kubelet's own.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A pod on a node.
 pub(super) struct BoundPod {

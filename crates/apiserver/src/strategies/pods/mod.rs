@@ -8,6 +8,7 @@ mod status;
 
 use std::collections::BTreeMap;
 
+use kminik_meta::pod_annotations::{APP_ARMOR, MIRROR};
 use kminik_meta::{ErrorList, FieldError, Object, Path, time};
 use serde_json::{Value, json};
 
@@ -109,7 +110,6 @@ fn merge_label_keys(pod: &mut Object) {
 
 /// AppArmor profiles by their old annotations become the containers' own, where those have none and the pod has another.
 fn profiles_of_annotations(pod: &mut Object) {
-    const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
     let whole = pod.get(&["spec", "securityContext", "appArmorProfile"]).cloned();
     let annotations: BTreeMap<String, String> = pod
         .annotations()
@@ -191,7 +191,7 @@ impl Strategy for EphemeralContainers {
 
 /// Whether a pod is the image of one that a kubelet runs by itself.
 fn is_static(pod: &Object) -> bool {
-    pod.annotation("kubernetes.io/config.mirror").is_some()
+    pod.annotation(MIRROR).is_some()
 }
 
 /// Counts a change of the spec.

@@ -74,13 +74,6 @@ impl Strategy for Services {
 
     fn validate(&self, _ctx: &StrategyContext<'_>, service: &Object) -> ErrorList {
         let mut errors = ErrorList::new();
-        let list = service.array(&["spec", "clusterIPs"]);
-        let path = Path::new("spec").child("clusterIPs");
-        let address = Some(cluster_ip(service)).filter(|address| !address.is_empty());
-        if list.first().and_then(Value::as_str) != address {
-            let detail = "first value must match `clusterIP`";
-            errors.push(FieldError::invalid(&path, Value::from(list.to_vec()), detail));
-        }
         if Type::of(service) != Type::ExternalName && !(is_headless(service) && has_no_selector(service)) {
             one_family(service, &mut errors);
         }
