@@ -7,6 +7,7 @@ use kminik_oci::HostLoopback;
 use kminik_oci::mirrors::loopback_port;
 use url::Url;
 
+use crate::home::Home;
 use crate::networking::Networking;
 
 /// Where profiles, machines and caches are kept; `~/.kminik` if unset.
@@ -28,6 +29,25 @@ pub const DOCKER_TLS_VERIFY: &str = "DOCKER_TLS_VERIFY";
 pub const DOCKER_CERT_PATH: &str = "DOCKER_CERT_PATH";
 /// Where the user's own engines have their sockets; `/run/user/<uid>` if unset.
 const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+
+/// Where the user's configuration is; `~/.config` if unset.
+const CONFIG_HOME: &str = "XDG_CONFIG_HOME";
+/// Beside the home and proxies what a cluster's later start by the machine itself is given: who its user is, which engine and
+/// kubeconfig are meant.
+const KEPT: &[&str] = &[
+    "HOME",
+    "USER",
+    "PATH",
+    "SUDO_USER",
+    "SUDO_UID",
+    "SUDO_GID",
+    KUBECONFIG,
+    DOCKER_CONFIG,
+    DOCKER_HOST,
+    DOCKER_CONTEXT,
+    DOCKER_TLS_VERIFY,
+    DOCKER_CERT_PATH,
+];
 
 /// Handed to the node: what it logs.
 const FOR_NODE: &[&str] = &[kminik_base::telemetry::FILTER_VARIABLE];
@@ -100,6 +120,21 @@ fn proxy_url(text: &str) -> Option<Url> {
 /// Directories of programs.
 pub fn path() -> Vec<PathBuf> {
     get("PATH").map(|list| std::env::split_paths(&list).collect()).unwrap_or_default()
+}
+
+/// Who is asked for in a cluster's name, and by which ways: what a later start, by the machine itself, needs to do the same.
+pub fn of_start(home: &Home) -> Vec<(&'static str, String)> {
+    let root = home.root().display().to_string();
+    let kept = KEPT.iter().chain(PROXIES).chain(&DIRECT).filter_map(|name| Some((*name, get(name)?)));
+    std::iter::once((HOME, root)).chain(kept).collect()
+}
+
+/// The calling user's directory of configuration.
+pub fn user_config(user: &User) -> PathBuf {
+    match (get(CONFIG_HOME), user.owner) {
+        (Some(directory), None) => directory.into(),
+        _ => user.home.join(".config"),
+    }
 }
 
 /// A variable that is set and not empty.

@@ -5,6 +5,7 @@
 mod addons;
 mod agent;
 mod audit;
+mod autostart;
 mod cli;
 mod clock;
 mod commands;

@@ -54,6 +54,7 @@ reasons! {
     HOST_CLOCK = 38, "Set the clock, or delete the cluster and start it again.";
     HOST_KUBECTL = 35, "";
     HOST_PATH_MISSING = 35, "";
+    HOST_AUTOSTART = 30, "";
     HOST_PORT_IN_USE = 31, "Find the process with 'ss -ltnp' and stop it, or choose another port.";
     DRV_NOT_FOUND = 55, "Run 'kminik start --help' for the drivers there are.";
     DRV_NOT_DETECTED = 55, "Install and start Docker, or run kminik as root for the native driver.";

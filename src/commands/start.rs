@@ -155,6 +155,9 @@ pub struct Args {
     /// Whether a new cluster gets the addons that are there by default: storage-provisioner, default-storageclass
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     install_addons: bool,
+    /// Whether the cluster comes up with this machine, by a unit of systemd; as it was if not given
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    autostart: Option<bool>,
     /// Accepted for minikube's sake: no driver here needs VT-x
     #[arg(long)]
     no_vtx_check: bool,
@@ -231,6 +234,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         namespace: args.namespace,
         addons: args.addons,
         install_addons: args.install_addons,
+        autostart: args.autostart,
     };
     start::run(&request, &context.home, printer).await?;
     Ok(ExitCode::SUCCESS)

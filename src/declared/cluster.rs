@@ -77,6 +77,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("spec.extraConfig", "extra-config", Form::Settings),
     field("spec.addons.enabled", "addons", Form::Texts),
     field("spec.addons.defaults", "install-addons", Form::Switch),
+    field("spec.autostart", "autostart", Form::Switch),
     field("spec.kubeconfig.embedCerts", "embed-certs", Form::Switch),
     field("spec.kubeconfig.namespace", "namespace", Form::Text),
     field("spec.kubeconfig.keepContext", "keep-context", Form::Switch),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::autostart;
 use crate::drivers::{self, MachineState};
 use crate::home::Home;
 use crate::kubeconfig;
@@ -99,6 +100,7 @@ async fn everything(home: &Home, mut names: Vec<String>) -> Vec<String> {
     if let Ok(entries) = fs::read_dir(home.profiles()) {
         names.extend(entries.filter_map(Result::ok).filter_map(|e| e.file_name().into_string().ok()));
     }
+    names.extend(autostart::clusters(home));
     names.retain(|n| crate::profile::check_name(n).is_ok());
     names.sort();
     names.dedup();
@@ -172,7 +174,9 @@ pub async fn forget(home: &Home, name: &str) -> Outcome<()> {
     // An agent that was being started when it was looked for first has the lock by now, or finds no profile to work for.
     crate::agent::stop(&dir).await;
     remove_tree(&dir)?;
-    kubeconfig::remove(home, &kubeconfig::path(home), name).map(drop)
+    let edited = kubeconfig::remove(home, &kubeconfig::path(home), name).map(drop);
+    autostart::remove(home, name).await?;
+    edited
 }
 
 /// Removes a directory with all in it; nothing there is success.

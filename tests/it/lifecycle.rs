@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("logs_status_and_ssh_work_with_the_api_dead", api_dead),
     ("what_a_daemon_set_wrote_to_its_host_outlives_pod_stop_and_kill", daemon_data),
     ("the_current_context_stays_where_it_is_to_be_kept", keep_context),
+    ("a_cluster_comes_up_with_the_machine_where_it_is_to", autostart),
 ];
 
 fn uids(cluster: &Cluster) -> BTreeSet<String> {
@@ -250,4 +251,38 @@ fn keep_context() {
     cluster.kubectl(&["--context", &cluster.profile, "get", "--raw", "/readyz"]).ok();
     cluster.start_again(&["--wait=none"]).ok();
     assert_eq!(current(), format!("{}\n", cluster.profile));
+}
+
+/// Runs what a unit says, as systemd would: in the environment of its file and no other.
+fn run_unit(text: &str, key: &str) -> i32 {
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim_start_matches('=').to_owned()
+    };
+    let script = format!("set -a; . {}; exec {}", value("EnvironmentFile"), value(key));
+    run(&mut command("env", &["-i", "sh", "-c", &script]), None).code
+}
+
+/// systemd itself finds no fault with the unit and has it enabled; its commands bring the cluster back and stop it.
+fn autostart() {
+    let cluster = Cluster::start("autostart", &["--autostart", "--wait=apiserver"]);
+    let name = format!("kminik-{}.service", cluster.profile);
+    let unit = Path::new("/etc/systemd/system").join(&name);
+    let is_enabled = || run(&mut command("systemctl", &["is-enabled", &name]), None);
+    assert_eq!(is_enabled().ok().trim(), "enabled");
+    let verified = run(&mut command("systemd-analyze", &["verify", unit.to_str().unwrap()]), None);
+    assert!(verified.code == 0 && !verified.stderr.contains(&cluster.profile), "{}", verified.stderr);
+    cluster.kminik(&["stop"]).ok();
+    let text = std::fs::read_to_string(&unit).unwrap();
+    assert_eq!(run_unit(&text, "ExecStart"), 0);
+    cluster.kubectl(&["get", "node", &cluster.profile]).ok();
+    assert_eq!(run_unit(&text, "ExecStop"), 0);
+    assert!(cluster.kminik(&["profile", "list"]).ok().contains("Stopped"));
+    assert_eq!(std::fs::read_to_string(&unit).unwrap(), text, "a start without a word on it leaves it");
+    cluster.start_again(&["--autostart=false", "--wait=apiserver"]).ok();
+    assert!(!unit.exists() && is_enabled().code != 0);
+    cluster.start_again(&["--autostart", "--wait=apiserver"]).ok();
+    assert!(unit.exists());
+    cluster.delete().ok();
+    assert!(!unit.exists() && is_enabled().code != 0);
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 pub use wait::{Wait, ended};
 
 use crate::agent;
+use crate::autostart::{self, Installed};
 use crate::drivers::{self, Driver, Machine, MachineState, NetworkWish, Probed, Problem, Share, Userland};
 use crate::exposure::WantedPort;
 use crate::home::Home;
@@ -86,6 +87,8 @@ pub struct Request {
     pub addons: Vec<String>,
     /// False makes a new cluster without those that are there by default.
     pub install_addons: bool,
+    /// Whether it comes up with the machine; `None` leaves that as it is.
+    pub autostart: Option<bool>,
 }
 
 /// Runs the request.
@@ -207,6 +210,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     if was_running {
         agent::reload(&home.profile(&profile.name)).await;
     }
+    come_up_with_machine(request.autostart, home, &profile.name, printer).await?;
     let workers = Workers {
         home,
         driver: plan.driver.as_ref(),
@@ -245,6 +249,28 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     };
     printer.step(DONE, "Done", &message);
     Ok(())
+}
+
+/// Installs or removes the cluster's unit; one that is there is made anew, for this program and its environment may be others now.
+async fn come_up_with_machine(wish: Option<bool>, home: &Home, name: &str, printer: &Printer) -> Outcome<()> {
+    match wish {
+        Some(false) => autostart::remove(home, name).await,
+        None if !autostart::is_installed(home, name) => Ok(()),
+        Some(true) | None => {
+            match (autostart::install(home, name).await?, wish) {
+                (_, None) => {}
+                (Installed::AtBoot, _) => printer.info(OPTION, "The cluster comes up when this machine starts"),
+                (Installed::AtLogin, _) => printer.info(
+                    OPTION,
+                    "The cluster comes up when you log in; with this machine after: loginctl enable-linger",
+                ),
+                (Installed::Later, _) => {
+                    printer.info(OPTION, "systemd does not run now: the cluster comes up when it starts this machine");
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Keeps the authorities that were given with the profile; none given changes nothing.
