@@ -333,3 +333,5 @@ mod pod_status_tests;
 mod tests;
 #[cfg(test)]
 mod tests_batch;
+#[cfg(test)]
+mod workload_tests;
