@@ -159,5 +159,5 @@ fn check_certificate(base64: &str) -> Result<(), String> {
         block.parse_x509().map_err(|error| error.to_string())?;
         blocks += 1;
     }
-    if blocks == 0 { Err("must contain one or more CERTIFICATE PEM blocks".into()) } else { Ok(()) }
+    if blocks == 0 { Err("must contain at least one CERTIFICATE PEM block".into()) } else { Ok(()) }
 }
