@@ -328,6 +328,8 @@ fn labels(map: &Node<'_>, errors: &mut ErrorList) {
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod pod_status_tests;
 #[cfg(test)]
 mod tests;
