@@ -165,7 +165,19 @@ impl Context {
     ) -> Result<Option<K>, Error> {
         let Some(patch) = difference(old, new)? else { return Ok(None) };
         let exact = replaces_list(&patch);
-        self.write_difference(key, informer, old, patch, exact).await
+        self.write_difference(key, informer, old, patch, exact, None).await
+    }
+
+    /// As [`Context::update`], through the door of the status: for notes in the metadata that are no change of what is wished for.
+    pub(crate) async fn update_notes<K: Kind>(
+        &self,
+        key: &ObjectKey,
+        informer: &Informer<K>,
+        old: &K,
+        new: &K,
+    ) -> Result<Option<K>, Error> {
+        let Some(patch) = difference(old, new)? else { return Ok(None) };
+        self.write_difference(key, informer, old, patch, false, Some("status")).await
     }
 
     /// As [`Context::update`], refused if anyone wrote the object since it was read: for claims that only one may make.
@@ -177,7 +189,7 @@ impl Context {
         new: &K,
     ) -> Result<Option<K>, Error> {
         let Some(patch) = difference(old, new)? else { return Ok(None) };
-        self.write_difference(key, informer, old, patch, true).await
+        self.write_difference(key, informer, old, patch, true, None).await
     }
 
     async fn write_difference<K: Kind>(
@@ -187,12 +199,13 @@ impl Context {
         old: &K,
         mut patch: Value,
         exact: bool,
+        door: Option<&str>,
     ) -> Result<Option<K>, Error> {
         patch["metadata"]["uid"] = json!(old.meta().uid);
         if exact {
             patch["metadata"]["resourceVersion"] = json!(old.meta().resource_version);
         }
-        self.patch(key, informer, &ObjectKey::of(old), None, &Patch::Merge(patch)).await.map(Some)
+        self.patch(key, informer, &ObjectKey::of(old), door, &Patch::Merge(patch)).await.map(Some)
     }
 
     /// Makes the status of `new` that of the object read as `old`. `None` if they are equal.

@@ -140,6 +140,11 @@ impl FieldError {
         Self::new(ErrorType::Invalid, path, None, detail.into())
     }
 
+    /// An error whose value is shown as it is written here: a struct of upstream's, whose members have an order.
+    pub fn shown(kind: ErrorType, path: &Path, value: &str, detail: &str) -> Self {
+        Self::new(kind, path, None, format!("{value}: {detail}"))
+    }
+
     /// The value is of another JSON type than the schema asks for.
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(ErrorType::TypeInvalid, path, Some(value.into()), detail.into())

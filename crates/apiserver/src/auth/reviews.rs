@@ -50,43 +50,63 @@ impl Access {
             Access::Own => ctx.user.clone(),
             Access::Subject | Access::Local => user_in(&spec, "user"),
         };
-        if user.name.is_empty() && user.groups.is_empty() {
-            let detail = "at least one of user or group must be specified";
-            errors.push(FieldError::invalid(&root.child("user"), "", detail));
-        }
+        let nobody = user.name.is_empty() && user.groups.is_empty();
         let of_resource = spec.get(&["resourceAttributes"]).filter(|value| value.is_object());
         let of_path = spec.get(&["nonResourceAttributes"]).filter(|value| value.is_object());
         let mut attributes = Attributes { user, ..Attributes::default() };
-        if let Some(resource) = of_resource {
-            errors.append(check_selectors(resource, &root.child("resourceAttributes")));
-        }
+        let text = |key: &str| of_path.and_then(|path| path.get(key)?.as_str()).unwrap_or_default().to_owned();
+        // As upstream's own form of it has it.
+        let path_shown = json!({ "Path": text("path"), "Verb": text("verb") });
         match (of_resource, of_path) {
             (Some(resource), None) => fill(&mut attributes, resource),
-            (None, Some(path)) if self != Access::Local => {
-                let text = |key: &str| path.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-                (attributes.verb, attributes.path) = (text("verb"), text("path"));
-            }
-            (None, Some(_)) => {
-                let detail = "disallowed on this kind of request";
-                errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), "", detail));
-            }
-            (Some(_), Some(_)) => {
+            (None, Some(_)) => (attributes.verb, attributes.path) = (text("verb"), text("path")),
+            (Some(resource), Some(_)) => {
+                fill(&mut attributes, resource);
                 let detail = "cannot be specified in combination with resourceAttributes";
-                errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), "", detail));
+                errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), path_shown.clone(), detail));
             }
             (None, None) => {
                 let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-                errors.push(FieldError::invalid(&root.child("resourceAttributes"), "", detail));
+                errors.push(FieldError::invalid(&root.child("resourceAttributes"), Value::Null, detail));
             }
         }
+        if nobody {
+            let detail = "at least one of user or group must be specified";
+            errors.push(FieldError::invalid(&root.child("user"), "", detail));
+        }
+        if let Some(resource) = of_resource {
+            errors.append(check_selectors(resource, &root.child("resourceAttributes")));
+        }
+        self.check_metadata(review, &mut errors);
         if self == Access::Local && of_resource.is_some() && attributes.namespace != ctx.namespace {
             let detail = "must match metadata.namespace";
             let path = root.children(&["resourceAttributes", "namespace"]);
             errors.push(FieldError::invalid(&path, attributes.namespace.clone(), detail));
         }
+        if self == Access::Local && of_path.is_some() {
+            let detail = "disallowed on this kind of request";
+            errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), path_shown, detail));
+        }
         match errors.is_empty() {
             true => Ok(attributes),
             false => Err(StatusError::invalid(AUTHORIZATION, review.kind(), "", &errors)),
+        }
+    }
+
+    /// A question has no name, nor anything else of what is stored.
+    fn check_metadata(self, review: &Object, errors: &mut ErrorList) {
+        let said = |value: &Value| !(value.is_null() || value.as_object().is_some_and(Map::is_empty));
+        let metadata = review.get(&["metadata"]).and_then(Value::as_object);
+        let said: Map<String, Value> = metadata
+            .into_iter()
+            .flatten()
+            .filter(|(member, value)| member.as_str() != "managedFields" && said(value))
+            .map(|(member, value)| (member.clone(), value.clone()))
+            .collect();
+        let local = self == Access::Local;
+        if said.keys().any(|member| !(local && member == "namespace")) {
+            let detail = if local { "must be empty except for namespace" } else { "must be empty" };
+            errors.push(FieldError::invalid(&Path::new("metadata"), said, detail));
         }
     }
 }

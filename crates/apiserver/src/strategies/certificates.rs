@@ -149,6 +149,9 @@ fn check_certificate(base64: &str) -> Result<(), String> {
         return Ok(());
     }
     let pem = base64::prelude::BASE64_STANDARD.decode(base64).map_err(|error| error.to_string())?;
+    if has_headers(&String::from_utf8_lossy(&pem)) {
+        return Err("no PEM block headers are permitted".into());
+    }
     let mut blocks = 0;
     for block in x509_parser::pem::Pem::iter_from_buffer(&pem) {
         let block = block.map_err(|error| error.to_string())?;
@@ -159,5 +162,34 @@ fn check_certificate(base64: &str) -> Result<(), String> {
         block.parse_x509().map_err(|error| error.to_string())?;
         blocks += 1;
     }
-    if blocks == 0 { Err("must contain one or more CERTIFICATE PEM blocks".into()) } else { Ok(()) }
+    if blocks == 0 { Err("must contain at least one CERTIFICATE PEM block".into()) } else { Ok(()) }
+}
+
+/// Whether a certificate in PEM has lines of headers before its text.
+fn has_headers(pem: &str) -> bool {
+    let mut inside = false;
+    pem.lines().any(|line| {
+        inside = match line.trim_end() {
+            "-----BEGIN CERTIFICATE-----" => true,
+            "-----END CERTIFICATE-----" => false,
+            _ => inside,
+        };
+        inside && line.contains(':')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_have_no_headers() {
+        let check = |pem: &str| check_certificate(&base64::prelude::BASE64_STANDARD.encode(pem));
+        let block = |inner: &str| format!("-----BEGIN CERTIFICATE-----\n{inner}AA==\n-----END CERTIFICATE-----\n");
+        let refused = Err("no PEM block headers are permitted".to_owned());
+        assert_eq!(check(&block("Proc-Type: 4\n\n")), refused);
+        // What stands around the blocks is anybody's.
+        assert_ne!(check(&format!("subject: x\n{}", block(""))), refused);
+        assert_eq!(check("subject: x"), Err("must contain at least one CERTIFICATE PEM block".into()));
+    }
 }

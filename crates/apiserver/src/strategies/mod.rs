@@ -20,6 +20,7 @@ pub(crate) mod secrets;
 pub(crate) mod service_accounts;
 pub(crate) mod services;
 pub(crate) mod volumes;
+pub(crate) mod workloads;
 
 use kminik_meta::{ErrorList, FieldError, Object, Path};
 

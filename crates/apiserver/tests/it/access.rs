@@ -199,8 +199,32 @@ async fn reviews_agree_with_real_requests() {
     assert_eq!(no["status"]["allowed"], false);
     let neither = json!({"spec": {"user": "eve"}});
     assert_eq!(admin.post(path, &neither).await.code, 422);
+    let of_path = json!({"path": "/healthz", "verb": "get"});
+    let shown = "{\"Path\":\"/healthz\",\"Verb\":\"get\"}";
+    for (review, wanted) in [
+        (
+            json!({"spec": {}}),
+            "[spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]".to_owned(),
+        ),
+        (
+            json!({"spec": {"user": "eve", "resourceAttributes": {"verb": "get"}, "nonResourceAttributes": of_path}}),
+            format!("spec.nonResourceAttributes: Invalid value: {shown}: cannot be specified in combination with resourceAttributes"),
+        ),
+        (
+            json!({"metadata": {"name": "a"}, "spec": {"user": "eve", "nonResourceAttributes": of_path}}),
+            "metadata: Invalid value: {\"name\":\"a\"}: must be empty".to_owned(),
+        ),
+    ] {
+        let refused = expect(&admin.post(path, &review).await, 422);
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.ends_with(&format!(" is invalid: {wanted}")), "{message}");
+    }
     let local = "/apis/authorization.k8s.io/v1/namespaces/kube-system/localsubjectaccessreviews";
     assert_eq!(admin.post(local, &ask("eve", json!([]), "get", "pods")).await.code, 422);
+    let review = json!({"spec": {"user": "eve", "nonResourceAttributes": of_path}});
+    let refused = expect(&admin.post(local, &review).await, 422);
+    let wanted = format!("spec.nonResourceAttributes: Invalid value: {shown}: disallowed on this kind of request");
+    assert!(refused["message"].as_str().unwrap().ends_with(&wanted), "{refused}");
     let rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
     let mut eve = server.client_as(Some(&server.identity("eve", None))).await;
     let mine = expect(&eve.post(rules, &json!({"spec": {"namespace": "default"}})).await, 201);

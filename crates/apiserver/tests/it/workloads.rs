@@ -392,3 +392,54 @@ async fn an_eviction_keeps_to_its_options_and_the_budgets_policy() {
     let charged = client.get(&format!("{BUDGETS}/p")).await.json();
     assert!(charged["status"]["disruptedPods"].is_null(), "one that is not healthy takes nothing from the budget");
 }
+
+#[tokio::test]
+async fn what_counts_as_a_change() {
+    let server = TestServer::start().await;
+    let mut client = server.client().await;
+    let labels = json!({"a": "b"});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": labels}, "template": template});
+    let made = |kind: &str| json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+    let group = "/apis/apps/v1/namespaces/default";
+
+    client.post(&format!("{group}/deployments"), &made("Deployment")).await;
+    let path = format!("{group}/deployments/x");
+    let mut generation = async |path: &str, change: Value| {
+        let answer = client.patch(path, "merge", &change).await;
+        assert_eq!(answer.code, 200, "{change}: {:?}", answer.json());
+        answer.json()["metadata"].clone()
+    };
+    let annotate = json!({"metadata": {"annotations": {"note": "1"}}});
+    let label = json!({"metadata": {"labels": {"l": "1"}}});
+    assert_eq!(generation(&path, label.clone()).await["generation"], 1);
+    assert_eq!(generation(&path, annotate.clone()).await["generation"], 2, "replica sets get their annotations");
+    assert_eq!(generation(&path, annotate.clone()).await["generation"], 2);
+    let status = json!({"metadata": {"annotations": {"note": "2"}}});
+    assert_eq!(generation(&format!("{path}/status"), status).await["generation"], 2);
+
+    let key = "deprecated.daemonset.template.generation";
+    let mut client = server.client().await;
+    let set = client.post(&format!("{group}/daemonsets"), &made("DaemonSet")).await.json();
+    assert_eq!(set["metadata"]["annotations"], json!({key: "1"}));
+    let mut changed = async |path: &str, change: Value| {
+        let set = client.patch(path, "merge", &change).await.json();
+        (set["metadata"]["generation"].clone(), set["metadata"]["annotations"][key].clone())
+    };
+    let path = format!("{group}/daemonsets/x");
+    assert_eq!(changed(&path, json!({"spec": {"minReadySeconds": 1}})).await, (json!(2), json!("1")));
+    let image = json!({"spec": {"template": {"metadata": {"annotations": {"n": "1"}}}}});
+    assert_eq!(changed(&path, image).await, (json!(3), json!("2")));
+    let cleared = json!({"metadata": {"annotations": {key: null}}});
+    assert_eq!(changed(&path, cleared.clone()).await, (json!(3), json!("2")));
+    assert_eq!(changed(&format!("{path}/status"), cleared).await, (json!(3), json!("2")));
+
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "x"},
+        "addressType": "IPv4", "endpoints": []});
+    let mut client = server.client().await;
+    assert_eq!(client.post(slices, &slice).await.json()["metadata"]["generation"], 1);
+    let path = format!("{slices}/x");
+    assert_eq!(client.patch(&path, "merge", &annotate).await.json()["metadata"]["generation"], 1);
+    assert_eq!(client.patch(&path, "merge", &label).await.json()["metadata"]["generation"], 2);
+}

@@ -321,7 +321,7 @@ impl Rollout<'_> {
         let mut updated = self.deployment.clone();
         updated.metadata.annotations.get_or_insert_default().insert(REVISION.into(), revision.to_string());
         let Controller { context, deployments, .. } = self.controller;
-        if let Some(deployment) = context.update(&self.key, deployments, &self.deployment, &updated).await? {
+        if let Some(deployment) = context.update_notes(&self.key, deployments, &self.deployment, &updated).await? {
             self.deployment = deployment;
         }
         Ok(())

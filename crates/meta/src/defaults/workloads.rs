@@ -25,8 +25,6 @@ pub(super) const ROWS: &[Row] = &[
     ("apps.v1.RollingUpdateStatefulSetStrategy", "partition", "0"),
     ("apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy", "whenDeleted", r#""Retain""#),
     ("apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy", "whenScaled", r#""Retain""#),
-    ("batch.v1.JobSpec", "completionMode", r#""NonIndexed""#),
-    ("batch.v1.JobSpec", "suspend", "false"),
     ("batch.v1.PodFailurePolicyOnPodConditionsPattern", "status", r#""True""#),
     ("batch.v1.CronJobSpec", "concurrencyPolicy", r#""Allow""#),
     ("batch.v1.CronJobSpec", "suspend", "false"),
@@ -45,8 +43,7 @@ pub(super) const RULES: &[Rule] = &[
     ("apps.v1.DeploymentStrategy", rolling_update),
     ("apps.v1.DaemonSetUpdateStrategy", rolling_update),
     ("apps.v1.StatefulSetUpdateStrategy", stateful_set_strategy),
-    ("batch.v1.Job", job_labels),
-    ("batch.v1.JobSpec", job),
+    ("batch.v1.Job", job),
     ("autoscaling.v2.HorizontalPodAutoscalerBehavior", behavior),
 ];
 
@@ -64,16 +61,11 @@ fn stateful_set_strategy(strategy: &mut Map<String, Value>) {
     }
 }
 
-fn job_labels(job: &mut Map<String, Value>) {
+/// A job has all of these; the template of one in a cron job has none until it becomes a job.
+fn job(job: &mut Map<String, Value>) {
     let template = job.get("spec").and_then(|s| s.get("template"));
-    let Some(labels) = template.and_then(|t| t.get("metadata")?.get("labels")).cloned() else { return };
-    let metadata = object_at(job, "metadata");
-    if is_empty(metadata, "labels") {
-        metadata.insert("labels".into(), labels);
-    }
-}
-
-fn job(spec: &mut Map<String, Value>) {
+    let labels = template.and_then(|t| t.get("metadata")?.get("labels")).cloned();
+    let spec = object_at(job, "spec");
     let unset = |member: &str, spec: &Map<String, Value>| spec.get(member).is_none_or(Value::is_null);
     if unset("completions", spec) && unset("parallelism", spec) {
         spec.insert("completions".into(), 1.into());
@@ -82,9 +74,17 @@ fn job(spec: &mut Map<String, Value>) {
     // With a limit for each index the limit for all of them is out of the way.
     let limit = if unset("backoffLimitPerIndex", spec) { 6 } else { i32::MAX };
     set_absent(spec, "backoffLimit", limit);
+    set_absent(spec, "completionMode", "NonIndexed");
+    set_absent(spec, "suspend", false);
     let policy = if unset("podFailurePolicy", spec) { "TerminatingOrFailed" } else { "Failed" };
     set_absent(spec, "podReplacementPolicy", policy);
     set_absent(spec, "manualSelector", false);
+    if let Some(labels) = labels {
+        let metadata = object_at(job, "metadata");
+        if is_empty(metadata, "labels") {
+            metadata.insert("labels".into(), labels);
+        }
+    }
 }
 
 fn behavior(behavior: &mut Map<String, Value>) {

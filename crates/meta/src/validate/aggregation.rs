@@ -51,6 +51,7 @@ fn service(object: &Node<'_>, errors: &mut ErrorList) {
     }
     required(&server.child("namespace"), errors);
     required(&server.child("name"), errors);
+    super::webhooks::port(&server.child("port"), errors);
     if insecure.is_true() && !bundle.is_empty() {
         errors.push(FieldError::invalid(&insecure.path, true, "may not be true if caBundle is present"));
     }

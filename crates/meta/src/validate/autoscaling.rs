@@ -1,16 +1,17 @@
 //! Checks of horizontal pod autoscalers, in the form of their second version.
 
 use super::node::Node;
-use super::resources::amount_of;
+use super::resources::{amount_of, container_resource_name};
 use super::workloads::counts;
 use super::{Kind, required};
 use crate::field::{ErrorList, FieldError};
-use crate::names;
+use crate::{Object, names};
 
 const WINDOW_MAX: i64 = 3600;
 const PERIOD_MAX: i64 = 1800;
 
-pub(super) const KINDS: &[Kind] = &[Kind::new("autoscaling", "HorizontalPodAutoscaler", autoscaler)
+pub(super) const KINDS: &[Kind] = &[Kind::new("autoscaling", "HorizontalPodAutoscaler", |_, _| {})
+    .whole(autoscaler, |_, _| {})
     .status(|new, _, errors| counts(&new.child("status"), &["currentReplicas", "desiredReplicas"], errors))];
 
 /// The members of a metric that may hold its source, and the type that each goes with.
@@ -22,8 +23,19 @@ const SOURCES: [(&str, &str); 5] = [
     ("containerResource", "ContainerResource"),
 ];
 
-fn autoscaler(hpa: &Node<'_>, errors: &mut ErrorList) {
-    let spec = hpa.child("spec");
+/// What the API version of a reference must be.
+#[derive(Clone, Copy, PartialEq)]
+enum ApiVersion {
+    Any,
+    /// Of the core group, or with a group.
+    Sound,
+    WithGroup,
+}
+
+/// An autoscaler, new or changed. A reference that was no better before may stay.
+fn autoscaler(new: &Object, old: Option<&Object>, errors: &mut ErrorList) {
+    let hpa = Node::root(new);
+    let (spec, before) = (hpa.child("spec"), old.map(|old| Node::root(old).child("spec")));
     let (min, max) = (spec.child("minReplicas"), spec.child("maxReplicas"));
     if min.integer().is_some_and(|n| n < 1) {
         errors.push(FieldError::invalid(&min.path, min.value.clone(), "must be greater than or equal to 1"));
@@ -35,8 +47,36 @@ fn autoscaler(hpa: &Node<'_>, errors: &mut ErrorList) {
     if min.integer().is_some_and(|least| most < least) {
         errors.push(FieldError::invalid(&max.path, most, "must be greater than or equal to `minReplicas`"));
     }
-    reference(&spec.child("scaleTargetRef"), errors);
-    spec.child("metrics").items().for_each(|metric| self::metric(&metric, errors));
+    let target = spec.child("scaleTargetRef");
+    let same = before.as_ref().is_some_and(|before| {
+        let before = before.child("scaleTargetRef");
+        ["apiVersion", "kind"].iter().all(|member| before.child(member).text() == target.child(member).text())
+    });
+    let wanted = match target.child("kind").text() {
+        _ if same => ApiVersion::Any,
+        "ReplicationController" => ApiVersion::Sound,
+        _ => ApiVersion::WithGroup,
+    };
+    reference(&target, wanted, errors);
+    let unsound = |metric: &Node<'_>| {
+        let described = metric.at(&["object", "describedObject", "apiVersion"]);
+        metric.child("type").text() == "Object"
+            && metric.child("object").is_set()
+            && api_version(described.text(), ApiVersion::Sound).is_some()
+    };
+    let described = if before.is_some_and(|before| before.child("metrics").items().any(|metric| unsound(&metric))) {
+        ApiVersion::Any
+    } else {
+        ApiVersion::Sound
+    };
+    spec.child("metrics").items().for_each(|metric| self::metric(&metric, described, errors));
+    if min.integer() == Some(0) {
+        let metrics = spec.child("metrics");
+        if !metrics.items().any(|metric| matches!(metric.child("type").text(), "Object" | "External")) {
+            let message = "must specify at least one Object or External metric to support scaling to zero replicas";
+            errors.push(FieldError::forbidden(&metrics.path, message));
+        }
+    }
     for direction in ["scaleUp", "scaleDown"] {
         let rules = spec.at(&["behavior", direction]);
         if rules.is_set() {
@@ -45,12 +85,35 @@ fn autoscaler(hpa: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn reference(target: &Node<'_>, errors: &mut ErrorList) {
+fn reference(target: &Node<'_>, wanted: ApiVersion, errors: &mut ErrorList) {
     for member in ["kind", "name"] {
         let node = target.child(member);
         if required(&node, errors) {
             errors.invalid_each(&node.path, node.text(), names::path_segment(node.text()));
         }
+    }
+    let version = target.child("apiVersion");
+    if let Some(message) = api_version(version.text(), wanted) {
+        errors.push(FieldError::invalid(&version.path, version.text(), message));
+    }
+}
+
+fn api_version(text: &str, wanted: ApiVersion) -> Option<String> {
+    let slashes = text.matches('/').count();
+    match wanted {
+        ApiVersion::Any => None,
+        _ if slashes > 1 => Some(format!("unexpected GroupVersion string: {text}")),
+        ApiVersion::WithGroup if slashes == 0 || text.starts_with('/') => {
+            Some("apiVersion must specify API group".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// A word that is one of a few.
+fn one_of(node: &Node<'_>, words: &[&str], errors: &mut ErrorList) {
+    if !words.contains(&node.text()) {
+        errors.push(FieldError::not_supported(&node.path, node.text(), words));
     }
 }
 
@@ -66,12 +129,17 @@ fn scaling_rules(rules: &Node<'_>, errors: &mut ErrorList) {
         }
         _ => {}
     }
+    let choice = rules.child("selectPolicy");
+    if choice.is_set() {
+        one_of(&choice, &["Disabled", "Max", "Min"], errors);
+    }
     amount_of(&rules.child("tolerance"), errors);
     let policies = rules.child("policies");
     if policies.is_empty() {
         errors.push(FieldError::required(&policies.path, "must specify at least one Policy"));
     }
     for policy in policies.items() {
+        one_of(&policy.child("type"), &["Percent", "Pods"], errors);
         for member in ["value", "periodSeconds"] {
             let node = policy.child(member);
             let number = node.integer().unwrap_or_default();
@@ -86,15 +154,16 @@ fn scaling_rules(rules: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn metric(metric: &Node<'_>, errors: &mut ErrorList) {
+fn metric(metric: &Node<'_>, described: ApiVersion, errors: &mut ErrorList) {
     let kind = metric.child("type");
     if kind.is_empty() {
         errors.push(FieldError::required(&kind.path, "must specify a metric source type"));
     }
+    one_of(&kind, &["ContainerResource", "External", "Object", "Pods", "Resource"], errors);
     let present: Vec<&str> =
         SOURCES.iter().map(|(member, _)| *member).filter(|member| metric.child(member).is_set()).collect();
     if let Some(first) = present.first() {
-        source(first, &metric.child(first), errors);
+        source(first, &metric.child(first), described, errors);
     }
     let expected = SOURCES.iter().find(|(_, of)| *of == kind.text()).map(|(member, _)| *member);
     if let Some(expected) = expected.filter(|expected| !present.contains(expected)) {
@@ -109,20 +178,20 @@ fn metric(metric: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn source(kind: &str, source: &Node<'_>, errors: &mut ErrorList) {
-    let require = |member: &str, message: &str, errors: &mut ErrorList| {
-        let node = source.child(member);
-        if node.is_empty() {
-            errors.push(FieldError::required(&node.path, message));
-        }
-    };
+fn source(kind: &str, source: &Node<'_>, described: ApiVersion, errors: &mut ErrorList) {
+    let (name, container) = (source.child("name"), source.child("container"));
     match kind {
-        "object" => reference(&source.child("describedObject"), errors),
-        "resource" | "containerResource" => require("name", "must specify a resource name", errors),
+        "object" => reference(&source.child("describedObject"), described, errors),
+        "resource" | "containerResource" if name.is_empty() => {
+            errors.push(FieldError::required(&name.path, "must specify a resource name"));
+        }
+        "containerResource" => container_resource_name(name.text(), &name, errors),
         _ => {}
     }
-    if kind == "containerResource" {
-        require("container", "must specify a container", errors);
+    if kind == "containerResource" && container.is_empty() {
+        errors.push(FieldError::required(&container.path, "must specify a container"));
+    } else if kind == "containerResource" {
+        errors.invalid_each(&container.path, container.text(), names::dns1123_label(container.text()));
     }
     if matches!(kind, "object" | "external" | "pods") {
         let name = source.at(&["metric", "name"]);
@@ -167,6 +236,10 @@ fn target(target: &Node<'_>, errors: &mut ErrorList) {
     let kind = target.child("type");
     if kind.is_empty() {
         errors.push(FieldError::required(&kind.path, "must specify a metric target type"));
+    }
+    if !matches!(kind.text(), "Utilization" | "Value" | "AverageValue") {
+        let message = "must be either Utilization, Value, or AverageValue";
+        errors.push(FieldError::invalid(&kind.path, kind.text(), message));
     }
     for member in ["value", "averageValue"] {
         let node = target.child(member);

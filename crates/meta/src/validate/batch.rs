@@ -10,7 +10,7 @@ use super::workloads::{counts, template_matches};
 use super::{Kind, cron, immutable, job_status, label_selector, non_negative, required};
 use crate::field::{ErrorList, FieldError};
 use crate::labels::LabelSelector;
-use crate::names;
+use crate::{Object, names};
 
 /// A CronJob appends eleven characters to its name for each job.
 const CRON_NAME_MAX: usize = 52;
@@ -27,17 +27,16 @@ const PATTERNS_MAX: usize = 20;
 const INDEXES_MAX: usize = 64 * 1024;
 
 pub(super) const KINDS: &[Kind] = &[
-    Kind::new("batch", "Job", job).change(job_change).status(job_status::check),
-    Kind::new("batch", "CronJob", |cron, errors| cron_job(&cron.child("spec"), errors))
-        .created(new_cron_job)
-        .change(cron_job_change),
+    Kind::new("batch", "Job", |_, _| {}).whole(job, |_, _| {}).change(job_change).status(job_status::check),
+    Kind::new("batch", "CronJob", |_, _| {}).whole(cron_job, |_, _| {}),
 ];
 
-fn job(job: &Node<'_>, errors: &mut ErrorList) {
+fn job(new: &Object, old: Option<&Object>, errors: &mut ErrorList) {
+    let job = Node::root(new);
     let spec = job.child("spec");
     let selector = spec.child("selector");
-    if selector.is_set() && !spec.child("manualSelector").is_true() {
-        generated_labels(job, errors);
+    if old.is_none() && selector.is_set() && !spec.child("manualSelector").is_true() {
+        generated_labels(&job, errors);
     }
     job_spec(&spec, errors);
     if selector.is_set() {
@@ -48,7 +47,7 @@ fn job(job: &Node<'_>, errors: &mut ErrorList) {
     if let Ok(parsed) = LabelSelector::from_value(Some(selector.value)) {
         template_matches(&parsed, &spec.child("template"), errors);
     }
-    if let (true, Some(count @ 1..)) = (is_indexed(&spec), spec.child("completions").integer()) {
+    if let (true, true, Some(count @ 1..)) = (old.is_none(), is_indexed(&spec), spec.child("completions").integer()) {
         // The largest index is part of a pod's host name.
         let name = job.at(&["metadata", "name"]);
         let host = format!("{}-{}", name.text(), count - 1);
@@ -119,7 +118,7 @@ fn job_spec(spec: &Node<'_>, errors: &mut ErrorList) {
     manager(&spec.child("managedBy"), errors);
     if is_indexed(spec) {
         indexed(spec, errors);
-    } else {
+    } else if matches!(spec.child("completionMode").text(), "" | "NonIndexed") {
         for node in [&per_index, &failed] {
             if let Some(number) = node.integer() {
                 errors.push(FieldError::invalid(&node.path, number, "requires indexed completion mode"));
@@ -135,8 +134,9 @@ fn job_spec(spec: &Node<'_>, errors: &mut ErrorList) {
     }
     let replacement = spec.child("podReplacementPolicy");
     let fails = spec.child("podFailurePolicy").is_set();
-    if fails && replacement.is_set() && replacement.text() != "Failed" {
-        errors.push(FieldError::not_supported(&replacement.path, replacement.text(), &["Failed"]));
+    let supported: &[&str] = if fails { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    if replacement.is_set() && !supported.contains(&replacement.text()) {
+        errors.push(FieldError::not_supported(&replacement.path, replacement.text(), supported));
     }
     let template = spec.child("template");
     pod_template(&template, errors);
@@ -411,14 +411,23 @@ fn without_directives(template: &Value) -> Value {
     fixed
 }
 
-fn cron_job(spec: &Node<'_>, errors: &mut ErrorList) {
+/// A cron job, new or changed. What an old one says of its time zone may stay as it is.
+fn cron_job(new: &Object, old: Option<&Object>, errors: &mut ErrorList) {
+    let cron = Node::root(new);
+    let (spec, before) = (cron.child("spec"), old.map(|old| Node::root(old).child("spec")));
     let schedule = spec.child("schedule");
-    if required(&schedule, errors)
-        && let Err(why) = cron::schedule(schedule.text())
-    {
-        errors.push(FieldError::invalid(&schedule.path, schedule.text(), why));
+    if required(&schedule, errors) {
+        if let Err(why) = cron::schedule(schedule.text()) {
+            errors.push(FieldError::invalid(&schedule.path, schedule.text(), why));
+        }
+        let had_zone = before.as_ref().is_some_and(|before| before.child("schedule").text().contains("TZ"));
+        zone_in_schedule(&spec, had_zone, errors);
     }
-    counts(spec, &["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"], errors);
+    counts(&spec, &["startingDeadlineSeconds"], errors);
+    let zone = spec.child("timeZone");
+    if before.is_none_or(|before| before.child("timeZone").value != zone.value) {
+        time_zone(&zone, errors);
+    }
     required(&spec.child("concurrencyPolicy"), errors);
     let job = spec.at(&["jobTemplate", "spec"]);
     job_spec(&job, errors);
@@ -430,25 +439,11 @@ fn cron_job(spec: &Node<'_>, errors: &mut ErrorList) {
     if manual.is_true() {
         errors.push(FieldError::not_supported(&manual.path, true, &["nil", "false"]));
     }
-}
-
-fn new_cron_job(cron: &Node<'_>, errors: &mut ErrorList) {
+    counts(&spec, &["successfulJobsHistoryLimit", "failedJobsHistoryLimit"], errors);
     let name = cron.at(&["metadata", "name"]);
-    if name.text().len() > CRON_NAME_MAX {
+    if old.is_none() && name.text().len() > CRON_NAME_MAX {
         let message = format!("must be no more than {CRON_NAME_MAX} characters");
         errors.push(FieldError::invalid(&name.path, name.text(), message));
-    }
-    zone_in_schedule(&cron.child("spec"), false, errors);
-    time_zone(&cron.at(&["spec", "timeZone"]), errors);
-}
-
-/// What an old object says may stay as it is.
-fn cron_job_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
-    let had_zone = old.at(&["spec", "schedule"]).text().contains("TZ");
-    zone_in_schedule(&new.child("spec"), had_zone, errors);
-    let zone = new.at(&["spec", "timeZone"]);
-    if zone.value != old.at(&["spec", "timeZone"]).value {
-        time_zone(&zone, errors);
     }
 }
 

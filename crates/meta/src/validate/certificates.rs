@@ -89,9 +89,6 @@ fn conditions(list: &Node<'_>, errors: &mut ErrorList) {
         if required(&status, errors) && !allowed.contains(&status.text()) {
             errors.push(FieldError::not_supported(&status.path, status.text(), allowed));
         }
-        if seen.contains(&kind.text()) {
-            errors.push(FieldError::duplicate(&kind.path, kind.text()));
-        }
         let excluded = match kind.text() {
             "Approved" => seen.contains(&"Denied"),
             "Denied" => seen.contains(&"Approved"),
@@ -99,7 +96,10 @@ fn conditions(list: &Node<'_>, errors: &mut ErrorList) {
         };
         if excluded {
             let message = "Approved and Denied conditions are mutually exclusive";
-            errors.push(FieldError::invalid(&kind.path, kind.text(), message));
+            errors.push(FieldError::invalid(&list.path, kind.text(), message));
+        }
+        if seen.contains(&kind.text()) {
+            errors.push(FieldError::duplicate(&kind.path, kind.text()));
         }
         seen.push(kind.text());
     }

@@ -331,7 +331,7 @@ fn decisions_and_certificates_stay() {
         errors(json!({}), both),
         [
             "status.conditions[1].status: Unsupported value: \"False\": supported values: \"True\"",
-            "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive"
+            "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive"
         ]
     );
     assert_eq!(

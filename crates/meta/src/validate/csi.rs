@@ -1,5 +1,7 @@
 //! Checks of storage: classes, and what drivers and nodes say of volumes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::node::Node;
 use super::resources::amount_of;
 use super::{Kind, immutable, label_selector, non_negative, required};
@@ -19,7 +21,7 @@ const MAX_TOKEN_LIFE: i64 = 1 << 32;
 const MIN_ALLOCATABLE_PERIOD: i64 = 10;
 
 pub(super) const KINDS: &[Kind] = &[
-    Kind::new(GROUP, "StorageClass", class).change(class_change),
+    Kind::new(GROUP, "StorageClass", |_, _| {}).created(class).change(class_change),
     Kind::new(GROUP, "VolumeAttributesClass", attributes_class)
         .change(|new, old, errors| forbidden_changes(new, old, &["driverName", "parameters"], errors)),
     Kind::new(GROUP, "CSIDriver", driver).change(|new, old, errors| {
@@ -30,7 +32,7 @@ pub(super) const KINDS: &[Kind] = &[
         immutable(&spec.child("volumeLifecycleModes"), &before.child("volumeLifecycleModes"), errors);
     }),
     Kind::new(GROUP, "CSINode", node).change(node_change),
-    Kind::new(GROUP, "CSIStorageCapacity", capacity).change(|new, old, errors| {
+    Kind::new(GROUP, "CSIStorageCapacity", |_, _| {}).created(capacity).change(|new, old, errors| {
         for member in ["nodeTopology", "storageClassName"] {
             immutable(&new.child(member), &old.child(member), errors);
         }
@@ -44,7 +46,7 @@ fn class(class: &Node<'_>, errors: &mut ErrorList) {
     provisioner(&class.child("provisioner"), errors);
     parameters(&class.child("parameters"), errors);
     let policy = class.child("reclaimPolicy");
-    if policy.text() == "Recycle" {
+    if !matches!(policy.text(), "" | "Delete" | "Retain") {
         errors.push(FieldError::not_supported(&policy.path, policy.text(), &["Delete", "Retain"]));
     }
     required(&class.child("volumeBindingMode"), errors);
@@ -52,11 +54,19 @@ fn class(class: &Node<'_>, errors: &mut ErrorList) {
     for term in class.child("allowedTopologies").items() {
         topology_term(&term, errors);
         let expressions = term.child("matchLabelExpressions");
-        if seen.contains(&expressions.value) {
+        let selected = selected(&expressions);
+        // A term that selects by nothing is taken for one that was there.
+        if selected.is_empty() || seen.contains(&selected) {
             errors.push(FieldError::duplicate(&expressions.path, ""));
         }
-        seen.push(expressions.value);
+        seen.push(selected);
     }
+}
+
+/// The values of each key, without order.
+fn selected<'a>(expressions: &Node<'a>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let values = |expression: &Node<'a>| expression.child("values").items().map(|value| value.text()).collect();
+    expressions.items().map(|expression| (expression.child("key").text(), values(&expression))).collect()
 }
 
 fn topology_term(term: &Node<'_>, errors: &mut ErrorList) {
@@ -106,7 +116,8 @@ fn attributes_class(class: &Node<'_>, errors: &mut ErrorList) {
 
 fn provisioner(name: &Node<'_>, errors: &mut ErrorList) {
     if required(name, errors) {
-        errors.invalid_each(&name.path, name.text(), names::qualified_name(&name.text().to_lowercase()));
+        let lower = name.text().to_lowercase();
+        errors.invalid_each(&name.path, &lower, names::qualified_name(&lower));
     }
 }
 
@@ -138,20 +149,11 @@ fn driver_name(name: &Node<'_>, errors: &mut ErrorList) {
 }
 
 fn driver(driver: &Node<'_>, errors: &mut ErrorList) {
-    let name = driver.at(&["metadata", "name"]);
-    if name.text().len() > MAX_DRIVER_NAME {
-        errors.push(FieldError::too_long(&driver.path.child("name"), MAX_DRIVER_NAME));
-    }
     let spec = driver.child("spec");
     let policy = spec.child("fsGroupPolicy");
     if !matches!(policy.text(), "ReadWriteOnceWithFSType" | "File" | "None") {
         let supported = ["File", "None", "ReadWriteOnceWithFSType"];
         errors.push(FieldError::not_supported(&policy.path, policy.text(), &supported));
-    }
-    for mode in spec.child("volumeLifecycleModes").items() {
-        if !matches!(mode.text(), "Persistent" | "Ephemeral") {
-            errors.push(FieldError::not_supported(&mode.path, mode.text(), &["Ephemeral", "Persistent"]));
-        }
     }
     let tokens = spec.child("tokenRequests");
     let mut audiences = Vec::new();
@@ -159,6 +161,7 @@ fn driver(driver: &Node<'_>, errors: &mut ErrorList) {
         let (audience, life) = (request.child("audience"), request.child("expirationSeconds"));
         if audiences.contains(&audience.text()) {
             errors.push(FieldError::duplicate(&audience.path, audience.text()));
+            continue;
         }
         audiences.push(audience.text());
         let mut wrong = |seconds: i64, message: &str| errors.push(FieldError::invalid(&life.path, seconds, message));
@@ -171,6 +174,10 @@ fn driver(driver: &Node<'_>, errors: &mut ErrorList) {
             }
             _ => {}
         }
+    }
+    let modes = spec.child("volumeLifecycleModes");
+    for mode in modes.items().filter(|mode| !matches!(mode.text(), "Persistent" | "Ephemeral")) {
+        errors.push(FieldError::not_supported(&modes.path, mode.text(), &["Persistent", "Ephemeral"]));
     }
     let in_secrets = spec.child("serviceAccountTokenInSecrets");
     if in_secrets.is_set() && tokens.is_empty() {
@@ -199,12 +206,16 @@ fn node(node: &Node<'_>, errors: &mut ErrorList) {
         }
         seen.push(name.text());
         let mut topology = Vec::new();
+        // Upstream's errors name the driver.
         for key in keys.items() {
+            if key.is_empty() {
+                errors.push(FieldError::required(&driver.path, ""));
+            }
             if topology.contains(&key.text()) {
-                errors.push(FieldError::duplicate(&keys.path, key.text()));
+                errors.push(FieldError::duplicate(&driver.path, key.text()));
             }
             topology.push(key.text());
-            errors.invalid_each(&keys.path, key.text(), names::qualified_name(key.text()));
+            errors.invalid_each(&driver.path, key.text(), names::qualified_name(key.text()));
         }
     }
 }
@@ -225,7 +236,7 @@ fn node_change(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
         if let Some(before) = before.find(|before| before.child("name").text() == name.text())
             && without_count(&driver) != without_count(&before)
         {
-            let path = new.path.child("CSINodeDriver");
+            let path = new.path.children(&["spec", "drivers"]);
             errors.push(FieldError::invalid(&path, driver.value.clone(), super::IMMUTABLE));
         }
     }
@@ -236,7 +247,6 @@ fn capacity(capacity: &Node<'_>, errors: &mut ErrorList) {
     let class = capacity.child("storageClassName");
     errors.invalid_each(&class.path, class.text(), names::dns1123_subdomain(class.text()));
     amount_of(&capacity.child("capacity"), errors);
-    amount_of(&capacity.child("maximumVolumeSize"), errors);
 }
 
 fn attachment(attachment: &Node<'_>, errors: &mut ErrorList) {
@@ -266,9 +276,14 @@ fn attachment_status(status: &Node<'_>, errors: &mut ErrorList) {
         errors.push(FieldError::too_long(&metadata.path, MAX_PARAMETER_BYTES));
     }
     for member in ["attachError", "detachError"] {
-        let message = status.at(&[member, "message"]);
+        let (message, code) = (status.at(&[member, "message"]), status.at(&[member, "errorCode"]));
         if message.text().len() > MAX_ERROR_MESSAGE {
-            errors.push(FieldError::too_long(&message.path, MAX_ERROR_MESSAGE));
+            // Upstream names the limit of the metadata.
+            errors.push(FieldError::too_long(&message.path, MAX_PARAMETER_BYTES));
+        }
+        if let Some(number) = code.integer().filter(|number| *number < 0) {
+            let message = names::inclusive_range(0, i64::from(i32::MAX));
+            errors.push(FieldError::invalid(&code.path, number, message));
         }
     }
 }

@@ -72,7 +72,9 @@ fn nodes(node: &Node<'_>, ways: &[&str], when: &str, errors: &mut ErrorList) {
         }
         match (*way, value.value) {
             ("nodeName", _) if value.is_empty() => {
-                let message = "must be either unset or set to a non-empty string";
+                let own = !when.is_empty();
+                let message =
+                    if own { "must not be empty" } else { "must be either unset or set to a non-empty string" };
                 errors.push(FieldError::invalid(&value.path, "", message));
                 continue;
             }
@@ -261,22 +263,25 @@ fn valid_range(capacity: &Node<'_>, default: &Node<'_>, range: &Node<'_>, errors
     };
     let (Some(whole), Some(default)) = (capacity.quantity(), default.quantity()) else { return };
     let (max, step) = (max_at.quantity(), step_at.quantity());
-    let default_at = range.path.child("default");
     let mut check = |bad: bool, path: &crate::Path, value: &Quantity, message: String| {
         if bad {
             errors.push(FieldError::invalid(path, value.to_string(), message));
         }
     };
     check(min > whole, &min_at.path, &min, format!("min is larger than capacity value: {whole}"));
-    check(default < min, &default_at, &default, format!("default is less than min: {min}"));
+    check(default < min, &min_at.path, &default, format!("default is less than min: {min}"));
     if let Some(max) = &max {
         check(min > *max, &max_at.path, &min, format!("min is larger than max: {max}"));
         check(*max > whole, &max_at.path, max, format!("max is larger than capacity value: {whole}"));
-        check(default > *max, &default_at, &default, format!("default is more than max: {max}"));
+        check(default > *max, &max_at.path, &default, format!("default is more than max: {max}"));
     }
     let Some(step) = step else { return };
     if step.sign() <= 0 || step.value() == 0 {
         return check(true, &step_at.path, &step, "must be greater than zero".into());
+    }
+    if let Some(added) = min.value().checked_add(step.value()).map(|sum| Quantity::new(sum, min.format())) {
+        let message = format!("one step {added} is larger than capacity value: {whole}");
+        check(added > whole, &step_at.path, &step, message);
     }
     for value in [Some(&default), max.as_ref()].into_iter().flatten() {
         let off = value.value().checked_sub(min.value()).and_then(|distance| distance.checked_rem(step.value()));

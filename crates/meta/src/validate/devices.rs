@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::node::Node;
 use super::{Kind, conditions, device_slices, immutable, required};
-use crate::field::{ErrorList, FieldError};
+use crate::field::{ErrorList, FieldError, quote};
 use crate::names;
 
 const GROUP: &str = "resource.k8s.io";
@@ -15,7 +15,6 @@ const MAX_SELECTORS: usize = 32;
 const MAX_SUBREQUESTS: usize = 8;
 const MAX_RESULTS: usize = 32;
 const MAX_RESERVED: usize = 256;
-const MAX_TOLERATIONS: usize = 16;
 const MAX_STATUS_CONDITIONS: usize = 8;
 const MAX_BINDING_CONDITIONS: usize = 4;
 const MAX_IPS: usize = 16;
@@ -28,6 +27,9 @@ const MAX_INTERFACE_NAME: usize = 256;
 const MAX_HARDWARE_ADDRESS: usize = 128;
 const NO_REQUEST: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+
+/// Where the configuration of an allocated device comes from.
+const SOURCES: [&str; 2] = ["FromClaim", "FromClass"];
 
 pub(super) const KINDS: &[Kind] = &[
     Kind::new(GROUP, "DeviceClass", class),
@@ -77,11 +79,15 @@ pub(super) fn unique<'a>(list: &Node<'a>, key: impl Fn(&Node<'a>) -> String, err
 
 pub(super) fn driver_name(name: &Node<'_>, errors: &mut ErrorList) {
     if required(name, errors) {
-        if name.text().len() > MAX_DRIVER_NAME {
-            errors.push(FieldError::too_long(&name.path, MAX_DRIVER_NAME));
-        }
-        errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(&name.text().to_lowercase()));
+        driver(name.text(), name, errors);
     }
+}
+
+fn driver(name: &str, at: &Node<'_>, errors: &mut ErrorList) {
+    if name.len() > MAX_DRIVER_NAME {
+        errors.push(FieldError::too_long(&at.path, MAX_DRIVER_NAME));
+    }
+    errors.invalid_each(&at.path, name, names::dns1123_subdomain(&name.to_lowercase()));
 }
 
 pub(super) fn pool_name(name: &Node<'_>, errors: &mut ErrorList) {
@@ -99,26 +105,31 @@ pub(super) fn label(name: &Node<'_>, errors: &mut ErrorList) {
     errors.invalid_each(&name.path, name.text(), names::dns1123_label(name.text()));
 }
 
-/// The name of an attribute or capacity: an identifier, perhaps behind a domain.
+/// The name of an attribute or capacity: an identifier, perhaps behind a domain. More parts are not looked at, as upstream does.
 pub(super) fn qualified(text: &str, at: &Node<'_>, errors: &mut ErrorList) {
-    let (domain, id) = text.split_once('/').map_or((None, text), |(domain, id)| (Some(domain), id));
-    let mut wrong = |value: &str, message: String| errors.push(FieldError::invalid(&at.path, value, message));
-    match domain {
-        Some("") => wrong("", "the domain must not be empty".into()),
-        Some(domain) => names::dns1123_subdomain(&domain.to_lowercase()).into_iter().for_each(|m| wrong(domain, m)),
-        None => {}
+    match text.split('/').collect::<Vec<_>>().as_slice() {
+        [id] => identifier(id, at, errors),
+        [domain, id] => {
+            if domain.is_empty() {
+                errors.push(FieldError::invalid(&at.path, "", "the domain must not be empty"));
+            } else {
+                driver(domain, at, errors);
+            }
+            if id.is_empty() {
+                errors.push(FieldError::invalid(&at.path, "", "the name must not be empty"));
+            } else {
+                identifier(id, at, errors);
+            }
+        }
+        _ => {}
     }
-    if id.is_empty() && domain.is_some() {
-        wrong("", "the name must not be empty".into());
-        return;
-    }
-    names::c_identifier(id).into_iter().for_each(|message| wrong(id, message));
-    if domain.is_some_and(|domain| domain.len() > MAX_DRIVER_NAME) {
-        errors.push(FieldError::too_long(&at.path, MAX_DRIVER_NAME));
-    }
+}
+
+fn identifier(id: &str, at: &Node<'_>, errors: &mut ErrorList) {
     if id.len() > MAX_ID {
         errors.push(FieldError::too_long(&at.path, MAX_ID));
     }
+    errors.invalid_each(&at.path, id, names::c_identifier(id));
 }
 
 fn class(class: &Node<'_>, errors: &mut ErrorList) {
@@ -174,10 +185,10 @@ fn configuration(config: &Node<'_>, errors: &mut ErrorList) {
 
 /// JSON of somebody else's.
 fn raw(node: &Node<'_>, errors: &mut ErrorList) {
-    if !node.value.is_object() {
-        errors.push(FieldError::invalid(&node.path, "<value omitted>", "must be a valid JSON object"));
-    } else if node.value.to_string().len() > MAX_PARAMETERS {
+    if node.value.to_string().len() > MAX_PARAMETERS {
         errors.push(FieldError::too_long(&node.path, MAX_PARAMETERS));
+    } else if !node.value.is_object() {
+        errors.push(FieldError::invalid(&node.path, "<value omitted>", "must be a valid JSON object"));
     }
 }
 
@@ -271,18 +282,13 @@ fn wanted(request: &Node<'_>, errors: &mut ErrorList) {
 }
 
 fn tolerations(list: &Node<'_>, errors: &mut ErrorList) {
-    if !fits(list, MAX_TOLERATIONS, errors) {
-        return;
-    }
     for toleration in list.items() {
         let (key, operator, value) = (toleration.child("key"), toleration.child("operator"), toleration.child("value"));
         if !key.is_empty() {
             errors.invalid_each(&key.path, key.text(), names::qualified_name(key.text()));
-        } else if operator.text() != "Exists" {
-            let message = "must be `Exists` when key is empty, which means \"match all values and all keys\"";
-            errors.push(FieldError::invalid(&operator.path, operator.text(), message));
         }
         match operator.text() {
+            "" => errors.push(FieldError::required(&operator.path, "")),
             "Exists" if !value.is_empty() => {
                 errors.push(FieldError::invalid(&value.path, value.text(), "must be empty for operator `Exists`"));
             }
@@ -360,12 +366,14 @@ fn allocation(allocation: &Node<'_>, known: &Requests<'_>, errors: &mut ErrorLis
             pool_name(&result.child("pool"), errors);
             label(&result.child("device"), errors);
             binding_conditions(&result, errors);
-            tolerations(&result.child("tolerations"), errors);
         }
     }
     if fits(&configs, 2 * MAX_CONFIGS, errors) {
         for config in configs.items() {
-            required(&config.child("source"), errors);
+            let source = config.child("source");
+            if required(&source, errors) && !SOURCES.contains(&source.text()) {
+                errors.push(FieldError::not_supported(&source.path, source.text(), &SOURCES));
+            }
             references(&config.child("requests"), known, errors);
             configuration(&config, errors);
         }
@@ -381,8 +389,13 @@ pub(super) fn binding_conditions(device: &Node<'_>, errors: &mut ErrorList) {
             for name in list.items() {
                 errors.invalid_each(&name.path, name.text(), names::qualified_name(name.text()));
             }
-            unique(list, |name| name.text().to_owned(), errors);
         }
+    }
+    unique(&good, |name| name.text().to_owned(), errors);
+    unique(&bad, |name| name.text().to_owned(), errors);
+    for name in bad.items().filter(|name| good.items().any(|good| good.value == name.value)) {
+        let message = "bindingFailureConditions must not overlap with bindingConditions";
+        errors.push(FieldError::invalid(&name.path, name.text(), message));
     }
     const GOOD: &str = "bindingConditions";
     const BAD: &str = "bindingFailureConditions";
@@ -392,7 +405,8 @@ pub(super) fn binding_conditions(device: &Node<'_>, errors: &mut ErrorList) {
         _ => None,
     };
     if let Some((absent, name, present)) = one_sided {
-        errors.push(FieldError::required(&absent.path, format!("{name} are required to use {present}")));
+        let message = format!("{name} are required to use {present}");
+        errors.push(FieldError::invalid(&absent.path, absent.value.clone(), message));
     }
 }
 
@@ -411,9 +425,8 @@ fn device_status(device: &Node<'_>, allocated: &[String], errors: &mut ErrorList
         errors.push(FieldError::invalid(&device.path, id, "must be an allocated device in the claim"));
     }
     let list = device.child("conditions");
-    if fits(&list, MAX_STATUS_CONDITIONS, errors) {
-        conditions(&list, errors);
-    }
+    fits(&list, MAX_STATUS_CONDITIONS, errors);
+    conditions(&list, errors);
     if device.child("data").is_set() {
         raw(&device.child("data"), errors);
     }
@@ -426,9 +439,14 @@ fn device_status(device: &Node<'_>, allocated: &[String], errors: &mut ErrorList
     }
     let addresses = network.child("ips");
     if fits(&addresses, MAX_IPS, errors) {
-        for address in addresses.items().filter(|address| names::parse_cidr(address.text()).is_none()) {
-            let message = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
-            errors.push(FieldError::invalid(&address.path, address.text(), message));
+        for address in addresses.items() {
+            let text = address.text();
+            let message = match names::parse_cidr(text).map(|(ip, bits)| format!("{ip}/{bits}")) {
+                None => "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)".to_owned(),
+                Some(canonical) if canonical != text => format!("must be in canonical form ({})", quote(&canonical)),
+                Some(_) => continue,
+            };
+            errors.push(FieldError::invalid(&address.path, text, message));
         }
         unique(&addresses, |address| address.text().to_owned(), errors);
     }

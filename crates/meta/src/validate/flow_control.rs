@@ -1,5 +1,7 @@
 //! Checks of flowcontrol: which requests belong together, and what share of the server they get.
 
+use serde_json::json;
+
 use super::node::Node;
 use super::{Kind, required};
 use crate::field::{ErrorList, FieldError};
@@ -37,7 +39,9 @@ fn schema(schema: &Node<'_>, errors: &mut ErrorList) {
     let method = spec.child("distinguisherMethod");
     let kind = method.child("type");
     if method.is_set() && !matches!(kind.text(), "ByNamespace" | "ByUser") {
-        errors.push(FieldError::not_supported(&kind.path, method.value.clone(), &["ByNamespace", "ByUser"]));
+        // Upstream shows the whole method in a form of its own.
+        let shown = json!({ "Type": kind.text() });
+        errors.push(FieldError::not_supported(&kind.path, shown, &["ByNamespace", "ByUser"]));
     }
     let level = spec.at(&["priorityLevelConfiguration", "name"]);
     if level.is_empty() {
@@ -255,11 +259,11 @@ fn status(new: &Node<'_>, _old: &Node<'_>, errors: &mut ErrorList) {
     let mut seen = Vec::new();
     for condition in new.at(&["status", "conditions"]).items() {
         let kind = condition.child("type");
-        if kind.is_empty() {
-            errors.push(FieldError::required(&kind.path, "must not be empty"));
-        }
         if seen.contains(&kind.text()) {
             errors.push(FieldError::duplicate(&kind.path, kind.text()));
+        }
+        if kind.is_empty() {
+            errors.push(FieldError::required(&kind.path, "must not be empty"));
         }
         seen.push(kind.text());
     }

@@ -15,6 +15,7 @@ mod custom;
 pub mod definitions;
 mod device_slices;
 mod devices;
+mod enumerations;
 mod flow_control;
 pub(crate) mod formats;
 mod job_status;
@@ -44,7 +45,7 @@ mod workloads;
 pub(crate) use self::node::Node;
 use crate::field::{ErrorList, FieldError};
 use crate::gvk::Gvk;
-use crate::schema::{Schema, Shape};
+use crate::schema::Schema;
 use crate::{Object, names};
 
 pub use meta::{object_meta, object_meta_update};
@@ -168,8 +169,14 @@ fn finalizers(row: &Kind, object: &Object, errors: &mut ErrorList) {
 /// Checks a change of an object through its main door.
 pub fn update(gvk: &Gvk, schema: &Schema, new: &Object, old: &Object) -> ErrorList {
     let mut errors = object_meta_update(new, old);
-    errors.append(transition(gvk, new, old));
-    check(gvk, schema, new, Some(old), &mut errors);
+    // Outside the core group what an object says is read before what it may not change.
+    if gvk.group.is_empty() {
+        errors.append(transition(gvk, new, old));
+        check(gvk, schema, new, Some(old), &mut errors);
+    } else {
+        check(gvk, schema, new, Some(old), &mut errors);
+        errors.append(transition(gvk, new, old));
+    }
     errors
 }
 
@@ -204,47 +211,12 @@ pub fn update_status(gvk: &Gvk, schema: &Schema, new: &Object, old: &Object) -> 
 
 fn check(gvk: &Gvk, schema: &Schema, object: &Object, old: Option<&Object>, errors: &mut ErrorList) {
     let root = Node::root(object);
-    enumerations(&root, schema, errors);
+    enumerations::check(&root, schema, errors);
     custom::check(schema, object, old, errors);
     if let Some(row) = find(gvk) {
         (row.object)(&root, errors);
         (row.whole)(object, old, errors);
     }
-}
-
-/// Values that are none of their enumeration's, status and metadata aside.
-fn enumerations(node: &Node<'_>, schema: &Schema, errors: &mut ErrorList) {
-    match &schema.shape {
-        Shape::Struct { .. } => {
-            let Some(map) = node.members() else { return };
-            for name in map.keys() {
-                if node.is_root() && (name == "status" || name == "metadata") {
-                    continue;
-                }
-                if let Some(field) = schema.field(name) {
-                    enumerations(&node.child(name), field.schema(), errors);
-                }
-            }
-        }
-        Shape::Map { value, .. } if !matches!(value.get().shape, Shape::Leaf { .. }) => {
-            node.entries().for_each(|(_, entry)| enumerations(&entry, value.get(), errors));
-        }
-        Shape::List { item, .. } if !is_open(item.get()) => {
-            node.items().for_each(|entry| enumerations(&entry, item.get(), errors));
-        }
-        Shape::Leaf { values, .. } if !values.is_empty() => {
-            let text = node.text();
-            if !text.is_empty() && !values.split(',').any(|v| v == text) {
-                errors.push(FieldError::not_supported(&node.path, text, &values.split(',').collect::<Vec<_>>()));
-            }
-        }
-        _ => {}
-    }
-}
-
-/// A leaf that takes any value.
-fn is_open(schema: &Schema) -> bool {
-    matches!(&schema.shape, Shape::Leaf { values, .. } if values.is_empty())
 }
 
 const IMMUTABLE: &str = "field is immutable";
@@ -356,8 +328,12 @@ fn labels(map: &Node<'_>, errors: &mut ErrorList) {
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod pod_status_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_batch;
+#[cfg(test)]
+mod workload_tests;

@@ -48,13 +48,11 @@ fn slice(slice: &Node<'_>, errors: &mut ErrorList) {
                 ("IPv6", _) => {
                     errors.push(FieldError::invalid(&address.path, address.text(), "must be a valid IPv6 address"))
                 }
-                _ => errors.invalid_each(&address.path, address.text(), names::dns1123_subdomain(address.text())),
+                ("FQDN", _) => domain(&address, errors),
+                _ => {}
             }
         }
         let (host, node) = (endpoint.child("hostname"), endpoint.child("nodeName"));
-        if host.is_set() {
-            errors.invalid_each(&host.path, host.text(), names::dns1123_label(host.text()));
-        }
         if node.is_set() {
             errors.invalid_each(&node.path, node.text(), names::dns1123_subdomain(node.text()));
         }
@@ -64,6 +62,9 @@ fn slice(slice: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::too_many(&topology.path, count, MAX_TOPOLOGY));
         }
         labels(&topology, errors);
+        if host.is_set() {
+            errors.invalid_each(&host.path, host.text(), names::dns1123_label(host.text()));
+        }
         let named: [(&str, NameCheck); 2] = [("forZones", names::label_value), ("forNodes", names::dns1123_subdomain)];
         for (list, check) in named {
             hints(&endpoint.child("hints").child(list), check, errors);
@@ -86,6 +87,24 @@ fn slice(slice: &Node<'_>, errors: &mut ErrorList) {
         required(&port.child("protocol"), errors);
         super::services::application(&port.child("appProtocol"), errors);
     }
+}
+
+/// The name of a host with its domain, perhaps with the root's dot.
+fn domain(node: &Node<'_>, errors: &mut ErrorList) {
+    if !required(node, errors) {
+        return;
+    }
+    let name = node.text().strip_suffix('.').unwrap_or(node.text());
+    let whole = names::dns1123_subdomain(name);
+    let mut labels = name.split('.').map(|label| (label, names::dns1123_label(label)));
+    let wrong = if !whole.is_empty() {
+        Some((name, whole.join(",")))
+    } else if !name.contains('.') {
+        Some((name, "should be a domain with at least two segments separated by dots".to_owned()))
+    } else {
+        labels.find(|(_, messages)| !messages.is_empty()).map(|(label, messages)| (label, messages.join(",")))
+    };
+    errors.extend(wrong.map(|(part, message)| FieldError::invalid(&node.path, part, message)));
 }
 
 /// Whom an endpoint is meant for, none twice.

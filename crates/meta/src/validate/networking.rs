@@ -6,7 +6,7 @@ use super::containers::range;
 use super::node::Node;
 use super::{Kind, immutable, label_selector, required};
 use crate::field::{ErrorList, FieldError, Path};
-use crate::{IntOrString, names};
+use crate::{IntOrString, Object, names};
 
 const GROUP: &str = "networking.k8s.io";
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -17,7 +17,7 @@ const BAD_SUFFIXES: [&str; 2] = ["/..", "/."];
 
 pub(super) const KINDS: &[Kind] = &[
     Kind::new(GROUP, "NetworkPolicy", policy),
-    Kind::new(GROUP, "Ingress", ingress).created(class_is_one).status(|new, _, errors| {
+    Kind::new(GROUP, "Ingress", |_, _| {}).whole(ingress, |_, _| {}).created(class_is_one).status(|new, _, errors| {
         load_balancer(&new.at(&["status", "loadBalancer"]), errors);
     }),
     Kind::new(GROUP, "IngressClass", class).change(|new, old, errors| {
@@ -49,26 +49,24 @@ fn policy(policy: &Node<'_>, errors: &mut ErrorList) {
 fn policy_port(port: &Node<'_>, errors: &mut ErrorList) {
     let (number, end) = (port.child("port"), port.child("endPort"));
     let last = end.integer();
-    let mut wrong_end = |message: &str| {
-        errors.push(FieldError::invalid(&end.path, end.value.clone(), message));
-    };
-    match (IntOrString::from_value(number.value), last) {
-        (None, Some(_)) => wrong_end("may not be specified when `port` is not specified"),
-        (Some(IntOrString::String(_)), Some(_)) => wrong_end("may not be specified when `port` is non-numeric"),
-        (Some(IntOrString::Int(first)), Some(last)) if last < i64::from(first) => {
-            wrong_end("must be greater than or equal to `port`");
-        }
-        _ => {}
-    }
+    let wrong_end = |value: i64, message: &str| FieldError::invalid(&end.path, value, message);
     match IntOrString::from_value(number.value) {
-        Some(IntOrString::Int(value)) => {
-            range(&number, names::port_number(value.into()), errors);
-            if let Some(last) = last {
-                range(&end, names::port_number(last), errors);
+        Some(IntOrString::Int(first)) => {
+            range(&number, names::port_number(first.into()), errors);
+            let Some(last) = last else { return };
+            if last < i64::from(first) {
+                // Upstream shows the other end.
+                errors.push(wrong_end(first.into(), "must be greater than or equal to `port`"));
             }
+            range(&end, names::port_number(last), errors);
         }
-        Some(IntOrString::String(name)) => range(&number, names::port_name(&name), errors),
-        None => {}
+        Some(IntOrString::String(name)) => {
+            errors.extend(last.map(|last| wrong_end(last, "may not be specified when `port` is non-numeric")));
+            range(&number, names::port_name(&name), errors);
+        }
+        None => {
+            errors.extend(last.map(|last| wrong_end(last, "may not be specified when `port` is not specified")));
+        }
     }
 }
 
@@ -112,8 +110,10 @@ fn ip_block(block: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-fn ingress(ingress: &Node<'_>, errors: &mut ErrorList) {
-    let spec = ingress.child("spec");
+/// An ingress, new or changed. What an old one got wrong in the names of secrets, or behind wildcards, may stay wrong.
+fn ingress(new: &Object, old: Option<&Object>, errors: &mut ErrorList) {
+    let ingress = Node::root(new);
+    let (spec, before) = (ingress.child("spec"), old.map(|old| Node::root(old).child("spec")));
     let default = spec.child("defaultBackend");
     if spec.child("rules").is_empty() && !default.is_set() {
         let message = "either `defaultBackend` or `rules` must be specified";
@@ -122,29 +122,55 @@ fn ingress(ingress: &Node<'_>, errors: &mut ErrorList) {
     if default.is_set() {
         backend(&default, errors);
     }
+    let any_behind_wildcard = before.as_ref().is_some_and(|before| {
+        let mut wrong = ErrorList::new();
+        let rules = before.child("rules");
+        rules.items().filter(|rule| rule.child("host").text().contains('*')).for_each(|rule| http(&rule, &mut wrong));
+        !wrong.is_empty()
+    });
     for rule in spec.child("rules").items() {
         let name = rule.child("host");
         if name.text().parse::<IpAddr>().is_ok() {
             errors.push(FieldError::invalid(&name.path, name.text(), "must be a DNS name, not an IP address"));
         }
-        host(&name, errors);
-        let http = rule.child("http");
-        let paths = http.child("paths");
-        if http.is_set() && paths.is_empty() {
-            errors.push(FieldError::required(&paths.path, ""));
+        if !name.is_empty() {
+            host(&name, errors);
         }
-        paths.items().for_each(|entry| path(&entry, errors));
+        if !(any_behind_wildcard && name.text().contains('*')) {
+            http(&rule, errors);
+        }
     }
+    let any_secret = before.is_some_and(|before| {
+        let mut wrong = ErrorList::new();
+        before.child("tls").items().for_each(|tls| secret_name(&tls, &mut wrong));
+        !wrong.is_empty()
+    });
     for tls in spec.child("tls").items() {
         tls.child("hosts").items().for_each(|name| host(&name, errors));
-        let secret = tls.child("secretName");
-        if !secret.is_empty() {
-            errors.invalid_each(&secret.path, secret.text(), names::dns1123_subdomain(secret.text()));
+        if !any_secret {
+            secret_name(&tls, errors);
         }
     }
     let class = spec.child("ingressClassName");
     if class.is_set() {
         errors.invalid_each(&class.path, class.text(), names::dns1123_subdomain(class.text()));
+    }
+}
+
+/// The paths of a rule.
+fn http(rule: &Node<'_>, errors: &mut ErrorList) {
+    let http = rule.child("http");
+    let paths = http.child("paths");
+    if http.is_set() && paths.is_empty() {
+        errors.push(FieldError::required(&paths.path, ""));
+    }
+    paths.items().for_each(|entry| path(&entry, errors));
+}
+
+fn secret_name(tls: &Node<'_>, errors: &mut ErrorList) {
+    let secret = tls.child("secretName");
+    if !secret.is_empty() {
+        errors.invalid_each(&secret.path, secret.text(), names::dns1123_subdomain(secret.text()));
     }
 }
 
@@ -161,11 +187,9 @@ fn class_is_one(ingress: &Node<'_>, errors: &mut ErrorList) {
 
 fn host(node: &Node<'_>, errors: &mut ErrorList) {
     let text = node.text();
-    if text.contains('*') {
-        errors.invalid_each(&node.path, text, names::wildcard_dns1123_subdomain(text));
-    } else if !text.is_empty() {
-        errors.invalid_each(&node.path, text, names::dns1123_subdomain(text));
-    }
+    let messages =
+        if text.contains('*') { names::wildcard_dns1123_subdomain(text) } else { names::dns1123_subdomain(text) };
+    errors.invalid_each(&node.path, text, messages);
 }
 
 fn path(entry: &Node<'_>, errors: &mut ErrorList) {
@@ -225,8 +249,10 @@ fn reference(node: &Node<'_>, errors: &mut ErrorList) {
     if group.is_set() {
         errors.invalid_each(&group.path, group.text(), names::dns1123_subdomain(group.text()));
     }
-    for member in [node.child("kind"), node.child("name")] {
-        if required(&member, errors) {
+    for (name, member) in ["kind", "name"].map(|name| (name, node.child(name))) {
+        if member.is_empty() {
+            errors.push(FieldError::required(&member.path, format!("{name} is required")));
+        } else {
             errors.invalid_each(&member.path, member.text(), names::path_segment(member.text()));
         }
     }
@@ -311,16 +337,15 @@ fn ranges(list: &Node<'_>, errors: &mut ErrorList) {
         errors.push(FieldError::invalid(&list.path, list.value.clone(), "may only hold up to 2 values"));
         return;
     }
-    for item in list.items() {
-        errors.invalid_each(&item.path, item.text(), names::cidr(item.text()));
-    }
     let families: Vec<bool> =
         texts.iter().filter_map(|text| names::parse_cidr(text)).map(|(address, _)| address.is_ipv4()).collect();
-    if let [first, second] = families.as_slice()
-        && first == second
-    {
+    if texts.len() == 2 && !matches!(families.as_slice(), [first, second] if first != second) {
         let message = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         errors.push(FieldError::invalid(&list.path, list.value.clone(), message));
+        return;
+    }
+    for item in list.items() {
+        errors.invalid_each(&item.path, item.text(), names::cidr(item.text()));
     }
 }
 

@@ -1,8 +1,11 @@
 //! Checks of rbac, coordination, scheduling and node.
 
+use serde_json::{Value, json};
+
 use super::node::Node;
 use super::{Kind, immutable, label_selector, required};
 use crate::field::{ErrorList, FieldError};
+use crate::labels::LabelSelector;
 use crate::names;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -10,21 +13,22 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 pub(super) const KINDS: &[Kind] = &[
     Kind::new(RBAC, "Role", |role, errors| rules(role, true, errors)).named(names::path_segment),
     Kind::new(RBAC, "ClusterRole", cluster_role).named(names::path_segment),
-    Kind::new(RBAC, "RoleBinding", |b, errors| binding(b, &["ClusterRole", "Role"], true, errors))
+    Kind::new(RBAC, "RoleBinding", |b, errors| binding(b, &["Role", "ClusterRole"], true, errors))
         .named(names::path_segment)
         .change(role_stays),
     Kind::new(RBAC, "ClusterRoleBinding", |b, errors| binding(b, &["ClusterRole"], false, errors))
         .named(names::path_segment)
         .change(role_stays),
     Kind::new("coordination.k8s.io", "Lease", lease),
-    Kind::new("scheduling.k8s.io", "PriorityClass", priority_class).change(|new, old, errors| {
+    Kind::new("scheduling.k8s.io", "PriorityClass", |_, _| {}).created(priority_class).change(|new, old, errors| {
         let (value, policy) = (new.child("value"), new.child("preemptionPolicy"));
         if value.value != old.child("value").value {
             errors.push(FieldError::forbidden(&value.path, "may not be changed in an update."));
         }
         immutable(&policy, &old.child("preemptionPolicy"), errors);
     }),
-    Kind::new("node.k8s.io", "RuntimeClass", runtime_class)
+    Kind::new("node.k8s.io", "RuntimeClass", |_, _| {})
+        .created(runtime_class)
         .change(|new, old, errors| immutable(&new.child("handler"), &old.child("handler"), errors)),
 ];
 
@@ -69,7 +73,12 @@ fn cluster_role(role: &Node<'_>, errors: &mut ErrorList) {
                 "at least one clusterRoleSelector required if aggregationRule is non-nil",
             ));
         }
-        selectors.items().for_each(|selector| label_selector(&selector, errors));
+        for selector in selectors.items() {
+            label_selector(&selector, errors);
+            if LabelSelector::from_value(Some(selector.value)).is_err() {
+                errors.push(FieldError::invalid(&selector.path, Value::Null, "invalid label selector."));
+            }
+        }
     }
 }
 
@@ -95,20 +104,20 @@ fn binding(binding: &Node<'_>, kinds: &[&str], namespaced: bool, errors: &mut Er
                 if !name.is_empty() {
                     errors.invalid_each(&name.path, name.text(), names::dns1123_subdomain(name.text()));
                 }
-                // In a namespace an account without one is that namespace's.
-                if !namespaced {
-                    required(&subject.child("namespace"), errors);
-                }
                 ""
             }
             "User" | "Group" => RBAC,
             other => {
-                errors.push(FieldError::not_supported(&kind.path, other, &["Group", "ServiceAccount", "User"]));
+                errors.push(FieldError::not_supported(&kind.path, other, &["ServiceAccount", "User", "Group"]));
                 continue;
             }
         };
         if group.text() != wanted {
             errors.push(FieldError::not_supported(&group.path, group.text(), &[wanted]));
+        }
+        // In a namespace an account without one is that namespace's.
+        if kind.text() == "ServiceAccount" && !namespaced {
+            required(&subject.child("namespace"), errors);
         }
     }
 }
@@ -116,7 +125,10 @@ fn binding(binding: &Node<'_>, kinds: &[&str], namespaced: bool, errors: &mut Er
 fn role_stays(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     let (reference, before) = (new.child("roleRef"), old.child("roleRef"));
     if reference.value != before.value {
-        errors.push(FieldError::invalid(&reference.path, reference.value.clone(), "cannot change roleRef"));
+        let [group, kind, name] = ["apiGroup", "kind", "name"].map(|member| reference.child(member).text());
+        // As upstream's own form of it has it.
+        let shown = json!({ "APIGroup": group, "Kind": kind, "Name": name });
+        errors.push(FieldError::invalid(&reference.path, shown, "cannot change roleRef"));
     }
 }
 
@@ -132,15 +144,29 @@ fn lease(lease: &Node<'_>, errors: &mut ErrorList) {
 fn priority_class(class: &Node<'_>, errors: &mut ErrorList) {
     const HIGHEST: i64 = 1_000_000_000;
     let (name, value) = (class.at(&["metadata", "name"]), class.child("value"));
-    let system = matches!(name.text(), "system-cluster-critical" | "system-node-critical");
-    if name.text().starts_with("system-") && !system {
-        let message = "priority class names with 'system-' prefix are reserved for system use only. error: no such system priority class";
-        errors.push(FieldError::forbidden(&name.path, message));
-    }
-    if !system && value.integer().is_some_and(|v| v > HIGHEST) {
+    if name.text().starts_with("system-") {
+        if let Some(why) = no_system_class(class, name.text()) {
+            let message =
+                format!("priority class names with 'system-' prefix are reserved for system use only. error: {why}");
+            errors.push(FieldError::forbidden(&name.path, message));
+        }
+    } else if value.integer().is_some_and(|v| v > HIGHEST) {
         let message = format!("maximum allowed value of a user defined priority is {HIGHEST}");
         errors.push(FieldError::forbidden(&value.path, message));
     }
+}
+
+/// Why a class is none of the two that the system has.
+fn no_system_class(class: &Node<'_>, name: &str) -> Option<String> {
+    const CLASSES: [(&str, i64); 2] =
+        [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+    let Some((_, value)) = CLASSES.iter().find(|(own, _)| *own == name) else {
+        return Some(format!("{name} is not a known system priority class"));
+    };
+    if class.child("value").integer().unwrap_or_default() != *value {
+        return Some(format!("value of {name} PriorityClass must be {value}"));
+    }
+    class.child("globalDefault").is_true().then(|| format!("globalDefault of {name} PriorityClass must be false"))
 }
 
 fn runtime_class(class: &Node<'_>, errors: &mut ErrorList) {
@@ -154,9 +180,10 @@ fn runtime_class(class: &Node<'_>, errors: &mut ErrorList) {
     super::scheduling::tolerations(&tolerations, errors);
     let mut seen = Vec::new();
     for toleration in tolerations.items() {
-        if seen.contains(&toleration.value) {
+        let key = ["key", "operator", "value", "effect"].map(|member| toleration.child(member).text());
+        if seen.contains(&key) {
             errors.push(FieldError::duplicate(&toleration.path, toleration.value.clone()));
         }
-        seen.push(toleration.value);
+        seen.push(key);
     }
 }

@@ -279,8 +279,7 @@ fn binding(binding: &Node<'_>, errors: &mut ErrorList) {
     bound(&spec, errors);
     let resources = spec.child("matchResources");
     if resources.is_set() {
-        // Upstream's errors name the field so.
-        match_resources(&resources.renamed(&spec.path.child("matchResouces")), errors);
+        match_resources(&resources, errors);
     }
     let actions = spec.child("validationActions");
     let mut seen = Vec::new();
@@ -305,22 +304,18 @@ fn param_ref(node: &Node<'_>, errors: &mut ErrorList) {
         return;
     }
     let (name, selector) = (node.child("name"), node.child("selector"));
+    let both = !name.is_empty() && selector.is_set();
+    let exclusive = |node: &Node<'_>| FieldError::forbidden(&node.path, "name and selector are mutually exclusive");
     if !name.is_empty() {
         errors.invalid_each(&name.path, name.text(), names::path_segment(name.text()));
+        errors.extend(both.then(|| exclusive(&name)));
     }
     if selector.is_set() {
         label_selector(&selector, errors);
+        errors.extend(both.then(|| exclusive(&selector)));
     }
-    match (name.is_empty(), selector.is_set()) {
-        (false, true) => {
-            for path in [&name.path, &selector.path] {
-                errors.push(FieldError::forbidden(path, "name and selector are mutually exclusive"));
-            }
-        }
-        (true, false) => {
-            errors.push(FieldError::required(&node.path, "one of name or selector must be specified"));
-        }
-        _ => {}
+    if name.is_empty() && !selector.is_set() {
+        errors.push(FieldError::required(&node.path, "one of name or selector must be specified"));
     }
     let absent = node.child("parameterNotFoundAction");
     if required(&absent, errors) && !matches!(absent.text(), "Deny" | "Allow") {

@@ -2,7 +2,20 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{created, updated};
+use super::tests::{created, object, updated};
+
+#[test]
+fn only_jobs_have_the_defaults_of_jobs() {
+    let of = |kind: &str| {
+        let (group, value) = with(kind, json!({}));
+        object(group, kind, value)
+    };
+    let spec = of("Job").get(&["spec"]).cloned().unwrap();
+    assert_eq!((&spec["completionMode"], &spec["suspend"]), (&json!("NonIndexed"), &json!(false)));
+    let cron = of("CronJob");
+    let template = cron.get(&["spec", "jobTemplate", "spec"]).and_then(Value::as_object).unwrap();
+    assert_eq!(template.keys().collect::<Vec<_>>(), ["template"]);
+}
 
 /// A good object of a kind with these members of its specification.
 fn with(kind: &str, changes: Value) -> (&'static str, Value) {
@@ -12,9 +25,10 @@ fn with(kind: &str, changes: Value) -> (&'static str, Value) {
             ("batch", json!({"manualSelector": true, "selector": {"matchLabels": {"a": "b"}}, "template": template}))
         }
         "CronJob" => ("batch", json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}})),
-        "HorizontalPodAutoscaler" => {
-            ("autoscaling", json!({"maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}))
-        }
+        "HorizontalPodAutoscaler" => (
+            "autoscaling",
+            json!({"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}),
+        ),
         "PodDisruptionBudget" => ("policy", json!({})),
         _ => ("", json!({})),
     };
@@ -132,7 +146,29 @@ fn new_objects() {
                 "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"0-3\": error parsing succeededIndexes: too large index: \"3\"",
             ],
         ),
+        (
+            "Job",
+            json!({"completionMode": "Sorted", "backoffLimitPerIndex": 1}),
+            &["spec.completionMode: Unsupported value: \"Sorted\": supported values: \"NonIndexed\", \"Indexed\""],
+        ),
+        (
+            "Job",
+            json!({"podReplacementPolicy": "Never"}),
+            &[
+                "spec.podReplacementPolicy: Unsupported value: \"Never\": supported values: \"Failed\", \"TerminatingOrFailed\"",
+            ],
+        ),
         ("CronJob", json!({}), &[]),
+        (
+            "CronJob",
+            json!({"schedule": "CRON_TZ=UTC 0 0 * * *", "startingDeadlineSeconds": -1, "timeZone": "", "failedJobsHistoryLimit": -1}),
+            &[
+                "spec.schedule: Invalid value: \"CRON_TZ=UTC 0 0 * * *\": cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+                "spec.startingDeadlineSeconds: Invalid value: -1: must be greater than or equal to 0",
+                "spec.timeZone: Invalid value: \"\": timeZone must be nil or non-empty string",
+                "spec.failedJobsHistoryLimit: Invalid value: -1: must be greater than or equal to 0",
+            ],
+        ),
         (
             "CronJob",
             json!({"timeZone": ""}),
@@ -144,6 +180,48 @@ fn new_objects() {
             &["spec.failedJobsHistoryLimit: Invalid value: -1: must be greater than or equal to 0"],
         ),
         ("HorizontalPodAutoscaler", json!({}), &[]),
+        (
+            "HorizontalPodAutoscaler",
+            json!({"scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "v1"}}),
+            &["spec.scaleTargetRef.apiVersion: Invalid value: \"v1\": apiVersion must specify API group"],
+        ),
+        (
+            "HorizontalPodAutoscaler",
+            json!({"scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "a/b/c"}}),
+            &["spec.scaleTargetRef.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c"],
+        ),
+        (
+            "HorizontalPodAutoscaler",
+            json!({"scaleTargetRef": {"kind": "ReplicationController", "name": "d", "apiVersion": "v1"}}),
+            &[],
+        ),
+        (
+            "HorizontalPodAutoscaler",
+            metric(json!({})),
+            &[
+                "spec.metrics[0].type: Required value: must specify a metric source type",
+                "spec.metrics[0].type: Unsupported value: \"\": supported values: \"ContainerResource\", \"External\", \"Object\", \"Pods\", \"Resource\"",
+            ],
+        ),
+        (
+            "HorizontalPodAutoscaler",
+            metric(json!({"type": "ContainerResource", "containerResource": {"name": "gold", "container": "A",
+                "target": {"type": "Share", "averageValue": "1"}}})),
+            &[
+                "spec.metrics[0].containerResource.name: Invalid value: \"gold\": must be a standard resource type or fully qualified",
+                "spec.metrics[0].containerResource.name: Invalid value: \"gold\": must be a standard resource for containers",
+                "spec.metrics[0].containerResource.container: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+                "spec.metrics[0].containerResource.target.type: Invalid value: \"Share\": must be either Utilization, Value, or AverageValue",
+            ],
+        ),
+        (
+            "HorizontalPodAutoscaler",
+            json!({"behavior": {"scaleDown": {"selectPolicy": "Most", "policies": [{"type": "Nodes", "value": 1, "periodSeconds": 1}]}}}),
+            &[
+                "spec.behavior.scaleDown.selectPolicy: Unsupported value: \"Most\": supported values: \"Disabled\", \"Max\", \"Min\"",
+                "spec.behavior.scaleDown.policies[0].type: Unsupported value: \"Nodes\": supported values: \"Percent\", \"Pods\"",
+            ],
+        ),
         (
             "HorizontalPodAutoscaler",
             json!({"minReplicas": 3}),
@@ -257,6 +335,12 @@ fn changes() {
             &[
                 "spec.schedule: Invalid value: \"TZ=UTC 1 0 * * *\": cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
             ],
+        ),
+        (
+            "HorizontalPodAutoscaler",
+            json!({"scaleTargetRef": {"kind": "Deployment", "name": "d"}}),
+            json!({"scaleTargetRef": {"kind": "Deployment", "name": "e"}}),
+            &[],
         ),
         ("CronJob", json!({"timeZone": "Old/Zone"}), json!({"timeZone": "Old/Zone", "suspend": true}), &[]),
         (

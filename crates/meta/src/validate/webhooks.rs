@@ -1,5 +1,6 @@
 //! Checks of what admission is configured by: webhooks, and the rules they share with admission policies.
 
+use super::definitions::webhook_url;
 use super::node::Node;
 use super::{Kind, label_selector, required};
 use crate::field::{ErrorList, FieldError};
@@ -17,7 +18,6 @@ const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 /// What a webhook may do besides answering.
 const SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
 const MAX_MATCH_CONDITIONS: usize = 64;
-const URL_FORM: &str = "; desired format: https://host[/path]";
 
 fn configuration(configuration: &Node<'_>, errors: &mut ErrorList) {
     let mut seen = Vec::new();
@@ -38,7 +38,7 @@ fn webhook(hook: &Node<'_>, errors: &mut ErrorList) {
     if !effects.is_set() {
         let message = format!("must specify one of {}", SIDE_EFFECTS.join(", "));
         errors.push(FieldError::required(&effects.path, message));
-    } else if matches!(effects.text(), "Some" | "Unknown") {
+    } else if !SIDE_EFFECTS.contains(&effects.text()) {
         errors.push(FieldError::not_supported(&effects.path, effects.text(), &SIDE_EFFECTS));
     }
     let timeout = hook.child("timeoutSeconds");
@@ -50,7 +50,7 @@ fn webhook(hook: &Node<'_>, errors: &mut ErrorList) {
     let client = hook.child("clientConfig");
     let (address, service) = (client.child("url"), client.child("service"));
     match (address.is_set(), service.is_set()) {
-        (true, false) => url(&address, errors),
+        (true, false) => webhook_url(address.text(), &address.path, errors),
         (false, true) => webhook_service(&service, errors),
         _ => errors.push(FieldError::required(&client.path, "exactly one of url or service is required")),
     }
@@ -92,42 +92,11 @@ fn review_versions(versions: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
-/// An `https` address without user, query and fragment.
-pub(super) fn url(node: &Node<'_>, errors: &mut ErrorList) {
-    let text = node.text();
-    let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (scheme, rest) = rest.split_once(':').unwrap_or(("", rest));
-    let authority = rest.strip_prefix("//").map(|rest| rest.split('/').next().unwrap_or_default());
-    let (user, host) = authority.and_then(|text| text.rsplit_once('@')).unwrap_or(("", authority.unwrap_or_default()));
-    let mut wrong = |value: &str, message: String| errors.push(FieldError::invalid(&node.path, value, message));
-    if scheme != "https" {
-        wrong(scheme, format!("'https' is the only allowed URL scheme{URL_FORM}"));
-    }
-    if host.is_empty() {
-        wrong(host, format!("host must be specified{URL_FORM}"));
-    }
-    if !user.is_empty() {
-        wrong(user, "user information is not permitted in the URL".into());
-    }
-    if !fragment.is_empty() {
-        wrong(fragment, "fragments are not permitted in the URL".into());
-    }
-    if !query.is_empty() {
-        wrong(query, "query parameters are not permitted in the URL".into());
-    }
-}
-
 /// The Service behind a webhook: name, namespace, port, path.
 pub(super) fn webhook_service(service: &Node<'_>, errors: &mut ErrorList) {
     required(&service.child("name"), errors);
     required(&service.child("namespace"), errors);
-    let port = service.child("port");
-    let messages = port.integer().map(names::port_number).unwrap_or_default();
-    if !messages.is_empty() {
-        let message = format!("port is not valid: {}", messages.join(", "));
-        errors.push(FieldError::invalid(&port.path, port.value.clone(), message));
-    }
+    port(&service.child("port"), errors);
     let path = service.child("path");
     let mut wrong = |message: String| errors.push(FieldError::invalid(&path.path, path.text(), message));
     match path.text() {
@@ -146,6 +115,15 @@ pub(super) fn webhook_service(service: &Node<'_>, errors: &mut ErrorList) {
             continue;
         }
         names::dns1123_subdomain(segment).iter().for_each(|message| wrong(format!("segment[{index}]: {message}")));
+    }
+}
+
+/// The port of a Service that the server calls.
+pub(super) fn port(port: &Node<'_>, errors: &mut ErrorList) {
+    let messages = port.integer().map(names::port_number).unwrap_or_default();
+    if !messages.is_empty() {
+        let message = format!("port is not valid: {}", messages.join(", "));
+        errors.push(FieldError::invalid(&port.path, port.value.clone(), message));
     }
 }
 

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::Options;
 use crate::field::{ErrorList, FieldError, Path};
+use crate::validate::Node;
+use crate::validate::webhooks::webhook_service;
 use crate::{Object, names};
 
 const RECOGNIZED: [&str; 2] = ["v1", "v1beta1"];
@@ -70,7 +72,7 @@ fn check_client(client: Option<&Value>, options: &Options, path: &Path, errors: 
     let service = client.get("service").filter(|service| service.is_object());
     match (url, service) {
         (Some(url), None) => webhook_url(url, &path.child("url"), errors),
-        (None, Some(service)) => webhook_service(service, &path.child("service"), errors),
+        (None, Some(service)) => webhook_service(&Node::new(service, path.child("service")), errors),
         _ => errors.push(FieldError::required(path, "exactly one of url or service is required")),
     }
     let bundle = client.get("caBundle").and_then(Value::as_str).unwrap_or_default();
@@ -103,39 +105,6 @@ pub fn webhook_url(text: &str, path: &Path, errors: &mut ErrorList) {
     }
     if !query.is_empty() {
         errors.push(FieldError::invalid(path, query, "query parameters are not permitted in the URL"));
-    }
-}
-
-fn webhook_service(service: &Value, path: &Path, errors: &mut ErrorList) {
-    for member in ["name", "namespace"] {
-        if service.get(member).and_then(Value::as_str).unwrap_or_default().is_empty() {
-            errors.push(FieldError::required(&path.child(member), ""));
-        }
-    }
-    let port = service.get("port").and_then(Value::as_i64).unwrap_or(443);
-    let wrong = names::port_number(port);
-    if !wrong.is_empty() {
-        let detail = format!("port is not valid: {}", wrong.join(", "));
-        errors.push(FieldError::invalid(&path.child("port"), port, detail));
-    }
-    let text = service.get("path").and_then(Value::as_str).unwrap_or_default();
-    if text.is_empty() || text == "/" {
-        return;
-    }
-    let path = path.child("path");
-    if !text.starts_with('/') {
-        errors.push(FieldError::invalid(&path, text, "must start with a '/'"));
-    }
-    let inner = text.strip_prefix('/').unwrap_or(text);
-    let inner = inner.strip_suffix('/').unwrap_or(inner);
-    for (index, step) in inner.split('/').enumerate() {
-        if step.is_empty() {
-            errors.push(FieldError::invalid(&path, text, format!("segment[{index}] may not be empty")));
-            continue;
-        }
-        for wrong in names::dns1123_subdomain(step) {
-            errors.push(FieldError::invalid(&path, text, format!("segment[{index}]: {wrong}")));
-        }
     }
 }
 

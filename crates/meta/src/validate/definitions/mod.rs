@@ -178,7 +178,7 @@ fn check_names(new: &Object, at: &[&str; 2], required: bool, errors: &mut ErrorL
             errors.push(FieldError::invalid(&path.child(member), text(member), detail));
         }
     }
-    let mut labels = |member: &str| {
+    let labels = |member: &str, errors: &mut ErrorList| {
         for (index, name) in new.array(&[at[0], at[1], member]).iter().enumerate() {
             let name = name.as_str().unwrap_or_default();
             let wrong = names::dns1035_label(name);
@@ -187,12 +187,12 @@ fn check_names(new: &Object, at: &[&str; 2], required: bool, errors: &mut ErrorL
             }
         }
     };
-    labels("shortNames");
-    labels("categories");
+    labels("shortNames", errors);
     if !text("kind").is_empty() && text("kind") == text("listKind") {
         let path = path.child("listKind");
         errors.push(FieldError::invalid(&path, text("listKind"), "kind and listKind may not be the same"));
     }
+    labels("categories", errors);
 }
 
 fn check_immutable(new: &Object, old: &Object, established: bool, errors: &mut ErrorList) {

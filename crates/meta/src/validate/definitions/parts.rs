@@ -30,7 +30,8 @@ pub(super) fn check_common(new: &Object, options: &Options, spec: &Path, errors:
     check_columns(columns, &spec.child("additionalPrinterColumns"), errors);
     let schema = validation.and_then(|validation| validation.get("openAPIV3Schema"));
     let excused = options.many_selectable.contains("");
-    check_selectable(selectable, schema, excused, &spec.child("selectableFields"), errors);
+    let needs = "may only be set when validations.schema is included";
+    check_selectable(selectable, schema.ok_or(needs), excused, &spec.child("selectableFields"), errors);
 }
 
 /// Checks what a version says alone.
@@ -45,7 +46,9 @@ pub(super) fn check_version(new: &Object, version: &Value, options: &Options, pa
     let name = version.get("name").and_then(Value::as_str).unwrap_or_default();
     let excused = options.many_selectable.contains(name);
     let path = path.child("selectableFields");
-    check_selectable(own("selectableFields"), schema_of(version), excused, &path, errors);
+    // Upstream's words, which say the opposite.
+    let needs = "may only be set when `version.schema.openAPIV3Schema` is not included";
+    check_selectable(own("selectableFields"), schema_of(version).ok_or(needs), excused, &path, errors);
 }
 
 fn has_status(version: &Value) -> bool {
@@ -105,7 +108,7 @@ fn check_subresources(subresources: Option<&Value>, path: &Path, errors: &mut Er
 
 fn check_columns(columns: Option<&Value>, path: &Path, errors: &mut ErrorList) {
     const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-    const FORMATS: [&str; 9] = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password", "url"];
+    const FORMATS: [&str; 8] = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
     for (index, column) in columns.and_then(Value::as_array).into_iter().flatten().enumerate() {
         let path = path.index(index);
         let text = |member: &str| column.get(member).and_then(Value::as_str).unwrap_or_default();
@@ -150,15 +153,18 @@ pub(super) fn excused(new: &Object, old: &Object) -> HashSet<String> {
 
 fn check_selectable(
     fields: Option<&Value>,
-    schema: Option<&Value>,
+    schema: Result<&Value, &str>,
     excused: bool,
     path: &Path,
     errors: &mut ErrorList,
 ) {
     let Some(fields) = fields.and_then(Value::as_array).filter(|fields| !fields.is_empty()) else { return };
-    let Some(schema) = schema else {
-        errors.push(FieldError::invalid(path, "", "may only be set when validations.schema is included"));
-        return;
+    let schema = match schema {
+        Ok(schema) => schema,
+        Err(needs) => {
+            errors.push(FieldError::invalid(path, "", needs));
+            return;
+        }
     };
     let mut known: Vec<Vec<String>> = Vec::new();
     for (index, field) in fields.iter().enumerate() {

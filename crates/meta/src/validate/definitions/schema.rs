@@ -89,21 +89,22 @@ pub(super) fn has(schema: &Value, is: &dyn Fn(&Value) -> bool) -> bool {
     is(schema) || children(schema).any(|(_, child)| has(child, is))
 }
 
-/// All nodes below a node, with their places relative to it.
+/// All nodes below a node in the order of upstream's walk, with their places relative to it.
 pub(super) fn children(schema: &Value) -> impl Iterator<Item = (Path, &Value)> {
-    let one = ["items", "not", "additionalProperties"].into_iter().filter_map(move |member| {
-        let child = schema.get(member).filter(|child| child.is_object())?;
-        Some((Path::new(member), child))
-    });
-    let lists = ["allOf", "anyOf", "oneOf"].into_iter().flat_map(move |member| {
+    let one = move |member: &'static str| {
+        let child = schema.get(member).filter(|child| child.is_object());
+        child.map(|child| (Path::new(member), child))
+    };
+    let lists = ["allOf", "oneOf", "anyOf"].into_iter().flat_map(move |member| {
         let all = schema.get(member).and_then(Value::as_array).into_iter().flatten().enumerate();
         all.map(move |(index, child)| (Path::new(member).index(index), child))
     });
-    let maps = ["properties", "definitions", "patternProperties"].into_iter().flat_map(move |member| {
+    let map = move |member: &'static str| {
         let all = schema.get(member).and_then(Value::as_object).into_iter().flatten();
         all.map(move |(name, child)| (Path::new(member).key(name), child))
-    });
-    one.chain(lists).chain(maps)
+    };
+    let inner = one("additionalProperties").into_iter().chain(map("properties")).chain(one("not")).chain(lists);
+    inner.chain(map("definitions")).chain(map("patternProperties")).chain(one("items"))
 }
 
 pub(super) fn has_unknown_type(node: &Value) -> bool {

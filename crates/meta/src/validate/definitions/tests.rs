@@ -247,3 +247,37 @@ fn protected_groups_need_an_approval() {
         assert_eq!(found(&value, None).len(), usize::from(reason == "InvalidAnnotation"));
     }
 }
+
+#[test]
+fn columns_have_known_formats_and_versions_alone_their_own_words() {
+    let mut value = definition(json!({"type": "object"}));
+    value["spec"]["versions"][0]["additionalPrinterColumns"] =
+        json!([{"name": "c", "type": "string", "format": "url", "jsonPath": ".a"}]);
+    assert_eq!(
+        found(&value, None),
+        [
+            "spec.additionalPrinterColumns[0].format: Invalid value: \"url\": must be one of byte,date,date-time,double,float,int32,int64,password"
+        ]
+    );
+    let mut value = definition(json!({"type": "object"}));
+    let mut other = value["spec"]["versions"][0].clone();
+    other["name"] = "v2".into();
+    other["storage"] = false.into();
+    other["selectableFields"] = json!([{"jsonPath": ".a"}]);
+    other.as_object_mut().unwrap().remove("schema");
+    value["spec"]["versions"].as_array_mut().unwrap().push(other);
+    let wanted = "spec.versions[1].selectableFields: Invalid value: \"\": may only be set when `version.schema.openAPIV3Schema` is not included";
+    let errors = found(&value, None);
+    assert!(errors.iter().any(|error| error == wanted), "{errors:#?}");
+}
+
+#[test]
+fn schemas_are_walked_as_upstream_does() {
+    let wrong = json!({"type": "string", "uniqueItems": true});
+    let schema = json!({"type": "object", "properties": {"l": {"type": "array", "items": wrong.clone(),
+        "anyOf": [{"uniqueItems": true}], "oneOf": [{"uniqueItems": true}], "not": {"uniqueItems": true}}}});
+    let at = "spec.validation.openAPIV3Schema.properties[l].";
+    let why = "Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+    let wanted = ["not", "oneOf[0]", "anyOf[0]", "items"].map(|place| format!("{at}{place}.uniqueItems: {why}"));
+    assert_eq!(of_schema(schema), wanted);
+}
