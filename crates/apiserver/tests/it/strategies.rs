@@ -295,6 +295,9 @@ async fn claims_get_the_default_class_and_are_protected() {
     let made = expect(&client.post(claims, &claim).await, 201);
     assert_eq!(made["spec"]["storageClassName"], "standard");
     assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let attributes = json!({"metadata": {"name": "fast"}, "driverName": "d.example.com", "parameters": {"iops": "1"}});
+    let class = expect(&client.post("/apis/storage.k8s.io/v1/volumeattributesclasses", &attributes).await, 201);
+    assert_eq!(class["metadata"]["finalizers"], json!(["kubernetes.io/vac-protection"]));
     assert_eq!(made["status"]["phase"], "Pending");
     let changed = json!({"spec": {"accessModes": ["ReadOnlyMany"]}});
     let refusal = message(&client.patch(&format!("{claims}/c"), "merge", &changed).await, 422);
@@ -304,9 +307,6 @@ async fn claims_get_the_default_class_and_are_protected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_frozen_stays() {
-    let (_server, mut client) = server().await;
-    let maps = "/api/v1/namespaces/default/configmaps";
 async fn fields_of_features_that_are_off_are_dropped() {
     let (_server, mut client) = server().await;
     let mut signalled = pod("p");
@@ -342,6 +342,9 @@ async fn fields_of_features_that_are_off_are_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_frozen_stays() {
+    let (_server, mut client) = server().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
     expect(&client.post(maps, &json!({"metadata": {"name": "m"}, "immutable": true, "data": {"a": "1"}})).await, 201);
     let refusal = message(&client.patch(&format!("{maps}/m"), "merge", &json!({"data": {"a": "2"}})).await, 422);
     assert!(refusal.contains("field is immutable when `immutable` is set"), "{refusal}");
