@@ -268,7 +268,7 @@ async fn a_kubelet_sees_what_its_pods_need() {
         |uid: &Value| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid}}});
     expect(&kubelet.post(tokens, &json!({"spec": {}})).await, 403);
     expect(&other.post(tokens, &bound(&pod["metadata"]["uid"])).await, 403);
-    expect(&kubelet.post(tokens, &bound(&json!("another"))).await, 409);
+    expect(&kubelet.post(tokens, &bound(&json!("another"))).await, 403);
     expect(&kubelet.post(tokens, &bound(&pod["metadata"]["uid"])).await, 201);
 }
 
@@ -296,6 +296,67 @@ const MATRIX: &[(&str, &str, &str, &str, bool)] = &[
         "discovery.k8s.io/endpointslices",
         "a",
         true,
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let mut kubelet = server.client_as(Some(&server.identity("system:node:n1", Some("system:nodes")))).await;
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    expect(
+        &admin.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await,
+        201,
+    );
+    let driver = json!({"metadata": {"name": "d.example.com"}, "spec": {"tokenRequests": [{"audience": "of-driver"}]}});
+    expect(&admin.post("/apis/storage.k8s.io/v1/csidrivers", &driver).await, 201);
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+        "capacity": {"storage": "1Gi"}, "csi": {"driver": "d.example.com", "volumeHandle": "h"}}});
+    expect(&admin.post("/api/v1/persistentvolumes", &volume).await, 201);
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+        "volumeName": "v", "resources": {"requests": {"storage": "1Gi"}}}});
+    expect(&admin.post("/api/v1/namespaces/default/persistentvolumeclaims", &claim).await, 201);
+    let mut ask = async |admin: &mut Client, name: &str, volumes: Value, audiences: Value| {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": "n1",
+            "containers": [{"name": "c", "image": "i"}], "volumes": volumes}});
+        let pod = expect(&admin.post("/api/v1/namespaces/default/pods", &pod).await, 201);
+        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"]});
+        let answer = kubelet.post(tokens, &json!({"spec": {"audiences": audiences, "boundObjectRef": bound}})).await;
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        (answer.code, message)
+    };
+    let projected =
+        json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"audience": "vault", "path": "p"}}]}}]);
+    let claimed = json!([{"name": "t", "persistentVolumeClaim": {"claimName": "c"}}]);
+    let inline = |driver: &str| json!([{"name": "t", "csi": {"driver": driver}}]);
+    assert_eq!(ask(&mut admin, "a", projected.clone(), json!(["vault"])).await.0, 201);
+    assert_eq!(ask(&mut admin, "b", claimed.clone(), json!(["of-driver"])).await.0, 201);
+    assert_eq!(ask(&mut admin, "c", inline("d.example.com"), json!(["of-driver"])).await.0, 201);
+    let (code, why) = ask(&mut admin, "d", projected.clone(), json!(["vault", "other"])).await;
+    assert!(code == 403 && why.ends_with("node may only request 0 or 1 audiences"), "{why}");
+    let (code, why) = ask(&mut admin, "e", inline("e.example.com"), json!(["of-driver"])).await;
+    let unknown = "error validating audience \"of-driver\": csidriver.storage.k8s.io \"e.example.com\" not found";
+    assert!(code == 403 && why.ends_with(unknown), "{why}");
+    let (code, why) = ask(&mut admin, "f", claimed.clone(), json!(["other"])).await;
+    let foreign = "serviceaccounts \"default\" is forbidden: audience \"other\" not found in pod spec volume, \
+        system:node:n1 is not authorized to request tokens for this audience";
+    assert_eq!((code, why.as_str()), (403, foreign));
+
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["other"],
+        "verbs": ["request-serviceaccounts-token-audience"], "resourceNames": ["default"]}]});
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    expect(&admin.post(&format!("{roles}/roles"), &role).await, 201);
+    let binding = json!({"metadata": {"name": "r"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "system:node:n1", "apiGroup": "rbac.authorization.k8s.io"}]});
+    expect(&admin.post(&format!("{roles}/rolebindings"), &binding).await, 201);
+    for attempt in 0.. {
+        let (code, why) = ask(&mut admin, &format!("g{attempt}"), claimed.clone(), json!(["other"])).await;
+        if code == 201 {
+            break;
+        }
+        assert!(attempt < 100, "{why}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
     ),
     ("system:serviceaccount:kube-system:namespace-controller", "deletecollection", "/secrets", "a", true),
     ("system:serviceaccount:kube-system:generic-garbage-collector", "patch", "apps/replicasets", "a", true),
