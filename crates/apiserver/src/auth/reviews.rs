@@ -50,44 +50,61 @@ impl Access {
             Access::Own => ctx.user.clone(),
             Access::Subject | Access::Local => user_in(&spec, "user"),
         };
+        let of_resource = spec.get(&["resourceAttributes"]).filter(|value| value.is_object());
+        let of_path = spec.get(&["nonResourceAttributes"]).filter(|value| value.is_object());
+        let (resource_path, url_path) = (root.child("resourceAttributes"), root.child("nonResourceAttributes"));
+        match (of_resource, of_path) {
+            (Some(_), Some(path)) => {
+                let detail = "cannot be specified in combination with resourceAttributes";
+                errors.push(FieldError::invalid(&url_path, path.clone(), detail));
+            }
+            (None, None) => {
+                let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+                errors.push(FieldError::invalid(&resource_path, "null", detail));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
         if user.name.is_empty() && user.groups.is_empty() {
             let detail = "at least one of user or group must be specified";
             errors.push(FieldError::invalid(&root.child("user"), "", detail));
         }
-        let of_resource = spec.get(&["resourceAttributes"]).filter(|value| value.is_object());
-        let of_path = spec.get(&["nonResourceAttributes"]).filter(|value| value.is_object());
-        let mut attributes = Attributes { user, ..Attributes::default() };
         if let Some(resource) = of_resource {
-            errors.append(check_selectors(resource, &root.child("resourceAttributes")));
+            errors.append(check_selectors(resource, &resource_path));
         }
-        match (of_resource, of_path) {
-            (Some(resource), None) => fill(&mut attributes, resource),
-            (None, Some(path)) if self != Access::Local => {
-                let text = |key: &str| path.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-                (attributes.verb, attributes.path) = (text("verb"), text("path"));
-            }
-            (None, Some(_)) => {
-                let detail = "disallowed on this kind of request";
-                errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), "", detail));
-            }
-            (Some(_), Some(_)) => {
-                let detail = "cannot be specified in combination with resourceAttributes";
-                errors.push(FieldError::invalid(&root.child("nonResourceAttributes"), "", detail));
-            }
-            (None, None) => {
-                let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-                errors.push(FieldError::invalid(&root.child("resourceAttributes"), "", detail));
-            }
+        errors.append(self.check_metadata(review));
+        let mut attributes = Attributes { user, ..Attributes::default() };
+        if let Some(path) = of_path {
+            let text = |key: &str| path.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+            (attributes.verb, attributes.path) = (text("verb"), text("path"));
         }
-        if self == Access::Local && of_resource.is_some() && attributes.namespace != ctx.namespace {
-            let detail = "must match metadata.namespace";
-            let path = root.children(&["resourceAttributes", "namespace"]);
-            errors.push(FieldError::invalid(&path, attributes.namespace.clone(), detail));
+        if let Some(resource) = of_resource {
+            fill(&mut attributes, resource);
+        }
+        if self == Access::Local {
+            if of_resource.is_some() && attributes.namespace != ctx.namespace {
+                let detail = "must match metadata.namespace";
+                let path = resource_path.child("namespace");
+                errors.push(FieldError::invalid(&path, attributes.namespace.clone(), detail));
+            }
+            if let Some(path) = of_path {
+                errors.push(FieldError::invalid(&url_path, path.clone(), "disallowed on this kind of request"));
+            }
         }
         match errors.is_empty() {
             true => Ok(attributes),
             false => Err(StatusError::invalid(AUTHORIZATION, review.kind(), "", &errors)),
         }
+    }
+
+    /// A review is no object that is kept: it has no name, no labels, nothing but the namespace that it is about.
+    fn check_metadata(self, review: &Object) -> ErrorList {
+        let Some(metadata) = review.get(&["metadata"]).and_then(Value::as_object) else { return ErrorList::new() };
+        let known = |member: &str| member == "managedFields" || (self == Access::Local && member == "namespace");
+        if metadata.keys().all(|member| known(member)) {
+            return ErrorList::new();
+        }
+        let detail = if self == Access::Local { "must be empty except for namespace" } else { "must be empty" };
+        FieldError::invalid(&Path::new("metadata"), metadata.clone(), detail).into()
     }
 }
 

@@ -197,8 +197,32 @@ async fn reviews_agree_with_real_requests() {
     assert_eq!(yes["status"]["allowed"], true);
     let no = expect(&admin.post(path, &ask("eve", json!([]), "get", "secrets")).await, 201);
     assert_eq!(no["status"]["allowed"], false);
-    let neither = json!({"spec": {"user": "eve"}});
-    assert_eq!(admin.post(path, &neither).await.code, 422);
+    let neither = expect(&admin.post(path, &json!({"spec": {"user": "eve"}})).await, 422);
+    let why = "spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified";
+    assert!(neither["message"].as_str().unwrap().ends_with(why), "{neither}");
+    // A review has no name nor labels; what namespace it is in is told by its path.
+    let named = |mut review: Value, metadata: Value| {
+        review["metadata"] = metadata;
+        review
+    };
+    let mut own = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}});
+    let of_self = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let of_namespace = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let asked = ask("eve", json!([]), "get", "pods");
+    for (path, review, why) in [
+        (path, &asked, "must be empty"),
+        (of_self, &own, "must be empty"),
+        (of_namespace, &asked, "must be empty except for namespace"),
+    ] {
+        for metadata in [json!({"name": "n"}), json!({"labels": {"a": "b"}})] {
+            let refused = expect(&admin.post(path, &named(review.clone(), metadata)).await, 422);
+            let message = refused["message"].as_str().unwrap();
+            assert!(message.contains("metadata: Invalid value: ") && message.ends_with(why), "{path}: {message}");
+        }
+        expect(&admin.post(path, &named(review.clone(), json!({"creationTimestamp": null}))).await, 201);
+    }
+    own["metadata"] = json!({"managedFields": [{"manager": "m", "operation": "Update", "apiVersion": "v1"}]});
+    expect(&admin.post(of_self, &own).await, 201);
     let local = "/apis/authorization.k8s.io/v1/namespaces/kube-system/localsubjectaccessreviews";
     assert_eq!(admin.post(local, &ask("eve", json!([]), "get", "pods")).await.code, 422);
     let rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
@@ -272,30 +296,6 @@ async fn a_kubelet_sees_what_its_pods_need() {
     expect(&kubelet.post(tokens, &bound(&pod["metadata"]["uid"])).await, 201);
 }
 
-/// User (or `group:` and a group), verb, group/resource, namespace, whether it is allowed in a new cluster.
-const MATRIX: &[(&str, &str, &str, &str, bool)] = &[
-    ("group:system:masters", "delete", "/nodes", "", true),
-    ("group:kubeadm:cluster-admins", "delete", "/secrets", "kube-system", true),
-    ("alice", "list", "/pods", "default", false),
-    ("alice", "create", "authorization.k8s.io/selfsubjectaccessreviews", "", true),
-    ("system:kube-scheduler", "create", "/pods/binding", "default", true),
-    ("system:kube-scheduler", "patch", "/pods/status", "default", true),
-    ("system:kube-scheduler", "patch", "/persistentvolumeclaims", "default", true),
-    ("system:kube-scheduler", "get", "/secrets", "default", false),
-    ("system:kube-controller-manager", "watch", "apps/deployments", "", true),
-    ("system:kube-controller-manager", "update", "apps/deployments", "default", false),
-    ("system:kube-proxy", "watch", "discovery.k8s.io/endpointslices", "", true),
-    ("system:kube-proxy", "watch", "/secrets", "", false),
-    ("system:serviceaccount:kube-system:deployment-controller", "patch", "apps/deployments/status", "default", true),
-    ("system:serviceaccount:kube-system:deployment-controller", "create", "apps/replicasets", "default", true),
-    ("system:serviceaccount:kube-system:deployment-controller", "create", "/pods", "default", false),
-    ("system:serviceaccount:kube-system:replicaset-controller", "create", "/pods", "default", true),
-    (
-        "system:serviceaccount:kube-system:endpointslice-controller",
-        "patch",
-        "discovery.k8s.io/endpointslices",
-        "a",
-        true,
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
     let server = TestServer::start().await;
@@ -357,6 +357,30 @@ async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
     }
 }
 
+/// User (or `group:` and a group), verb, group/resource, namespace, whether it is allowed in a new cluster.
+const MATRIX: &[(&str, &str, &str, &str, bool)] = &[
+    ("group:system:masters", "delete", "/nodes", "", true),
+    ("group:kubeadm:cluster-admins", "delete", "/secrets", "kube-system", true),
+    ("alice", "list", "/pods", "default", false),
+    ("alice", "create", "authorization.k8s.io/selfsubjectaccessreviews", "", true),
+    ("system:kube-scheduler", "create", "/pods/binding", "default", true),
+    ("system:kube-scheduler", "patch", "/pods/status", "default", true),
+    ("system:kube-scheduler", "patch", "/persistentvolumeclaims", "default", true),
+    ("system:kube-scheduler", "get", "/secrets", "default", false),
+    ("system:kube-controller-manager", "watch", "apps/deployments", "", true),
+    ("system:kube-controller-manager", "update", "apps/deployments", "default", false),
+    ("system:kube-proxy", "watch", "discovery.k8s.io/endpointslices", "", true),
+    ("system:kube-proxy", "watch", "/secrets", "", false),
+    ("system:serviceaccount:kube-system:deployment-controller", "patch", "apps/deployments/status", "default", true),
+    ("system:serviceaccount:kube-system:deployment-controller", "create", "apps/replicasets", "default", true),
+    ("system:serviceaccount:kube-system:deployment-controller", "create", "/pods", "default", false),
+    ("system:serviceaccount:kube-system:replicaset-controller", "create", "/pods", "default", true),
+    (
+        "system:serviceaccount:kube-system:endpointslice-controller",
+        "patch",
+        "discovery.k8s.io/endpointslices",
+        "a",
+        true,
     ),
     ("system:serviceaccount:kube-system:namespace-controller", "deletecollection", "/secrets", "a", true),
     ("system:serviceaccount:kube-system:generic-garbage-collector", "patch", "apps/replicasets", "a", true),
