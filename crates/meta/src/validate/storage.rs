@@ -111,9 +111,14 @@ fn basic(node: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
+const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
 fn access_modes(list: &Node<'_>, detail: &str, errors: &mut ErrorList) {
     if list.is_empty() {
         errors.push(FieldError::required(&list.path, detail));
+    }
+    for mode in list.items().filter(|mode| !MODES.contains(&mode.text())) {
+        errors.push(FieldError::not_supported(&list.path, mode.text(), &MODES));
     }
     let has = |mode: &str| list.items().any(|m| m.text() == mode);
     if has("ReadWriteOncePod") && list.items().count() > 1 {
