@@ -285,6 +285,12 @@ fn immutable(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
+/// Whether addresses, or ranges of them, are of both families.
+fn mixes_families(texts: &[&str]) -> bool {
+    let second = texts.iter().filter(|text| text.contains(':')).count();
+    second > 0 && second < texts.len()
+}
+
 /// A number that may not be negative.
 fn non_negative(node: &Node<'_>, errors: &mut ErrorList) {
     if let Some(number) = node.integer()

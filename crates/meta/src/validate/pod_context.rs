@@ -39,10 +39,8 @@ pub(super) fn pod_context(spec: &Node<'_>, errors: &mut ErrorList) {
     sysctls(spec, &context.child("sysctls"), errors);
     seccomp(&context.child("seccompProfile"), errors);
     app_armor(&context.child("appArmorProfile"), errors);
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in spec.child(list).items() {
-            container_context(spec, &container, errors);
-        }
+    for container in spec.containers() {
+        container_context(spec, &container, errors);
     }
 }
 
@@ -215,14 +213,14 @@ fn restart_rules(container: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::too_many(&values.path, count, MOST_CODES));
         }
     }
+}
+
 fn known_or_required(node: &Node<'_>, known: &[&str], errors: &mut ErrorList) {
     if node.is_empty() {
         errors.push(FieldError::required(&node.path, ""));
     } else if !known.contains(&node.text()) {
         errors.push(FieldError::not_supported(&node.path, node.text(), known));
     }
-}
-
 }
 
 #[cfg(test)]
