@@ -1,13 +1,15 @@
-//! A claim in use by a pod, and a volume bound to a claim, outlive their deletion until they are free.
+//! A claim in use by a pod, a volume bound to a claim, and a class of attributes that volumes have or are to have, outlive their
+//! deletion until they are free.
 //!
 //! Each carries a finalizer from its start; it is taken off a deleted claim once no pod that has a node (and has not ended) mounts it,
-//! off a deleted volume once it is not `Bound`. Before a claim is let go the API is asked for pods, since the cache may not
-//! know the newest.
+//! off a deleted volume once it is not `Bound`, off a deleted class once no claim and no volume names it. Before a claim is let go the
+//! API is asked for pods, since the cache may not know the newest.
 
 use std::sync::Arc;
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kminik_client::{Informer, Next, ObjectKey, WorkQueue};
 
 use crate::context::{Context, Kind};
@@ -16,6 +18,7 @@ use crate::pods::{claims_of, is_terminal, node_of};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
+const CLASS: &str = "kubernetes.io/vac-protection";
 
 struct Claims {
     context: Context,
@@ -72,6 +75,60 @@ pub(crate) async fn run_volumes(context: Context) -> Result<(), Error> {
         }
     };
     context.work(queue, 1, [volumes.wait_synced().boxed()], reconcile).await
+}
+
+pub(crate) async fn run_classes(context: Context) -> Result<(), Error> {
+    let classes = context.informers.get::<VolumeAttributesClass>();
+    let claims = context.informers.get::<PersistentVolumeClaim>();
+    let volumes = context.informers.get::<PersistentVolume>();
+    let queue = WorkQueue::new();
+    let leaving = || {
+        let classes = classes.clone();
+        move |keys: &mut Vec<ObjectKey>| {
+            let all = classes.list();
+            keys.extend(
+                all.iter()
+                    .filter(|class| class.metadata.deletion_timestamp.is_some())
+                    .map(|class| ObjectKey::of(class.as_ref())),
+            );
+        }
+    };
+    let (of_claims, of_volumes) = (leaving(), leaving());
+    let _subscriptions = [
+        classes.enqueue(&queue),
+        claims.enqueue_with(&queue, move |_, keys| of_claims(keys)),
+        volumes.enqueue_with(&queue, move |_, keys| of_volumes(keys)),
+    ];
+    let synced = [classes.wait_synced().boxed(), claims.wait_synced().boxed(), volumes.wait_synced().boxed()];
+    let (worker, classes, claims, volumes) = (context.clone(), classes.clone(), claims.clone(), volumes.clone());
+    let reconcile = move |key: ObjectKey| {
+        let (context, classes, claims, volumes) = (worker.clone(), classes.clone(), claims.clone(), volumes.clone());
+        async move {
+            if let Some(class) = classes.get(&key) {
+                let used = claims.list().iter().any(|claim| classes_of(claim).any(|name| name == key.name))
+                    || volumes.list().iter().any(|volume| class_of(volume) == Some(key.name.as_str()));
+                protect(&context, &key, &classes, class.as_ref(), CLASS, async { Ok(used) }).await?;
+            }
+            Ok(Next::Done)
+        }
+    };
+    context.work(queue, 1, synced, reconcile).await
+}
+
+/// The classes of attributes that a claim asks for, has, and is on its way to.
+fn classes_of(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    let (spec, status) = (claim.spec.as_ref(), claim.status.as_ref());
+    [
+        spec.and_then(|spec| spec.volume_attributes_class_name.as_deref()),
+        status.and_then(|status| status.current_volume_attributes_class_name.as_deref()),
+        status.and_then(|status| status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref()),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn class_of(volume: &PersistentVolume) -> Option<&str> {
+    volume.spec.as_ref()?.volume_attributes_class_name.as_deref()
 }
 
 /// Puts the finalizer on a living object and takes it off a deleted one that is not in use.

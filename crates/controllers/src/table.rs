@@ -62,6 +62,11 @@ pub static CONTROLLERS: &[Descriptor] = &[
     controller!("persistentvolume-controller", "persistent-volume-binder", persistent_volume::run),
     controller!("persistentvolumeclaim-protection-controller", "pvc-protection-controller", protection::run_claims),
     controller!("persistentvolume-protection-controller", "pv-protection-controller", protection::run_volumes),
+    controller!(
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        protection::run_classes
+    ),
     controller!("resourcequota-controller", "resourcequota-controller", resource_quota::run),
     controller!("daemonset-controller", "daemon-set-controller", daemon_set::run),
     controller!("statefulset-controller", "statefulset-controller", stateful_set::run),

@@ -9,8 +9,9 @@
 //! 2. [`decode::decode`] (or [`protobuf::decode`]) reads the body, names unknown and duplicate fields, and gives the normal form;
 //!    [`patch`] and [`apply`] change a stored object instead, and [`decode::conform`] brings the outcome into normal form.
 //! 3. [`defaults::apply`] fills in what is left out.
-//! 4. [`validate::create`] and [`validate::update`] give the errors that [`StatusError::invalid`] turns into a `Status`.
-//! 5. [`apply::update`] notes who changed which field.
+//! 4. [`gates::drop_disabled`] drops what belongs to features that are off.
+//! 5. [`validate::create`] and [`validate::update`] give the errors that [`StatusError::invalid`] turns into a `Status`.
+//! 6. [`apply::update`] notes who changed which field.
 //!
 //! [`columns`] and [`openapi`] render what `kubectl get`, `explain` and `apply` ask for.
 //!
@@ -24,6 +25,7 @@ pub mod decode;
 pub mod defaults;
 pub mod field;
 pub mod fields;
+pub mod gates;
 pub mod go;
 pub mod gvk;
 pub mod intstr;

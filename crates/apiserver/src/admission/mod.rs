@@ -10,6 +10,7 @@ mod limit_ranger;
 pub mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
+mod node_tokens;
 mod persistent_volume_claim_resize;
 mod pod_security;
 mod pod_topology_labels;
@@ -266,7 +267,7 @@ pub fn default_plugins(
         Box::new(NamespaceLifecycle),
         Box::new(LimitRanger::new(cache)),
         Box::new(ServiceAccount),
-        Box::new(NodeRestriction),
+        Box::new(NodeRestriction::new(auth.authorizer.clone())),
         Box::new(TaintNodesByCondition),
         Box::new(PodSecurity),
         Box::new(Priority),

@@ -1,10 +1,13 @@
-//! NodeRestriction: a kubelet writes its own node and the pods on it, nothing else.
+//! NodeRestriction: a kubelet writes its own node and the pods on it, and asks for these pods' tokens, nothing else.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use kminik_meta::pod_annotations::MIRROR;
 use kminik_meta::{Object, StatusError};
 
-use super::{Admission, Attributes, Operation};
+use super::{Admission, Attributes, Operation, node_tokens};
+use crate::auth::Authorizer;
 use crate::auth::node::node_of;
 use crate::auth::node::references::References;
 
@@ -29,7 +32,15 @@ const KUBELET_LABELS: [&str; 13] = [
     "topology.kubernetes.io/region",
 ];
 
-pub(super) struct NodeRestriction;
+pub(super) struct NodeRestriction {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl NodeRestriction {
+    pub(super) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        NodeRestriction { authorizer }
+    }
+}
 
 #[async_trait]
 impl Admission for NodeRestriction {
@@ -47,6 +58,10 @@ impl Admission for NodeRestriction {
 
     async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), StatusError> {
         let Some(node) = node_of(attributes.user) else { return Ok(()) };
+        let row = (attributes.row.group.as_ref(), attributes.row.plural.as_ref(), attributes.subresource);
+        if let (("", "serviceaccounts", "token"), Some(request)) = (row, object) {
+            return node_tokens::check(node, attributes, request, self.authorizer.as_ref()).await;
+        }
         match objection(node, attributes, object) {
             Some(why) => Err(attributes.forbidden(why)),
             None => Ok(()),

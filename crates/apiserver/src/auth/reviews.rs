@@ -67,7 +67,7 @@ impl Access {
             }
             (None, None) => {
                 let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-                errors.push(FieldError::invalid(&root.child("resourceAttributes"), Value::Null, detail));
+                errors.push(FieldError::invalid(&root.child("resourceAttributes"), "null", detail));
             }
         }
         if nobody {

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError};
 use serde_json::Value;
 
-use super::node::node_of;
 use super::service_account::{BoundObject, NewToken};
 use crate::registry::action::{Action, ActionContext, ActionKind};
 use crate::registry::def::Verb;
@@ -46,15 +45,6 @@ impl Action for TokenRequest {
         }
         let bound = match request.get(&["spec", "boundObjectRef"]).filter(|value| value.is_object()) {
             Some(reference) => bind(&ctx, reference).await?,
-            // A kubelet gets tokens for its pods only.
-            None if node_of(ctx.user).is_some() => {
-                return Err(StatusError::forbidden(
-                    "",
-                    "serviceaccounts",
-                    ctx.name,
-                    "node requested token not bound to a pod",
-                ));
-            }
             None => Vec::new(),
         };
         let expires = ctx.now + expires_in;
@@ -110,15 +100,6 @@ async fn bind(ctx: &ActionContext<'_>, reference: &Value) -> Result<Vec<(&'stati
             return Err(StatusError::bad_request(format!("cannot bind token for object of type {kind}")));
         }
     };
-    if node_of(ctx.user).is_some() {
-        let refused = |why: &str| Err(StatusError::forbidden("", "serviceaccounts", ctx.name, why));
-        if kind != "pod" {
-            return refused("node requested token not bound to a pod");
-        }
-        if text("uid").is_empty() {
-            return refused("node requested token with a pod binding without a uid");
-        }
-    }
     let object = live(ctx, plural, namespace, text("name")).await?;
     let of = |object: &Object| BoundObject { name: object.name().to_owned(), uid: object.uid().to_owned() };
     if !text("uid").is_empty() && text("uid") != object.uid() {
@@ -138,12 +119,6 @@ async fn bind(ctx: &ActionContext<'_>, reference: &Value) -> Result<Vec<(&'stati
             return Err(StatusError::bad_request(why));
         }
         let node = object.str(&["spec", "nodeName"]).unwrap_or_default();
-        if let Some(own) = node_of(ctx.user)
-            && own != node
-        {
-            let why = "node requested token bound to a pod scheduled on a different node";
-            return Err(StatusError::forbidden("", "serviceaccounts", ctx.name, why));
-        }
         if !node.is_empty() {
             let found = ctx.registry().object("", "nodes", "", node).await?;
             let unknown = || BoundObject { name: node.to_owned(), uid: String::new() };

@@ -264,7 +264,12 @@ async fn authorised(
     let headers = request.headers().clone();
     let below = row.subresource(&info.subresource).map(|sub| &sub.kind);
     let connects = below.is_some_and(|kind| kind.connects());
-    let (protobuf, table_form) = (version.schema.is_named(), row.has_tables(below));
+    let built_in = version.schema.is_named();
+    let served = info.subresource.is_empty() || below.is_some();
+    if built_in && served && !connects && request.method() == Method::HEAD {
+        return Err(StatusError::method_not_allowed());
+    }
+    let (protobuf, table_form) = (built_in, row.has_tables(below));
     let accepted = if connects { Accepted::JSON } else { accept::negotiate(&headers, &query, protobuf, table_form)? };
     accept::check_table(accepted, &query)?;
     if let Some(deprecation) = &version.deprecation {

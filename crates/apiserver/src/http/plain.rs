@@ -28,6 +28,9 @@ pub(crate) async fn serve(
         return Err(StatusError::method_not_allowed());
     }
     let parts: Vec<&str> = info.path.split('/').filter(|part| !part.is_empty()).collect();
+    if request.method == Method::HEAD && get_only(server, &parts) {
+        return Err(StatusError::method_not_allowed());
+    }
     match parts.as_slice() {
         [] => Ok(respond::json(StatusCode::OK, &json!({"paths": paths(server)}))),
         ["version"] => Ok(respond::json(StatusCode::OK, &crate::version::document())),
@@ -80,6 +83,22 @@ pub(crate) async fn serve(
             discovery::serve(server, &parts, &query, &request.headers)
         }
         _ => Err(StatusError::resource_not_found()),
+    }
+}
+
+/// Whether a path is one of those that upstream routes by method as it does resources; the others take HEAD, too.
+fn get_only(server: &Server, parts: &[&str]) -> bool {
+    match parts {
+        ["version"] | ["api"] | ["api", "v1"] | [".well-known", "openid-configuration"] | ["openid", "v1", "jwks"] => {
+            true
+        }
+        ["apis", group, version] => server
+            .registry()
+            .table()
+            .rows()
+            .iter()
+            .any(|row| row.group == *group && row.version(version).is_some_and(|version| version.schema.is_named())),
+        _ => false,
     }
 }
 

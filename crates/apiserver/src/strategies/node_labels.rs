@@ -1,22 +1,13 @@
 //! Kinds that select nodes by labels warn of the labels' old names.
 
-use kminik_meta::{Object, Path, field::quote};
+use kminik_meta::warnings::deprecated_node_label;
+use kminik_meta::{Object, Path};
 use serde_json::Value;
 
 use crate::registry::strategy::{Strategy, StrategyContext};
 
-/// Old names, since when they are old, new names.
-const DEPRECATED: [(&str, &str, &str); 5] = [
-    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
-    ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
-    ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
-    ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
-];
-
 fn warning(path: &Path, label: &str) -> Option<String> {
-    let (_, since, new) = DEPRECATED.iter().find(|(old, _, _)| *old == label)?;
-    Some(format!("{path}: deprecated since {since}; use {} instead", quote(new)))
+    deprecated_node_label(label).map(|message| format!("{path}: {message}"))
 }
 
 /// Runtime classes.

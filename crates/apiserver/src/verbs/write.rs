@@ -1,7 +1,7 @@
 //! The part of the pipeline that create, update, patch and apply share: from the client's object to what is stored.
 
 use kminik_meta::decode::FieldValidation;
-use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError, apply, defaults, time, validate, warnings};
+use kminik_meta::{ErrorList, FieldError, Object, Path, StatusError, apply, defaults, gates, time, validate, warnings};
 use rand::Rng;
 use serde_json::Value;
 
@@ -159,6 +159,7 @@ pub(crate) async fn admit_create(
     }
     let ctx = call.strategy_context(options.dry_run);
     let strategy = call.strategy();
+    gates::drop_disabled(&gvk, None, object);
     strategy.prepare_create(&ctx, object);
     let reservation = strategy.reserve(&ctx, None, object)?;
     let mut errors = metadata::validate_scope(&call.row, object);
@@ -225,6 +226,7 @@ pub(crate) async fn admit_update(
     metadata::keep_system_fields(&old, &mut new);
     let ctx = call.strategy_context(options.dry_run);
     let strategy = call.strategy();
+    gates::drop_disabled(&gvk, Some(&old), &mut new);
     strategy.prepare_update(&ctx, &old, &mut new);
     let reservation = strategy.reserve(&ctx, Some(&old), &mut new)?;
     let mut errors = match call.view() {

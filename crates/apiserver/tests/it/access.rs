@@ -197,14 +197,12 @@ async fn reviews_agree_with_real_requests() {
     assert_eq!(yes["status"]["allowed"], true);
     let no = expect(&admin.post(path, &ask("eve", json!([]), "get", "secrets")).await, 201);
     assert_eq!(no["status"]["allowed"], false);
-    let neither = json!({"spec": {"user": "eve"}});
-    assert_eq!(admin.post(path, &neither).await.code, 422);
     let of_path = json!({"path": "/healthz", "verb": "get"});
     let shown = "{\"Path\":\"/healthz\",\"Verb\":\"get\"}";
     for (review, wanted) in [
         (
             json!({"spec": {}}),
-            "[spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]".to_owned(),
+            "[spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]".to_owned(),
         ),
         (
             json!({"spec": {"user": "eve", "resourceAttributes": {"verb": "get"}, "nonResourceAttributes": of_path}}),
@@ -219,6 +217,32 @@ async fn reviews_agree_with_real_requests() {
         let message = refused["message"].as_str().unwrap();
         assert!(message.ends_with(&format!(" is invalid: {wanted}")), "{message}");
     }
+    let neither = expect(&admin.post(path, &json!({"spec": {"user": "eve"}})).await, 422);
+    let why = "spec.resourceAttributes: Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified";
+    assert!(neither["message"].as_str().unwrap().ends_with(why), "{neither}");
+    // A review has no name nor labels; what namespace it is in is told by its path.
+    let named = |mut review: Value, metadata: Value| {
+        review["metadata"] = metadata;
+        review
+    };
+    let mut own = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}});
+    let of_self = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let of_namespace = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let asked = ask("eve", json!([]), "get", "pods");
+    for (path, review, why) in [
+        (path, &asked, "must be empty"),
+        (of_self, &own, "must be empty"),
+        (of_namespace, &asked, "must be empty except for namespace"),
+    ] {
+        for metadata in [json!({"name": "n"}), json!({"labels": {"a": "b"}})] {
+            let refused = expect(&admin.post(path, &named(review.clone(), metadata)).await, 422);
+            let message = refused["message"].as_str().unwrap();
+            assert!(message.contains("metadata: Invalid value: ") && message.ends_with(why), "{path}: {message}");
+        }
+        expect(&admin.post(path, &named(review.clone(), json!({"creationTimestamp": null}))).await, 201);
+    }
+    own["metadata"] = json!({"managedFields": [{"manager": "m", "operation": "Update", "apiVersion": "v1"}]});
+    expect(&admin.post(of_self, &own).await, 201);
     let local = "/apis/authorization.k8s.io/v1/namespaces/kube-system/localsubjectaccessreviews";
     assert_eq!(admin.post(local, &ask("eve", json!([]), "get", "pods")).await.code, 422);
     let review = json!({"spec": {"user": "eve", "nonResourceAttributes": of_path}});
@@ -292,8 +316,69 @@ async fn a_kubelet_sees_what_its_pods_need() {
         |uid: &Value| json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid}}});
     expect(&kubelet.post(tokens, &json!({"spec": {}})).await, 403);
     expect(&other.post(tokens, &bound(&pod["metadata"]["uid"])).await, 403);
-    expect(&kubelet.post(tokens, &bound(&json!("another"))).await, 409);
+    expect(&kubelet.post(tokens, &bound(&json!("another"))).await, 403);
     expect(&kubelet.post(tokens, &bound(&pod["metadata"]["uid"])).await, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_gets_tokens_for_the_audiences_of_its_pods() {
+    let server = TestServer::start().await;
+    let mut admin = server.client().await;
+    let mut kubelet = server.client_as(Some(&server.identity("system:node:n1", Some("system:nodes")))).await;
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    expect(
+        &admin.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await,
+        201,
+    );
+    let driver = json!({"metadata": {"name": "d.example.com"}, "spec": {"tokenRequests": [{"audience": "of-driver"}]}});
+    expect(&admin.post("/apis/storage.k8s.io/v1/csidrivers", &driver).await, 201);
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+        "capacity": {"storage": "1Gi"}, "csi": {"driver": "d.example.com", "volumeHandle": "h"}}});
+    expect(&admin.post("/api/v1/persistentvolumes", &volume).await, 201);
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+        "volumeName": "v", "resources": {"requests": {"storage": "1Gi"}}}});
+    expect(&admin.post("/api/v1/namespaces/default/persistentvolumeclaims", &claim).await, 201);
+    let mut ask = async |admin: &mut Client, name: &str, volumes: Value, audiences: Value| {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": "n1",
+            "containers": [{"name": "c", "image": "i"}], "volumes": volumes}});
+        let pod = expect(&admin.post("/api/v1/namespaces/default/pods", &pod).await, 201);
+        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": pod["metadata"]["uid"]});
+        let answer = kubelet.post(tokens, &json!({"spec": {"audiences": audiences, "boundObjectRef": bound}})).await;
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        (answer.code, message)
+    };
+    let projected =
+        json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"audience": "vault", "path": "p"}}]}}]);
+    let claimed = json!([{"name": "t", "persistentVolumeClaim": {"claimName": "c"}}]);
+    let inline = |driver: &str| json!([{"name": "t", "csi": {"driver": driver}}]);
+    assert_eq!(ask(&mut admin, "a", projected.clone(), json!(["vault"])).await.0, 201);
+    assert_eq!(ask(&mut admin, "b", claimed.clone(), json!(["of-driver"])).await.0, 201);
+    assert_eq!(ask(&mut admin, "c", inline("d.example.com"), json!(["of-driver"])).await.0, 201);
+    let (code, why) = ask(&mut admin, "d", projected.clone(), json!(["vault", "other"])).await;
+    assert!(code == 403 && why.ends_with("node may only request 0 or 1 audiences"), "{why}");
+    let (code, why) = ask(&mut admin, "e", inline("e.example.com"), json!(["of-driver"])).await;
+    let unknown = "error validating audience \"of-driver\": csidriver.storage.k8s.io \"e.example.com\" not found";
+    assert!(code == 403 && why.ends_with(unknown), "{why}");
+    let (code, why) = ask(&mut admin, "f", claimed.clone(), json!(["other"])).await;
+    let foreign = "serviceaccounts \"default\" is forbidden: audience \"other\" not found in pod spec volume, \
+        system:node:n1 is not authorized to request tokens for this audience";
+    assert_eq!((code, why.as_str()), (403, foreign));
+
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["other"],
+        "verbs": ["request-serviceaccounts-token-audience"], "resourceNames": ["default"]}]});
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    expect(&admin.post(&format!("{roles}/roles"), &role).await, 201);
+    let binding = json!({"metadata": {"name": "r"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "system:node:n1", "apiGroup": "rbac.authorization.k8s.io"}]});
+    expect(&admin.post(&format!("{roles}/rolebindings"), &binding).await, 201);
+    for attempt in 0.. {
+        let (code, why) = ask(&mut admin, &format!("g{attempt}"), claimed.clone(), json!(["other"])).await;
+        if code == 201 {
+            break;
+        }
+        assert!(attempt < 100, "{why}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// User (or `group:` and a group), verb, group/resource, namespace, whether it is allowed in a new cluster.

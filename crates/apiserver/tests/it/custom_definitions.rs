@@ -74,6 +74,8 @@ async fn a_definition_becomes_a_resource() {
 
     let object = expect(&client.post(TABS, &tab("a", json!({"cron": "x", "other": 1}))).await, 201);
     assert_eq!((&object["spec"], &object["metadata"]["generation"]), (&json!({"cron": "x"}), &json!(1)));
+    let head = client.send("HEAD", &format!("{TABS}/a"), &[], "").await;
+    assert_eq!((head.code, head.body.len()), (200, 0), "custom resources take HEAD");
     let wrong = message(&client.post(TABS, &tab("b", json!({"cron": 1}))).await, 422);
     assert_eq!(
         wrong,

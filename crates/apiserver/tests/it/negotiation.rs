@@ -229,6 +229,24 @@ async fn headers_of_every_answer() {
     assert_eq!(client.get(&format!("{MAPS}?timeout=10s")).await.code, 200);
     let head = client.send("HEAD", "/readyz", &[], "").await;
     assert_eq!((head.code, head.body.len()), (200, 0));
+    for (path, code) in [
+        (MAPS, 405),
+        ("/api/v1/namespaces/default", 405),
+        ("/version", 405),
+        ("/api", 405),
+        ("/api/v1", 405),
+        ("/apis/apps/v1", 405),
+        ("/openid/v1/jwks", 405),
+        ("/apis", 200),
+        ("/apis/apps", 200),
+        ("/openapi/v3", 200),
+        ("/metrics", 200),
+        ("/api/v1/nothings", 404),
+        ("/nothing", 404),
+    ] {
+        let head = client.send("HEAD", path, &[], "").await;
+        assert_eq!((head.code, head.body.len()), (code, 0), "{path}");
+    }
     assert_eq!(client.send("OPTIONS", MAPS, &[], "").await.code, 405);
     // What was noticed before the refusal is told with it.
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "Not_A_Name"}, "surplus": 1});

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::TestServer;
 
+const JSON: &str = "application/json";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PATIENCE: Patience =
     Patience { beginning: Duration::from_secs(1), head: Duration::from_secs(3), write: Duration::from_secs(1) };
@@ -87,40 +88,52 @@ async fn a_client_that_never_reads_is_given_up() {
     assert!(taken.len() < LARGE_MAPS * LARGE, "{} bytes and {read:?}: all was sent", taken.len());
 }
 
-/// Over HTTP/2 the connection lives, for others read on it; what an answer holds is let go.
-async fn unread_is_let_go(unread: &str, other: &str, begins: &[u8]) {
-    let server = start().await;
-    fill(&server).await;
+/// Over HTTP/2 the connection lives, for others read on it; what an answer holds is let go, whatever form it has.
+async fn unread_is_let_go(server: &TestServer, form: &str, unread: &str, other: &str, begins: &[u8]) {
     let stream = server.connect_for(Some(&server.admin), &[b"h2"]).await;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     let (sender, connection) =
         builder.initial_stream_window_size(64 << 10).handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let ask = |query: &str| {
+    let ask = |query: &str, form: &str| {
         let (mut sender, uri) = (sender.clone(), format!("https://localhost{MAPS}{query}"));
+        let request = Request::get(uri).header("accept", form);
         async move {
-            let request = Request::get(uri).body(Full::<Bytes>::default()).unwrap();
+            let request = request.body(Full::<Bytes>::default()).unwrap();
             sender.send_request(request).await.unwrap()
         }
     };
-    let unread = ask(unread).await;
+    let unread = ask(unread, form).await;
     assert_eq!(unread.status(), 200);
+    let media = form.split(';').next().unwrap();
+    assert!(unread.headers()["content-type"].to_str().unwrap().starts_with(media), "{:?}", unread.headers());
     tokio::time::sleep(2 * PATIENCE.write).await;
     // Beginning one is what makes the server look at the others.
-    let other = ask(other).await;
+    let other = ask(other, JSON).await;
     let ended = tokio::time::timeout(SOON, unread.into_body().collect()).await.expect("an end");
-    assert!(ended.is_err(), "{} bytes were sent", ended.unwrap().to_bytes().len());
+    assert!(ended.is_err(), "{} bytes of {form} were sent", ended.unwrap().to_bytes().len());
     let first = tokio::time::timeout(SOON, other.into_body().frame()).await.unwrap().unwrap().unwrap();
     assert!(first.into_data().unwrap().starts_with(begins), "others go on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_nobody_reads_is_let_go() {
+    let server = start().await;
+    fill(&server).await;
     let other = "?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dlarge-0";
-    unread_is_let_go("?watch=1&resourceVersion=0", other, b"{\"type\":\"ADDED\"").await;
+    unread_is_let_go(&server, JSON, "?watch=1&resourceVersion=0", other, b"{\"type\":\"ADDED\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_nobody_reads_is_let_go() {
-    unread_is_let_go("", "?limit=1", b"{\"kind\":").await;
+    let server = start().await;
+    fill(&server).await;
+    let list =
+        |form: &'static str, query: &'static str| unread_is_let_go(&server, form, query, "?limit=1", b"{\"kind\":");
+    tokio::join!(
+        list(JSON, ""),
+        list("application/yaml", ""),
+        list("application/vnd.kubernetes.protobuf", ""),
+        list("application/json;as=Table;v=v1;g=meta.k8s.io", "?includeObject=Object"),
+    );
 }

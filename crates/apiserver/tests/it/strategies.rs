@@ -295,12 +295,50 @@ async fn claims_get_the_default_class_and_are_protected() {
     let made = expect(&client.post(claims, &claim).await, 201);
     assert_eq!(made["spec"]["storageClassName"], "standard");
     assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    let attributes = json!({"metadata": {"name": "fast"}, "driverName": "d.example.com", "parameters": {"iops": "1"}});
+    let class = expect(&client.post("/apis/storage.k8s.io/v1/volumeattributesclasses", &attributes).await, 201);
+    assert_eq!(class["metadata"]["finalizers"], json!(["kubernetes.io/vac-protection"]));
     assert_eq!(made["status"]["phase"], "Pending");
     let changed = json!({"spec": {"accessModes": ["ReadOnlyMany"]}});
     let refusal = message(&client.patch(&format!("{claims}/c"), "merge", &changed).await, 422);
     assert!(refusal.contains("spec is immutable after creation"), "{refusal}");
     let bound = json!({"spec": {"volumeName": "v"}});
     expect(&client.patch(&format!("{claims}/c"), "merge", &bound).await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_features_that_are_off_are_dropped() {
+    let (_server, mut client) = server().await;
+    let mut signalled = pod("p");
+    signalled["spec"]["os"] = json!({"name": "linux"});
+    signalled["spec"]["workloadRef"] = json!({"name": "w", "podGroup": "g"});
+    signalled["spec"]["containers"][0]["lifecycle"] = json!({"stopSignal": "SIGINT"});
+    let made = expect(&client.post(PODS, &signalled).await, 201);
+    assert_eq!(
+        (&made["spec"]["workloadRef"], &made["spec"]["containers"][0]["lifecycle"]),
+        (&Value::Null, &Value::Null)
+    );
+    let status = json!({"status": {"resources": {"requests": {"cpu": "1"}}, "message": "m"}});
+    let made = expect(&client.patch(&format!("{PODS}/p/status"), "merge", &status).await, 200);
+    assert_eq!((&made["status"]["resources"], &made["status"]["message"]), (&Value::Null, &json!("m")));
+
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let mut template = pod("t")["spec"].take();
+    template["volumes"] = json!([{"name": "v", "projected": {"sources": [
+        {"clusterTrustBundle": {"name": "b", "path": "p"}, "secret": {"name": "s"}}]}}]);
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": template}}});
+    let made = expect(&client.post(deployments, &deployment).await, 201);
+    let source = &made["spec"]["template"]["spec"]["volumes"][0]["projected"]["sources"][0];
+    assert_eq!((&source["clusterTrustBundle"], &source["secret"]["name"]), (&Value::Null, &json!("s")));
+
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease =
+        json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a", "strategy": "OldestEmulationVersion"}});
+    assert_eq!(expect(&client.post(leases, &lease).await, 201)["spec"], json!({"holderIdentity": "a"}));
+    let changed = json!({"spec": {"preferredHolder": "b", "holderIdentity": "c"}});
+    let made = expect(&client.patch(&format!("{leases}/l"), "merge", &changed).await, 200);
+    assert_eq!(made["spec"], json!({"holderIdentity": "c"}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

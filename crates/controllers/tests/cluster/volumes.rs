@@ -1,5 +1,5 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -89,4 +89,40 @@ async fn a_claim_waits_for_its_first_consumer() {
     })
     .await;
     assert_eq!(pod.spec.unwrap().node_name.as_deref(), Some("b"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_class_of_attributes_stays_while_a_claim_or_a_volume_names_it() {
+    let cluster = Cluster::start(&[]).await;
+    let classes: Api<VolumeAttributesClass> = Api::all(cluster.client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    let class =
+        |name: &str| json!({"metadata": {"name": name}, "driverName": "d.example.com", "parameters": {"iops": "1"}});
+    for name in ["claimed", "of-volume", "free"] {
+        let made = classes.create(&PostParams::default(), &object(class(name))).await.unwrap();
+        assert_eq!(made.finalizers(), ["kubernetes.io/vac-protection"]);
+    }
+    let mut of_claim = claim("c", "none");
+    of_claim["spec"]["volumeAttributesClassName"] = "claimed".into();
+    cluster.create::<PersistentVolumeClaim>("default", of_claim).await;
+    let of_volume = json!({"metadata": {"name": "v"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "volumeAttributesClassName": "of-volume",
+        "csi": {"driver": "d.example.com", "volumeHandle": "h"},
+    }});
+    volumes.create(&PostParams::default(), &object(of_volume)).await.unwrap();
+    for name in ["claimed", "of-volume", "free"] {
+        classes.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let gone = async |name: &str| {
+        eventually(name, || async { classes.get_opt(name).await.unwrap().is_none().then_some(()) }).await;
+    };
+    gone("free").await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    for name in ["claimed", "of-volume"] {
+        assert!(classes.get_opt(name).await.unwrap().is_some(), "{name} is in use");
+    }
+    cluster.api::<PersistentVolumeClaim>("default").delete("c", &DeleteParams::default()).await.unwrap();
+    gone("claimed").await;
+    volumes.delete("v", &DeleteParams::default()).await.unwrap();
+    gone("of-volume").await;
 }

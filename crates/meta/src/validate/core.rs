@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::node::Node;
-use super::{IMMUTABLE, Kind, required};
+use super::{IMMUTABLE, Kind, mixes_families, required};
 use crate::decode::{self, DecodeError};
 use crate::field::{ErrorList, FieldError, Path};
 use crate::names;
@@ -173,8 +173,7 @@ fn node(node: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::duplicate(&range.path, range.text()));
         }
     }
-    let second = texts.iter().filter(|text| text.contains(':')).count();
-    if texts.len() > 2 || (texts.len() == 2 && second != 1) {
+    if texts.len() > 2 || (texts.len() == 2 && !mixes_families(&texts)) {
         let message = "may specify no more than one CIDR for each IP family";
         errors.push(FieldError::invalid(&ranges.path, ranges.value.clone(), message));
     }

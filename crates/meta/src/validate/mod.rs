@@ -220,12 +220,19 @@ fn check(gvk: &Gvk, schema: &Schema, object: &Object, old: Option<&Object>, erro
 }
 
 const IMMUTABLE: &str = "field is immutable";
+const NO_OPERATOR: &str = "not a valid selector operator";
 
 /// The value may not change.
 fn immutable(new: &Node<'_>, old: &Node<'_>, errors: &mut ErrorList) {
     if new.value != old.value {
         errors.push(FieldError::invalid(&new.path, new.value.clone(), IMMUTABLE));
     }
+}
+
+/// Whether addresses, or ranges of them, are of both families.
+fn mixes_families(texts: &[&str]) -> bool {
+    let second = texts.iter().filter(|text| text.contains(':')).count();
+    second > 0 && second < texts.len()
 }
 
 /// A number that may not be negative.
@@ -306,7 +313,7 @@ fn label_selector(selector: &Node<'_>, errors: &mut ErrorList) {
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => {
                 let path = expression.path.child("operator");
-                errors.push(FieldError::invalid(&path, other, "not a valid selector operator"));
+                errors.push(FieldError::invalid(&path, other, NO_OPERATOR));
             }
         }
         let key = expression.child("key");

@@ -7,6 +7,8 @@ use super::node::Node;
 use super::required;
 use crate::field::{ErrorList, FieldError};
 
+const PROPAGATIONS: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
+
 /// Whether an element has this member of this value.
 fn any(list: &Node<'_>, member: &str, value: &str) -> bool {
     list.items().any(|item| item.child(member).text() == value)
@@ -42,6 +44,9 @@ pub(super) fn mounts(container: &Node<'_>, volumes: &BTreeMap<&str, Node<'_>>, e
         }
         local_path(&shown("subPathExpr"), errors);
         let propagation = shown("mountPropagation");
+        if propagation.is_set() && !PROPAGATIONS.contains(&propagation.text()) {
+            errors.push(FieldError::not_supported(&propagation.path, propagation.text(), &PROPAGATIONS));
+        }
         if propagation.text() == "Bidirectional" && !privileged {
             let message = "Bidirectional mount propagation is available only to privileged containers";
             errors.push(FieldError::forbidden(&propagation.path, message));

@@ -62,6 +62,12 @@ impl<'a> Node<'a> {
         members.map(|(key, value)| (key, Node::new(value, self.path.key(key))))
     }
 
+    /// Of a pod's specification: all containers, in the order in which upstream visits them.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = Node<'a>> {
+        let lists = ["initContainers", "containers", "ephemeralContainers"];
+        lists.map(|list| self.child(list).items().collect::<Vec<_>>()).into_iter().flatten()
+    }
+
     /// The text, empty when absent.
     pub(crate) fn text(&self) -> &'a str {
         self.value.as_str().unwrap_or_default()

@@ -6,12 +6,6 @@ use crate::field::{ErrorList, FieldError};
 use crate::pod_annotations::{APP_ARMOR, MIRROR, SECCOMP_CONTAINER, SECCOMP_POD};
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
-
-fn containers<'a>(spec: &Node<'a>) -> impl Iterator<Item = Node<'a>> {
-    let lists = LISTS.map(|list| spec.child(list).items().collect::<Vec<_>>());
-    lists.into_iter().flatten()
-}
 
 /// What each says by itself.
 pub(super) fn own(annotations: &Node<'_>, spec: &Node<'_>, errors: &mut ErrorList) {
@@ -30,7 +24,7 @@ pub(super) fn own(annotations: &Node<'_>, spec: &Node<'_>, errors: &mut ErrorLis
                 None => errors.push(FieldError::invalid(&shown.path, text, "must be a valid seccomp profile")),
             }
         } else if let Some(container) = key.strip_prefix(APP_ARMOR) {
-            if !containers(spec).any(|one| one.child("name").text() == container) {
+            if !spec.containers().any(|one| one.child("name").text() == container) {
                 errors.push(invalid(container, "container not found".into()));
             }
             if !matches!(text, "" | "runtime/default" | "unconfined") && !text.starts_with("localhost/") {
@@ -55,7 +49,7 @@ pub(super) fn fit(annotations: &Node<'_>, spec: &Node<'_>, errors: &mut ErrorLis
         }
     };
     check(SECCOMP_POD, &context.child("seccompProfile"), "seccomp", errors);
-    for container in containers(spec) {
+    for container in spec.containers() {
         let (name, own) = (container.child("name"), container.child("securityContext"));
         check(&format!("{SECCOMP_CONTAINER}{}", name.text()), &own.child("seccompProfile"), "seccomp", errors);
         let (profile, whole) = (own.child("appArmorProfile"), context.child("appArmorProfile"));

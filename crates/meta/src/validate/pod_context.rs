@@ -31,17 +31,16 @@ pub(super) fn pod_context(spec: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::not_supported(&system.path, name, &["linux", "windows"]));
         }
     }
+    // MountOption belongs to a feature that is off.
     let changes = context.child("seLinuxChangePolicy");
-    if changes.is_set() && !["MountOption", "Recursive"].contains(&changes.text()) {
-        errors.push(FieldError::not_supported(&changes.path, changes.text(), &["MountOption", "Recursive"]));
+    if changes.is_set() && changes.text() != "Recursive" {
+        errors.push(FieldError::not_supported(&changes.path, changes.text(), &["Recursive"]));
     }
     sysctls(spec, &context.child("sysctls"), errors);
     seccomp(&context.child("seccompProfile"), errors);
     app_armor(&context.child("appArmorProfile"), errors);
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in spec.child(list).items() {
-            container_context(spec, &container, errors);
-        }
+    for container in spec.containers() {
+        container_context(spec, &container, errors);
     }
 }
 
@@ -201,21 +200,26 @@ fn restart_rules(container: &Node<'_>, errors: &mut ErrorList) {
     }
     for rule in rules.items() {
         let (action, codes) = (rule.child("action"), rule.child("exitCodes"));
-        if action.is_empty() {
-            errors.push(FieldError::required(&action.path, ""));
-        }
+        // RestartAllContainers belongs to a feature that is off.
+        known_or_required(&action, &["Restart"], errors);
         if !codes.is_set() {
             errors.push(FieldError::required(&codes.path, "must be specified"));
             continue;
         }
         let (operator, values) = (codes.child("operator"), codes.child("values"));
-        if operator.is_empty() {
-            errors.push(FieldError::required(&operator.path, ""));
-        }
+        known_or_required(&operator, &["In", "NotIn"], errors);
         let count = values.items().count();
         if count > MOST_CODES {
             errors.push(FieldError::too_many(&values.path, count, MOST_CODES));
         }
+    }
+}
+
+fn known_or_required(node: &Node<'_>, known: &[&str], errors: &mut ErrorList) {
+    if node.is_empty() {
+        errors.push(FieldError::required(&node.path, ""));
+    } else if !known.contains(&node.text()) {
+        errors.push(FieldError::not_supported(&node.path, node.text(), known));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checks of what a kubelet says of a pod.
 
-use super::immutable;
 use super::node::Node;
+use super::{immutable, mixes_families};
 use crate::field::{ErrorList, FieldError, Path};
 use crate::names;
 
@@ -93,8 +93,7 @@ fn addresses(list: &Node<'_>, errors: &mut ErrorList) {
         }
         seen.push(text);
     }
-    let families = seen.iter().filter(|text| text.contains(':')).count();
-    if seen.len() > 2 || (seen.len() == 2 && families != 1) {
+    if seen.len() > 2 || (seen.len() == 2 && !mixes_families(&seen)) {
         let message = "may specify no more than one IP for each IP family";
         errors.push(FieldError::invalid(&list.path, list.value.clone(), message));
     }

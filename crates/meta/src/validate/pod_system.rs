@@ -9,14 +9,9 @@ use super::node::Node;
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 
-const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
-
 pub(super) fn pod_system(spec: &Node<'_>, errors: &mut ErrorList) {
     let context = spec.child("securityContext");
-    let containers: Vec<Node<'_>> = LISTS
-        .iter()
-        .flat_map(|list| spec.child(list).items().map(|one| one.child("securityContext")).collect::<Vec<_>>())
-        .collect();
+    let containers: Vec<Node<'_>> = spec.containers().map(|one| one.child("securityContext")).collect();
     for one in containers.iter().chain([&context]) {
         windows_options(&one.child("windowsOptions"), errors);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::node::Node;
 use super::resources::{container_resource_name, is_quota, may_overcommit, quota, resource_name};
-use super::{IMMUTABLE, Kind};
+use super::{IMMUTABLE, Kind, NO_OPERATOR};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 
@@ -101,7 +101,8 @@ fn conflicts(seen: &BTreeSet<&str>, whole: &Node<'_>, errors: &mut ErrorList) {
 fn requirement(expression: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
     let (operator, values) = (expression.child("operator").text(), expression.child("values"));
     let scope = expression.child("scopeName").text();
-    if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+    let known = SCOPES.iter().any(|(name, _)| *name == scope);
+    if known && !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
         let message = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
         errors.push(FieldError::invalid(&list.path.child("operator"), operator, message));
     }
@@ -114,7 +115,8 @@ fn requirement(expression: &Node<'_>, list: &Node<'_>, errors: &mut ErrorList) {
             let message = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
             errors.push(FieldError::invalid(&list.path.child("values"), values.value.clone(), message));
         }
-        _ => {}
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => errors.push(FieldError::invalid(&list.path.child("operator"), other, NO_OPERATOR)),
     }
 }
 

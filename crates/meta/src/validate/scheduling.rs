@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::node::Node;
-use super::{NameCheck, label_selector};
+use super::{NO_OPERATOR, NameCheck, label_selector};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 
@@ -141,7 +141,8 @@ fn node_term(term: &Node<'_>, values: bool, errors: &mut ErrorList) {
                 let message = "must be specified single value when `operator` is 'Lt' or 'Gt'";
                 errors.push(FieldError::required(&list.path, message));
             }
-            _ => {}
+            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+            other => errors.push(FieldError::invalid(&operator.path, other, NO_OPERATOR)),
         }
         label_name(&requirement.child("key"), errors);
         for value in list.items().filter(|_| values) {
@@ -163,7 +164,7 @@ fn field_requirement(requirement: &Node<'_>, errors: &mut ErrorList) {
             errors.push(FieldError::required(&values.path, message));
         }
         "In" | "NotIn" => {}
-        other => errors.push(FieldError::invalid(&operator.path, other, "not a valid selector operator")),
+        other => errors.push(FieldError::invalid(&operator.path, other, NO_OPERATOR)),
     }
     if key.text() == "metadata.name" {
         for value in values.items() {

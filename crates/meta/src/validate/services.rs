@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::containers::{port_reference, range};
 use super::node::Node;
-use super::{Kind, labels, required};
+use super::{Kind, labels, mixes_families, required};
 use crate::field::{ErrorList, FieldError};
 use crate::names;
 
@@ -171,8 +171,7 @@ fn addresses(spec: &Node<'_>, errors: &mut ErrorList) {
     if !readable {
         return;
     }
-    let of_second = texts.iter().filter(|text| text.contains(':')).count();
-    if texts.len() > 1 && (of_second == 0 || of_second == texts.len()) {
+    if texts.len() > 1 && !mixes_families(&texts) {
         errors.push(whole("may specify no more than one IP for each IP family"));
     }
     for (index, (ip, family)) in

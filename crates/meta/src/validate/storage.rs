@@ -5,9 +5,11 @@ use serde_json::{Map, Value, json};
 use super::node::Node;
 use super::scheduling::node_selector;
 use super::volume_sources::{Holder, given, source};
+use super::volumes::{LONG_TARGET, target_is_long};
 use super::{IMMUTABLE, Kind, immutable, label_selector, required};
 use crate::field::{ErrorList, FieldError, Path};
 use crate::names;
+use crate::warnings::renamed_node_label;
 
 pub(super) const KINDS: &[Kind] = &[
     Kind::new("", "PersistentVolume", volume).change(volume_change),
@@ -17,14 +19,12 @@ pub(super) const KINDS: &[Kind] = &[
 ];
 
 fn volume(volume: &Node<'_>, errors: &mut ErrorList) {
-    const LONGEST_TARGET: usize = 64;
     let spec = volume.child("spec");
     volume_spec(&spec, false, errors);
     let (iscsi, name) = (spec.child("iscsi"), volume.at(&["metadata", "name"]));
-    let target = iscsi.child("targetPortal").text();
-    if iscsi.child("initiatorName").is_set() && name.text().len() + 1 + target.len() > LONGEST_TARGET {
-        let message = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
-        errors.push(FieldError::invalid(&iscsi.path.child("targetportal"), target, message));
+    if target_is_long(name.text(), &iscsi) {
+        let target = iscsi.child("targetPortal").text();
+        errors.push(FieldError::invalid(&iscsi.path.child("targetportal"), target, LONG_TARGET));
     }
 }
 
@@ -111,9 +111,14 @@ fn basic(node: &Node<'_>, errors: &mut ErrorList) {
     }
 }
 
+const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
 fn access_modes(list: &Node<'_>, detail: &str, errors: &mut ErrorList) {
     if list.is_empty() {
         errors.push(FieldError::required(&list.path, detail));
+    }
+    for mode in list.items().filter(|mode| !MODES.contains(&mode.text())) {
+        errors.push(FieldError::not_supported(&list.path, mode.text(), &MODES));
     }
     let has = |mode: &str| list.items().any(|m| m.text() == mode);
     if has("ReadWriteOncePod") && list.items().count() > 1 {
@@ -210,19 +215,12 @@ const EXPANDS: &str = "controllerExpandSecretRef";
 
 /// An affinity with labels of nodes by their old names where `held` has them so: they may be brought up to date.
 fn without_old_labels(affinity: &Value, held: &Value) -> Value {
-    const NAMES: [(&str, &str); 5] = [
-        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
-        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
-        ("beta.kubernetes.io/os", "kubernetes.io/os"),
-        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
-    ];
     match (affinity, held) {
         (Value::Object(now), Value::Object(was)) => {
             let back = |(member, value): (&String, &Value)| {
                 let before = was.get(member).unwrap_or(&Value::Null);
-                let renamed = member == "key"
-                    && NAMES.iter().any(|(old, new)| before.as_str() == Some(old) && value.as_str() == Some(new));
+                let current = before.as_str().and_then(renamed_node_label);
+                let renamed = member == "key" && current.is_some_and(|(_, new)| value.as_str() == Some(new));
                 (member.clone(), if renamed { before.clone() } else { without_old_labels(value, before) })
             };
             Value::Object(now.iter().map(back).collect())

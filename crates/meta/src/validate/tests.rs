@@ -172,7 +172,7 @@ fn pods() {
         "tolerations": [{"operator": "Equal", "value": "x"}]}}),
     );
     for wanted in [
-        "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+        "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
         "spec.volumes[2].name: Duplicate value: \"w\"",
         "spec.volumes[2].configMap.name: Required value",
@@ -376,4 +376,81 @@ fn logins_are_json_and_claims_have_a_fate() {
             "spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: \"Lose\": supported values: \"Retain\", \"Delete\""
         ]
     );
+}
+
+#[test]
+fn choices_are_told_as_upstream_tells_them() {
+    let pod = json!({"spec": {"dnsPolicy": "x", "preemptionPolicy": "x", "securityContext": {"seLinuxChangePolicy": "MountOption"},
+        "tolerations": [{"key": "k", "operator": "Gt", "value": "1", "effect": "x"}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "k", "operator": "x"}]}]}}},
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "containers": [{"name": "c", "image": "i", "terminationMessagePolicy": "x", "restartPolicy": "Never",
+            "restartPolicyRules": [{"action": "RestartAllContainers", "exitCodes": {"operator": "x", "values": [1]}}],
+            "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": "x"}]}]}});
+    let claim = json!({"spec": {"accessModes": ["x"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let quota = json!({"spec": {"scopes": ["x"], "scopeSelector": {"matchExpressions": [
+        {"scopeName": "y", "operator": "In", "values": ["a"]}, {"scopeName": "PriorityClass", "operator": "z"}]}}});
+    let service = json!({"spec": {"ports": [{"port": 1}], "ipFamilies": ["x"]}});
+    let node = json!({"spec": {"taints": [{"key": "k", "effect": "x"}]}});
+    let term = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]";
+    let operator = format!("{term}.matchExpressions[0].operator: Invalid value: \"x\": not a valid selector operator");
+    let effects = "Unsupported value: \"x\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"";
+    let of_toleration = format!("spec.tolerations[0].effect: {effects}");
+    let of_taint = format!("spec.taints[0].effect: {effects}");
+    let unsupported = |field: &str, value: &str, known: &[&str]| {
+        let known: Vec<String> = known.iter().map(|known| format!("{known:?}")).collect();
+        format!("{field}: Unsupported value: {value:?}: supported values: {}", known.join(", "))
+    };
+    let cases: [(&str, Value, Vec<String>); 5] = [
+        (
+            "Pod",
+            pod,
+            vec![
+                unsupported("spec.dnsPolicy", "x", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]),
+                unsupported("spec.preemptionPolicy", "x", &["PreemptLowerPriority", "Never"]),
+                unsupported("spec.securityContext.seLinuxChangePolicy", "MountOption", &["Recursive"]),
+                unsupported("spec.tolerations[0].operator", "Gt", &["Equal", "Exists"]),
+                of_toleration,
+                operator,
+                unsupported("spec.containers[0].terminationMessagePolicy", "x", &["File", "FallbackToLogsOnError"]),
+                unsupported("spec.containers[0].restartPolicyRules[0].action", "RestartAllContainers", &["Restart"]),
+                unsupported("spec.containers[0].restartPolicyRules[0].exitCodes.operator", "x", &["In", "NotIn"]),
+                unsupported(
+                    "spec.containers[0].volumeMounts.mountPropagation",
+                    "x",
+                    &["Bidirectional", "HostToContainer", "None"],
+                ),
+            ],
+        ),
+        (
+            "PersistentVolumeClaim",
+            claim,
+            vec![unsupported(
+                "spec.accessModes",
+                "x",
+                &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"],
+            )],
+        ),
+        (
+            "ResourceQuota",
+            quota,
+            vec![
+                "spec.scopes: Invalid value: [\"x\"]: unsupported scope".to_owned(),
+                "spec.scopeSelector.matchExpressions.scopeName: Invalid value: \"y\": unsupported scope".to_owned(),
+                "spec.scopeSelector.matchExpressions.operator: Invalid value: \"z\": not a valid selector operator"
+                    .to_owned(),
+            ],
+        ),
+        ("Service", service, vec![unsupported("spec.ipFamilies[0]", "x", &["IPv4", "IPv6"])]),
+        ("Node", node, vec![of_taint]),
+    ];
+    for (kind, object, wanted) in cases {
+        let errors = created("", kind, object);
+        for wanted in &wanted {
+            assert_eq!(errors.iter().filter(|error| *error == wanted).count(), 1, "{wanted}\nin {errors:#?}");
+        }
+        let told = errors.iter().filter(|error| error.contains("supported") || error.contains("operator"));
+        assert_eq!(told.count(), wanted.len(), "{errors:#?}");
+    }
 }

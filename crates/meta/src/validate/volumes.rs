@@ -47,14 +47,20 @@ pub(super) fn volumes<'a>(
     known
 }
 
+pub(super) const LONG_TARGET: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+/// Whether the initiator of an iSCSI volume would have a longer name than one can have.
+pub(super) fn target_is_long(name: &str, iscsi: &Node<'_>) -> bool {
+    const LONGEST: usize = 64;
+    let target = name.len() + 1 + iscsi.child("targetPortal").text().len();
+    iscsi.child("initiatorName").is_set() && target > LONGEST
+}
+
 /// What a volume's name must fit besides.
 fn named(volume: &Node<'_>, claim: Option<&str>, errors: &mut ErrorList) {
-    const LONGEST_TARGET: usize = 64;
-    let (name, iscsi) = (volume.child("name"), volume.child("iscsi"));
-    let target = name.text().len() + 1 + iscsi.child("targetPortal").text().len();
-    if iscsi.child("initiatorName").is_set() && target > LONGEST_TARGET {
-        let message = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
-        errors.push(FieldError::invalid(&name.path, name.text(), message));
+    let name = volume.child("name");
+    if target_is_long(name.text(), &volume.child("iscsi")) {
+        errors.push(FieldError::invalid(&name.path, name.text(), LONG_TARGET));
     }
     if let Some(claim) = claim.filter(|_| volume.child("ephemeral").is_set() && !name.is_empty()) {
         let messages = names::dns1123_subdomain(claim).into_iter();

@@ -84,23 +84,30 @@ fn recommend_label(object: &Node<'_>, used: &str, out: &mut Vec<String>) {
     }
 }
 
-/// What to use instead of a node label that is deprecated.
-fn deprecated_label(key: &str) -> Option<String> {
-    let (since, instead) = match key {
-        "beta.kubernetes.io/arch" => ("v1.14", "kubernetes.io/arch"),
-        "beta.kubernetes.io/os" => ("v1.14", "kubernetes.io/os"),
-        "failure-domain.beta.kubernetes.io/region" => ("v1.17", "topology.kubernetes.io/region"),
-        "failure-domain.beta.kubernetes.io/zone" => ("v1.17", "topology.kubernetes.io/zone"),
-        "beta.kubernetes.io/instance-type" => ("v1.17", "node.kubernetes.io/instance-type"),
-        _ => return None,
-    };
+/// Node labels of old: the release since which they are, and what they are called now.
+const RENAMED_NODE_LABELS: [(&str, (&str, &str)); 5] = [
+    ("beta.kubernetes.io/arch", ("v1.14", "kubernetes.io/arch")),
+    ("beta.kubernetes.io/os", ("v1.14", "kubernetes.io/os")),
+    ("failure-domain.beta.kubernetes.io/region", ("v1.17", "topology.kubernetes.io/region")),
+    ("failure-domain.beta.kubernetes.io/zone", ("v1.17", "topology.kubernetes.io/zone")),
+    ("beta.kubernetes.io/instance-type", ("v1.17", "node.kubernetes.io/instance-type")),
+];
+
+/// Since when a node label is deprecated, and its name of today.
+pub(crate) fn renamed_node_label(key: &str) -> Option<(&'static str, &'static str)> {
+    RENAMED_NODE_LABELS.iter().find(|(old, _)| *old == key).map(|(_, renamed)| *renamed)
+}
+
+/// What to use instead of a node label that is deprecated, if it is.
+pub fn deprecated_node_label(key: &str) -> Option<String> {
+    let (since, instead) = renamed_node_label(key)?;
     Some(format!("deprecated since {since}; use \"{instead}\" instead"))
 }
 
 fn node_selector_term(term: &Node<'_>, out: &mut Vec<String>) {
     for expression in term.child("matchExpressions").items() {
         let key = expression.child("key");
-        if let Some(message) = deprecated_label(key.text()) {
+        if let Some(message) = deprecated_node_label(key.text()) {
             out.push(format!("{}: {} is {message}", key.path, key.text()));
         }
     }

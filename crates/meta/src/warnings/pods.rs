@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{deprecated_label, node_selector_term};
+use super::{deprecated_node_label, node_selector_term};
 use crate::field::{Path, quote};
 use crate::pod_annotations::{APP_ARMOR, SECCOMP_CONTAINER, SECCOMP_POD};
 use crate::validate::Node;
@@ -60,7 +60,7 @@ fn spec_and_metadata(metadata: &Node<'_>, spec: &Node<'_>, out: &mut Vec<String>
     }
     fractions(&spec.child("overhead"), out);
     security(&annotations, spec, out);
-    for container in containers(spec) {
+    for container in spec.containers() {
         fractions(&container.at(&["resources", "limits"]), out);
         fractions(&container.at(&["resources", "requests"]), out);
         environment(&container.child("env"), out);
@@ -79,12 +79,6 @@ fn spec_and_metadata(metadata: &Node<'_>, spec: &Node<'_>, out: &mut Vec<String>
     }
 }
 
-/// All containers, in the order in which upstream visits them.
-fn containers<'a>(spec: &Node<'a>) -> Vec<Node<'a>> {
-    let lists = ["initContainers", "containers", "ephemeralContainers"];
-    lists.iter().flat_map(|list| spec.child(list).items().collect::<Vec<_>>()).collect()
-}
-
 fn null_selector(term: &Node<'_>, out: &mut Vec<String>) {
     let selector = term.child("labelSelector");
     if !selector.is_set() {
@@ -94,7 +88,7 @@ fn null_selector(term: &Node<'_>, out: &mut Vec<String>) {
 
 fn placement(spec: &Node<'_>, out: &mut Vec<String>) {
     for (key, node) in spec.child("nodeSelector").entries() {
-        if let Some(message) = deprecated_label(key) {
+        if let Some(message) = deprecated_node_label(key) {
             out.push(format!("{}: {message}", node.path));
         }
     }
@@ -106,7 +100,7 @@ fn placement(spec: &Node<'_>, out: &mut Vec<String>) {
     }
     for constraint in spec.child("topologySpreadConstraints").items() {
         let key = constraint.child("topologyKey");
-        if let Some(message) = deprecated_label(key.text()) {
+        if let Some(message) = deprecated_node_label(key.text()) {
             out.push(format!("{}: {} is {message}", key.path, key.text()));
         }
         null_selector(&constraint, out);
@@ -151,7 +145,7 @@ fn security(annotations: &Node<'_>, spec: &Node<'_>, out: &mut Vec<String>) {
     if !has(&context, "seccompProfile") {
         warn(SECCOMP_POD, seccomp);
     }
-    for container in containers(spec) {
+    for container in spec.containers() {
         let (name, own) = (container.child("name").text(), container.child("securityContext"));
         if !has(&own, "seccompProfile") {
             warn(&format!("{SECCOMP_CONTAINER}{name}"), seccomp);
@@ -186,7 +180,7 @@ fn ports(spec: &Node<'_>, out: &mut Vec<String>) {
     /// Ports of one number and protocol: path, address and number on the host.
     type Known<'a> = Vec<(Path, &'a str, i64)>;
     let mut known: BTreeMap<(i64, &str), Known<'_>> = BTreeMap::new();
-    for container in containers(spec) {
+    for container in spec.containers() {
         for port in container.child("ports").items() {
             let number = |member: &str| port.child(member).integer().unwrap_or_default();
             let (own, host) = (number("containerPort"), number("hostPort"));
