@@ -68,7 +68,7 @@ pub async fn release(driver: &dyn Driver, machine: Machine<'_>) {
 async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> Outcome<State> {
     let mut command = vec![node_image::BINARY, "node-pause"];
     command.extend(arguments);
-    let output = driver.output(machine, &command).await?;
+    let output = driver.output(machine, &command, drivers::WORK).await?;
     if output.exit_code != 0 {
         let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::new(&GUEST_PAUSE, format!("the node cannot do it: {told}")));

@@ -28,9 +28,10 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use self::spec::Rights;
+use super::output::Asked;
 use super::{
-    Driver, Health, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Taken,
-    Userland,
+    Driver, Health, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, OutputBounds, Placement,
+    Share, Taken, Userland,
 };
 use crate::engine::{Duplex, Endpoint, Engine, found};
 use crate::exposure::Exposure;
@@ -260,8 +261,8 @@ impl Driver for DockerDriver {
         exec::attached(self.docker().await?, &name_of(machine), command).await
     }
 
-    async fn output(&self, machine: Machine<'_>, args: &[&str]) -> Outcome<NodeOutput> {
-        exec::collected(self.docker().await?, &name_of(machine), args).await
+    async fn output(&self, machine: Machine<'_>, args: &[&str], bounds: OutputBounds) -> Outcome<NodeOutput> {
+        exec::collected(self.docker().await?, &name_of(machine), Asked { machine, args, bounds }).await
     }
 
     async fn console(&self, machine: Machine<'_>) -> Outcome<Vec<u8>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plan;
-use crate::drivers::{Driver, Machine, MachineState};
+use crate::drivers::{self, Driver, Machine, MachineState};
 use crate::home::Home;
 use crate::ops::node_image;
 use crate::printer::{MOUNT, OPTION, Printer};
@@ -109,7 +109,7 @@ async fn ends(driver: &dyn Driver, machine: Machine<'_>) -> bool {
 
 async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> Outcome<()> {
     let command: Vec<&str> = std::iter::once(node_image::BINARY).chain(arguments.iter().copied()).collect();
-    let output = driver.output(machine, &command).await?;
+    let output = driver.output(machine, &command, drivers::ANSWER).await?;
     if output.exit_code == 0 {
         return Ok(());
     }

@@ -367,7 +367,7 @@ async fn run_machine(
 pub async fn replace_node(machine: Machine<'_>, driver: &dyn Driver, binary: &str, printer: &Printer) -> Outcome<()> {
     printer
         .info(OPTION, &format!("Replacing the node's process by that of kminik {}; containers go on", version::KMINIK));
-    let output = driver.output(machine, &[binary, "node-replace"]).await?;
+    let output = driver.output(machine, &[binary, "node-replace"], drivers::WORK).await?;
     if output.exit_code == 0 {
         return Ok(());
     }
