@@ -159,6 +159,16 @@ impl Home {
         }
     }
 
+    /// Removes a file; one that is not there is removed.
+    pub fn remove(&self, path: &Path) -> Outcome<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::because(&HOST_HOME_PERMISSION, "the home directory cannot be written", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// As [`Home::give`], a directory with all in it.
     pub fn give_tree(&self, path: &Path) -> Outcome<()> {
         if self.user.owner.is_none() {

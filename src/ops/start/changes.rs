@@ -71,6 +71,9 @@ pub async fn apply(
     if plan::api_names(before) != plan::api_names(now) {
         printer.warning("The API's certificate changes with the cluster's next stop and start");
     }
+    if (&before.audit_log, before.mutating_policies) != (&now.audit_log, now.mutating_policies) {
+        printer.warning("Settings of the API server change with the cluster's next stop and start");
+    }
     Ok(())
 }
 
