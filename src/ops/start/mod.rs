@@ -227,7 +227,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         agent::stop(&home.profile(&profile.name)).await;
     }
     if !profile.was_up {
-        Profile { was_up: true, ..profile.clone() }.save(home)?;
+        Profile { was_up: true, ..Profile::load(home, &profile.name)? }.save(home)?;
     }
     let (path, namespace) = (kubeconfig::path(home), request.namespace.as_deref());
     pki::merge_kubeconfig(home, profile, &path, namespace, !request.keep_context)?;

@@ -156,6 +156,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         networking,
         exposure,
         mounts: Vec::new(),
+        shown_mounts: None,
         was_up: false,
         embed_certs: request.embed_certs,
         loopback: BTreeMap::new(),
@@ -223,6 +224,8 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
         profile.exposure.listen = Some(listen);
     }
     expose(request, &mut profile)?;
+    // Until it is changed there.
+    profile.note_shown(before.shown_mounts().to_vec());
     datastore::update(&request.datastore, &mut profile)?;
     request.extra_config.update(&mut profile);
     profile.cpus = request.cpus.unwrap_or(profile.cpus);
