@@ -21,6 +21,7 @@ mod messages;
 mod networking;
 mod node;
 mod ops;
+mod ports;
 mod printer;
 mod profile;
 mod reason;

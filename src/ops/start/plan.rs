@@ -108,10 +108,11 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
     if networking.services != Networking::default().services {
         check_services(networking.services).await?;
     }
-    let mut taken = Taken { subnets: vec![networking.services], addresses: Vec::new() };
+    let mut taken = Taken { subnets: vec![networking.services], ..Taken::default() };
     for other in Profile::others(home, &request.profile) {
         taken.subnets.extend(other.subnet.parse::<Ipv4Net>());
         taken.addresses.extend(other.machines().map(|machine| machine.address()));
+        taken.ports.push(other.api_port);
     }
     let mut exposure = Exposure { listen: request.listen_address, ..Exposure::default() };
     let wish = NetworkWish {
