@@ -189,13 +189,12 @@ impl Home {
 const LOG_BYTES: u64 = 4 << 20;
 
 /// Puts a log aside that has become long, in place of what was aside before: who writes it begins anew. What cannot be put aside
-/// goes on.
-pub fn put_aside(log: &Path) {
-    if fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_BYTES) {
-        let mut aside = log.as_os_str().to_owned();
-        aside.push(".1");
-        let _ = fs::rename(log, aside);
-    }
+/// goes on. Whether it was done.
+pub fn put_aside(log: &Path) -> bool {
+    let is_long = fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_BYTES);
+    let mut aside = log.as_os_str().to_owned();
+    aside.push(".1");
+    is_long && fs::rename(log, aside).is_ok()
 }
 
 /// The end of a log; empty if there is none.
