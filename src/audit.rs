@@ -73,10 +73,12 @@ impl Entry {
             if let Some(directory) = path.parent().filter(|_| first) {
                 self.home.make_dir(directory).map_err(io::Error::other)?;
             }
-            if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LIMIT_BYTES) {
+            let is_full = fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LIMIT_BYTES);
+            if is_full {
                 fs::rename(&path, path.with_extension("json.1"))?;
             }
-            let mut file = OpenOptions::new().create(first).append(true).mode(atomic_file::SECRET).open(&path)?;
+            let mut file =
+                OpenOptions::new().create(first || is_full).append(true).mode(atomic_file::SECRET).open(&path)?;
             // One write a line: of two commands at once neither breaks the other's.
             file.write_all(format!("{}\n", event(&self.row)).as_bytes())?;
             self.home.give(&path).map_err(io::Error::other)
@@ -134,6 +136,35 @@ pub fn last(home: &Home, profile: &str, count: usize) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_file_is_put_aside_also_between_a_commands_begin_and_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let begin = |command: &str| Entry::begin(&home, &[command.to_owned()], "dev", Some("me")).unwrap();
+        let fill = || {
+            let file = OpenOptions::new().append(true).open(home.audit_file()).unwrap();
+            (&file).write_all(&[b'x'; LIMIT_BYTES as usize]).and_then(|()| (&file).write_all(b"\n")).unwrap();
+        };
+        let length = || fs::metadata(home.audit_file()).unwrap().len();
+        let first = begin("start");
+        fill();
+        first.end();
+        assert!(length() < LIMIT_BYTES);
+        begin("stop").end();
+        let rows = last(&home, "dev", 10);
+        assert_eq!(rows.iter().map(|row| row.command.as_str()).collect::<Vec<_>>(), ["start", "stop"]);
+        assert!(rows.iter().all(|row| !row.end_time.is_empty()), "{rows:?}");
+        fill();
+        begin("delete").end();
+        let commands: Vec<String> = last(&home, "dev", 10).into_iter().map(|row| row.command).collect();
+        assert!(length() < LIMIT_BYTES && commands.contains(&"delete".to_owned()), "{commands:?}");
+        // A purge takes all away, and what ends after it brings nothing back.
+        let late = begin("delete");
+        fs::remove_dir_all(directory.path()).unwrap();
+        late.end();
+        assert!(!directory.path().exists());
+    }
 
     #[test]
     fn passwords_are_left_out() {

@@ -223,3 +223,21 @@ fn the_comparison_with_minikube_is_true() {
         }
     }
 }
+
+/// minikube's commands and flags, as its own help lists them.
+const MINIKUBE: &str = include_str!("../tests/formats/minikube.txt");
+
+#[test]
+fn the_comparison_leaves_nothing_of_minikube_out() {
+    let named: BTreeSet<(String, String)> =
+        comparison().into_iter().map(|(heading, name, _)| (heading, name)).collect();
+    let mut missing = Vec::new();
+    for line in MINIKUBE.lines().filter(|line| !line.starts_with('#')) {
+        let (command, flags) = line.split_once(':').expect(line);
+        let heading = if command.is_empty() { "Flags of every command" } else { command };
+        let commands = (!command.is_empty()).then(|| ("Commands".to_owned(), command.to_owned()));
+        let flags = flags.split_whitespace().map(|flag| (heading.to_owned(), format!("--{flag}")));
+        missing.extend(commands.into_iter().chain(flags).filter(|row| !named.contains(row)));
+    }
+    assert!(missing.is_empty(), "docs/MINIKUBE.md lacks {missing:?}");
+}

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use serde::{Deserialize, Serialize};
 
-use crate::reason::{Failure, HOST_PORT_IN_USE, MK_USAGE, OrFail, Outcome};
+use crate::ports;
+use crate::reason::{Failure, HOST_PORT_IN_USE, MK_USAGE, Outcome};
 
 /// Ports that one range may have.
 const LONGEST_RANGE: u16 = 256;
@@ -113,19 +114,20 @@ enum Holder {
 }
 
 fn free(address: IpAddr, protocol: Protocol) -> Outcome<(u16, Holder)> {
-    let bound = || -> std::io::Result<(u16, Holder)> {
+    let bound = |port: u16| -> std::io::Result<(u16, Holder)> {
         Ok(match protocol {
             Protocol::Tcp => {
-                let listener = TcpListener::bind((address, 0))?;
+                let listener = TcpListener::bind((address, port))?;
                 (listener.local_addr()?.port(), Holder::Tcp(listener))
             }
             Protocol::Udp => {
-                let socket = UdpSocket::bind((address, 0))?;
+                let socket = UdpSocket::bind((address, port))?;
                 (socket.local_addr()?.port(), Holder::Udp(socket))
             }
         })
     };
-    bound().or_fail(&HOST_PORT_IN_USE, format_args!("no port of {address} is free"))
+    let free = ports::lasting().find_map(|port| bound(port).ok());
+    free.ok_or_else(|| Failure::new(&HOST_PORT_IN_USE, format!("no port of {address} is free")))
 }
 
 /// Ports as docker's `--publish` has them: `[ADDRESS:][PORT:]NODEPORT[/tcp|/udp]`, each port also a range `8000-8003`.

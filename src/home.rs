@@ -159,6 +159,16 @@ impl Home {
         }
     }
 
+    /// Removes a file; one that is not there is removed.
+    pub fn remove(&self, path: &Path) -> Outcome<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Failure::because(&HOST_HOME_PERMISSION, "the home directory cannot be written", &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// As [`Home::give`], a directory with all in it.
     pub fn give_tree(&self, path: &Path) -> Outcome<()> {
         if self.user.owner.is_none() {
@@ -179,13 +189,12 @@ impl Home {
 const LOG_BYTES: u64 = 4 << 20;
 
 /// Puts a log aside that has become long, in place of what was aside before: who writes it begins anew. What cannot be put aside
-/// goes on.
-pub fn put_aside(log: &Path) {
-    if fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_BYTES) {
-        let mut aside = log.as_os_str().to_owned();
-        aside.push(".1");
-        let _ = fs::rename(log, aside);
-    }
+/// goes on. Whether it was done.
+pub fn put_aside(log: &Path) -> bool {
+    let is_long = fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_BYTES);
+    let mut aside = log.as_os_str().to_owned();
+    aside.push(".1");
+    is_long && fs::rename(log, aside).is_ok()
 }
 
 /// The end of a log; empty if there is none.

@@ -22,6 +22,7 @@ mod messages;
 mod networking;
 mod node;
 mod ops;
+mod ports;
 mod printer;
 mod profile;
 mod reason;

@@ -161,6 +161,14 @@ pub fn parse_pattern(text: &str) -> Result<String, String> {
     Ok(text)
 }
 
+/// An address; empty for none.
+pub fn parse_address(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    text.parse::<IpAddr>().map(|address| address.to_string()).map_err(|error| error.to_string())
+}
+
 /// The port of the API as it is typed.
 pub fn parse_api_port(text: &str) -> Result<u16, String> {
     match text.parse() {
@@ -247,6 +255,8 @@ mod tests {
             assert_eq!(parse_pattern(good).unwrap(), good);
         }
         assert_eq!(parse_pattern("Dev.Example.").unwrap(), "dev.example");
+        assert_eq!(parse_address("FD00::1").unwrap(), "fd00::1");
+        assert!(parse_address("").unwrap().is_empty() && parse_address("dev").is_err());
         assert!(parse_name("*.dev.example").is_err() && parse_pattern("*").is_err() && parse_pattern("a.*.b").is_err());
         assert!(parse_label("kube-system").is_ok() && parse_label("a.b").is_err() && parse_label("A").is_err());
         assert_eq!(parse_api_port("6443").unwrap(), 6443);

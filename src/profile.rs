@@ -124,6 +124,9 @@ pub struct Profile {
     /// Directories and files of the driver's machine that the nodes see.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Share>,
+    /// What the nodes that run show of them, as far as a change could not be made there; `None` is all, and no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_mounts: Option<Vec<Share>>,
     /// It has been up: without its machine data is lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_up: bool,
@@ -202,6 +205,16 @@ impl Profile {
     /// The machine of the control plane.
     pub fn control_plane(&self) -> Machine<'_> {
         Machine::new(self, None)
+    }
+
+    /// What the nodes that run show.
+    pub fn shown_mounts(&self) -> &[Share] {
+        self.shown_mounts.as_deref().unwrap_or(&self.mounts)
+    }
+
+    /// Notes what the nodes that run show.
+    pub fn note_shown(&mut self, shown: Vec<Share>) {
+        self.shown_mounts = (shown != self.mounts).then_some(shown);
     }
 
     /// All machines, the control plane's first.

@@ -80,6 +80,8 @@ reasons! {
     GUEST_NOT_RUNNING = 83, "To start a cluster, run: \"kminik start\"";
     GUEST_DATA_LOST = 85, "Begin anew with 'kminik delete' and 'kminik start', or 'kminik start --force' for an empty cluster of the same name; 'kminik snapshot' keeps objects elsewhere.";
     GUEST_EXEC = 80, "";
+    GUEST_EXEC_TIMEOUT = 82, "The node may have no time or be stuck: see 'kminik status' and 'kminik logs'; 'kminik stop' and 'kminik start' begin it anew.";
+    GUEST_EXEC_OUTPUT = 80, "Ask for less of it: fewer lines with --length, or one part with --component.";
     GUEST_CP = 80, "";
     GUEST_MOUNT = 80, "";
     GUEST_PAUSE = 80, "Run 'kminik unpause -A' to let everything go on.";

@@ -28,6 +28,18 @@ const LIMIT_BYTES: u64 = 1 << 20;
 /// Flags of `start` that are of one start only: neither settings nor files have them.
 pub const ONCE: &[&str] = &["delete-on-failure", "download-only", "dry-run", "file", "force", "output"];
 
+/// Lists that a cluster keeps: a start without the flag leaves what it has, one with it replaces that, and an empty value clears it.
+pub const KEPT: &[&str] = &[
+    "apiserver-ips",
+    "apiserver-names",
+    "ca-cert",
+    "extra-config",
+    "insecure-registry",
+    "mount-string",
+    "ports",
+    "registry-mirror",
+];
+
 /// What is known of a property beside what its flag says.
 struct Known {
     name: &'static str,

@@ -33,6 +33,8 @@ pub(super) const NOTES: &str = "agent.notes";
 /// As after this machine's reboot, when an engine has brought back the node.
 const ABSENT: &str =
     "The agent does not run: node ports are not on localhost, nodes ask no resolver; 'kminik start' mends it";
+/// How often the log's length is looked at while the agent runs.
+const LOG_CHECK: Duration = Duration::from_secs(3600);
 /// Bounds on a stop: asked, then killed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -45,11 +47,7 @@ pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome
     }
     let log_path = dir.join(LOG);
     put_aside(&log_path);
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
+    let log = open_log(&log_path).or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
     home.give(&log_path)?;
     let errors = log.try_clone().or_fail(&MK_INTERNAL, "cannot open the agent's log")?;
     let exe = match binary {
@@ -66,6 +64,28 @@ pub fn spawn(home: &Home, profile: &Profile, binary: Option<PathBuf>) -> Outcome
         .spawn()
         .or_fail(&MK_INTERNAL, "cannot start the agent")?;
     Ok(())
+}
+
+fn open_log(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Keeps the log short while the agent runs: what is written after it was put aside goes into a new one.
+async fn keep_log(home: Home, path: PathBuf) {
+    loop {
+        tokio::time::sleep(LOG_CHECK).await;
+        if !put_aside(&path) {
+            continue;
+        }
+        let renewed = open_log(&path).and_then(|log| {
+            rustix::stdio::dup2_stdout(&log)?;
+            Ok(rustix::stdio::dup2_stderr(&log)?)
+        });
+        let given = home.give(&path);
+        if let Err(error) = renewed.map_err(|error| error.to_string()).and(given.map_err(|e| e.to_string())) {
+            tracing::warn!(error, "the log is not begun anew");
+        }
+    }
 }
 
 /// Whether the profile in this directory is meant to run: its last `start` has come to its agent, and no `stop` since.
@@ -139,6 +159,7 @@ pub fn main(home: Home, name: &str) -> Outcome<()> {
             }
             child.cancel();
         });
+        tokio::spawn(keep_log(home.clone(), home.profile(name).join(LOG)));
         let (reload, profiles) = watch::channel(profile);
         let (files, name) = (home.clone(), name.to_owned());
         tokio::spawn(async move {
@@ -259,6 +280,20 @@ async fn named_holder(dir: &Path) -> Option<Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_log_is_put_aside_before_the_agent_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let profile: Profile = serde_json::from_str(include_str!("../../tests/formats/profile-3-a.json")).unwrap();
+        let log = home.profile(&profile.name).join(LOG);
+        std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+        let length = 5 << 20;
+        File::create(&log).unwrap().set_len(length).unwrap();
+        spawn(&home, &profile, Some("/bin/true".into())).unwrap();
+        let of = |path: &Path| std::fs::metadata(path).unwrap().len();
+        assert_eq!((of(&log), of(&log.with_extension("log.1"))), (0, length));
+    }
 
     #[tokio::test]
     async fn who_waits_for_an_agent_sees_it_come_up() {

@@ -96,7 +96,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     }
     if running {
         let args: Vec<&str> = command.iter().map(String::as_str).collect();
-        let output = driver.output(machine, &args).await?;
+        let output = driver.output(machine, &args, drivers::LOGS).await?;
         text.extend(output.stdout);
         if output.exit_code != 0 {
             printer.warning(&format!("the node: {}", String::from_utf8_lossy(&output.stderr).trim()));

@@ -42,7 +42,7 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
         _ = driver.exited(machine) => return Ok(ExitCode::SUCCESS),
     }
     printer.info(MOUNT, &format!("Unmounting {shown} ..."));
-    let output = driver.output(machine, &[node_image::BINARY, "node-unmount", &shown]).await?;
+    let output = driver.output(machine, &[node_image::BINARY, "node-unmount", &shown], drivers::ANSWER).await?;
     if output.exit_code != 0 {
         let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::new(&GUEST_MOUNT, format!("cannot unmount {shown}: {told}")));

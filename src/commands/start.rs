@@ -1,5 +1,6 @@
 //! `kminik start`.
 
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,6 @@ use crate::ops::mounts;
 use crate::ops::start::{self, Request};
 use crate::ops::units;
 use crate::printer::Printer;
-use crate::profile::Registries;
 use crate::reason::Outcome;
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub struct Args {
     /// Image that gives the node its userland, instead of the built-in one
     #[arg(long, value_name = "IMAGE")]
     base_image: Option<String>,
-    /// Mirror to pull from: URL, or REGISTRY=URL; may be given several times
+    /// Mirror to pull from: URL, or REGISTRY=URL; may be given several times, and empty for none any more
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     registry_mirror: Vec<String>,
     /// Use the mirrors known to be near: cn, global
@@ -40,12 +40,13 @@ pub struct Args {
     /// Repository to take Kubernetes' own images from
     #[arg(long, value_name = "REPOSITORY")]
     image_repository: Option<String>,
-    /// Registry (host[:port] or CIDR) that may be spoken to without TLS verification
+    /// Registry (host[:port] or CIDR) that may be spoken to without TLS verification; empty for none any more
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     insecure_registry: Vec<String>,
-    /// File with authorities (PEM) that registries may be signed by, beside those of this machine and ~/.kminik/certs
-    #[arg(long, value_name = "FILE")]
-    ca_cert: Vec<PathBuf>,
+    /// File with authorities (PEM) that registries may be signed by, beside those of this machine and ~/.kminik/certs; empty for none
+    /// any more
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    ca_cert: Vec<OsString>,
     /// Keep the objects in this etcd cluster: http(s)://HOST:PORT of each member
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     datastore_endpoint: Vec<String>,
@@ -59,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     datastore_keyfile: Option<PathBuf>,
     /// Setting of a component: apiserver.audit-policy-file=FILE, apiserver.audit-log-path=PATH and its maxsize, maxbackup, maxage,
-    /// apiserver.runtime-config and apiserver.feature-gates of MutatingAdmissionPolicy
+    /// apiserver.runtime-config and apiserver.feature-gates of MutatingAdmissionPolicy; empty for none any more
     #[arg(long, value_name = "COMPONENT.KEY=VALUE")]
     extra_config: Vec<String>,
     /// For how long certificates are issued, a minute or more; they are renewed before they expire
@@ -100,10 +101,10 @@ pub struct Args {
     /// Name or address by which the kubeconfig calls the API; its certificate is for it too
     #[arg(long, value_name = "NAME", value_parser = networking::parse_name)]
     apiserver_name: Option<String>,
-    /// Further address that the API's certificate is for
-    #[arg(long, value_name = "IP", value_delimiter = ',')]
-    apiserver_ips: Vec<IpAddr>,
-    /// Further name that the API's certificate is for
+    /// Further address that the API's certificate is for; empty for none any more, by --apiserver-names neither
+    #[arg(long, value_name = "IP", value_delimiter = ',', value_parser = networking::parse_address)]
+    apiserver_ips: Vec<String>,
+    /// Further name that the API's certificate is for; empty for none any more, by --apiserver-ips neither
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = networking::parse_pattern)]
     apiserver_names: Vec<String>,
     /// Network of Services, /12 to /24; 10.96.0.0/12 if not given
@@ -185,20 +186,19 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     if args.mount && args.mount_string.is_empty() {
         printer.warning("--mount alone mounts nothing: name what with --mount-string=HOST:NODE");
     }
-    let names =
-        args.apiserver_ips.iter().map(IpAddr::to_string).chain(args.apiserver_names).filter(|name| !name.is_empty());
+    let api_names: Vec<String> = args.apiserver_ips.into_iter().chain(args.apiserver_names).collect();
     let request = Request {
         profile: context.profile.clone(),
         driver: args.driver.or(args.vm_driver),
         base_image: args.base_image,
-        registries: Registries {
+        registries: start::Registries {
             country: args.image_mirror_country,
-            mirrors: args.registry_mirror,
+            mirrors: several(args.registry_mirror, one)?,
             // minikube looks for one then; here every place is tried anyway.
             repository: args.image_repository.filter(|repository| repository != "auto"),
-            insecure: args.insecure_registry,
+            insecure: several(args.insecure_registry, one)?,
         },
-        ca_certs: args.ca_cert,
+        ca_certs: several(args.ca_cert, |file| Ok(vec![PathBuf::from(file)]))?,
         datastore: start::datastore::Request {
             endpoints: args.datastore_endpoint,
             ca_file: args.datastore_cafile,
@@ -220,9 +220,9 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
             network: args.network,
         },
         listen_address: args.listen_address,
-        ports: several(&args.ports, exposure::parse)?,
-        api_names: names.collect(),
-        mounts: several(&args.mount_string, |text| mounts::parse(text).map(|share| vec![share]))?,
+        ports: several(args.ports, |text| exposure::parse(&text))?,
+        api_names: several(api_names, one)?,
+        mounts: several(args.mount_string, |text| mounts::parse(&text).map(|share| vec![share]))?,
         wait: start::Wait::parse(&args.wait)?,
         wait_timeout: args.wait_timeout,
         dry_run: args.dry_run,
@@ -240,12 +240,56 @@ pub async fn run(args: Args, context: &Context, printer: &Printer) -> Outcome<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// All that a flag names; `None` if it is not given, nothing if it is empty.
-fn several<T>(texts: &[String], parse: impl Fn(&str) -> Outcome<Vec<T>>) -> Outcome<Option<Vec<T>>> {
-    if texts.is_empty() {
+/// All that a list that the cluster keeps is to be: `None` if the flag is not given, which leaves it; nothing if it is empty.
+fn several<G: AsRef<OsStr>, T>(given: Vec<G>, parse: impl Fn(G) -> Outcome<Vec<T>>) -> Outcome<Option<Vec<T>>> {
+    if given.is_empty() {
         return Ok(None);
     }
-    let named = texts.iter().filter(|text| !text.is_empty());
-    let all: Vec<Vec<T>> = named.map(|text| parse(text)).collect::<Outcome<_>>()?;
+    let named = given.into_iter().filter(|value| !value.as_ref().is_empty());
+    let all: Vec<Vec<T>> = named.map(parse).collect::<Outcome<_>>()?;
     Ok(Some(all.into_iter().flatten().collect()))
+}
+
+fn one<T>(value: T) -> Outcome<Vec<T>> {
+    Ok(vec![value])
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{ArgAction, CommandFactory};
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::settings;
+
+    #[test]
+    fn a_list_is_left_replaced_or_cleared() {
+        let texts = |given: &[&str]| several(given.iter().map(ToString::to_string).collect(), one).unwrap();
+        assert_eq!(texts(&[]), None);
+        assert_eq!(texts(&[""]), Some(Vec::new()));
+        assert_eq!(texts(&["a", "", "b"]), Some(vec!["a".to_owned(), "b".to_owned()]));
+    }
+
+    /// Each is accepted empty, by the command line and in a file, and says so; no other flag says it.
+    #[test]
+    fn lists_that_are_kept_say_that_they_can_be_cleared() {
+        let command = Cli::command();
+        let start = command.find_subcommand("start").unwrap();
+        let says = |flag: &clap::Arg| {
+            let help = flag.get_long_help().or(flag.get_help()).map(ToString::to_string).unwrap_or_default();
+            help.contains("empty for none any more")
+        };
+        let saying: Vec<&str> =
+            start.get_arguments().filter(|flag| says(flag)).filter_map(clap::Arg::get_long).collect();
+        let mut kept = settings::KEPT.to_vec();
+        kept.sort_unstable();
+        let sorted = std::collections::BTreeSet::from_iter(saying);
+        assert_eq!(sorted.into_iter().collect::<Vec<_>>(), kept);
+        for name in settings::KEPT {
+            let flag = start.get_arguments().find(|flag| flag.get_long() == Some(name)).unwrap();
+            assert!(matches!(flag.get_action(), ArgAction::Append), "{name}");
+            let line = ["kminik", "start", &format!("--{name}=")];
+            assert!(command.clone().try_get_matches_from(line).is_ok(), "{name}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use serde_yaml::{Mapping, Value};
 
 use super::{Declared, path};
+use crate::settings::KEPT;
 
 pub(super) const API_VERSION: &str = "kminik.io/v1alpha1";
 
@@ -103,8 +104,12 @@ fn walk(mapping: &Mapping, prefix: &str, base: &Path, declared: &mut Declared) -
         }
         let below = format!("{name}.");
         if let Some(field) = FIELDS.iter().find(|field| field.path == name) {
-            let values =
+            let mut values =
                 field.form.values(value, base).ok_or_else(|| format!("{name} is not {}", field.form.expected()))?;
+            if values.is_empty() && KEPT.contains(&field.flag) {
+                // An empty list is said as an empty flag.
+                values.push(String::new());
+            }
             declared.wish(field.flag, name, values);
         } else if FIELDS.iter().any(|field| field.path.starts_with(&below)) {
             let Value::Mapping(value) = value else { return Err(format!("{name} is not a mapping")) };
@@ -210,6 +215,15 @@ mod tests {
             ]
         );
         assert_eq!(declared.wishes[5].field, "spec.extraConfig");
+    }
+
+    #[test]
+    fn an_empty_list_clears_one_that_is_kept() {
+        let declared =
+            read_text("{spec: {registries: {insecure: [], authorities: []}, extraConfig: {}, addons: {enabled: []}}}");
+        let said: Vec<_> = declared.unwrap().wishes.into_iter().map(|wish| (wish.flag, wish.values)).collect();
+        let empty = vec![String::new()];
+        assert_eq!(said, ["insecure-registry", "ca-cert", "extra-config"].map(|flag| (flag, empty.clone())));
     }
 
     #[test]

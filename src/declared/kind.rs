@@ -183,8 +183,23 @@ fn nodes(nodes: &[Node], base: &Path, declared: &mut Declared) -> Result<(), Str
             declared.refuse(&field, "mounts and ports are the control plane's only");
             continue;
         }
-        let mounts = node.extra_mounts.iter().map(|mount| mounted(mount, base)).collect::<Result<_, _>>();
-        declared.wish("mount-string", format!("{field}.extraMounts"), mounts.map_err(|why| format!("{field}: {why}"))?);
+        let mut mounts = Vec::new();
+        for (j, mount) in node.extra_mounts.iter().enumerate() {
+            let field = format!("{field}.extraMounts[{j}]");
+            match mount.propagation.as_str() {
+                "" | "None" => {}
+                "HostToContainer" | "Bidirectional" => declared.refuse(
+                    &format!("{field}.propagation"),
+                    "what is mounted later on one side is not seen on the other",
+                ),
+                other => return Err(format!("{field}.propagation {other:?} is none of kind's")),
+            }
+            if mount.selinux_relabel {
+                declared.refuse(&format!("{field}.selinuxRelabel"), "nodes go without labels of SELinux");
+            }
+            mounts.push(mounted(mount, base));
+        }
+        declared.wish("mount-string", format!("{field}.extraMounts"), mounts);
         let ports = node.extra_port_mappings.iter().map(published).collect();
         declared.wish("ports", format!("{field}.extraPortMappings"), ports);
     }
@@ -201,18 +216,9 @@ fn kubernetes_version(image: &str) -> Option<&str> {
     (official && is_version).then_some(tag)
 }
 
-fn mounted(mount: &Mount, base: &Path) -> Result<String, String> {
-    if !matches!(mount.propagation.as_str(), "" | "None") {
-        return Err(format!(
-            "propagation {:?} of the mount {:?} cannot be followed",
-            mount.propagation, mount.host_path
-        ));
-    }
-    if mount.selinux_relabel {
-        return Err(format!("the mount {:?} cannot be relabelled", mount.host_path));
-    }
+fn mounted(mount: &Mount, base: &Path) -> String {
     let mode = if mount.read_only { ":ro" } else { "" };
-    Ok(format!("{}:{}{mode}", path(base, &mount.host_path), mount.container_path))
+    format!("{}:{}{mode}", path(base, &mount.host_path), mount.container_path)
 }
 
 /// As docker's `--publish` has it; on loopback unless another address is given.
@@ -329,6 +335,14 @@ containerdConfigPatches:
             ("networking: {podSubnet: 10.0.0.0/8}", "networking.podSubnet"),
             ("networking: {kubeProxyMode: ipvs}", "networking.kubeProxyMode"),
             ("runtimeConfig: {api/alpha: 'true'}", "runtimeConfig"),
+            (
+                "nodes: [{extraMounts: [{hostPath: /a, containerPath: /b, propagation: Bidirectional}]}]",
+                "nodes[0].extraMounts[0].propagation",
+            ),
+            (
+                "nodes: [{extraMounts: [{hostPath: /a, containerPath: /b, selinuxRelabel: true}]}]",
+                "nodes[0].extraMounts[0].selinuxRelabel",
+            ),
             ("containerdConfigPatches: ['[debug]']", "containerdConfigPatches[0]"),
             (
                 "containerdConfigPatches: [\"[plugins.'io.containerd.grpc.v1.cri'.containerd]\\nx = 1\"]",
@@ -342,6 +356,10 @@ containerdConfigPatches:
             "containerdConfigPatches: [\"[plugins.'io.containerd.cri.v1.images'.registry]\\nconfig_path = '/etc/c'\"]",
         );
         assert!(noted.unwrap().notes[0].contains("/etc/c"));
+        // What is left of a mount is wished for, so that --force goes on with it.
+        let mount = "nodes: [{extraMounts: [{hostPath: /a, containerPath: /b, propagation: HostToContainer}]}]";
+        assert_eq!(declared(mount).unwrap().wishes[0].values, ["/a:/b"]);
+        assert!(declared(&mount.replace("HostToContainer", "Sideways")).is_err());
         for rest in ["nodez: []", "nodes: [{role: worker}]", "nodes: [{role: boss}]", "containerdConfigPatches: ['[']"]
         {
             assert!(declared(rest).is_err(), "{rest}");

@@ -5,6 +5,7 @@ mod docker;
 mod machine;
 mod native;
 mod network;
+mod output;
 
 use std::fs::File;
 use std::io::Write;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::docker::write_node_image;
 pub use self::machine::{Machine, machine_name, split_name};
 pub use self::network::{NetworkWish, Taken, check_services, parse_subnet};
+pub use self::output::{ANSWER, LOGS, OutputBounds, WORK};
 use crate::engine::{Duplex, Endpoint};
 use crate::exposure::Exposure;
 use crate::home::Home;
@@ -266,8 +268,11 @@ pub trait Driver: Send + Sync {
     async fn share(&self, machine: Machine<'_>, share: &Share) -> Outcome<()>;
     /// Runs a command in the node on this process' streams, or the command's; its exit code.
     async fn exec(&self, machine: Machine<'_>, command: &NodeCommand) -> Outcome<i32>;
-    /// Runs a command in the node and collects what it says (at most 64 MiB).
-    async fn output(&self, machine: Machine<'_>, args: &[&str]) -> Outcome<NodeOutput>;
+    /// Runs a command in the node and collects what it says.
+    ///
+    /// # Errors
+    /// `GUEST_EXEC_TIMEOUT` and `GUEST_EXEC_OUTPUT` for one that goes beyond the bounds, with the command's and the node's name.
+    async fn output(&self, machine: Machine<'_>, args: &[&str], bounds: OutputBounds) -> Outcome<NodeOutput>;
     /// What PID 1 wrote, newest last.
     async fn console(&self, machine: Machine<'_>) -> Outcome<Vec<u8>>;
     /// A file of the machine with the binary that its node runs: a process of the host that runs it too shares its memory.

@@ -83,7 +83,10 @@ async fn one(home: &Home, machine: Machine<'_>, images: &str, node: &Path) -> Ou
     for (name, component) in COMPONENTS {
         let mut command = vec![node_image::BINARY, "node-logs", "--length", ALL_LINES];
         command.extend(component.iter().flat_map(|component| ["--component", component]));
-        write(home, &node.join(name), &driver.output(machine, &command).await?.stdout)?;
+        // What a stuck node does not say must not keep the rest away.
+        let said = driver.output(machine, &command, drivers::LOGS).await;
+        let said = said.map_or_else(|failure| format!("{failure}\n").into_bytes(), |output| output.stdout);
+        write(home, &node.join(name), &said)?;
     }
     write(home, &node.join("images.log"), format!("{images}\n").as_bytes())?;
     unpack(home, driver.as_ref(), machine, "/var/log", node).await

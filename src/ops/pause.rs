@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::drivers::{self, Driver, Machine, MachineState};
+use crate::drivers::{self, Driver, Machine, MachineState, OutputBounds};
 use crate::home::Home;
 use crate::node::pause::{Selection, State};
 use crate::ops::node_image;
@@ -40,7 +40,7 @@ pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &
     for machine in machines {
         let asked = async {
             match driver.state(machine).await? {
-                MachineState::Running => ask(driver.as_ref(), machine, &arguments).await.map(Some),
+                MachineState::Running => ask(driver.as_ref(), machine, &arguments, drivers::WORK).await.map(Some),
                 MachineState::Stopped | MachineState::Nonexistent => Ok(None),
             }
         };
@@ -55,20 +55,20 @@ pub async fn change(home: &Home, profile: &Profile, change: Change, selection: &
 
 /// What is paused in the node.
 pub async fn state(driver: &dyn Driver, machine: Machine<'_>) -> Outcome<State> {
-    ask(driver, machine, &["state"]).await
+    ask(driver, machine, &["state"], drivers::ANSWER).await
 }
 
 /// Continues everything, as far as that can be: what is to be stopped or deleted must be able to end.
 pub async fn release(driver: &dyn Driver, machine: Machine<'_>) {
-    if let Err(failure) = ask(driver, machine, &["unpause", "--all"]).await {
+    if let Err(failure) = ask(driver, machine, &["unpause", "--all"], drivers::WORK).await {
         tracing::debug!(%failure, "nothing was continued");
     }
 }
 
-async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> Outcome<State> {
+async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str], bounds: OutputBounds) -> Outcome<State> {
     let mut command = vec![node_image::BINARY, "node-pause"];
     command.extend(arguments);
-    let output = driver.output(machine, &command).await?;
+    let output = driver.output(machine, &command, bounds).await?;
     if output.exit_code != 0 {
         let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Failure::new(&GUEST_PAUSE, format!("the node cannot do it: {told}")));

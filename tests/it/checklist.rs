@@ -9,7 +9,7 @@ use crate::docker::Engine;
 use crate::support::{Cluster, Output, command, eventually, run, says, shared};
 
 pub const TESTS: &[Test] = &[
-    ("the_page_names_tests_that_are_there", page),
+    ("the_pages_name_tests_that_are_there", pages),
     ("a_second_start_keeps_what_the_first_was_given", soft_start),
     ("an_app_and_its_addon_live_through_stop_and_start", || start_stop("native")),
     ("an_app_and_its_addon_live_through_stop_and_start_on_docker", || {
@@ -26,16 +26,20 @@ pub const TESTS: &[Test] = &[
     ("a_profile_is_listed_fast_and_light", light),
 ];
 
-fn page() {
-    let text = include_str!("../../docs/CHECKLIST.md");
-    let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
-    assert!(named.len() > 40, "{named:?}");
+fn pages() {
     let there = |name: &str| {
         let (module, test) = name.split_once("::").unwrap();
         crate::TABLES.iter().any(|(table, tests)| *table == module && tests.iter().any(|(name, _)| *name == test))
     };
-    let missing: Vec<&str> = named.into_iter().filter(|name| !there(name)).collect();
-    assert!(missing.is_empty(), "docs/CHECKLIST.md names tests that are not there: {missing:?}");
+    for (page, text, least) in [
+        ("docs/CHECKLIST.md", include_str!("../../docs/CHECKLIST.md"), 40),
+        ("docs/DRIVERS.md", include_str!("../../docs/DRIVERS.md"), 15),
+    ] {
+        let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
+        assert!(named.len() > least, "{named:?}");
+        let missing: Vec<&str> = named.into_iter().filter(|name| !there(name)).collect();
+        assert!(missing.is_empty(), "{page} names tests that are not there: {missing:?}");
+    }
 }
 
 fn config(cluster: &Cluster) -> Value {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Test;
 use crate::start_failures::taken_docker_port;
-use crate::support::{Cluster, busybox, command, eventually, nginx, run};
+use crate::support::{Cluster, busybox, command, curl, eventually, nginx, run};
 use crate::{exposure, files, pausing, views};
 
 pub const TESTS: &[Test] = &[
@@ -29,9 +29,10 @@ impl Engine {
         if answers() {
             return Self(None, turn);
         }
-        let child =
-            Command::new("dockerd").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("dockerd is installed");
-        let engine = Self(Some(child), turn);
+        // Containers get an init, if they do not say that they want none.
+        let mut engine = Command::new("dockerd");
+        engine.arg("--init").stdout(Stdio::null()).stderr(Stdio::null());
+        let engine = Self(Some(engine.spawn().expect("dockerd is installed")), turn);
         eventually("the engine to answer", || answers().then_some(()));
         engine
     }
@@ -96,10 +97,38 @@ fn everyday() {
     let answer = || run(&mut command("curl", &["-sS", "--max-time", "3", "http://127.0.0.1:8087"]), None).stdout;
     eventually("the published port", || answer().contains("nginx works").then_some(()));
     cluster.kubectl(&["delete", "pod/web", "service/web"]).ok();
+    nested(&cluster);
     for (name, body) in EVERYDAY {
         eprintln!("docker: {name}");
         body(&cluster);
     }
+}
+
+/// What goes wrong with Kubernetes in containers, and does not here: docs/DRIVERS.md has the numbers. The cluster has 2 GiB.
+fn nested(cluster: &Cluster) {
+    let object = format!("kminik-{}", cluster.profile);
+    let ssh = |line: &str| cluster.kminik(&["ssh", line]).ok();
+    // 5: PID 1 is ours, also where the engine would put an init of its own before it.
+    assert_eq!(docker(&["inspect", "-f", "{{.HostConfig.Init}}", &object]), "false\n");
+    assert_eq!(ssh("cat /proc/1/cmdline").replace('\0', " ").trim(), "/bin/kminik init");
+    // 18: pods ask the cluster's DNS, and nobody asks the engine's at 127.0.0.11.
+    cluster.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: asks}, spec: {terminationGracePeriodSeconds: 0, containers: \
+         [{name: c, image: 'busybox:latest', imagePullPolicy: IfNotPresent, command: [sleep, '3600']}]}}",
+    );
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/asks", "--timeout=60s"]).ok();
+    let inside = |words: &[&str]| cluster.kubectl(&[&["exec", "asks", "--"], words].concat()).stdout;
+    assert!(inside(&["cat", "/etc/resolv.conf"]).contains("nameserver 10.96.0.10\n"));
+    let named = || inside(&["nslookup", "kubernetes.default.svc.cluster.local"]).contains("10.96.0.1\n").then_some(());
+    eventually("a name in a pod", named);
+    cluster.kubectl(&["delete", "pod/asks"]).ok();
+    // 25: what is mounted in the node later is seen in pods.
+    let root = ssh("cat /proc/1/mountinfo");
+    let root = root.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    assert!(root.contains(" shared:"), "{root}");
+    // 28: pods leave the API server some memory.
+    let limit = ssh("cat /sys/fs/cgroup/memory/pods/memory.limit_in_bytes || cat /sys/fs/cgroup/pods/memory.max");
+    assert_eq!(limit.trim(), ((2048_u64 - 256) << 20).to_string());
 }
 
 fn removed() {
@@ -196,8 +225,13 @@ fn whole_life() {
     eventually("nginx on localhost", || answer().contains("nginx works").then_some(()));
     assert!(cluster.kubectl(&["exec", "web", "--", "cat", "/www/index.html"]).ok().contains("nginx works"));
     assert!(cluster.kminik(&["ssh", "echo", "inside"]).ok().contains("inside"));
+    eventually("nginx on IPv6's localhost", || curl("http://[::1]:30081")?.contains("nginx works").then_some(()));
     let url = server(&cluster);
-    taken_docker_port(&cluster, url.rsplit(':').next().unwrap().parse().unwrap());
+    let port: u16 = url.rsplit(':').next().unwrap().parse().unwrap();
+    let clients = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let clients: Vec<u16> = clients.split_whitespace().map(|bound| bound.parse().unwrap()).collect();
+    assert!(!(clients[0]..=clients[1]).contains(&port), "{port} may be an outgoing connection's: {clients:?}");
+    taken_docker_port(&cluster, port);
     assert_eq!(server(&cluster), url, "the API's port stays");
     eventually("nginx after the restart", || answer().contains("nginx works").then_some(()));
     cluster.kminik(&["delete", "--all", "--purge"]).ok();

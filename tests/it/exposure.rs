@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use crate::Test;
 use crate::support::{Cluster, Host, busybox, eventually, nginx};
 
@@ -70,25 +72,55 @@ fn wanted() {
 
     // Without a stop: another port, another mount, and what cannot be changed is said.
     let mount = format!("{}:/mnt/other", directory.display());
-    let told = cluster.start_again(&["--ports=8090:30085", "--mount-string", &mount, "--static-ip=192.168.90.78"]);
+    let told = cluster.start_again(&[
+        "--ports=8090:30085",
+        "--mount-string",
+        &mount,
+        "--static-ip=192.168.90.78",
+        "--insecure-registry=192.0.2.0/24,198.51.100.7:5000",
+    ]);
     assert!(told.stderr.contains("--static-ip of an existing cluster cannot be changed"), "{}", told.stderr);
     told.ok();
     eventually("the other port", || answers(&outside, "http://203.0.113.2:8090"));
     eventually("the end of the first", || answers(&outside, "http://203.0.113.2:8088").is_none().then_some(()));
     assert_eq!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).ok(), "from the host");
     assert_eq!(cluster.kminik(&["ssh", "ls", "/mnt/shared"]).ok().trim(), "", "it is gone");
+    let kept = |pointer: &str| {
+        let file = cluster.home().join(format!("home/profiles/{}/config.json", cluster.profile));
+        let profile: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        profile.pointer(pointer).cloned().unwrap_or_default()
+    };
+    assert_eq!(kept("/registries/insecure"), json!(["192.0.2.0/24", "198.51.100.7:5000"]));
+
+    // Of two mounts one cannot be made where a file is in its way: the other is there, and it is tried again.
+    let file = directory.join("hello");
+    cluster.kminik(&["cp", file.to_str().unwrap(), "/var/tmp/in-the-way"]).ok();
+    let blocked = format!("{}:/var/tmp/in-the-way/dir", directory.display());
+    let told = cluster.start_again(&["--mount-string", &blocked, "--mount-string", &mount]);
+    assert!(told.stderr.contains("is not shown in the nodes that run"), "{}", told.stderr);
+    told.ok();
+    assert_eq!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).ok(), "from the host");
+    assert_eq!(kept("/shownMounts/0/target"), "/mnt/other");
+    let machine = cluster.home().join("home/machines").join(&cluster.profile);
+    std::fs::remove_file(machine.join("data/tmp/in-the-way")).unwrap();
+    cluster.start_again(&[]).ok();
+    assert_eq!(cluster.kminik(&["ssh", "cat", "/var/tmp/in-the-way/dir/hello"]).ok(), "from the host");
+    assert_eq!(kept("/shownMounts"), Value::Null);
+    cluster.start_again(&["--mount-string", &mount]).ok();
     cluster.kubectl(&["config", "set-context", "--current", "--namespace=kube-system"]).ok();
     cluster.kminik(&["stop"]).ok();
     let told = cluster.start_again(&[]);
     assert!(told.stderr.contains("\"kube-system\" namespace by default"), "{}", told.stderr);
     told.ok();
     assert_eq!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).ok(), "from the host", "a mount outlives a stop");
-    let told = cluster.start_again(&["--mount-string=", "--namespace=default"]);
+    let cleared = ["--mount-string=", "--insecure-registry=", "--apiserver-names=", "--namespace=default"];
+    let told = cluster.start_again(&cleared);
     assert!(told.stderr.contains("\"default\" namespace by default"), "{}", told.stderr);
     told.ok();
     assert_eq!(cluster.kminik(&["ip"]).ok(), "192.168.90.77\n");
     eventually("the port after the restart", || answers(&outside, "http://203.0.113.2:8090"));
     assert_ne!(cluster.kminik(&["ssh", "cat", "/mnt/other/hello"]).code, 0, "none is mounted any more");
+    assert_eq!((kept("/registries/insecure"), kept("/exposure/apiNames")), (json!([]), Value::Null));
 }
 
 fn inside() {

@@ -1,7 +1,7 @@
 //! Stop, start, kill: what survives.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -82,7 +82,13 @@ fn stop_start() {
     assert_eq!(cluster.kminik(&["status"]).code & 3, 3);
     assert_eq!(served("http://localhost:30090"), "", "the port went with the cluster");
     assert!(cluster.kminik(&["profile", "list"]).ok().contains("Stopped"));
+    let logs = long_logs(&cluster);
     cluster.start_again(&[]).ok();
+    for (log, length) in logs {
+        let of = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
+        let aside = log.with_added_extension("1");
+        assert!(of(&log) < length && of(&aside) >= length, "{} is put aside", log.display());
+    }
     assert_eq!(cluster.kminik(&["ip"]).ok(), ip);
     assert_eq!(
         std::fs::read(cluster.home().join(format!("home/profiles/{}/pki/ca.crt", cluster.profile))).unwrap(),
@@ -96,6 +102,23 @@ fn stop_start() {
     });
     assert_eq!(log, "started\nstarted\n");
     eventually("nginx after the start", || served("http://localhost:30090").contains("nginx works").then_some(()));
+}
+
+/// Makes the logs that kminik writes longer than each may be; these lengths.
+fn long_logs(cluster: &Cluster) -> Vec<(PathBuf, u64)> {
+    let home = cluster.home().join("home");
+    let (profile, machine) =
+        (home.join("profiles").join(&cluster.profile), home.join("machines").join(&cluster.profile));
+    let logs = [
+        (machine.join("data/log/kminik/node.log"), 17_u64 << 20),
+        (machine.join("console.log"), 5 << 20),
+        (profile.join("agent.log"), 5 << 20),
+        (home.join("logs/audit.json"), 2 << 20),
+    ];
+    for (log, length) in &logs {
+        std::fs::File::options().write(true).open(log).unwrap().set_len(*length).unwrap();
+    }
+    logs.into()
 }
 
 fn kill_node() {

@@ -49,6 +49,10 @@ fn whole_life(driver: &'static str) {
     let (second, third) = (format!("{first}-m02"), format!("{first}-m03"));
     let ready = |names: &[&String]| -> Vec<String> { names.iter().map(|name| format!("{name} True")).collect() };
     wait_for(&cluster, &ready(&[&first, &second]));
+    let identities = || cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.machineID}"]).ok();
+    let made = identities();
+    let unique: std::collections::BTreeSet<&str> = made.split(' ').filter(|id| id.len() == 32).collect();
+    assert_eq!(unique.len(), 2, "each machine has an identity of its own: {made}");
     cluster.load(&busybox());
 
     // The list, addresses, status of each.
@@ -122,6 +126,7 @@ fn whole_life(driver: &'static str) {
     told.ok();
     wait_for(&cluster, &ready(&[&first, &second]));
     assert_eq!(addresses(&cluster), listed);
+    assert_eq!(identities(), made, "for the life of its data");
     assert_eq!(cluster.kminik(&["status"]).code, 0);
 
     cluster.delete().ok();

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::Test;
 use crate::support::{Cluster, Host, ImageTar, Output, command, eventually, kminik_binary, nginx, run, says};
+use crate::{Test, docker};
 
 pub const TESTS: &[Test] = &[
     ("an_agent_that_comes_up_after_stop_lets_the_cluster_be", late_agent),
@@ -25,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("a_home_that_is_read_only", read_only),
     ("each_call_of_commands_that_write_fails_once", faults_of_commands),
     ("calls_of_start_fail_one_by_one", faults_of_start),
+    ("calls_of_start_and_stop_fail_one_by_one_on_docker", faults_on_docker),
     ("commands_that_wait_for_the_network_end_at_ctrl_c", ctrl_c),
     ("a_cache_on_a_full_disk_keeps_what_it_has", full_cache),
     ("terminals_that_are_dumb_narrow_or_without_colour", terminals),
@@ -363,6 +364,46 @@ fn faults_of_start() {
     }
     assert!(failed > 5, "faults are met: {failed}");
     cluster.start_again(&["--wait=none"]).ok();
+}
+
+/// Of a cluster that is there: files, and the connection to the engine.
+fn faults_on_docker() {
+    /// Of the rounds; each has a stop and a start.
+    const BUDGET: Duration = Duration::from_secs(30);
+    let _engine = docker::Engine::get();
+    let cluster = Cluster::prepare("dockerfault").of_driver("docker");
+    std::fs::write(cluster.kubeconfig(), KUBECONFIG).unwrap();
+    cluster.start_again(&["--wait=none"]).ok();
+    eventually("the API", || (cluster.kubectl(&["create", "configmap", "kept"]).code == 0).then_some(()));
+    let calls = [
+        ("connect", "ECONNREFUSED"),
+        ("openat", "EIO"),
+        ("write", "ENOSPC"),
+        ("recvfrom", "ECONNRESET"),
+        ("rename", "EACCES"),
+        ("fsync", "EIO"),
+    ];
+    let commands = [&["stop"][..], &["start", "--wait=none"]];
+    let (started, mut failed) = (std::time::Instant::now(), 0);
+    // The first call of each kind, then later and later ones, as far as the time goes.
+    'rounds: for when in [1, 2, 3, 5, 8, 13, 21, 34] {
+        for (call, error) in calls {
+            for arguments in commands {
+                if started.elapsed() > BUDGET {
+                    break 'rounds;
+                }
+                let Some(output) = with_fault(&cluster, arguments, call, error, when, true) else { continue };
+                let what = format!("{arguments:?} with {call} {when} failing");
+                is_sound(&output, &what);
+                is_whole(&cluster, &what);
+                failed += usize::from(output.code != 0);
+            }
+        }
+    }
+    assert!(failed > 3, "faults are met: {failed}");
+    // The trouble is over.
+    cluster.start_again(&["--wait=node_ready"]).ok();
+    cluster.kubectl(&["get", "configmap", "kept"]).ok();
 }
 
 /// A server that takes every connection and never says a word.

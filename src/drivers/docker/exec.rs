@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::StreamReader;
 
+use crate::drivers::output::Asked;
 use crate::drivers::{Input, NodeCommand, NodeOutput};
 use crate::engine::Duplex;
 use crate::ops::node_image;
@@ -21,7 +22,6 @@ use crate::reason::{Failure, GUEST_EXEC, OrFail, Outcome};
 use crate::terminal::{self, RawTerminal};
 
 const FAIL: &str = "cannot run the command in the node";
-const OUTPUT_LIMIT_BYTES: usize = 64 << 20;
 
 /// On this process' streams.
 pub async fn attached(docker: &Docker, container: &str, command: &NodeCommand) -> Outcome<i32> {
@@ -87,33 +87,36 @@ pub async fn attached(docker: &Docker, container: &str, command: &NodeCommand) -
     exit_code(docker, &id).await
 }
 
-/// Output collected.
-pub async fn collected(docker: &Docker, container: &str, args: &[&str]) -> Outcome<NodeOutput> {
-    let config = ExecConfig {
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        cmd: Some(args.iter().map(|&a| a.to_owned()).collect()),
-        ..Default::default()
-    };
-    let id = docker.create_exec(container, config).await.or_fail(&GUEST_EXEC, FAIL)?.id;
-    let mut collected = NodeOutput { exit_code: 0, stdout: Vec::new(), stderr: Vec::new() };
-    if let StartExecResults::Attached { mut output, .. } =
-        docker.start_exec(&id, None).await.or_fail(&GUEST_EXEC, FAIL)?
-    {
-        while let Some(chunk) = output.next().await {
-            let (into, message) = match chunk.or_fail(&GUEST_EXEC, FAIL)? {
-                LogOutput::StdErr { message } => (&mut collected.stderr, message),
-                LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
-                    (&mut collected.stdout, message)
+/// Output collected. One that goes too far loses its streams, and ends with its next word.
+pub async fn collected(docker: &Docker, container: &str, asked: Asked<'_>) -> Outcome<NodeOutput> {
+    let work = async {
+        let config = ExecConfig {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(asked.args.iter().map(|&a| a.to_owned()).collect()),
+            ..Default::default()
+        };
+        let id = docker.create_exec(container, config).await.or_fail(&GUEST_EXEC, FAIL)?.id;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        if let StartExecResults::Attached { mut output, .. } =
+            docker.start_exec(&id, None).await.or_fail(&GUEST_EXEC, FAIL)?
+        {
+            while let Some(chunk) = output.next().await {
+                let (into, message) = match chunk.or_fail(&GUEST_EXEC, FAIL)? {
+                    LogOutput::StdErr { message } => (&mut stderr, message),
+                    LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                        (&mut stdout, message)
+                    }
+                };
+                if (into.len() + message.len()) as u64 > asked.bounds.bytes {
+                    return Err(asked.too_much());
                 }
-            };
-            if into.len() < OUTPUT_LIMIT_BYTES {
                 into.extend_from_slice(&message);
             }
         }
-    }
-    collected.exit_code = exit_code(docker, &id).await?;
-    Ok(collected)
+        Ok(NodeOutput { exit_code: exit_code(docker, &id).await?, stdout, stderr })
+    };
+    tokio::time::timeout(asked.bounds.time, work).await.unwrap_or_else(|_| Err(asked.endless()))
 }
 
 /// A connection to an address as the node reaches it: through a command that joins it with its standard streams.
@@ -146,5 +149,63 @@ async fn exit_code(docker: &Docker, id: &str) -> Outcome<i32> {
             return Ok(code.filter(|_| state.running != Some(true)).unwrap_or(1));
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::drivers::OutputBounds;
+    use crate::engine::Engine;
+    use crate::profile::Profile;
+
+    /// An engine whose commands say this and go on.
+    fn engine(socket: &std::path::Path, said: &'static [u8]) {
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    while let Ok(length @ 1..) = stream.read(&mut request).await {
+                        if !String::from_utf8_lossy(&request[..length]).contains("/start ") {
+                            let made = "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\n\
+                                        Content-Length: 10\r\n\r\n{\"Id\":\"1\"}";
+                            stream.write_all(made.as_bytes()).await.unwrap();
+                            continue;
+                        }
+                        let upgraded = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+                        stream.write_all(upgraded.as_bytes()).await.unwrap();
+                        let mut frame = vec![1, 0, 0, 0];
+                        frame.extend(u32::try_from(said.len()).unwrap().to_be_bytes());
+                        frame.extend(said);
+                        stream.write_all(&frame).await.unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn a_command_that_goes_too_far_is_told_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("engine.sock");
+        engine(&socket, b"words");
+        let endpoint = serde_json::json!({"host": format!("unix://{}", socket.display())});
+        let Engine { docker, .. } = Engine::connect(serde_json::from_value(endpoint).ok().as_ref()).await.unwrap();
+        let profile: Profile = serde_json::from_str(include_str!("../../../tests/formats/profile-3-a.json")).unwrap();
+        let machine = profile.control_plane();
+        let ask = async |bytes| {
+            let bounds = OutputBounds { time: Duration::from_millis(300), bytes };
+            let asked = Asked { machine, args: &["/kminik", "node-logs"], bounds };
+            collected(&docker, "c", asked).await.unwrap_err()
+        };
+        let endless = ask(5).await;
+        assert_eq!(endless.reason.id, "GUEST_EXEC_TIMEOUT");
+        let name = machine.name();
+        assert!(endless.message.contains(&format!("\"/kminik node-logs\" in the node \"{name}\"")), "{endless}");
+        assert_eq!(ask(4).await.reason.id, "GUEST_EXEC_OUTPUT");
     }
 }

@@ -28,13 +28,15 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use self::spec::Rights;
+use super::output::Asked;
 use super::{
-    Driver, Health, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share, Taken,
-    Userland,
+    Driver, Health, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, OutputBounds, Placement,
+    Share, Taken, Userland,
 };
 use crate::engine::{Duplex, Endpoint, Engine, found};
 use crate::exposure::Exposure;
 use crate::home::Home;
+use crate::ports;
 use crate::profile::Profile;
 use crate::reason::{
     DRV_CREATE, DRV_NOT_HEALTHY, Failure, GUEST_DELETION, GUEST_MOUNT, GUEST_START, GUEST_STOP_TIMEOUT,
@@ -97,14 +99,14 @@ impl Driver for DockerDriver {
             Some(machine) => {
                 let port = match wish.api_port {
                     Some(port) => port,
-                    None => free_port_of(machine).await,
+                    None => free_port_of(machine, &taken.ports).await,
                 };
                 (machine.clone(), port)
             }
             None => {
                 let address = exposure.address();
                 let host = if address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address };
-                (host.to_string(), free_port(address, wish.api_port)?)
+                (host.to_string(), free_port(address, wish.api_port, &taken.ports)?)
             }
         };
         let info = docker.info().await.or_fail(&DRV_NOT_HEALTHY, "the engine does not say what it is")?;
@@ -260,8 +262,8 @@ impl Driver for DockerDriver {
         exec::attached(self.docker().await?, &name_of(machine), command).await
     }
 
-    async fn output(&self, machine: Machine<'_>, args: &[&str]) -> Outcome<NodeOutput> {
-        exec::collected(self.docker().await?, &name_of(machine), args).await
+    async fn output(&self, machine: Machine<'_>, args: &[&str], bounds: OutputBounds) -> Outcome<NodeOutput> {
+        exec::collected(self.docker().await?, &name_of(machine), Asked { machine, args, bounds }).await
     }
 
     async fn console(&self, machine: Machine<'_>) -> Outcome<Vec<u8>> {
@@ -383,30 +385,30 @@ impl DockerDriver {
     }
 }
 
-/// One of this machine's, or whether the one wanted is. Fixed for the profile's life, so that kubeconfigs stay right across restarts.
-fn free_port(address: IpAddr, wanted: Option<u16>) -> Outcome<u16> {
-    let bound = TcpListener::bind((address, wanted.unwrap_or(0))).and_then(|listener| listener.local_addr());
-    let bound = match wanted {
-        Some(port) => bound.or_fail(&HOST_PORT_IN_USE, format_args!("port {port} of the API is not free on {address}")),
-        None => bound.or_fail(&HOST_PORT_IN_USE, format_args!("no port of {address} is free")),
-    };
-    Ok(bound?.port())
+/// One of this machine's that no other cluster has, or whether the one wanted is free. Fixed for the profile's life, so that
+/// kubeconfigs stay right across restarts.
+fn free_port(address: IpAddr, wanted: Option<u16>, taken: &[u16]) -> Outcome<u16> {
+    let bound = |port| TcpListener::bind((address, port)).and_then(|listener| Ok(listener.local_addr()?.port()));
+    if let Some(port) = wanted {
+        return bound(port).or_fail(&HOST_PORT_IN_USE, format_args!("port {port} of the API is not free on {address}"));
+    }
+    let free = ports::lasting().filter(|port| !taken.contains(port)).find_map(|port| bound(port).ok());
+    free.ok_or_else(|| Failure::new(&HOST_PORT_IN_USE, format!("no port of {address} is free")))
 }
 
-/// One of another machine's, below what systems give to clients, that nobody answers at.
-async fn free_port_of(machine: &str) -> u16 {
-    const RANGE: std::ops::Range<u16> = 20_000..30_000;
+/// One of another machine's that nobody answers at.
+async fn free_port_of(machine: &str, taken: &[u16]) -> u16 {
     const ATTEMPTS: usize = 8;
     const PATIENCE: Duration = Duration::from_secs(1);
-    let any = || RANGE.start + (uuid::Uuid::new_v4().as_u128() % RANGE.len() as u128) as u16;
-    for _ in 0..ATTEMPTS {
-        let port = any();
+    let mut last = 0;
+    for port in ports::lasting().filter(|port| *port > 0 && !taken.contains(port)).take(ATTEMPTS) {
+        last = port;
         let dialled = tokio::time::timeout(PATIENCE, TcpStream::connect((machine, port))).await;
         if !matches!(dialled, Ok(Ok(_))) {
-            return port;
+            break;
         }
     }
-    any()
+    last
 }
 
 /// Whether the networks of an engine of this machine are elsewhere all the same: in a virtual machine, or in a user's own

@@ -20,9 +20,10 @@ use kminik_runtime::node::{NodeContainer, NodeError, NodeMount, NodeSpec, NodeSt
 use rustix::process::Pid;
 use tokio::net::TcpStream;
 
+use super::output::Asked;
 use super::{
-    Driver, Health, Input, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, Placement, Share,
-    Taken, Userland, network, not_running, split_name,
+    Driver, Health, Input, Machine, MachineState, NetworkWish, NodeCommand, NodeFile, NodeOutput, OutputBounds,
+    Placement, Share, Taken, Userland, network, not_running, split_name,
 };
 use crate::agent::exit_watch;
 use crate::engine::Duplex;
@@ -356,10 +357,14 @@ impl Driver for Native {
         outcome.map_err(|e| node_failure(&GUEST_MOUNT, "cannot show it in the node", &e))
     }
 
-    async fn output(&self, machine: Machine<'_>, args: &[&str]) -> Outcome<NodeOutput> {
+    async fn output(&self, machine: Machine<'_>, args: &[&str], bounds: OutputBounds) -> Outcome<NodeOutput> {
+        let asked = Asked { machine, args, bounds };
         let args: Vec<String> = args.iter().map(|&a| a.to_owned()).collect();
-        let output =
-            self.running(machine)?.output(&args).await.map_err(|e| node_failure(&GUEST_EXEC, EXEC_FAIL, &e))?;
+        let output = self.running(machine)?.output(&args, bounds).await.map_err(|error| match error {
+            NodeError::Endless => asked.endless(),
+            NodeError::TooMuch => asked.too_much(),
+            other => node_failure(&GUEST_EXEC, EXEC_FAIL, &other),
+        })?;
         Ok(NodeOutput { exit_code: output.exit_code, stdout: output.stdout, stderr: output.stderr })
     }
 

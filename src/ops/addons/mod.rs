@@ -447,7 +447,8 @@ pub async fn reconcile(
         }
     }
     if kept.addons != profile.addons {
-        kept.save(home)?;
+        // What start has noted meanwhile stays.
+        Profile { addons: kept.addons, ..Profile::load(home, &profile.name)? }.save(home)?;
     }
     let wanted = |name: &str| match catalogue.find(name) {
         Some(addon) => addon.is_enabled(profile.addons.get(name)),

@@ -161,3 +161,36 @@ fn cached(home: &Home, digest: &Digest) -> Option<Vec<u8>> {
     let bytes = atomic_file::read_optional(&path(home, digest), MANIFEST.bytes as u64).ok()??;
     (Digest::of(&bytes) == *digest).then_some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bundles_that_are_loaded_at_once_lose_no_manifest() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let bring = |number: u8| {
+            let manifests = Attached::from([(format!("https://files.example/{number}"), vec![number; 10])]);
+            let home = home.clone();
+            async move { take_in(&home, &manifests).await }
+        };
+        // Who has the home's lock is waited for.
+        let lock = Lock::of_home(&home).await.unwrap();
+        let mut waiting = Box::pin(bring(0));
+        assert!(tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err());
+        assert!(bundled(&home).is_empty());
+        drop(lock);
+        waiting.await.unwrap();
+        let all = futures::future::join_all((1..8).map(bring)).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        let known = bundled(&home);
+        assert_eq!(known.len(), 8);
+        for number in 0..8_u8 {
+            let digest = &known[&format!("https://files.example/{number}")];
+            assert_eq!(cached(&home, digest).unwrap(), [number; 10]);
+        }
+    }
+}

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use super::plan;
-use crate::drivers::{Driver, Machine, MachineState};
+use crate::drivers::{self, Driver, Machine, MachineState, Share};
 use crate::home::Home;
 use crate::ops::node_image;
 use crate::printer::{MOUNT, OPTION, Printer};
@@ -41,25 +43,14 @@ pub async fn apply(
         );
     }
     let running = running(now, driver).await?;
-    let Some(first) = running.first() else { return Ok(()) };
-    for gone in before.mounts.iter().filter(|share| !now.mounts.contains(share)) {
-        for machine in &running {
-            ask(driver, *machine, &["node-unmount", &gone.target.display().to_string()]).await?;
-        }
-    }
-    for share in now.mounts.iter().filter(|share| !before.mounts.contains(share)) {
-        let (source, target) = (share.source.display(), share.target.display());
-        let mut shown = Ok(());
-        for machine in &running {
-            shown = shown.and(driver.share(*machine, share).await);
-        }
-        match shown {
-            Ok(()) => printer.info(MOUNT, &format!("Mounting host path {source} into node as {target} ...")),
-            Err(_) => {
-                printer.warning(&format!("{source} is shown in the node after the cluster's next stop and start"))
-            }
-        }
-    }
+    let Some(first) = running.first() else {
+        // What is made anew has all of them.
+        return keep_shown(now, now.mounts.clone(), home);
+    };
+    let mut shown = now.shown_mounts().to_vec();
+    let remounted = remount(&Nodes { driver, machines: &running }, &mut shown, &now.mounts, printer).await;
+    keep_shown(now, shown, home)?;
+    remounted?;
     if first.is_worker() {
         // The rest is about the control plane, which is made anew with all that it is to have.
         return Ok(());
@@ -71,6 +62,81 @@ pub async fn apply(
     if plan::api_names(before) != plan::api_names(now) {
         printer.warning("The API's certificate changes with the cluster's next stop and start");
     }
+    if (&before.audit_log, before.mutating_policies) != (&now.audit_log, now.mutating_policies) {
+        printer.warning("Settings of the API server change with the cluster's next stop and start");
+    }
+    Ok(())
+}
+
+fn keep_shown(now: &Profile, shown: Vec<Share>, home: &Home) -> Outcome<()> {
+    let mut noted = now.clone();
+    noted.note_shown(shown);
+    if noted == *now { Ok(()) } else { noted.save(home) }
+}
+
+/// Where mounts are changed.
+#[async_trait]
+trait Shows: Sync {
+    /// In all of them, or in none.
+    async fn show(&self, share: &Share) -> Outcome<()>;
+    async fn hide(&self, share: &Share) -> Outcome<()>;
+}
+
+/// Machines that run.
+struct Nodes<'a> {
+    driver: &'a dyn Driver,
+    machines: &'a [Machine<'a>],
+}
+
+#[async_trait]
+impl Shows for Nodes<'_> {
+    async fn show(&self, share: &Share) -> Outcome<()> {
+        for (i, machine) in self.machines.iter().enumerate() {
+            if let Err(failure) = self.driver.share(*machine, share).await {
+                for before in &self.machines[..i] {
+                    // One that does not forget it shows it twice at the next attempt.
+                    let _ = ask(self.driver, *before, &["node-unmount", &share.target.display().to_string()]).await;
+                }
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    async fn hide(&self, share: &Share) -> Outcome<()> {
+        for machine in self.machines {
+            ask(self.driver, *machine, &["node-unmount", &share.target.display().to_string()]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Changes what is shown to what is wanted, and says in `shown` how far that went.
+///
+/// # Errors
+/// For what cannot be taken away; what cannot be shown is a warning.
+async fn remount(nodes: &dyn Shows, shown: &mut Vec<Share>, wanted: &[Share], printer: &Printer) -> Outcome<()> {
+    for gone in shown.clone().iter().filter(|share| !wanted.contains(share)) {
+        nodes.hide(gone).await?;
+        shown.retain(|share| share != gone);
+    }
+    for share in wanted {
+        if shown.contains(share) {
+            continue;
+        }
+        let (source, target) = (share.source.display(), share.target.display());
+        match nodes.show(share).await {
+            Ok(()) => {
+                shown.push(share.clone());
+                printer.info(MOUNT, &format!("Mounting host path {source} into node as {target} ..."));
+            }
+            Err(failure) => printer.warning(&format!(
+                "{source} is not shown in the nodes that run: {failure}. The next start tries it again, and has it after a stop"
+            )),
+        }
+    }
+    // In the order in which they are wanted, so that all of them are what is wanted.
+    shown.sort_by_key(|share| wanted.iter().position(|other| other == share));
     Ok(())
 }
 
@@ -109,7 +175,7 @@ async fn ends(driver: &dyn Driver, machine: Machine<'_>) -> bool {
 
 async fn ask(driver: &dyn Driver, machine: Machine<'_>, arguments: &[&str]) -> Outcome<()> {
     let command: Vec<&str> = std::iter::once(node_image::BINARY).chain(arguments.iter().copied()).collect();
-    let output = driver.output(machine, &command).await?;
+    let output = driver.output(machine, &command, drivers::ANSWER).await?;
     if output.exit_code == 0 {
         return Ok(());
     }
@@ -146,4 +212,59 @@ pub fn data_lost(machine: Machine<'_>) -> Failure {
             "the data of the cluster \"{name}\" is gone: its objects, images and volumes were removed by other hands"
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Nodes in which some places cannot be changed.
+    struct Fake {
+        refuses: Mutex<Vec<&'static str>>,
+        seen: Mutex<Vec<String>>,
+    }
+
+    impl Fake {
+        fn answer(&self, verb: &str, share: &Share) -> Outcome<()> {
+            let target = share.target.display().to_string();
+            if self.refuses.lock().iter().any(|place| *place == target) {
+                return Err(Failure::new(&DRV_CREATE, "no"));
+            }
+            self.seen.lock().push(format!("{verb} {target}"));
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Shows for Fake {
+        async fn show(&self, share: &Share) -> Outcome<()> {
+            self.answer("show", share)
+        }
+
+        async fn hide(&self, share: &Share) -> Outcome<()> {
+            self.answer("hide", share)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_changed_is_changed_by_the_next_start() {
+        let share =
+            |target: &str| Share { source: format!("/host{target}").into(), target: target.into(), read_only: false };
+        let fake = Fake { refuses: Mutex::new(vec!["/b"]), seen: Mutex::default() };
+        let printer = Printer::text("dev");
+        let wanted = [share("/b"), share("/c")];
+        let mut shown = vec![share("/a")];
+        remount(&fake, &mut shown, &wanted, &printer).await.unwrap();
+        assert_eq!(shown, [share("/c")], "the second is there, the first is not");
+        fake.refuses.lock().clear();
+        remount(&fake, &mut shown, &wanted, &printer).await.unwrap();
+        assert_eq!(shown, wanted);
+        assert_eq!(*fake.seen.lock(), ["hide /a", "show /c", "show /b"]);
+        // What cannot be taken away is still there, and nothing behind it is tried.
+        fake.refuses.lock().push("/b");
+        assert!(remount(&fake, &mut shown, &[], &printer).await.is_err());
+        assert_eq!(shown, wanted);
+    }
 }

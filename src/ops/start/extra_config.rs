@@ -9,6 +9,8 @@ use crate::reason::{Failure, MK_BAD_EXTRA_CONFIG, MK_PROFILE_BROKEN, OrFail, Out
 /// What was given, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtraConfig {
+    /// Nothing of what the cluster has is to stay.
+    is_cleared: bool,
     /// Content of the audit policy.
     audit_policy: Option<String>,
     audit_log: AuditLog,
@@ -77,6 +79,10 @@ impl ExtraConfig {
     pub fn parse(given: &[String]) -> Outcome<Self> {
         let mut config = ExtraConfig::default();
         for setting in given {
+            if setting.is_empty() {
+                config.is_cleared = true;
+                continue;
+            }
             let Some((key, value)) = setting.split_once('=') else {
                 return Err(refuse(format!("--extra-config {setting:?} is not COMPONENT.KEY=VALUE")));
             };
@@ -100,6 +106,9 @@ impl ExtraConfig {
 
     /// What the profile keeps of it; nothing given changes nothing.
     pub fn update(&self, profile: &mut Profile) {
+        if self.is_cleared {
+            (profile.audit_log, profile.mutating_policies) = (None, false);
+        }
         if self.audit_policy.is_some() {
             profile.audit_log = Some(self.audit_log.clone());
         }
@@ -110,11 +119,10 @@ impl ExtraConfig {
 
     /// Keeps the files in the profile, so that later starts need them no more.
     pub fn keep_files(&self, home: &Home, profile: &Profile) -> Outcome<()> {
+        let path = home.profile(&profile.name).join(AUDIT_POLICY);
         match &self.audit_policy {
-            Some(policy) => {
-                let path = home.profile(&profile.name).join(AUDIT_POLICY);
-                home.write(&path, policy.as_bytes(), kminik_base::atomic_file::SECRET)
-            }
+            Some(policy) => home.write(&path, policy.as_bytes(), kminik_base::atomic_file::SECRET),
+            None if self.is_cleared => home.remove(&path),
             None => Ok(()),
         }
     }
@@ -158,6 +166,16 @@ mod tests {
             "apiserver.feature-gates=MutatingAdmissionPolicy=true",
         );
         assert_eq!(parse(&[version, gate]).unwrap().mutating_gate, Some(true));
+        let mut profile: Profile =
+            serde_json::from_str(include_str!("../../../tests/formats/profile-3-a.json")).unwrap();
+        parse(&[good.as_str(), version, gate]).unwrap().update(&mut profile);
+        assert!(profile.audit_log.is_some() && profile.mutating_policies);
+        parse(&[]).unwrap().update(&mut profile);
+        assert!(profile.audit_log.is_some() && profile.mutating_policies);
+        parse(&["", good.as_str()]).unwrap().update(&mut profile);
+        assert!(profile.audit_log.is_some() && !profile.mutating_policies, "what is given beside it counts");
+        parse(&[""]).unwrap().update(&mut profile);
+        assert!(profile.audit_log.is_none());
         for given in [
             vec![bad.as_str()],
             vec!["apiserver.audit-policy-file=/no/such/file"],

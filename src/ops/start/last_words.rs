@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::drivers::{Driver, Machine};
+use crate::drivers::{self, Driver, Machine};
 use crate::ops::node_image;
 use crate::printer::Printer;
 use crate::reason::{Failure, GUEST_START, K8S_START, K8S_TIMEOUT};
@@ -31,7 +31,8 @@ async fn said(driver: &dyn Driver, machine: Machine<'_>) -> Option<String> {
     let ask = async {
         let console = driver.console(machine).await.unwrap_or_default();
         let lines = LINES.to_string();
-        let logs = driver.output(machine, &[node_image::BINARY, "node-logs", "--length", &lines]).await;
+        let command = [node_image::BINARY, "node-logs", "--length", &lines];
+        let logs = driver.output(machine, &command, drivers::LOGS).await;
         let logs = logs.map(|output| output.stdout).unwrap_or_default();
         (String::from_utf8_lossy(&console).into_owned(), String::from_utf8_lossy(&logs).into_owned())
     };

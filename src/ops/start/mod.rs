@@ -37,13 +37,41 @@ use crate::printer::{
     ADDONS, CLOCK, DONE, DOWNLOAD, DRY, FIRE, HAPPY, IMAGE, OPTION, PREPARE, Printer, RESTART, RUNNING, THUMB, UNPAUSE,
     VERIFY,
 };
-use crate::profile::{Lock, Profile, REGISTRY_CA, Registries};
+use crate::profile::{self, Lock, Profile, REGISTRY_CA};
 use crate::reason::{Failure, GUEST_START, MK_INTERRUPTED, Outcome};
 use crate::terminal::Interruption;
 use crate::version;
 
 /// How many steps `-o json` announces.
 pub const STEPS: usize = 9;
+
+/// Of registries; `None` leaves what there is, what is empty clears it.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    pub country: Option<String>,
+    pub mirrors: Option<Vec<String>>,
+    pub repository: Option<String>,
+    pub insecure: Option<Vec<String>>,
+}
+
+impl Registries {
+    fn update(&self, kept: &mut profile::Registries) {
+        let text = |kept: &mut Option<String>, given: &Option<String>| {
+            if let Some(given) = given {
+                *kept = (!given.is_empty()).then(|| given.clone());
+            }
+        };
+        let list = |kept: &mut Vec<String>, given: &Option<Vec<String>>| {
+            if let Some(given) = given {
+                kept.clone_from(given);
+            }
+        };
+        text(&mut kept.country, &self.country);
+        text(&mut kept.repository, &self.repository);
+        list(&mut kept.mirrors, &self.mirrors);
+        list(&mut kept.insecure, &self.insecure);
+    }
+}
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -52,8 +80,8 @@ pub struct Request {
     pub driver: Option<String>,
     pub base_image: Option<String>,
     pub registries: Registries,
-    /// Files with authorities that registries may be signed by.
-    pub ca_certs: Vec<PathBuf>,
+    /// Files with authorities that registries may be signed by; `None` leaves those there are.
+    pub ca_certs: Option<Vec<PathBuf>>,
     pub datastore: datastore::Request,
     pub extra_config: extra_config::ExtraConfig,
     /// `None` is the default, or what the cluster has.
@@ -69,8 +97,8 @@ pub struct Request {
     pub listen_address: Option<IpAddr>,
     /// `None` leaves those there are.
     pub ports: Option<Vec<WantedPort>>,
-    /// Names and addresses that the API's certificate is for too.
-    pub api_names: Vec<String>,
+    /// Names and addresses that the API's certificate is for too; `None` leaves those there are.
+    pub api_names: Option<Vec<String>>,
     /// `None` leaves those there are.
     pub mounts: Option<Vec<Share>>,
     pub wait: Wait,
@@ -171,7 +199,7 @@ async fn undo(home: &Home, plan: &plan::Plan, printer: &Printer) {
 
 async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &Printer) -> Outcome<()> {
     let profile = &plan.profile;
-    keep_authorities(&request.ca_certs, home, profile)?;
+    keep_authorities(request.ca_certs.as_deref(), home, profile)?;
     let userland = userland(profile, home, printer).await?;
     if request.download_only {
         let cache = Cache::open(home, Some(profile))?;
@@ -202,7 +230,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         agent::stop(&home.profile(&profile.name)).await;
     }
     if !profile.was_up {
-        Profile { was_up: true, ..profile.clone() }.save(home)?;
+        Profile { was_up: true, ..Profile::load(home, &profile.name)? }.save(home)?;
     }
     let (path, namespace) = (kubeconfig::path(home), request.namespace.as_deref());
     pki::merge_kubeconfig(home, profile, &path, namespace, !request.keep_context)?;
@@ -274,12 +302,16 @@ async fn come_up_with_machine(wish: Option<bool>, home: &Home, name: &str, print
 }
 
 /// Keeps the authorities that were given with the profile; none given changes nothing.
-fn keep_authorities(files: &[PathBuf], home: &Home, profile: &Profile) -> Outcome<()> {
-    if files.is_empty() {
-        return Ok(());
+fn keep_authorities(files: Option<&[PathBuf]>, home: &Home, profile: &Profile) -> Outcome<()> {
+    let path = home.profile(&profile.name).join(REGISTRY_CA);
+    match files {
+        None => Ok(()),
+        Some([]) => home.remove(&path),
+        Some(files) => {
+            let all = files.iter().map(|file| registries::authority(file)).collect::<Outcome<String>>()?;
+            home.write(&path, all.as_bytes(), kminik_base::atomic_file::PUBLIC)
+        }
     }
-    let all = files.iter().map(|file| registries::authority(file)).collect::<Outcome<String>>()?;
-    home.write(&home.profile(&profile.name).join(REGISTRY_CA), all.as_bytes(), kminik_base::atomic_file::PUBLIC)
 }
 
 /// What the nodes' root filesystems are made of.
@@ -393,7 +425,7 @@ async fn run_machine(
 pub async fn replace_node(machine: Machine<'_>, driver: &dyn Driver, binary: &str, printer: &Printer) -> Outcome<()> {
     printer
         .info(OPTION, &format!("Replacing the node's process by that of kminik {}; containers go on", version::KMINIK));
-    let output = driver.output(machine, &[binary, "node-replace"]).await?;
+    let output = driver.output(machine, &[binary, "node-replace"], drivers::WORK).await?;
     if output.exit_code == 0 {
         return Ok(());
     }
@@ -425,4 +457,33 @@ fn announce(profile: &Profile, state: MachineState, printer: &Printer) {
         ),
     };
     printer.step(style, "Creating Container", &message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_are_left_replaced_or_cleared() {
+        let mut kept = profile::Registries {
+            country: Some("cn".into()),
+            mirrors: vec!["https://a.example".into()],
+            repository: None,
+            insecure: vec!["b.example".into()],
+        };
+        let before = kept.clone();
+        Registries::default().update(&mut kept);
+        assert_eq!(kept, before);
+        let given = Registries { insecure: Some(vec!["c.example".into()]), ..Registries::default() };
+        given.update(&mut kept);
+        assert_eq!((kept.insecure.as_slice(), &kept.mirrors), (&["c.example".to_owned()][..], &before.mirrors));
+        let cleared = Registries {
+            country: Some(String::new()),
+            mirrors: Some(Vec::new()),
+            repository: Some(String::new()),
+            insecure: Some(Vec::new()),
+        };
+        cleared.update(&mut kept);
+        assert_eq!(kept, profile::Registries::default());
+    }
 }

@@ -19,7 +19,7 @@ use crate::networking::Networking;
 use crate::node::config::cert_expiration_seconds;
 use crate::ops::{addons, mounts, registries, units};
 use crate::printer::{Printer, SPARKLE};
-use crate::profile::{NetworkTurn, Profile, check_new_name};
+use crate::profile::{NetworkTurn, Profile, Registries, check_new_name};
 use crate::reason::{
     Failure, GUEST_DRIVER_MISMATCH, IF_SUBNET, INET_BAD_MIRROR, INET_REPO, OrFail, Outcome, RSRC_INSUFFICIENT_STORAGE,
 };
@@ -108,10 +108,11 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
     if networking.services != Networking::default().services {
         check_services(networking.services).await?;
     }
-    let mut taken = Taken { subnets: vec![networking.services], addresses: Vec::new() };
+    let mut taken = Taken { subnets: vec![networking.services], ..Taken::default() };
     for other in Profile::others(home, &request.profile) {
         taken.subnets.extend(other.subnet.parse::<Ipv4Net>());
         taken.addresses.extend(other.machines().map(|machine| machine.address()));
+        taken.ports.push(other.api_port);
     }
     let mut exposure = Exposure { listen: request.listen_address, ..Exposure::default() };
     let wish = NetworkWish {
@@ -142,7 +143,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         cpus: request.cpus.unwrap_or_else(default_cpus),
         memory_mib: request.memory_mib.unwrap_or_else(|| default_memory_mib(nodes)),
         base_image: request.base_image.clone(),
-        registries: request.registries.clone(),
+        registries: Registries::default(),
         datastore: request.datastore.wanted(),
         audit_log: None,
         mutating_policies: false,
@@ -156,6 +157,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         networking,
         exposure,
         mounts: Vec::new(),
+        shown_mounts: None,
         was_up: false,
         embed_certs: request.embed_certs,
         loopback: BTreeMap::new(),
@@ -169,6 +171,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
         let used = driver.used_addresses(&profile).await?;
         (1..nodes).try_for_each(|_| profile.add_worker(home, &used).map(drop))?;
     }
+    request.registries.update(&mut profile.registries);
     request.extra_config.update(&mut profile);
     expose(request, &mut profile)?;
     Ok(Plan { profile, driver, before: None, is_new: true, turn: Mutex::new(turn) })
@@ -222,21 +225,14 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
         profile.exposure.listen = Some(listen);
     }
     expose(request, &mut profile)?;
+    // Until it is changed there.
+    profile.note_shown(before.shown_mounts().to_vec());
     datastore::update(&request.datastore, &mut profile)?;
     request.extra_config.update(&mut profile);
     profile.cpus = request.cpus.unwrap_or(profile.cpus);
     profile.memory_mib = request.memory_mib.unwrap_or(profile.memory_mib);
     profile.embed_certs |= request.embed_certs;
-    let given = &request.registries;
-    let kept = &mut profile.registries;
-    kept.country = given.country.clone().or(kept.country.take());
-    kept.repository = given.repository.clone().or(kept.repository.take());
-    if !given.mirrors.is_empty() {
-        kept.mirrors.clone_from(&given.mirrors);
-    }
-    if !given.insecure.is_empty() {
-        kept.insecure.clone_from(&given.insecure);
-    }
+    request.registries.update(&mut profile.registries);
     Ok(Plan { profile, driver, before: Some(before), is_new: false, turn: Mutex::new(None) })
 }
 
@@ -245,8 +241,8 @@ fn expose(request: &Request, profile: &mut Profile) -> Outcome<()> {
     if let Some(ports) = &request.ports {
         profile.exposure.publish(ports)?;
     }
-    if !request.api_names.is_empty() {
-        profile.exposure.api_names.clone_from(&request.api_names);
+    if let Some(names) = &request.api_names {
+        profile.exposure.api_names.clone_from(names);
     }
     if let Some(mounts) = &request.mounts {
         let is_elsewhere = profile.engine.as_ref().and_then(Endpoint::machine).is_some();
@@ -281,7 +277,7 @@ fn check_version(request: &Request, printer: &Printer) -> Outcome<()> {
 }
 
 fn check_registries(request: &Request, home: &Home) -> Outcome<()> {
-    if let Some(country) = &request.registries.country {
+    if let Some(country) = request.registries.country.as_ref().filter(|country| !country.is_empty()) {
         let presets = Presets::parse(registries::presets_file(home)?.as_deref());
         let presets = presets.or_fail(&INET_BAD_MIRROR, "the mirrors cannot be used")?;
         if presets.of(country).is_err() {
@@ -290,10 +286,10 @@ fn check_registries(request: &Request, home: &Home) -> Outcome<()> {
             return Err(Failure::new(&INET_REPO, why).advise(format!("Countries with a list of mirrors: {known}.")));
         }
     }
-    for file in &request.ca_certs {
+    for file in request.ca_certs.iter().flatten() {
         registries::authority(file)?;
     }
-    request.registries.mirrors.iter().try_for_each(|mirror| registries::check_mirror(mirror))
+    request.registries.mirrors.iter().flatten().try_for_each(|mirror| registries::check_mirror(mirror))
 }
 
 fn check_storage(request: &Request, home: &Home, printer: &Printer) -> Outcome<()> {

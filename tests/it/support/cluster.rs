@@ -43,6 +43,12 @@ impl Cluster {
         cluster
     }
 
+    /// By another driver than the native one.
+    pub fn of_driver(mut self, driver: &'static str) -> Self {
+        self.driver = driver;
+        self
+    }
+
     /// Started with the native driver and these further arguments.
     #[track_caller]
     pub fn start(name: &str, arguments: &[&str]) -> Self {
@@ -54,8 +60,7 @@ impl Cluster {
     /// As [`Cluster::start`], with another driver.
     #[track_caller]
     pub fn start_by(driver: &'static str, name: &str, arguments: &[&str]) -> Self {
-        let mut cluster = Self::prepare(name);
-        cluster.driver = driver;
+        let cluster = Self::prepare(name).of_driver(driver);
         cluster.start_again(arguments).ok();
         cluster
     }

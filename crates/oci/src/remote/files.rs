@@ -187,29 +187,44 @@ mod tests {
 
     use super::*;
 
-    /// Serves `content` on from the byte asked for, at most `most` bytes an answer; notes the bytes asked for.
-    fn server(content: &'static [u8], most: usize) -> (Url, Arc<Mutex<Vec<usize>>>) {
+    /// Answers each request by its head, which is in small letters, and closes the connection.
+    fn serve(mut answer: impl FnMut(&str) -> Vec<u8> + Send + 'static) -> Url {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/file", listener.local_addr().unwrap()).parse().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let noted = asked.clone();
         std::thread::spawn(move || {
             for mut client in listener.incoming().map_while(Result::ok) {
                 let head = head_of(&mut client);
-                let range = head.split("bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
-                let from = range.unwrap_or(0);
-                noted.lock().unwrap().push(from);
-                let rest = &content[from..];
-                let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
-                let length = rest.len();
-                let answer = format!(
-                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nContent-Range: bytes {from}-{}/{}\r\nConnection: close\r\n\r\n",
-                    content.len() - 1,
-                    content.len()
-                );
-                client.write_all(answer.as_bytes()).unwrap();
-                client.write_all(&rest[..length.min(most)]).unwrap();
+                client.write_all(&answer(&head)).unwrap();
             }
+        });
+        url
+    }
+
+    /// An answer with these further headers, each with its end of line.
+    fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    }
+
+    fn whole() -> Vec<u8> {
+        answer("200 OK", "", b"file")
+    }
+
+    /// Serves `content` on from the byte asked for, at most `most` bytes an answer; notes the bytes asked for.
+    fn server(content: &'static [u8], most: usize) -> (Url, Arc<Mutex<Vec<usize>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
+        let url = serve(move |head| {
+            let range = head.split("bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
+            let from = range.unwrap_or(0);
+            noted.lock().unwrap().push(from);
+            let rest = &content[from..];
+            let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+            let range = format!("Content-Range: bytes {from}-{}/{}\r\n", content.len() - 1, content.len());
+            let mut answer = answer(status, &range, rest);
+            answer.truncate(answer.len() - rest.len().saturating_sub(most));
+            answer
         });
         (url, asked)
     }
@@ -225,33 +240,14 @@ mod tests {
         String::from_utf8(head).unwrap().to_lowercase()
     }
 
-    /// Answers whatever is asked for with this.
-    fn stubborn(answer: &'static str) -> Url {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/file", listener.local_addr().unwrap()).parse().unwrap();
-        std::thread::spawn(move || {
-            for mut client in listener.incoming().map_while(Result::ok) {
-                let head = head_of(&mut client);
-                let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile";
-                client.write_all(if head.contains("range:") { answer } else { whole }.as_bytes()).unwrap();
-            }
-        });
-        url
-    }
-
     #[tokio::test]
     async fn mirrors_of_files_are_asked_with_their_login() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mirror = format!("files.example=http://me:secret@{}/", listener.local_addr().unwrap());
-        std::thread::spawn(move || {
-            for mut client in listener.incoming().map_while(Result::ok) {
-                // base64 of me:secret
-                let known = head_of(&mut client).contains("authorization: basic bwu6c2vjcmv0");
-                let refused = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile";
-                client.write_all(if known { whole } else { refused }.as_bytes()).unwrap();
-            }
+        let url = serve(|head| {
+            // base64 of me:secret
+            let known = head.contains("authorization: basic bwu6c2vjcmv0");
+            if known { whole() } else { answer("401 Unauthorized", "", b"") }
         });
+        let mirror = format!("files.example=http://me:secret@{}/", url.authority());
         let config = ResolverConfig { mirrors: vec![mirror.parse().unwrap()], ..ResolverConfig::default() };
         let files = Files::new(&config).unwrap();
         let url = "https://files.example/file".parse().unwrap();
@@ -270,13 +266,13 @@ mod tests {
         let limit = Limit { bytes: 1 << 20, time: Duration::from_secs(30) };
         let dir = tempfile::tempdir().unwrap();
         let kept = dir.path().join("file.part");
-        for answer in [
-            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/4\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile",
+        for refusal in [
+            answer("416 Range Not Satisfiable", "", b""),
+            answer("206 Partial Content", "Content-Range: bytes 0-3/4\r\n", b"file"),
         ] {
+            let stubborn = serve(move |head| if head.contains("range:") { refusal.clone() } else { whole() });
             std::fs::write(&kept, "fi").unwrap();
-            let fetched =
-                files.fetch("it", &[stubborn(answer).into()], &Digest::of(b"file"), limit, &kept).await.unwrap();
+            let fetched = files.fetch("it", &[stubborn.into()], &Digest::of(b"file"), limit, &kept).await.unwrap();
             assert!(fetched == b"file" && !kept.exists());
         }
         // Nothing is kept of what is larger than a file of that name may be.
@@ -289,25 +285,16 @@ mod tests {
 
     /// Breaks off after two bytes, as often as this, and refuses to go on.
     fn fragile(refusal: &'static str, mut breaks: usize) -> Url {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/file", listener.local_addr().unwrap()).parse().unwrap();
-        std::thread::spawn(move || {
-            for mut client in listener.incoming().map_while(Result::ok) {
-                let head = head_of(&mut client);
-                let whole = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile";
-                let refused = format!("HTTP/1.1 {refusal}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-                let answer = match (head.contains("range:"), breaks) {
-                    (true, _) => &refused,
-                    (false, 0) => whole,
-                    (false, _) => {
-                        breaks -= 1;
-                        &whole[..whole.len() - 2]
-                    }
-                };
-                client.write_all(answer.as_bytes()).unwrap();
+        serve(move |head| match (head.contains("range:"), breaks) {
+            (true, _) => answer(refusal, "", b""),
+            (false, 0) => whole(),
+            (false, _) => {
+                breaks -= 1;
+                let mut half = whole();
+                half.truncate(half.len() - 2);
+                half
             }
-        });
-        url
+        })
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
@@ -31,8 +32,14 @@ pub enum NodeStdio {
     },
 }
 
-/// What is kept of each stream of a command whose output is collected.
-const OUTPUT_LIMIT_BYTES: u64 = 16 * 1024 * 1024;
+/// How far a command may go whose output is collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputBounds {
+    /// Until its end.
+    pub time: Duration,
+    /// Of each stream.
+    pub bytes: u64,
+}
 
 /// Copies of this process' own.
 pub(super) fn inherited() -> io::Result<Streams> {
@@ -43,25 +50,39 @@ pub(super) fn inherited() -> io::Result<Streams> {
     })
 }
 
-pub(super) async fn output(target: ProcessId, group: &Path, args: &[String]) -> Result<crate::ExecOutput, NodeError> {
+pub(super) async fn output(
+    target: ProcessId,
+    group: &Path,
+    args: &[String],
+    bounds: OutputBounds,
+) -> Result<crate::ExecOutput, NodeError> {
     let pipe_error = |source| NodeError::Io { step: "make a pipe for", path: "the command".into(), source };
-    let read_error = |source| NodeError::Io { step: "read the output of", path: "the command".into(), source };
     let (stdout_read, stdout) = crate::sys::pipe::pipe().map_err(pipe_error)?;
     let (stderr_read, stderr) = crate::sys::pipe::pipe().map_err(pipe_error)?;
     let stdin = crate::sys::stdio::null().map_err(pipe_error)?;
-    let process = run(target, group, args, NodeStdio::Streams(Streams { stdin, stdout, stderr })).await?;
-    let (stdout, stderr) = tokio::join!(collect(stdout_read), collect(stderr_read));
-    let exit_code = process.wait().await?;
-    Ok(crate::ExecOutput { stdout: stdout.map_err(read_error)?, stderr: stderr.map_err(read_error)?, exit_code })
+    let running = run(target, group, args, NodeStdio::Streams(Streams { stdin, stdout, stderr })).await?;
+    let process = running.process;
+    let work = async {
+        let (stdout, stderr) = tokio::try_join!(collect(stdout_read, bounds), collect(stderr_read, bounds))?;
+        Ok(crate::ExecOutput { stdout, stderr, exit_code: running.wait().await? })
+    };
+    let outcome = tokio::time::timeout(bounds.time, work).await.unwrap_or(Err(NodeError::Endless));
+    if matches!(outcome, Err(NodeError::Endless | NodeError::TooMuch))
+        && let Ok(handle) = process.open()
+        && let Err(error) = handle.signal(libc::SIGKILL)
+    {
+        tracing::warn!(pid = process.pid, %error, "a command in the node that went too far is not killed");
+    }
+    outcome
 }
 
-/// All up to the limit; the rest is read and dropped, so that the writer goes on.
-async fn collect(pipe: OwnedFd) -> io::Result<Vec<u8>> {
-    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
+/// All that is said, up to the limit.
+async fn collect(pipe: OwnedFd, bounds: OutputBounds) -> Result<Vec<u8>, NodeError> {
+    let read_error = |source| NodeError::Io { step: "read the output of", path: "the command".into(), source };
+    let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe).map_err(read_error)?;
     let mut kept = Vec::new();
-    (&mut pipe).take(OUTPUT_LIMIT_BYTES).read_to_end(&mut kept).await?;
-    tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
-    Ok(kept)
+    pipe.take(bounds.bytes.saturating_add(1)).read_to_end(&mut kept).await.map_err(read_error)?;
+    if kept.len() as u64 > bounds.bytes { Err(NodeError::TooMuch) } else { Ok(kept) }
 }
 
 /// A command that runs.

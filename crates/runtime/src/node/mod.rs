@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use exec::{NodeProcess, NodeStdio, Streams, resize_terminal};
+pub use exec::{NodeProcess, NodeStdio, OutputBounds, Streams, resize_terminal};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupError, Layout};
@@ -108,6 +108,10 @@ pub enum NodeError {
     Mount { detail: String },
     #[error("cannot run a command in the node: {detail}")]
     Exec { detail: String },
+    #[error("the command in the node did not end in time, and was killed")]
+    Endless,
+    #[error("the command in the node said more than is taken, and was killed")]
+    TooMuch,
     #[error("node {name} did not end within {limit:?}")]
     Undying { name: String, limit: Duration },
 }
@@ -250,9 +254,12 @@ impl NodeContainer {
         exec::run(target, &self.cgroup(), args, NodeStdio::Streams(streams)).await?.wait().await
     }
 
-    /// Runs a command in the running node to its end; at most 16 MiB of each stream are kept.
-    pub async fn output(&self, args: &[String]) -> Result<crate::ExecOutput, NodeError> {
-        exec::output(self.running()?, &self.cgroup(), args).await
+    /// Runs a command in the running node to its end; one that goes beyond the bounds is killed.
+    ///
+    /// # Errors
+    /// `Endless` and `TooMuch` among others.
+    pub async fn output(&self, args: &[String], bounds: OutputBounds) -> Result<crate::ExecOutput, NodeError> {
+        exec::output(self.running()?, &self.cgroup(), args, bounds).await
     }
 
     /// Runs a command in the running node with streams of the caller's.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kminik_runtime::Runtime;
-use kminik_runtime::node::{NodeContainer, NodeSpec, NodeState};
+use kminik_runtime::node::{NodeContainer, NodeError, NodeSpec, NodeState, OutputBounds};
 
 use crate::harness::{Test, eventually, node_ended, node_rootfs};
 use crate::pods::{Pods, runtime_config};
@@ -53,9 +53,11 @@ fn spec(directory: &std::path::Path, name: &str, scenario: &str) -> NodeSpec {
     }
 }
 
+const BOUNDS: OutputBounds = OutputBounds { time: Duration::from_secs(60), bytes: 1 << 20 };
+
 /// Runs a shell command in the node: (exit code, output).
 async fn shell(node: &NodeContainer, script: &str) -> (i32, String) {
-    let output = node.output(&["sh".into(), "-c".into(), format!("{script} 2>&1")]).await.unwrap();
+    let output = node.output(&["sh".into(), "-c".into(), format!("{script} 2>&1")], BOUNDS).await.unwrap();
     (output.exit_code, String::from_utf8(output.stdout).unwrap())
 }
 
@@ -84,8 +86,15 @@ async fn life() {
     let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max";
     let (code, text) = shell(&node, limit).await;
     assert_eq!((code, text.trim()), (0, "536870912"));
-    let missing = node.output(&["nothing-there".into()]).await.unwrap_err().to_string();
+    let missing = node.output(&["nothing-there".into()], BOUNDS).await.unwrap_err().to_string();
     assert!(missing.contains("executable file not found in $PATH"), "{missing}");
+    let bounds = OutputBounds { time: Duration::from_millis(200), ..BOUNDS };
+    let endless = node.output(&["sleep".into(), "4711".into()], bounds).await.unwrap_err();
+    assert!(matches!(endless, NodeError::Endless), "{endless}");
+    let chatty = node.output(&["yes".into()], BOUNDS).await.unwrap_err();
+    assert!(matches!(chatty, NodeError::TooMuch), "{chatty}");
+    let (_, left) = shell(&node, "ps | grep -e 4711 -e yes | grep -v grep").await;
+    assert_eq!(left, "", "what went too far is killed");
 
     node.stop(Duration::from_secs(5)).await.unwrap();
     assert_eq!(node.state(), NodeState::Stopped);
