@@ -124,7 +124,6 @@ mod tests {
             Shape::Map { value, .. } => all(value.get(), depth - 1, found),
             Shape::List { item, .. } => all(item.get(), depth - 1, found),
             Shape::Leaf { values, .. } => drop(found.insert(values.to_string())),
-            _ => {}
         }
     }
 
