@@ -30,7 +30,7 @@ mod error;
 mod flowcontrol;
 mod health;
 pub mod http;
-mod metrics;
+pub mod metrics;
 pub mod outbound;
 pub mod registry;
 mod schema;

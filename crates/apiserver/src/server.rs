@@ -18,7 +18,7 @@ use crate::builtin;
 use crate::config::Config;
 use crate::custom;
 use crate::flowcontrol::FlowControl;
-use crate::health::Health;
+use crate::health::{Health, Step};
 use crate::http::openapi::Documents;
 use crate::http::serve;
 use crate::http::service::LocalService;
@@ -151,8 +151,8 @@ impl ApiServer {
         let stopping = CancellationToken::new();
         let tls = serve::Acceptor::new(&config)?;
         let metrics = Arc::new(Metrics::default());
-        let store: Arc<dyn Store> = Arc::new(Metered::new(config.store.clone(), metrics.store()));
-        let cache = Cache::start(store.clone(), stopping.clone()).await?;
+        let store: Arc<dyn Store> = Arc::new(Metered::new(config.store.clone(), metrics.clone()));
+        let cache = Cache::start(store.clone(), metrics.clone(), stopping.clone()).await?;
         let auth = Auth::new(&config, cache.clone())?;
         let outbound = Arc::new(Outbound::new(cache.clone()));
         let pools = Pools::new(config.service_cidr, config.node_ports);
@@ -165,7 +165,7 @@ impl ApiServer {
         ]);
         let registry = Registry::new(composer, store, cache)?;
         let auditor = match config.audit.clone() {
-            Some(audit) => Some(Arc::new(Auditor::new(audit).map_err(StartError::AuditLog)?)),
+            Some(audit) => Some(Arc::new(Auditor::new(audit, metrics.clone()).map_err(StartError::AuditLog)?)),
             None => None,
         };
         let server = Arc::new(Server {
@@ -177,27 +177,31 @@ impl ApiServer {
             )),
             auth,
             outbound,
-            health: Health::default(),
-            metrics,
+            health: Health::new(metrics.clone()),
             openapi: Documents::default(),
-            flow: Arc::new(FlowControl::new(config.max_in_flight, config.request_timeout)),
+            flow: Arc::new(FlowControl::new(config.max_in_flight, config.request_timeout, metrics.clone())),
+            metrics,
             auditor,
             stopping: stopping.clone(),
             answers: Answers::new(config.patience.write),
             registry,
             config,
         });
+        for step in [Step::Cache, Step::Table, Step::Admission, Step::Turns] {
+            server.health.reached(step);
+        }
         tokio::spawn(compact(server.clone(), stopping.clone()));
         tokio::spawn(compose::follow(server.clone(), stopping.clone()));
         tokio::spawn(aggregation::availability::follow(server.clone(), stopping.clone()));
         tokio::spawn(custom::keep(server.clone(), stopping.clone()));
         auth::bootstrap(server.clone(), stopping.clone()).await?;
+        server.health.reached(Step::Roles);
         bootstrap::run(server.clone(), stopping.clone()).await?;
         tokio::spawn(server.flow.clone().follow(Arc::downgrade(&server), stopping.clone()));
         tokio::spawn(admission::policy::status::keep(server.clone(), stopping.clone()));
         tokio::spawn(auth::secret_token::keep(server.clone(), stopping.clone()));
         aggregation::local::register(server.clone(), stopping.clone()).await?;
-        server.health.set_bootstrapped();
+        server.health.reached(Step::Registrations);
         Ok(ApiServer { server, tls, _stop: stopping.drop_guard() })
     }
 

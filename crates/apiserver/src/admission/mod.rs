@@ -24,7 +24,8 @@ mod storage_object_in_use_protection;
 mod taint_nodes_by_condition;
 pub(crate) mod webhook;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kminik_meta::{Gvk, Object, StatusError};
@@ -51,6 +52,9 @@ use self::webhook::{MutatingWebhooks, ValidatingWebhooks};
 use crate::audit::Audit;
 use crate::auth::rbac::EscalationCheck;
 use crate::auth::{Auth, UserInfo};
+use crate::metrics::family::Histogram;
+use crate::metrics::requests::Waited;
+use crate::metrics::{Metrics, flag};
 use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::registry::def::{ResourceDef, VersionDef};
@@ -100,6 +104,8 @@ pub struct Attributes<'a> {
     pub(crate) options: &'a WriteOptions,
     /// What the client is told besides the answer.
     pub(crate) warnings: &'a Mutex<Vec<String>>,
+    /// How long others were waited for.
+    pub(crate) waited: &'a Waited,
     pub(crate) reinvocation: Reinvocation,
 }
 
@@ -150,6 +156,11 @@ impl Attributes<'_> {
             Operation::Connect => return None,
         };
         Some(self.options.to_object(kind))
+    }
+
+    /// Where what is decided is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.registry.cache().metrics()
     }
 
     /// Tells the client something besides the answer.
@@ -207,12 +218,93 @@ pub trait Admission: Send + Sync + 'static {
 /// The plugins in their order.
 #[derive(Default)]
 pub struct AdmissionChain {
-    plugins: Vec<Box<dyn Admission>>,
+    plugins: Vec<Plugin>,
+    steps: Durations,
+}
+
+/// A plugin, and how long it takes.
+struct Plugin {
+    plugin: Box<dyn Admission>,
+    durations: Durations,
+}
+
+/// The phases, as metrics name them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Phase {
+    Admit,
+    Validate,
+}
+
+impl Phase {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Phase::Admit => "admit",
+            Phase::Validate => "validate",
+        }
+    }
+}
+
+/// The series of a plugin, or of all of them, by phase, operation and whether the request was refused.
+#[derive(Default)]
+struct Durations([[[OnceLock<Arc<Histogram>>; 2]; 4]; 2]);
+
+impl Durations {
+    fn took(
+        &self,
+        phase: Phase,
+        operation: Operation,
+        refused: bool,
+        took: Duration,
+        of: impl FnOnce() -> Arc<Histogram>,
+    ) {
+        let series = self.0.get(phase as usize).and_then(|phase| phase.get(operation as usize));
+        if let Some(series) = series.and_then(|operation| operation.get(usize::from(refused))) {
+            series.get_or_init(of).took(took);
+        }
+    }
+}
+
+impl Plugin {
+    /// Takes down what came of asking it, and when that began.
+    fn asked(
+        &self,
+        attributes: &Attributes<'_>,
+        phase: Phase,
+        started: Instant,
+        verdict: Result<(), StatusError>,
+    ) -> Result<(), StatusError> {
+        let (operation, refused) = (attributes.operation, verdict.is_err());
+        self.durations.took(phase, operation, refused, started.elapsed(), || {
+            let labels = [self.plugin.name(), operation.as_str(), flag(refused), phase.as_str()];
+            attributes.metrics().table.admission.plugins.with(labels)
+        });
+        verdict
+    }
 }
 
 impl AdmissionChain {
     pub fn new(plugins: Vec<Box<dyn Admission>>) -> Self {
-        AdmissionChain { plugins }
+        let plugin = |plugin| Plugin { plugin, durations: Durations::default() };
+        AdmissionChain { plugins: plugins.into_iter().map(plugin).collect(), steps: Durations::default() }
+    }
+
+    fn those<'a>(&'a self, attributes: &'a Attributes<'_>) -> impl Iterator<Item = &'a Plugin> {
+        self.plugins.iter().filter(|plugin| plugin.plugin.handles(attributes))
+    }
+
+    /// Takes down what came of a phase, and when it began.
+    fn stepped<T>(
+        &self,
+        attributes: &Attributes<'_>,
+        phase: Phase,
+        started: Instant,
+        verdict: Result<T, StatusError>,
+    ) -> Result<T, StatusError> {
+        let (operation, refused) = (attributes.operation, verdict.is_err());
+        self.steps.took(phase, operation, refused, started.elapsed(), || {
+            attributes.metrics().table.admission.steps.with([operation.as_str(), flag(refused), phase.as_str()])
+        });
+        verdict
     }
 
     /// Runs the mutating phase, a second time if a plugin asks for it; tells whether a plugin may have changed the object.
@@ -220,14 +312,22 @@ impl AdmissionChain {
     /// # Errors
     /// The first refusal.
     pub async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Object) -> Result<bool, StatusError> {
+        let started = Instant::now();
+        let mutated = self.mutate_all(attributes, object).await;
+        self.stepped(attributes, Phase::Admit, started, mutated)
+    }
+
+    async fn mutate_all(&self, attributes: &Attributes<'_>, object: &mut Object) -> Result<bool, StatusError> {
         let mut mutated = false;
-        for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
-            mutated |= plugin.may_mutate();
-            plugin.mutate(attributes, object).await?;
+        for plugin in self.those(attributes) {
+            mutated |= plugin.plugin.may_mutate();
+            let started = Instant::now();
+            let verdict = plugin.plugin.mutate(attributes, object).await;
+            plugin.asked(attributes, Phase::Admit, started, verdict)?;
         }
         if attributes.reinvocation.begin_second() {
-            for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
-                plugin.mutate(attributes, object).await?;
+            for plugin in self.those(attributes) {
+                plugin.plugin.mutate(attributes, object).await?;
             }
         }
         Ok(mutated)
@@ -238,10 +338,19 @@ impl AdmissionChain {
     /// # Errors
     /// The first refusal.
     pub async fn delete(&self, attributes: &Attributes<'_>) -> Result<(), StatusError> {
-        for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
-            plugin.admit_delete(attributes).await?;
-        }
+        let started = Instant::now();
+        let admitted = self.admit_all(attributes).await;
+        self.stepped(attributes, Phase::Admit, started, admitted)?;
         self.validate(attributes, None).await
+    }
+
+    async fn admit_all(&self, attributes: &Attributes<'_>) -> Result<(), StatusError> {
+        for plugin in self.those(attributes) {
+            let started = Instant::now();
+            let verdict = plugin.plugin.admit_delete(attributes).await;
+            plugin.asked(attributes, Phase::Admit, started, verdict)?;
+        }
+        Ok(())
     }
 
     /// Runs the validating phase.
@@ -249,8 +358,16 @@ impl AdmissionChain {
     /// # Errors
     /// The first refusal.
     pub async fn validate(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), StatusError> {
-        for plugin in self.plugins.iter().filter(|plugin| plugin.handles(attributes)) {
-            plugin.validate(attributes, object).await?;
+        let started = Instant::now();
+        let valid = self.validate_all(attributes, object).await;
+        self.stepped(attributes, Phase::Validate, started, valid)
+    }
+
+    async fn validate_all(&self, attributes: &Attributes<'_>, object: Option<&Object>) -> Result<(), StatusError> {
+        for plugin in self.those(attributes) {
+            let started = Instant::now();
+            let verdict = plugin.plugin.validate(attributes, object).await;
+            plugin.asked(attributes, Phase::Validate, started, verdict)?;
         }
         Ok(())
     }

@@ -16,12 +16,13 @@ use sha2::{Digest, Sha512};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Fetched, GROUP, PLURAL, Remote, convert};
+use super::{Fetched, GROUP, PLURAL, Remote, convert, is_available};
 use crate::Server;
 use crate::auth::{MASTERS, UserInfo, request_header};
+use crate::health::Step;
 use crate::http::accept::JSON;
 use crate::outbound::{Bounds, CallError, Place};
-use crate::registry::Change;
+use crate::registry::{Change, Written};
 use crate::storage::cache::Cache;
 use crate::storage::key;
 
@@ -62,6 +63,7 @@ pub(crate) async fn follow(server: Arc<Server>, stop: CancellationToken) {
     let mut services = cache.resource(SERVICES).subscribe();
     let mut slices = cache.resource(SLICES).subscribe();
     let mut schedules: HashMap<String, Schedule> = HashMap::new();
+    server.health().reached(Step::Availability);
     loop {
         let remotes = server.registry().table().remotes().to_vec();
         schedules.retain(|name, _| remotes.iter().any(|remote| remote.name == *name));
@@ -252,11 +254,19 @@ async fn get(server: &Server, remote: &Remote, path: &str, bounds: Bounds) -> Re
 async fn write(server: &Server, name: &str, verdict: &Verdict) -> Result<(), StatusError> {
     let registry = server.registry();
     let row = registry.row(GROUP, PLURAL)?;
+    let meters = &server.metrics().table.aggregation;
+    let available = verdict.status == "True";
+    let mut was_available = false;
     let written = registry.modify(&row, "", name, |object| {
         let mut object = object.clone();
+        was_available = is_available(&object);
         Ok(if set_condition(&mut object, verdict, Timestamp::now()) { Change::Put(object) } else { Change::Keep })
     });
-    match written.await {
+    let written = written.await;
+    if matches!(written, Ok(Written::Stored(_))) && was_available && !available {
+        meters.became_unavailable.with([name, verdict.reason]).inc();
+    }
+    match written {
         // Deleted meanwhile: there is nothing to say any more.
         Err(error) if error.code() == 404 => Ok(()),
         written => written.map(drop),

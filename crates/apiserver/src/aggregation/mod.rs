@@ -27,6 +27,7 @@ use serde_json::Value;
 
 pub use self::priorities::Priority;
 pub use self::source::ApiServiceSource;
+pub(crate) use self::source::is_available;
 use crate::outbound::Peer;
 
 /// API group of the objects.

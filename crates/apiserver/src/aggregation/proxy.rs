@@ -12,6 +12,7 @@ use crate::auth::{UserInfo, request_header};
 use crate::connect::forward::{self, ForwardError, Target};
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::http::respond;
+use crate::metrics::requests::Unreached;
 
 /// Discovery documents are small, and clients ask all servers for theirs.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +48,7 @@ pub(crate) async fn serve(
 
 fn unavailable(why: &str) -> Response<ResponseBody> {
     let mut response = respond::text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
+    response.extensions_mut().insert(Unreached);
     response
         .headers_mut()
         .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));

@@ -63,7 +63,7 @@ impl ApiServiceSource {
 }
 
 /// Whether the condition `Available` holds.
-fn is_available(service: &Object) -> bool {
+pub(crate) fn is_available(service: &Object) -> bool {
     let text = |condition: &serde_json::Value, key: &str| {
         condition.get(key).and_then(|value| value.as_str()).map(str::to_owned)
     };

@@ -21,6 +21,7 @@ use self::log::Log;
 pub use self::log::LogOptions;
 pub use self::policy::{Level, Policy, PolicyError, Stage, Verdict};
 use crate::auth::{Attributes, Decision, UserInfo};
+use crate::metrics::Metrics;
 
 /// Longest user agent that is written down, in bytes.
 const USER_AGENT_BYTES: usize = 1024;
@@ -34,15 +35,19 @@ pub struct AuditConfig {
     pub log: LogOptions,
 }
 
+/// What writes events, as upstream calls it.
+const LOG: &str = "log";
+
 /// Judges requests and writes events.
 pub(crate) struct Auditor {
     policy: Policy,
     log: Mutex<Log>,
+    metrics: Arc<Metrics>,
 }
 
 impl Auditor {
-    pub(crate) fn new(config: AuditConfig) -> std::io::Result<Self> {
-        Ok(Auditor { policy: config.policy, log: Mutex::new(Log::open(config.log)?) })
+    pub(crate) fn new(config: AuditConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        Ok(Auditor { policy: config.policy, log: Mutex::new(Log::open(config.log)?), metrics })
     }
 
     /// A request of a known identity arrives; its first event is written.
@@ -58,6 +63,7 @@ impl Auditor {
         attributes: &Attributes,
     ) -> Result<Audit, StatusError> {
         let verdict = self.policy.judge(attributes);
+        self.metrics.table.audit.levels.with([verdict.level.as_str()]).inc();
         if verdict.level == Level::None {
             return Ok(Audit::default());
         }
@@ -66,6 +72,7 @@ impl Auditor {
         let audit = Audit(Some(Arc::new(record)));
         audit.write(Stage::RequestReceived).map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit log cannot be written");
+            self.metrics.table.audit.rejected.with([]).inc();
             StatusError::internal("failed to store audit event")
         })?;
         Ok(audit)
@@ -206,7 +213,9 @@ impl Audit {
         event.stage_timestamp = micros(Timestamp::now());
         let mut line = serde_json::to_vec(&*event)?;
         line.push(b'\n');
-        record.auditor.log.lock().write(&line)
+        let table = &record.auditor.metrics.table.audit;
+        table.events.with([]).inc();
+        record.auditor.log.lock().write(&line).inspect_err(|_| table.errors.with([LOG]).inc())
     }
 }
 

@@ -22,6 +22,13 @@ const LEVELS: [(&str, Level); 4] = [
     ("RequestResponse", Level::RequestResponse),
 ];
 
+impl Level {
+    /// As policies write it.
+    pub(crate) fn as_str(self) -> &'static str {
+        LEVELS.iter().find(|(_, level)| *level == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// When an event is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Stage {

@@ -9,6 +9,7 @@ pub mod bearer;
 pub mod bootstrap_token;
 mod impersonate;
 pub mod issuer;
+pub(crate) mod meters;
 pub mod node;
 pub mod rbac;
 pub mod request_header;
@@ -31,6 +32,7 @@ use parking_lot::Mutex;
 use self::bearer::BearerTokens;
 use self::bootstrap_token::BootstrapTokens;
 pub use self::impersonate::impersonate;
+use self::meters::Counted;
 use self::node::NodeAuthorizer;
 use self::rbac::Rbac;
 pub use self::rbac::bootstrap;
@@ -273,15 +275,24 @@ impl Auth {
     pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, KeyError> {
         let key = TokenKey::from_pem(&config.service_account_key_pem)?;
         let tokens = Arc::new(ServiceAccountTokens::new(key, config.service_account_issuer.clone(), cache.clone()));
+        let metrics = cache.metrics().clone();
         let rbac = Arc::new(Rbac::new(cache.clone()));
         let bearer = Arc::new(BearerTokens::new(
             vec![Arc::new(BootstrapTokens(cache.clone())), tokens.clone()],
             tokens.audiences(),
         ));
-        let authenticators: Vec<Arc<dyn Authenticator>> =
-            vec![Arc::new(RequestHeaders), Arc::new(ClientCertificates), bearer.clone(), Arc::new(AnonymousReader)];
-        let authorizers: Vec<Arc<dyn Authorizer>> =
-            vec![Arc::new(MastersAuthorizer), Arc::new(NodeAuthorizer::new(cache)), rbac.clone()];
+        let authenticators: Vec<Arc<dyn Authenticator>> = vec![
+            Arc::new(RequestHeaders),
+            Arc::new(ClientCertificates(metrics.clone())),
+            bearer.clone(),
+            Arc::new(AnonymousReader),
+        ];
+        let counted = |authorizer, labels| Arc::new(Counted::new(authorizer, metrics.clone(), labels));
+        let authorizers: Vec<Arc<dyn Authorizer>> = vec![
+            Arc::new(MastersAuthorizer),
+            counted(Arc::new(NodeAuthorizer::new(cache)), ["Node", "node"]),
+            counted(rbac.clone(), ["RBAC", "rbac"]),
+        ];
         Ok(Auth {
             authenticator: Arc::new(AuthenticatorChain(authenticators)),
             authorizer: Arc::new(AuthorizerChain(authorizers)),

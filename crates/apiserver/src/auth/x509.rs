@@ -3,6 +3,7 @@
 //! The handshake has verified the chain and its leaf was read then; here it is asked whether that still holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::request::Parts;
@@ -12,15 +13,20 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{AUTHENTICATED, Authenticator, PeerCertificates, UserInfo};
+use crate::metrics::Metrics;
 
 /// Accepts the certificate that the handshake has verified.
-pub struct ClientCertificates;
+pub struct ClientCertificates(pub(super) Arc<Metrics>);
 
 #[async_trait]
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, _request: &Parts, peer: &PeerCertificates) -> Result<Option<UserInfo>, StatusError> {
         if !peer.client {
             return Ok(None);
+        }
+        if let Some(named) = &peer.named {
+            let left = named.not_after - Timestamp::now().as_second();
+            self.0.table.auth.certificates.with([]).observe(left as f64);
         }
         peer.user().cloned().map(Some).ok_or_else(StatusError::unauthorized)
     }

@@ -23,10 +23,11 @@ use tower::ServiceExt;
 use crate::Server;
 use crate::auth::{MASTERS, UserInfo, request_header};
 use crate::config::{Cidr, Config};
+use crate::health::Step;
 use crate::http::service::LocalService;
 
 /// By whom the objects are written.
-const USER: &str = "system:apiserver";
+pub(crate) const USER: &str = "system:apiserver";
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 const PRIORITY_CLASSES: [(&str, i64, &str); 2] = [
     (
@@ -55,8 +56,10 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
     let client = LocalService::new(server.clone(), user());
     let config = server.config();
     flow_control::run(client.clone(), server.clone(), stop.clone()).await?;
+    server.health().reached(Step::TurnsWritten);
     tokio::spawn(dangling::keep(client.clone(), server.clone(), stop.clone()));
     service_addresses::range(&client, config.service_cidr).await?;
+    server.health().reached(Step::ServiceRange);
     tokio::spawn(service_addresses::follow(client.clone(), server.clone(), stop.clone()));
     // What does not need one another is written side by side, so that it shares the store's commits: a cluster's start waits.
     let namespaces = NAMESPACES.map(|name| {
@@ -78,6 +81,9 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
         ),
     )
     .await?;
+    for step in [Step::Namespaces, Step::PriorityClasses] {
+        server.health().reached(step);
+    }
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -94,6 +100,9 @@ pub(crate) async fn run(server: Arc<Server>, stop: CancellationToken) -> Result<
         ensure(&client, "/api/v1/namespaces/kube-system/configmaps", &authentication, true),
     ]);
     try_join(objects, endpoints::publish(&client, &server)).await?;
+    for step in [Step::Service, Step::AuthenticationInfo] {
+        server.health().reached(step);
+    }
     tokio::spawn(endpoints::keep(client.clone(), server.clone(), stop));
     Ok(())
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{accepted, ensure, send};
 use crate::Server;
 use crate::config::Cidr;
+use crate::health::Step;
 use crate::http::service::LocalService;
 use crate::storage::cache::Cache;
 use crate::strategies::services::addresses;
@@ -58,6 +59,7 @@ pub(super) async fn range(client: &LocalService, cidr: Cidr) -> Result<(), Statu
 /// Makes IPAddresses agree with services until cancelled.
 pub(super) async fn follow(client: LocalService, server: Arc<Server>, stop: CancellationToken) {
     let cache = server.registry().cache().clone();
+    server.health().reached(Step::ServiceAddresses);
     drop(server);
     let (services, known) = (cache.resource(SERVICES), cache.resource(addresses::ADDRESSES));
     let (mut services, mut known) = (services.subscribe(), known.subscribe());

@@ -183,7 +183,9 @@ impl Outline {
             .map(|version| (api_version(&self.spec.group, &version.name), version.schema.clone()))
             .collect();
         let webhook = (strategy == "Webhook").then(|| {
-            ConversionWebhook::new(&webhook.client_config, &webhook.conversion_review_versions, outbound.clone())
+            let name = format!("{}.{}", self.spec.names.plural, self.spec.group);
+            let (config, versions) = (&webhook.client_config, &webhook.conversion_review_versions);
+            ConversionWebhook::new(name, config, versions, outbound.clone())
         });
         Versions::new(schemas, webhook)
     }

@@ -18,6 +18,7 @@ use super::names::{Taken, accept};
 use super::{CLEANUP, GROUP, PLURAL};
 use crate::Server;
 use crate::bootstrap;
+use crate::health::Step;
 use crate::registry::def::ResourceDef;
 use crate::registry::strategy::StrategyContext;
 use crate::registry::{Change, Written, storage_prefix};
@@ -33,6 +34,7 @@ pub(crate) async fn keep(server: Arc<Server>, stop: CancellationToken) {
     let Ok(prefix) = storage_prefix(&row).map(str::to_owned) else { return };
     let mut changed = server.registry().cache().resource(&prefix).subscribe();
     let mut kept = Kept::new();
+    server.health().reached(Step::Definitions);
     loop {
         changed.borrow_and_update();
         let mut pass = pass(&server, &mut kept).await;

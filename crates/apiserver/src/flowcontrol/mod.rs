@@ -27,12 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::estimate::work;
 use self::level::{Arrival, Level, Reason, Slot, Work};
-use self::meters::{FlowMeters, LevelMeters};
+use self::meters::{FlowMeters, LevelMeters, Seats};
 use self::retry::RetryAfter;
 use self::rules::{LevelSpec, SchemaSpec};
 use self::shares::{Bounds, Claim, Smoothed};
 use crate::auth::UserInfo;
+use crate::health::Step;
 use crate::http::info::RequestInfo;
+use crate::metrics::{Metrics, requests};
 use crate::registry::{Registry, storage_prefix};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -118,7 +120,6 @@ struct Plan {
     /// In the order in which they are asked; the last one matches everybody.
     schemas: Vec<Schema>,
     levels: BTreeMap<String, Arc<PriorityLevel>>,
-    flows: BTreeMap<(String, String), Arc<FlowMeters>>,
 }
 
 /// The server's seats and who may have them.
@@ -128,19 +129,19 @@ pub(crate) struct FlowControl {
     clock: Instant,
     next_id: AtomicU64,
     plan: ArcSwap<Plan>,
-    fair_fraction: Mutex<f64>,
+    metrics: Arc<Metrics>,
 }
 
 impl FlowControl {
     /// With so many seats, shared out by the mandatory configuration until [`FlowControl::follow`] has read the cluster's.
-    pub(crate) fn new(seats: usize, request_timeout: Duration) -> Self {
+    pub(crate) fn new(seats: usize, request_timeout: Duration, metrics: Arc<Metrics>) -> Self {
         let control = FlowControl {
             seats: u32::try_from(seats).unwrap_or(u32::MAX).max(1),
             patience: request_timeout / WAIT_PART,
             clock: Instant::now(),
             next_id: AtomicU64::new(0),
             plan: ArcSwap::default(),
-            fair_fraction: Mutex::new(0.0),
+            metrics,
         };
         control.configure(&[], &[]);
         control
@@ -200,6 +201,11 @@ impl FlowControl {
                 }
             }
         };
+        let waiting = match requests::reads(&info.verb) || info.verb == "watch" {
+            true => &self.metrics.waiting_reads,
+            false => &self.metrics.waiting_writes,
+        };
+        let _waiting = waiting.during();
         level.wait(request, queue, woken, self.patience).await.map(Some)
     }
 
@@ -221,6 +227,7 @@ impl FlowControl {
         loop {
             let Some(server) = server.upgrade() else { return };
             self.read(server.registry());
+            server.health().reached(Step::TurnsConfigured);
             drop(server);
             loop {
                 let mut any: futures::stream::FuturesUnordered<_> =
@@ -285,10 +292,7 @@ impl FlowControl {
             let Some(spec) = SchemaSpec::of(object) else { continue };
             // A schema whose level is missing is passed over, as upstream does with dangling ones.
             let Some(level) = plan.levels.get(&spec.priority_level_configuration.name).cloned() else { continue };
-            let key = (level.name.clone(), object.name().to_owned());
-            let meters = before.flows.get(&key).cloned();
-            let meters = meters.unwrap_or_else(|| Arc::new(FlowMeters::new(&key.0, &key.1)));
-            plan.flows.insert(key, meters.clone());
+            let meters = Arc::new(FlowMeters::new(self.metrics.clone(), &level.name, object.name()));
             let uid_of = |object: &Object| HeaderValue::from_str(object.uid()).ok().filter(|uid| !uid.is_empty());
             let level_uid = levels.iter().find(|(object, _)| object.name() == level.name);
             let most_seats = Widest(level.state.lock().most_seats());
@@ -329,8 +333,8 @@ impl FlowControl {
             }
         }
         let (seats, fraction) = shares::divide(left.saturating_sub(taken), &claims);
-        *self.fair_fraction.lock() = fraction;
         let mut seats = seats.into_iter();
+        let mut divided = Vec::new();
         for (level, (demand, claim)) in plan.levels.values().zip(demands) {
             let (begun, current) = {
                 let mut state = level.state.lock();
@@ -342,26 +346,20 @@ impl FlowControl {
                 (state.level.resize(now, limits), current)
             };
             level.wake(now, begun);
-            *level.meters.gauges.lock() = vec![
-                ("nominal_limit_seats", claim.bounds.nominal.into()),
-                ("lower_limit_seats", claim.bounds.lower.into()),
-                ("upper_limit_seats", claim.bounds.upper.into()),
-                ("current_limit_seats", current.into()),
-                ("demand_seats_high_watermark", demand.high_watermark.into()),
-                ("demand_seats_average", demand.average),
-                ("demand_seats_stdev", demand.deviation),
-                ("demand_seats_smoothed", claim.smoothed),
-                ("target_seats", claim.target()),
-            ];
+            divided.push(Seats {
+                level: level.name.clone(),
+                nominal: claim.bounds.nominal.into(),
+                lower: claim.bounds.lower.into(),
+                upper: claim.bounds.upper.into(),
+                current: current.into(),
+                high_watermark: demand.high_watermark.into(),
+                average: demand.average,
+                deviation: demand.deviation,
+                smoothed: claim.smoothed,
+                target: claim.target(),
+            });
         }
-    }
-
-    /// Upstream's metrics, in Prometheus' text form.
-    pub(crate) fn exposition(&self, out: &mut String) {
-        let plan = self.plan.load();
-        let flows: Vec<Arc<FlowMeters>> = plan.flows.values().cloned().collect();
-        let levels = plan.levels.values().map(|level| (level.name.as_str(), &level.meters));
-        meters::write(out, &flows, levels, *self.fair_fraction.lock());
+        meters::divided(&self.metrics, &divided, fraction);
     }
 
     /// One of the tables under `/debug/api_priority_and_fairness/`; `None` for a name that is none.
@@ -559,7 +557,7 @@ mod tests {
     use super::*;
 
     fn control(seats: usize, patience: Duration, response: &Value) -> FlowControl {
-        let control = FlowControl::new(seats, patience * WAIT_PART);
+        let control = FlowControl::new(seats, patience * WAIT_PART, Arc::default());
         let levels = objects(json!([{"metadata": {"name": "l", "uid": "level-uid"}, "spec": {"type": "Limited",
             "limited": {"nominalConcurrencyShares": 1000, "limitResponse": response}}}]));
         let rule = json!({"subjects": [{"kind": "Group", "group": {"name": "dev"}}],
@@ -609,7 +607,7 @@ mod tests {
         drop(held);
         tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().unwrap();
         let mut text = String::new();
-        control.exposition(&mut text);
+        control.metrics.table.fairness.all().iter().for_each(|family| family.write(&mut text));
         let labels = "flow_schema=\"s\",priority_level=\"l\"";
         assert!(text.contains(&format!("apiserver_flowcontrol_dispatched_requests_total{{{labels}}} 2")), "{text}");
         assert!(text.contains(&format!("apiserver_flowcontrol_current_executing_seats{{{labels}}} 0")), "{text}");
@@ -624,7 +622,7 @@ mod tests {
         let gone = tokio::time::timeout(Duration::from_millis(5), admit(&control, "a")).await;
         assert!(gone.is_err());
         let mut text = String::new();
-        control.exposition(&mut text);
+        control.metrics.table.fairness.all().iter().for_each(|family| family.write(&mut text));
         for reason in ["time-out", "cancelled"] {
             let labels = format!("flow_schema=\"s\",priority_level=\"l\",reason=\"{reason}\"");
             assert!(text.contains(&format!("apiserver_flowcontrol_rejected_requests_total{{{labels}}} 1")), "{text}");

@@ -1,6 +1,7 @@
 //! The chain every request passes: identify, authenticate, audit, impersonate, wait for its turn, authorise, route.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -19,8 +20,10 @@ use crate::Server;
 use crate::aggregation;
 use crate::audit::{Audit, Completion, Stage};
 use crate::auth::{self, Attributes, Decision, Note, PeerCertificates, UserInfo};
+use crate::bootstrap;
 use crate::flowcontrol::{self, Flow};
-use crate::metrics;
+use crate::metrics::Filter;
+use crate::metrics::requests::{self, AGGREGATOR, Served, Unreached, Way};
 use crate::verbs;
 use crate::verbs::call::Call;
 
@@ -59,6 +62,7 @@ struct Exchange {
     completion: Completion,
     flow: Flow,
     warnings: Warnings,
+    way: Way,
     /// Where a watch's events go, if not into the answer's body.
     socket: Option<Socket>,
 }
@@ -74,6 +78,7 @@ impl Exchange {
             completion: Completion::default(),
             flow: Flow::default(),
             warnings: Warnings::default(),
+            way: Way::default(),
             socket: None,
         }
     }
@@ -109,11 +114,11 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let head = request.method() == Method::HEAD;
     let error_form = accept::negotiate_error(request.headers(), &query);
-    let started = std::time::Instant::now();
     let measured = {
         let content_type = accept::content_type(request.headers());
-        let facts = metrics::Request { method: request.method(), query: &query, content_type: content_type.as_deref() };
-        server.metrics().begin(&info, &facts, known(&server, &info))
+        let facts =
+            requests::Request { method: request.method(), query: &query, content_type: content_type.as_deref() };
+        server.metrics().begin(&info, &facts, served(&server, &info))
     };
     let mut exchange = Exchange::of(&request);
     let long_running = info.long_running();
@@ -128,7 +133,7 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
         }
     };
     respond::add_warnings(&mut response, &exchange.warnings.lock());
-    let mut response = measured.end(response, started.elapsed());
+    let mut response = measured.end(response, std::mem::take(&mut exchange.way));
     if !response.headers().contains_key(CACHE_CONTROL) {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
@@ -155,12 +160,17 @@ async fn answer(server: Arc<Server>, peer: Peer, request: Request<RequestBody>) 
     }
 }
 
-fn known(server: &Server, info: &RequestInfo) -> bool {
+fn served(server: &Server, info: &RequestInfo) -> Served {
     let table = server.registry().table();
-    table.row(&info.group, &info.resource).is_some_and(|row| {
+    let here = table.row(&info.group, &info.resource).is_some_and(|row| {
         row.version(&info.version).is_some()
             && (info.subresource.is_empty() || row.in_version(&info.version).subresource(&info.subresource).is_some())
-    })
+    });
+    match here {
+        true => Served::Here,
+        false if table.remote_of(&info.path).is_some() => Served::Elsewhere,
+        false => Served::Nowhere,
+    }
 }
 
 async fn limited(
@@ -183,7 +193,10 @@ async fn limited(
     let answered = authorised(server, peer, info, query, request, exchange);
     match tokio::time::timeout(timeout, answered).await {
         Ok(answer) => answer,
-        Err(_) => Err(StatusError::timeout("request did not complete within the allotted timeout", 0)),
+        Err(_) => {
+            exchange.way.terminate();
+            Err(StatusError::timeout("request did not complete within the allotted timeout", 0))
+        }
     }
 }
 
@@ -201,10 +214,13 @@ async fn authorised(
     if let Some(notes) = &notes {
         parts.extensions.insert(notes.clone());
     }
+    let (metrics, started) = (server.metrics(), Instant::now());
     let (address, known) = match peer {
         Peer::Known(user) => (Some(std::net::Ipv4Addr::LOCALHOST.into()), Ok(Some(user))),
         Peer::Remote(certificates, address) => {
-            (Some(address), server.authenticator().authenticate(&parts, &certificates).await)
+            let known = server.authenticator().authenticate(&parts, &certificates).await;
+            auth::meters::authenticated(metrics, &known, metrics.passed(Filter::Authentication, started));
+            (Some(address), known)
         }
     };
     let (user, refusal) = match known {
@@ -213,10 +229,12 @@ async fn authorised(
         Err(error) => (UserInfo::default(), Some(error)),
     };
     let mut attributes = attributes(&info, &query, user);
+    let started = Instant::now();
     if let Some(auditor) = server.auditor() {
         let audit = auditor.begin(&exchange.id, exchange.received, address, &parts, &attributes)?;
         exchange.completion = Completion(audit);
     }
+    metrics.passed(Filter::Audit, started);
     for note in notes.iter().flat_map(auth::Notes::take) {
         match note {
             Note::Audit(key, value) => exchange.audit().annotate(key, || value),
@@ -226,18 +244,25 @@ async fn authorised(
     if let Some(refusal) = refusal {
         return Err(refusal);
     }
+    let started = Instant::now();
     if let Some(impersonated) = auth::impersonate(&parts.headers, &attributes.user, server.authorizer()).await? {
         exchange.audit().impersonated(&impersonated);
         attributes.user = impersonated;
     }
+    metrics.passed(Filter::Impersonation, started);
     // What lasts is not counted once it has begun: watches until they have, the others not at all.
+    let started = Instant::now();
     let _turn = if info.verb == "watch" || !info.long_running() {
         let estimate = |widest, meters: &_| flowcontrol::work(server.registry(), &info, &query, widest, meters);
-        server.flow().admit(&info, &attributes.user, &mut exchange.flow, estimate).await?
+        let turn = server.flow().admit(&info, &attributes.user, &mut exchange.flow, estimate).await;
+        turn.inspect_err(|_| exchange.way.terminate())?
     } else {
         None
     };
+    exchange.way.waited.add(metrics.passed(Filter::Fairness, started));
+    let started = Instant::now();
     let decision = server.authorizer().authorize(&attributes).await;
+    auth::meters::authorized(metrics, &decision, metrics.passed(Filter::Authorization, started));
     exchange.audit().authorized(&decision);
     match decision {
         Decision::Allow { .. } => {}
@@ -245,10 +270,14 @@ async fn authorised(
             return Err(auth::forbidden(&attributes, &reason));
         }
     }
+    exchange.way.reached = true;
     let user = attributes.user;
+    exchange.way.own = user.name == bootstrap::USER;
     let table = server.registry().table();
     if let Some(remote) = table.remote_of(&info.path) {
-        return Ok(aggregation::proxy::serve(server, remote, &user, Request::from_parts(parts, body)).await);
+        let response = aggregation::proxy::serve(server, remote, &user, Request::from_parts(parts, body)).await;
+        exchange.way.terminated = response.extensions().get::<Unreached>().map(|_| AGGREGATOR);
+        return Ok(response);
     }
     if !info.is_resource {
         return plain::serve(server, &info, &parts).await;
@@ -275,6 +304,9 @@ async fn authorised(
     if let Some(deprecation) = &version.deprecation {
         exchange.warnings.lock().push(deprecation.to_string());
         exchange.audit().annotate("k8s.io/deprecated", || "true".to_owned());
+        // Nothing that is served here is to be removed in a release that is known.
+        let labels = [&row.group, "", &row.plural, info.subresource.as_str(), &version.name];
+        metrics.table.requests.deprecated.with(labels).set(1.0);
     }
     if info.verb == "watch" {
         exchange.socket = Socket::of(&mut request)?;
@@ -290,6 +322,7 @@ async fn authorised(
         accepted,
         now: Timestamp::now(),
         warnings: exchange.warnings.clone(),
+        waited: exchange.way.waited.clone(),
         audit: exchange.audit().clone(),
         row,
     };

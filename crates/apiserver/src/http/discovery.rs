@@ -29,11 +29,11 @@ pub(crate) fn serve(
         |value: &Value| respond::document(StatusCode::OK, value, accept::negotiate_document(headers, query)?);
     match parts {
         ["api"] => match aggregated_form(headers) {
-            Some(form) => Ok(aggregated(&table, form, true, headers)),
+            Some(form) => Ok(aggregated(server, &table, form, true, headers)),
             None => document(&core_versions(server, &table)),
         },
         ["apis"] => match aggregated_form(headers) {
-            Some(form) => Ok(aggregated(&table, form, false, headers)),
+            Some(form) => Ok(aggregated(server, &table, form, false, headers)),
             None => {
                 let groups: Vec<Value> = table
                     .groups()
@@ -210,7 +210,14 @@ fn aggregated_form(headers: &HeaderMap) -> Option<AggregatedForm> {
     None
 }
 
-fn aggregated(table: &ResourceTable, form: AggregatedForm, core: bool, headers: &HeaderMap) -> Response<ResponseBody> {
+fn aggregated(
+    server: &Server,
+    table: &ResourceTable,
+    form: AggregatedForm,
+    core: bool,
+    headers: &HeaderMap,
+) -> Response<ResponseBody> {
+    server.metrics().table.aggregation.discoveries.with([]).inc();
     let items: Vec<Value> = table
         .groups()
         .iter()

@@ -38,12 +38,8 @@ pub(crate) async fn serve(
             let query = Query::parse(request.uri.query().unwrap_or_default());
             Ok(server.health().answer(&parts, &query, server.registry().store().as_ref()).await)
         }
-        ["metrics"] => Ok(respond::bytes(StatusCode::OK, METRICS, {
-            let mut text = server.metrics().exposition(server.registry());
-            server.flow().exposition(&mut text);
-            text.into()
-        })),
-        ["metrics", "slis"] => Ok(respond::bytes(StatusCode::OK, METRICS, server.health().exposition().into())),
+        ["metrics"] => Ok(respond::bytes(StatusCode::OK, METRICS, server.metrics().exposition(server).into())),
+        ["metrics", "slis"] => Ok(respond::bytes(StatusCode::OK, METRICS, server.metrics().indicators().into())),
         [".well-known", "openid-configuration"] => {
             let (address, port) = (server.config().advertise_address, server.config().advertise_port);
             let address = std::net::SocketAddr::new(address, port);

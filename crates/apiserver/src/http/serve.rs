@@ -162,9 +162,13 @@ async fn connection(server: Arc<Server>, tls: Acceptor, stream: TcpStream, addre
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(error = &error as &dyn std::error::Error, "handshake failed");
+            server.metrics().table.requests.handshake_errors.with([]).inc();
             return;
         }
-        Err(_) => return,
+        Err(_) => {
+            server.metrics().table.requests.handshake_errors.with([]).inc();
+            return;
+        }
     };
     let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
     let certificates = tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default());

@@ -1,68 +1,43 @@
 //! A store that counts and times what it is asked, under the names upstream has for etcd.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use kminik_store::{
     Export, Op, Range, RangeResult, Record, Revision, Store, StoreError, Txn, TxnResult, WatchOptions, Watcher,
 };
-use parking_lot::Mutex;
 
-use super::{Durations, header, line};
+use super::family::{Counter, Histogram};
+use super::{Metrics, group_resource};
 use crate::storage::key;
 
 /// What is asked of the store, in upstream's words.
 type Operation = &'static str;
 
-#[derive(Debug, Default)]
-struct Series {
-    durations: Durations,
-    requests: u64,
-    errors: u64,
+/// The series of one operation on one resource.
+#[derive(Debug)]
+pub(super) struct Stored {
+    duration: Arc<Histogram>,
+    requests: Arc<Counter>,
+    errors: OnceLock<Arc<Counter>>,
 }
 
-/// Counters by operation and storage prefix (`core/pods`; empty for what concerns no resource).
-#[derive(Debug, Default)]
-pub(crate) struct StoreMetrics(Mutex<HashMap<(Operation, String), Series>>);
-
-impl StoreMetrics {
-    fn count(&self, operation: Operation, key: &[u8], started: Instant, failed: bool) {
+impl Metrics {
+    fn asked(&self, operation: Operation, key: &[u8], started: Instant, failed: bool) {
         let prefix = key::split(key).map(|(prefix, _)| prefix).unwrap_or_default();
-        let mut series = self.0.lock();
-        let series = series.entry((operation, prefix.to_owned())).or_default();
-        series.durations.add(started.elapsed());
-        series.requests += 1;
-        series.errors += u64::from(failed);
-    }
-
-    pub(super) fn write(&self, out: &mut String) {
-        let series = self.0.lock();
-        let mut sorted: Vec<_> = series.iter().collect();
-        sorted.sort_by_key(|(key, _)| *key);
-        let labels = |(operation, prefix): &(Operation, String)| {
-            let (group, resource) = prefix.split_once('/').unwrap_or_default();
-            let group = if group == "core" { "" } else { group };
-            format!("group=\"{group}\",operation=\"{operation}\",resource=\"{resource}\"")
-        };
-        let name = "etcd_request_duration_seconds";
-        header(out, name, "histogram", "Etcd request latency in seconds for each operation and object type.");
-        for (key, series) in &sorted {
-            series.durations.write(out, name, &labels(key));
-        }
-        header(out, "etcd_requests_total", "counter", "Etcd request counts for each operation and object type.");
-        for (key, series) in &sorted {
-            line(out, format_args!("etcd_requests_total{{{}}} {}", labels(key), series.requests));
-        }
-        header(
-            out,
-            "etcd_request_errors_total",
-            "counter",
-            "Etcd failed request counts for each operation and object type.",
-        );
-        for (key, series) in sorted.iter().filter(|(_, series)| series.errors > 0) {
-            line(out, format_args!("etcd_request_errors_total{{{}}} {}", labels(key), series.errors));
+        let (group, resource) = group_resource(prefix);
+        let storage = &self.table.storage;
+        let labels = [group, operation, resource];
+        let stored = self.stored.get([operation, prefix], |_| Stored {
+            duration: storage.duration.with(labels),
+            requests: storage.requests.with(labels),
+            errors: OnceLock::new(),
+        });
+        stored.duration.took(started.elapsed());
+        stored.requests.inc();
+        if failed {
+            stored.errors.get_or_init(|| storage.errors.with(labels)).inc();
         }
     }
 }
@@ -70,11 +45,11 @@ impl StoreMetrics {
 /// The store behind it, counted.
 pub(crate) struct Metered {
     inner: Arc<dyn Store>,
-    metrics: Arc<StoreMetrics>,
+    metrics: Arc<Metrics>,
 }
 
 impl Metered {
-    pub(crate) fn new(inner: Arc<dyn Store>, metrics: Arc<StoreMetrics>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, metrics: Arc<Metrics>) -> Self {
         Metered { inner, metrics }
     }
 }
@@ -94,21 +69,21 @@ impl Store for Metered {
         let key = txn.ops.first().map(|op| op.key().clone()).unwrap_or_default();
         let started = Instant::now();
         let result = self.inner.txn(txn).await;
-        self.metrics.count(operation, &key, started, result.is_err());
+        self.metrics.asked(operation, &key, started, result.is_err());
         result
     }
 
     async fn get(&self, key: &[u8]) -> Result<(Revision, Option<Record>), StoreError> {
         let started = Instant::now();
         let result = self.inner.get(key).await;
-        self.metrics.count("get", key, started, result.is_err());
+        self.metrics.asked("get", key, started, result.is_err());
         result
     }
 
     async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
         let (started, start) = (Instant::now(), range.start.clone());
         let result = self.inner.range(range).await;
-        self.metrics.count("list", &start, started, result.is_err());
+        self.metrics.asked("list", &start, started, result.is_err());
         result
     }
 

@@ -119,8 +119,8 @@ pub enum AskError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// Another status than one of success, in client-go's words.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{1}")]
+    Refused(StatusCode, String),
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -30,6 +30,7 @@ use self::dial::Dialer;
 pub use self::dial::Io;
 pub use self::error::{AskError, CallError, DialError, refusal};
 pub use self::peer::{Peer, Place, Security, Target, TargetError, Trust, Verify};
+use crate::metrics::Metrics;
 use crate::storage::cache::Cache;
 
 /// What a call may cost.
@@ -50,6 +51,11 @@ pub struct Outbound {
 impl Outbound {
     pub fn new(cache: Arc<Cache>) -> Self {
         Outbound { dialer: Arc::new(Dialer::new(cache)), clients: Clients::default() }
+    }
+
+    /// Where what others answer is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        self.dialer.cache().metrics()
     }
 
     /// A new connection, for as long as the caller wants it.
@@ -87,7 +93,7 @@ impl Outbound {
         let response = self.call(&target.peer, request, bounds).await?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED => Ok(response.into_body()),
-            status => Err(AskError::Refused(refusal(status, response.body()))),
+            status => Err(AskError::Refused(status, refusal(status, response.body()))),
         }
     }
 

@@ -19,6 +19,7 @@ use super::def::ResourceDef;
 use super::table::{ResourceTable, TableError};
 use crate::Server;
 use crate::aggregation::{Priority, Remote};
+use crate::health::Step;
 use crate::storage::cache::Cache;
 
 /// What a table is made of.
@@ -92,6 +93,7 @@ pub(crate) async fn follow(server: Arc<Server>, stop: CancellationToken) {
     let cache = server.registry().cache().clone();
     let reads = server.registry().composer().sources.iter().flat_map(|source| source.reads().iter().copied());
     let mut changes: Vec<_> = reads.map(|prefix| cache.resource(prefix).subscribe()).collect();
+    server.health().reached(Step::Composition);
     if changes.is_empty() {
         return;
     }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::entry::Entry;
 use super::key;
 use crate::error::{from_store, too_large_revision};
+use crate::metrics::{Metrics, flag, group_resource};
 
 /// Bytes of changes that are kept for each resource.
 const LOG_BYTES: usize = 16 << 20;
@@ -278,6 +279,7 @@ pub struct Cache {
     revision: watch::Sender<u64>,
     /// Bytes in the logs of all resources.
     log_bytes: AtomicUsize,
+    metrics: Arc<Metrics>,
 }
 
 impl Cache {
@@ -285,16 +287,26 @@ impl Cache {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn start(store: Arc<dyn Store>, stop: CancellationToken) -> Result<Arc<Self>, StoreError> {
+    pub(crate) async fn start(
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, StoreError> {
         let cache = Arc::new(Cache {
             store,
             resources: RwLock::default(),
             revision: watch::Sender::new(0),
             log_bytes: AtomicUsize::new(0),
+            metrics,
         });
         let watcher = cache.load().await?;
         tokio::spawn(cache.clone().follow(watcher, stop));
         Ok(cache)
+    }
+
+    /// Where what is read and seen here is counted.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The newest revision up to which the cache is complete.
@@ -332,8 +344,24 @@ impl Cache {
     /// When the store fails, or the cache does not get so far in time.
     pub async fn fresh(&self, prefix: &str) -> Result<Snapshot, StatusError> {
         let newest = self.store.revision().await.map_err(from_store)?;
-        self.reach(newest).await?;
-        Ok(self.snapshot(prefix))
+        let snapshot = self.at(prefix, newest).await;
+        let (group, resource) = group_resource(prefix);
+        // There is nothing else to fall back to.
+        let labels = [flag(false), group, resource, flag(snapshot.is_ok())];
+        self.metrics.table.watches.consistent_reads.with(labels).inc();
+        snapshot
+    }
+
+    /// What the cache holds of a prefix once it is complete up to `revision`.
+    ///
+    /// # Errors
+    /// When that takes too long, in upstream's words.
+    pub async fn at(&self, prefix: &str, revision: u64) -> Result<Snapshot, StatusError> {
+        let started = Instant::now();
+        let reached = self.reach(revision).await;
+        let (group, resource) = group_resource(prefix);
+        self.metrics.table.watches.read_wait.with([group, resource]).took(started.elapsed());
+        reached.map(|()| self.snapshot(prefix))
     }
 
     /// Waits until the cache is complete up to `revision`.
@@ -389,6 +417,8 @@ impl Cache {
             by_prefix.entry(prefix).or_default();
         }
         for (prefix, entries) in by_prefix {
+            let (group, resource) = group_resource(&prefix);
+            self.metrics.table.watches.initializations.with([group, resource]).inc();
             self.resource(&prefix).reset(entries, loaded.revision, &self.log_bytes);
         }
         self.revision.send_replace(loaded.revision);
@@ -441,8 +471,14 @@ impl Cache {
                 None => by_prefix.push((prefix, vec![change])),
             }
         }
+        let (stored, watches) = (&self.metrics.table.storage, &self.metrics.table.watches);
         for (prefix, changes) in by_prefix {
+            let (group, resource) = group_resource(prefix);
+            let (labels, count) = ([group, resource], changes.len() as u64);
+            stored.events.with(labels).add(count);
+            watches.received.with(labels).add(count);
             self.resource(prefix).apply(changes, &self.log_bytes);
+            watches.dispatched.with(labels).add(count);
         }
         self.bound_logs(ALL_LOG_BYTES);
     }
@@ -483,7 +519,7 @@ mod tests {
     async fn the_oldest_changes_of_all_resources_go_first() {
         let directory = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("s"), Options::default()).unwrap();
-        let cache = Cache::start(Arc::new(store), CancellationToken::new()).await.unwrap();
+        let cache = Cache::start(Arc::new(store), Arc::default(), CancellationToken::new()).await.unwrap();
         for revision in 1..=90 {
             let resource = cache.resource(if revision % 3 == 0 { "core/a" } else { "core/b" });
             resource.apply(vec![change(revision)], &cache.log_bytes);

@@ -1,6 +1,7 @@
 //! Objects of custom resources: what their definitions say beside their schemas.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use kminik_cel::rules::Rules;
 use kminik_meta::field::ErrorType;
@@ -33,8 +34,14 @@ impl CustomObjects {
     }
 
     /// Evaluates the schema's rules, unless errors were found that would make them fail for no reason of their own.
-    fn check_rules(&self, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
-        let compile = || self.schema.source().map(|source| Rules::compile(&source)).unwrap_or_default();
+    fn check_rules(&self, ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
+        let meters = &ctx.registry.cache().metrics().table.custom;
+        let compile = || {
+            let started = Instant::now();
+            let rules = self.schema.source().map(|source| Rules::compile(&source)).unwrap_or_default();
+            meters.compilations.with([]).took(started.elapsed());
+            rules
+        };
         let rules = self.rules.get_or_init(compile);
         if rules.is_empty() {
             return;
@@ -45,7 +52,9 @@ impl CustomObjects {
             errors.push(FieldError::invalid(&Path::root(), Value::Null, detail));
             return;
         }
+        let started = Instant::now();
         errors.append(rules.validate(new.map(), old.map(Object::map), &Path::root()).errors);
+        meters.evaluations.with([]).took(started.elapsed());
     }
 }
 
@@ -57,11 +66,11 @@ impl Strategy for CustomStatus {
         keep_all_but_status(old, new);
     }
 
-    fn check(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
+    fn check(&self, ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
         if let Some(scale) = &self.0.scale {
             replicas(new, &scale.status_replicas, errors);
         }
-        self.0.check_rules(old, new, errors);
+        self.0.check_rules(ctx, old, new, errors);
     }
 }
 
@@ -93,7 +102,7 @@ impl Strategy for CustomObjects {
 
     fn check(&self, ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object, errors: &mut ErrorList) {
         errors.append(self.validate(ctx, new));
-        self.check_rules(old, new, errors);
+        self.check_rules(ctx, old, new, errors);
     }
 
     fn warnings(&self, _ctx: &StrategyContext<'_>, old: Option<&Object>, new: &Object) -> Vec<String> {

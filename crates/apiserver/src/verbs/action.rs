@@ -25,7 +25,7 @@ pub(crate) async fn run(
     let gvk = Gvk::new(kind.group, kind.version, kind.kind);
     let options = WriteOptions::of(&call.query, &call.headers, "CreateOptions")?;
     let encoding = accept::body_encoding(&call.headers)?;
-    let bytes = schema::read_body(request.into_body()).await?;
+    let bytes = call.body(request).await?;
     let body = schema::of(&gvk)?;
     // The body names its version only where there is another one that it may have.
     let former = (!kind.former.is_empty()).then(|| schema::found_type(&bytes, encoding)).filter(|sent| {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http::{HeaderMap, Request};
 use jiff::Timestamp;
 use kminik_meta::decode::FieldValidation;
 use kminik_meta::patch::PatchType;
@@ -15,12 +16,15 @@ use crate::admission::{Attributes, Operation, Reinvocation};
 use crate::audit::Audit;
 use crate::auth::{self, UserInfo};
 use crate::http::accept::{self, Accepted};
+use crate::http::body::RequestBody;
 use crate::http::chain::Warnings;
 use crate::http::info::{Query, RequestInfo};
+use crate::metrics::requests::Waited;
 use crate::registry::action::ActionContext;
 use crate::registry::def::{Conversion, ResourceDef, ScalePaths, Storage, SubresourceKind, VersionDef, api_version};
 use crate::registry::storage_prefix;
 use crate::registry::strategy::{Strategy, StrategyContext};
+use crate::schema;
 use crate::storage::entry::Entry;
 
 /// One authorised request of a resource.
@@ -35,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) accepted: Accepted,
     pub(crate) now: Timestamp,
     pub(crate) warnings: Warnings,
+    /// How long others were waited for.
+    pub(crate) waited: Arc<Waited>,
     pub(crate) audit: Audit,
 }
 
@@ -217,8 +223,24 @@ impl Call {
             audit: &self.audit,
             options,
             warnings: &self.warnings,
+            waited: &self.waited,
             reinvocation: Reinvocation::default(),
         }
+    }
+
+    /// The whole body of the request.
+    ///
+    /// # Errors
+    /// Those of [`schema::read_body`].
+    pub(crate) async fn body(&self, request: Request<RequestBody>) -> Result<Bytes, StatusError> {
+        let bytes = schema::read_body(request.into_body()).await?;
+        let verb = match self.info.verb.as_str() {
+            "deletecollection" => "delete_collection",
+            verb => verb,
+        };
+        let sizes = &self.server.metrics().table.requests.body_size;
+        sizes.with([&self.row.group, &self.row.plural, verb]).observe(bytes.len() as f64);
+        Ok(bytes)
     }
 
     /// The view that the path names, if it names one: the object itself through another door.

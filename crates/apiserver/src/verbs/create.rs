@@ -13,7 +13,6 @@ use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::registry::Inserted;
 use crate::registry::def::Storage;
-use crate::schema;
 use crate::storage::entry::Entry;
 
 /// Tries for a generated name that is free.
@@ -25,7 +24,7 @@ const CLAIM_ATTEMPTS: usize = 32;
 pub(crate) async fn create(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
     let options = WriteOptions::of(&call.query, &call.headers, "CreateOptions")?;
     let encoding = accept::body_encoding(&call.headers)?;
-    let bytes = schema::read_body(request.into_body()).await?;
+    let bytes = call.body(request).await?;
     let mut object = write::decode(call, &options, &bytes, encoding)?;
     if let Storage::Virtual(create) = &call.row.storage {
         let name = object.name().to_owned();

@@ -154,7 +154,7 @@ async fn read_options(
     call: &Call,
     request: Request<RequestBody>,
 ) -> Result<(WriteOptions, DeleteOptions), StatusError> {
-    let bytes = schema::read_body(request.into_body()).await?;
+    let bytes = call.body(request).await?;
     let mut options = WriteOptions::of(&call.query, &call.headers, "DeleteOptions")?;
     if !bytes.is_empty() {
         let object = schema::decode_options(&bytes, accept::body_encoding(&call.headers)?)?;

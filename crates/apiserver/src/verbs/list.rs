@@ -198,6 +198,34 @@ pub(crate) struct Page {
     pub(crate) next: Option<String>,
     /// How many follow, where that is known.
     pub(crate) remaining: Option<usize>,
+    /// How many objects were looked at, and whether they came from the store.
+    read: usize,
+    stored: bool,
+}
+
+impl Page {
+    fn new(revision: u64, stored: bool) -> Self {
+        Page { revision, entries: Vec::new(), next: None, remaining: None, read: 0, stored }
+    }
+
+    fn count(&self, call: &Call) {
+        let table = &call.server.metrics().table;
+        let (group, resource) = (&*call.row.group, &*call.row.plural);
+        let (read, returned) = (self.read as u64, self.entries.len() as u64);
+        if self.stored {
+            let (table, labels) = (&table.storage, [group, resource]);
+            table.lists.with(labels).inc();
+            table.lists_fetched.with(labels).add(read);
+            table.lists_evaluated.with(labels).add(read);
+            table.lists_returned.with(labels).add(returned);
+        } else {
+            // No list is found by an index.
+            let (table, labels) = (&table.watches, [group, "", resource]);
+            table.lists.with(labels).inc();
+            table.lists_fetched.with(labels).add(read);
+            table.lists_returned.with([group, resource]).add(returned);
+        }
+    }
 }
 
 /// Answers with a list.
@@ -222,6 +250,7 @@ pub(crate) async fn list(call: &Call) -> Result<Response<ResponseBody>, StatusEr
 /// 410 where the revision is compacted, 500 for a conversion that fails.
 pub(crate) async fn page(call: &Call, options: &ListOptions, selection: &Selection) -> Result<Page, StatusError> {
     let mut page = select(call, options, selection).await?;
+    page.count(call);
     page.entries = call.row.shown_all(page.entries).await?;
     Ok(page)
 }
@@ -270,10 +299,7 @@ async fn select(call: &Call, options: &ListOptions, selection: &Selection) -> Re
     }
     let snapshot = match options.revision {
         None => cache.fresh(prefix).await?,
-        Some(revision) => {
-            cache.reach(revision).await?;
-            cache.snapshot(prefix)
-        }
+        Some(revision) => cache.at(prefix, revision).await?,
     };
     let snapshot = selectable(call, selection, &range, snapshot).await?;
     let revision = snapshot.revision;
@@ -297,10 +323,11 @@ fn from_entries<'a>(
     options: &ListOptions,
     selection: &Selection,
 ) -> Result<Page, StatusError> {
-    let mut page = Page { revision, entries: Vec::new(), next: None, remaining: None };
+    let mut page = Page::new(revision, false);
     let everything = selection.is_everything();
     let mut beyond = 0;
     for entry in entries {
+        page.read += 1;
         if !everything && !selection.matches(entry)? {
             continue;
         }
@@ -340,7 +367,7 @@ async fn old_page(
     let mut start =
         after.clone().map_or_else(|| Bytes::from(range.to_owned()), |after| Bytes::from(format!("{after}\0")));
     let everything = selection.is_everything();
-    let mut page = Page { revision, entries: Vec::new(), next: None, remaining: None };
+    let mut page = Page::new(revision, true);
     loop {
         let wanted = match (options.limit, everything) {
             (0, _) => 0,
@@ -362,6 +389,7 @@ async fn old_page(
             Err(error) => return Err(from_store(error)),
         };
         let (read, more) = (found.records.len(), found.more);
+        page.read += read;
         let mut entries = found.records.into_iter().map(|record| Arc::new(Entry::new(record))).collect();
         if selection.reads_objects() {
             entries = call.row.shown_all(entries).await?;

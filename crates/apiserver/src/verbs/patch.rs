@@ -22,7 +22,7 @@ pub(crate) async fn patch(call: &Call, request: Request<RequestBody>) -> Result<
     let Some(kind) = PatchType::from_content_type(&content_type) else {
         return Err(StatusError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type)));
     };
-    let body = schema::read_body(request.into_body()).await?;
+    let body = call.body(request).await?;
     // An applied configuration may be YAML, of which JSON is a part.
     call.audit.request_patch(|| serde_yaml::from_slice(&body).ok());
     if kind == PatchType::Apply {

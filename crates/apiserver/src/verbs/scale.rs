@@ -38,7 +38,7 @@ pub(crate) async fn change(
             return Err(StatusError::unsupported_media_type(&PatchType::ALL.map(PatchType::content_type)));
         }
     };
-    let body = schema::read_body(request.into_body()).await?;
+    let body = call.body(request).await?;
     let changed = update::change(call, &options, Sent { call, options: &options, paths, form, body: &body }).await?;
     match changed {
         Changed::Stored(entry) => answer(call, paths, &*entry.object()?),

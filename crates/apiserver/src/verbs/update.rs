@@ -12,14 +12,13 @@ use crate::http::accept;
 use crate::http::body::{RequestBody, ResponseBody};
 use crate::registry::strategy::Reservation;
 use crate::registry::{Attempt, Change, Written};
-use crate::schema;
 use crate::storage::entry::Entry;
 
 /// Answers a PUT.
 pub(crate) async fn update(call: &Call, request: Request<RequestBody>) -> Result<Response<ResponseBody>, StatusError> {
     let options = WriteOptions::of(&call.query, &call.headers, "UpdateOptions")?;
     let encoding = accept::body_encoding(&call.headers)?;
-    let bytes = schema::read_body(request.into_body()).await?;
+    let bytes = call.body(request).await?;
     let wanted = write::decode(call, &options, &bytes, encoding)?;
     let updated = change(call, &options, |_: &Object| Ok(wanted.clone())).await;
     match updated {

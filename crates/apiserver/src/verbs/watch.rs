@@ -32,6 +32,8 @@ use crate::error::from_store;
 use crate::http::accept::{Encoding, View};
 use crate::http::body::ResponseBody;
 use crate::http::respond;
+use crate::metrics::family::{Counter, Histogram};
+use crate::metrics::requests;
 use crate::registry::storage_prefix;
 use crate::storage::cache::{Advance, Change, Cursor, ResourceCache};
 use crate::storage::entry::Entry;
@@ -85,7 +87,44 @@ impl State {
     }
 }
 
+/// Where what a watch sends is counted.
+struct Meters {
+    begun: Instant,
+    events: Arc<Counter>,
+    sizes: Arc<Histogram>,
+}
+
+impl Meters {
+    fn of(call: &Call, begun: Instant) -> Self {
+        let table = &call.server.metrics().table.watches;
+        let labels = [&*call.row.group, &*call.row.plural, &*call.version.name];
+        Meters { begun, events: table.events.with(labels), sizes: table.event_sizes.with(labels) }
+    }
+
+    fn initial(&self, call: &Call, count: usize) {
+        let labels = [&*call.row.group, &*call.row.plural];
+        call.server.metrics().table.watches.initial_events.with(labels).add(count as u64);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.events.inc();
+        self.sizes.observe(bytes as f64);
+    }
+
+    /// All initial events are sent.
+    fn listed(&self, call: &Call) {
+        let labels = [&*call.row.group, &*call.row.plural, requests::scope(&call.info), &*call.version.name];
+        call.server.metrics().table.watches.list_duration.with(labels).took(self.begun.elapsed());
+    }
+
+    /// The client was too slow.
+    fn terminated(&self, call: &Call) {
+        call.server.metrics().table.watches.terminated.with([&*call.row.group, &*call.row.plural]).inc();
+    }
+}
+
 struct Watch {
+    meters: Meters,
     call: Arc<Call>,
     shown: Option<Shown>,
     selection: Selection,
@@ -109,6 +148,7 @@ struct Watch {
 
 /// Answers with a stream of events.
 pub(crate) async fn watch(mut call: Call) -> Result<Response<ResponseBody>, StatusError> {
+    let begun = Instant::now();
     // An event is a line.
     call.accepted.pretty = false;
     let media_type = match call.accepted.encoding {
@@ -126,10 +166,7 @@ pub(crate) async fn watch(mut call: Call) -> Result<Response<ResponseBody>, Stat
         None => options.revision.unwrap_or_default() == 0,
     };
     let snapshot = match options.revision {
-        Some(revision) if initial_wanted => {
-            cache.reach(revision).await?;
-            cache.snapshot(&storage)
-        }
+        Some(revision) if initial_wanted => cache.at(&storage, revision).await?,
         Some(_) => cache.snapshot(&storage),
         None => cache.fresh(&storage).await?,
     };
@@ -173,7 +210,12 @@ pub(crate) async fn watch(mut call: Call) -> Result<Response<ResponseBody>, Stat
     // Nothing more is read from the headers, and there may be thousands of watches.
     call.headers = HeaderMap::new();
     let now = Instant::now();
+    let meters = Meters::of(&call, begun);
+    if !initial.is_empty() {
+        meters.initial(&call, initial.len());
+    }
     let state = Watch {
+        meters,
         everything: selection.is_everything(),
         selection,
         prefix,
@@ -220,7 +262,7 @@ impl Watch {
             Ok(next) => next,
             Err(error) => {
                 self.ended = true;
-                framed(&self.call, "ERROR", &error.to_value()).ok()
+                framed(&self.call, "ERROR", &error.to_value()).inspect(|event| self.meters.sent(event.len())).ok()
             }
         }
     }
@@ -230,6 +272,7 @@ impl Watch {
             return Ok(Some(slice));
         }
         if std::mem::take(&mut self.announce_end) {
+            self.meters.listed(&self.call);
             return self.bookmark(true).map(Some);
         }
         let stop = self.call.server.stopping();
@@ -241,7 +284,10 @@ impl Watch {
             let changes = match &mut self.source {
                 Source::Log(cursor) => match self.resource.advance(cursor, BATCH) {
                     Advance::Changes(changes) => changes,
-                    Advance::Behind => return Err(too_old(self.seen, self.resource.last_changed())),
+                    Advance::Behind => {
+                        self.meters.terminated(&self.call);
+                        return Err(too_old(self.seen, self.resource.last_changed()));
+                    }
                 },
                 Source::History(_) => Vec::new(),
             };
@@ -276,7 +322,10 @@ impl Watch {
                 }
                 batch = history(&mut self.source) => match batch {
                     None => return Ok(None),
-                    Some(Err(StoreError::SlowWatcher { .. })) => return Err(too_old(self.seen, self.resource.last_changed())),
+                    Some(Err(StoreError::SlowWatcher { .. })) => {
+                        self.meters.terminated(&self.call);
+                        return Err(too_old(self.seen, self.resource.last_changed()));
+                    }
                     Some(Err(error)) => return Err(from_store(error)),
                     Some(Ok(batch)) => {
                         let changes: Vec<Arc<Change>> =
@@ -304,7 +353,9 @@ impl Watch {
             next = self.call.row.shown_all(next).await?;
             for entry in next.drain(..) {
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
+                let before = out.len();
                 encode(&self.call, self.shown.as_ref(), ADDED, &entry, entry.revision, columns, &mut out)?;
+                self.meters.sent(out.len() - before);
             }
         }
         Ok((!out.is_empty()).then(|| Bytes::from(out)))
@@ -315,6 +366,7 @@ impl Watch {
         let states = self.states(changes).await?;
         for (change, state) in changes.iter().zip(states) {
             if let Some(frame) = self.frame(change, &state)? {
+                self.meters.sent(frame.len());
                 frames.push(frame);
             }
             self.seen = self.seen.max(change.revision);
@@ -397,7 +449,7 @@ impl Watch {
                 })
             }
         };
-        framed(&self.call, "BOOKMARK", &object)
+        framed(&self.call, "BOOKMARK", &object).inspect(|event| self.meters.sent(event.len()))
     }
 }
 

@@ -32,6 +32,7 @@ mod etcd;
 mod fairness;
 mod identities;
 mod matrix;
+mod metrics;
 mod negotiation;
 mod outbound;
 mod owners;

@@ -13,6 +13,42 @@ use tower::ServiceExt;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
+/// The checks of a kube-apiserver in their order, but for those of what is not done here.
+const READY: [&str; 32] = [
+    "ping",
+    "log",
+    "etcd",
+    "etcd-readiness",
+    "informer-sync",
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/apiservice-openapiv3-controller",
+    "shutdown",
+];
+
 #[tokio::test]
 async fn checks_have_upstreams_names_and_can_be_left_out() {
     let server = TestServer::start().await;
@@ -24,6 +60,16 @@ async fn checks_have_upstreams_names_and_can_be_left_out() {
         assert!(verbose.contains(&format!("[+]{check} ok\n")), "{verbose}");
     }
     assert!(verbose.ends_with("readyz check passed\n"));
+    let names = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| Some(line.strip_prefix("[+]")?.strip_suffix(" ok")?.to_owned())).collect()
+    };
+    assert_eq!(names(&verbose), READY);
+    for endpoint in ["healthz", "livez"] {
+        let alive = text(client.get(&format!("/{endpoint}?verbose")).await.body);
+        let only_ready = ["etcd-readiness", "informer-sync", "shutdown"];
+        let wanted: Vec<&str> = READY.into_iter().filter(|name| !only_ready.contains(name)).collect();
+        assert_eq!(names(&alive), wanted, "{endpoint}");
+    }
     let excluded = text(client.get("/readyz?verbose&exclude=etcd&exclude=nothing").await.body);
     assert!(excluded.contains("[+]etcd excluded: ok\n") && excluded.contains("[+]etcd-readiness ok\n"), "{excluded}");
     assert!(excluded.contains("warn: some health checks cannot be excluded: no matches for \"nothing\"\n"));

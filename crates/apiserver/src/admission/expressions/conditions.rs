@@ -1,8 +1,11 @@
 //! Match conditions: expressions that must all hold before a webhook or a policy is asked.
 
+use std::time::Instant;
+
 use kminik_cel::{Activation, Budget, Env, MATCH_CONDITIONS_BUDGET, Program, Type, Value};
 use serde_json::Value as Json;
 
+use super::super::Attributes;
 use super::compile;
 
 /// The match conditions of a webhook or a policy.
@@ -11,6 +14,15 @@ pub(crate) struct Conditions(Vec<Condition>);
 struct Condition {
     source: String,
     program: Result<Program, String>,
+}
+
+/// Whose conditions are evaluated, as metrics name it.
+pub(crate) struct Owner<'a> {
+    /// `webhook` or `policy`.
+    pub(crate) kind: &'static str,
+    pub(crate) name: &'a str,
+    /// `admit` or `validate`.
+    pub(crate) phase: &'static str,
 }
 
 /// What the conditions say of a request.
@@ -40,8 +52,23 @@ impl Conditions {
         self.0.is_empty()
     }
 
+    /// Evaluates the conditions, and counts what came of it.
+    pub(crate) fn judge(&self, owner: &Owner<'_>, request: &Attributes<'_>, activation: &Activation<'_>) -> Verdict {
+        let started = Instant::now();
+        let verdict = self.verdict(activation);
+        let table = &request.registry.cache().metrics().table.admission;
+        let labels = [owner.kind, owner.name, request.operation.as_str(), owner.phase];
+        table.conditions.with(labels).took(started.elapsed());
+        match verdict {
+            Verdict::Match => {}
+            Verdict::Skip => table.condition_exclusions.with(labels).inc(),
+            Verdict::Failed(_) => table.condition_errors.with(labels).inc(),
+        }
+        verdict
+    }
+
     /// Evaluates the conditions in order.
-    pub(crate) fn verdict(&self, activation: &Activation<'_>) -> Verdict {
+    fn verdict(&self, activation: &Activation<'_>) -> Verdict {
         let mut left = MATCH_CONDITIONS_BUDGET;
         let mut errors = Vec::new();
         for Condition { source, program } in &self.0 {

@@ -14,7 +14,7 @@ use kminik_cel::{Activation, Decision, DeclKind, DeclType, Env, ListMerge, Progr
 use kminik_meta::{Object, StatusError};
 use serde_json::{Value as Json, json};
 
-pub(crate) use self::conditions::{Conditions, Verdict};
+pub(crate) use self::conditions::{Conditions, Owner, Verdict};
 pub(crate) use self::variables::{Variables, VariablesType};
 use super::Attributes;
 use super::matching::Sighting;

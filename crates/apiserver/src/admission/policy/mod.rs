@@ -73,7 +73,7 @@ impl ValidatingPolicies {
             }
             let Some(subject) = &subject else { continue };
             for param in params {
-                let judgement = policy.validate(subject, param.as_deref());
+                let judgement = policy.validate(attributes, subject, param.as_deref());
                 binding.act(policy, judgement, attributes, &mut annotations, denials);
             }
         }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use kminik_cel::{Env, ObjectType, RUNTIME_BUDGET, Type, Value, json_patch_type};
@@ -13,13 +14,13 @@ use kminik_meta::patch::{self, PatchError};
 use kminik_meta::{ErrorList, FieldError, Object, StatusError, apply};
 use serde_json::Value as Json;
 
-use super::super::expressions::{Subject, Variables, Verdict, compile};
+use super::super::expressions::{Owner, Subject, Variables, Verdict, compile};
 use super::super::matching::{self, Sighting};
-use super::super::{Admission, Attributes, Operation};
+use super::super::{Admission, Attributes, Operation, Phase};
 use super::bound::Bound;
 use super::compiled::{Binding, Common, Environments, Expression, check_list, text};
 use super::matched::Under;
-use super::run::{EXHAUSTED, Failure, Run};
+use super::run::{Failure, NO_ERROR, Run};
 use crate::auth;
 use crate::storage::cache::Cache;
 
@@ -149,7 +150,8 @@ impl MutatingPolicies {
         let invalid = |why: &str| policy.refusal(Some(binding), why, INVALID);
         if !policy.common.conditions.is_empty() {
             let subject = Subject::new(attributes, sighting, Some(object), self.authorizer.clone()).await?;
-            match policy.common.conditions.verdict(&subject.activation(param)) {
+            let owner = Owner { kind: "policy", name: &policy.common.name, phase: Phase::Admit.as_str() };
+            match policy.common.conditions.judge(&owner, attributes, &subject.activation(param)) {
                 Verdict::Match => {}
                 Verdict::Skip => return Ok(()),
                 Verdict::Failed(_) if policy.common.fails_open => return Ok(()),
@@ -166,7 +168,14 @@ impl MutatingPolicies {
         }
         let before = object.clone();
         for mutation in &policy.mutations {
-            match self.mutate_once(mutation, asked, param, attributes, object).await? {
+            let started = Instant::now();
+            let mutated = self.mutate_once(mutation, asked, param, attributes, object).await?;
+            let error = mutated.as_ref().map_or_else(Failure::kind, |_| NO_ERROR);
+            let labels = [error, policy.common.name.as_str(), binding.name.as_str()];
+            let table = &attributes.metrics().table.admission;
+            table.mutating_policies.with(labels).inc();
+            table.mutating_policy_duration.with(labels).took(started.elapsed());
+            match mutated.map_err(Failure::text) {
                 Ok(changed) => *object = changed,
                 Err(_) if policy.common.fails_open => {}
                 Err(why) => refusals.push(invalid(&why)),
@@ -189,7 +198,7 @@ impl MutatingPolicies {
         param: Option<&Object>,
         attributes: &Attributes<'_>,
         object: &Object,
-    ) -> Result<Result<Object, String>, StatusError> {
+    ) -> Result<Result<Object, Failure>, StatusError> {
         let Asked { policy, sighting, .. } = asked;
         let (seen, wanted) = {
             let subject = Subject::new(attributes, sighting, Some(object), self.authorizer.clone()).await?;
@@ -200,7 +209,7 @@ impl MutatingPolicies {
         };
         let mut changed = match mutated(mutation.form, &seen, wanted, sighting) {
             Ok(changed) => changed,
-            Err(why) => return Ok(Err(why)),
+            Err(why) => return Ok(Err(Failure::Error(why))),
         };
         sighting.normalize(&mut changed)?;
         sighting.taken_back(changed).await.map(Ok)
@@ -220,15 +229,16 @@ fn evaluate(
     mutation: &Mutation,
     subject: &Subject<'_>,
     param: Option<&Object>,
-) -> Result<Json, String> {
+) -> Result<Json, Failure> {
     let variables = Variables::new(&policy.common.variables, subject.activation(param));
     let activation = variables.activation();
     let mut run = Run { activation: &activation, variables: &variables, left: RUNTIME_BUDGET };
     match run.evaluate(&mutation.expression) {
-        Ok(value @ (Value::Map(_) | Value::List(_))) => value.to_json().map_err(|error| error.to_string()),
-        Ok(_) => Err("the expression gave neither an object nor a list".to_owned()),
-        Err(Failure::Exhausted) => Err(EXHAUSTED.to_owned()),
-        Err(Failure::Error(why)) => Err(why),
+        Ok(value @ (Value::Map(_) | Value::List(_))) => {
+            value.to_json().map_err(|error| Failure::Error(error.to_string()))
+        }
+        Ok(_) => Err(Failure::Error("the expression gave neither an object nor a list".to_owned())),
+        Err(failure) => Err(failure),
     }
 }
 

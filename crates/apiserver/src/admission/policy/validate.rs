@@ -1,15 +1,16 @@
 //! Evaluation of a policy, and what follows from it.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use kminik_cel::{RUNTIME_BUDGET, Value};
 use kminik_meta::{Object, Reason, StatusError};
 use serde_json::json;
 
-use super::super::Attributes;
-use super::super::expressions::{Subject, Variables, Verdict};
+use super::super::expressions::{Owner, Subject, Variables, Verdict};
+use super::super::{Attributes, Phase};
 use super::compiled::{Binding, Policy, Validation};
-use super::run::{EXHAUSTED, Failure, Run};
+use super::run::{EXHAUSTED, Failure, NO_ERROR, Run};
 
 /// Bytes that an evaluated message may have.
 const MAX_MESSAGE: usize = 5 * 1024;
@@ -32,6 +33,20 @@ pub(super) struct Decision {
     index: usize,
     message: String,
     reason: String,
+    cost: Cost,
+}
+
+/// What evaluating an expression took, and what went wrong in it, as metrics name that.
+#[derive(Clone, Copy)]
+struct Cost {
+    took: Duration,
+    error: &'static str,
+}
+
+impl Cost {
+    fn of(started: Instant, failure: Option<&Failure>) -> Self {
+        Cost { took: started.elapsed(), error: failure.map_or(NO_ERROR, Failure::kind) }
+    }
 }
 
 /// What a policy makes of a request.
@@ -41,14 +56,17 @@ pub(super) struct Judgement {
     /// Keys and values for the audit log.
     annotations: Vec<(String, String)>,
     /// Why annotations cannot be made, where that refuses the request.
-    errors: Vec<String>,
+    errors: Vec<(String, Cost)>,
+    /// Evaluations that failed where that lets the request pass.
+    ignored: Vec<Cost>,
 }
 
 impl Judgement {
     /// The policy cannot be evaluated to its end; `None` lets the request pass.
-    fn failed(message: Option<String>) -> Self {
-        let decision = message.map(|message| Decision { index: 0, message, reason: String::new() });
-        Judgement { decisions: decision.into_iter().collect(), ..Judgement::default() }
+    fn failed(message: Option<String>, cost: Cost) -> Self {
+        let ignored = if message.is_none() { vec![cost] } else { Vec::new() };
+        let decision = message.map(|message| Decision { index: 0, message, reason: String::new(), cost });
+        Judgement { decisions: decision.into_iter().collect(), ignored, ..Judgement::default() }
     }
 }
 
@@ -101,41 +119,58 @@ impl Policy {
     }
 
     /// Evaluates the policy with one of its parameters.
-    pub(super) fn validate(&self, subject: &Subject<'_>, params: Option<&Object>) -> Judgement {
+    pub(super) fn validate(
+        &self,
+        attributes: &Attributes<'_>,
+        subject: &Subject<'_>,
+        params: Option<&Object>,
+    ) -> Judgement {
+        let started = Instant::now();
         let failed = |message: String| (!self.common.fails_open).then_some(message);
         let base = subject.activation(params);
         if !self.common.conditions.is_empty() {
-            match self.common.conditions.verdict(&base) {
+            let owner = Owner { kind: "policy", name: &self.common.name, phase: Phase::Validate.as_str() };
+            match self.common.conditions.judge(&owner, attributes, &base) {
                 Verdict::Match => {}
                 Verdict::Skip => return Judgement::default(),
-                Verdict::Failed(why) => return Judgement::failed(failed(why)),
+                Verdict::Failed(why) => {
+                    let cost = Cost::of(started, Some(&Failure::Error(why.clone())));
+                    return Judgement::failed(failed(why), cost);
+                }
             }
         }
         let variables = Variables::new(&self.common.variables, base);
         let activation = variables.activation();
         let mut run = Run { activation: &activation, variables: &variables, left: RUNTIME_BUDGET };
+        let mut judgement = Judgement::default();
         let mut outcomes = Vec::new();
         for (index, validation) in self.validations.iter().enumerate() {
-            match run.evaluate(&validation.expression) {
+            let started = Instant::now();
+            let evaluated = run.evaluate(&validation.expression);
+            let cost = Cost::of(started, evaluated.as_ref().err());
+            match evaluated {
                 Ok(Value::Bool(true)) => {}
-                Ok(_) => outcomes.push((index, validation, None)),
-                Err(Failure::Exhausted) => return Judgement::failed(failed(EXHAUSTED.to_owned())),
-                Err(Failure::Error(why)) => {
-                    outcomes.extend(failed(why).map(|why| (index, validation, Some(why))));
-                }
+                Ok(_) => outcomes.push((index, validation, None, cost)),
+                Err(Failure::Exhausted) => return Judgement::failed(failed(EXHAUSTED.to_owned()), cost),
+                Err(Failure::Error(why)) => match failed(why) {
+                    Some(why) => outcomes.push((index, validation, Some(why), cost)),
+                    None => judgement.ignored.push(cost),
+                },
             }
         }
         // Messages come after all validations, from the same budget.
-        let mut judgement = Judgement::default();
-        for (index, validation, error) in outcomes {
+        for (index, validation, error, cost) in outcomes {
             judgement.decisions.push(match error {
-                Some(message) => Decision { index, message, reason: String::new() },
-                None => Decision { index, message: run.message(validation), reason: validation.reason.clone() },
+                Some(message) => Decision { index, message, reason: String::new(), cost },
+                None => Decision { index, message: run.message(validation), reason: validation.reason.clone(), cost },
             });
         }
         let mut run = Run { left: RUNTIME_BUDGET, ..run };
         for annotation in &self.annotations {
-            match run.evaluate(&annotation.value) {
+            let started = Instant::now();
+            let evaluated = run.evaluate(&annotation.value);
+            let cost = Cost::of(started, evaluated.as_ref().err());
+            match evaluated {
                 Ok(Value::String(value)) => {
                     let value = shortened(value.as_str().trim());
                     if !value.is_empty() {
@@ -143,8 +178,8 @@ impl Policy {
                     }
                 }
                 Ok(_) => {}
-                Err(Failure::Exhausted) => return Judgement::failed(failed(EXHAUSTED.to_owned())),
-                Err(Failure::Error(why)) => judgement.errors.extend(failed(why)),
+                Err(Failure::Exhausted) => return Judgement::failed(failed(EXHAUSTED.to_owned()), cost),
+                Err(Failure::Error(why)) => judgement.errors.extend(failed(why).map(|why| (why, cost))),
             }
         }
         judgement
@@ -188,8 +223,16 @@ impl Binding {
             message,
             reason,
         };
-        for Decision { index, message, reason } in judgement.decisions {
+        let table = &attributes.metrics().table.admission;
+        let count = |action: &str, cost: Cost| {
+            let labels = [action, cost.error, policy.common.name.as_str(), self.name.as_str()];
+            table.validating_policies.with(labels).inc();
+            table.validating_policy_duration.with(labels).took(cost.took);
+        };
+        judgement.ignored.iter().for_each(|cost| count("allow", *cost));
+        for Decision { index, message, reason, cost } in judgement.decisions {
             for action in &self.actions {
+                count(&action.to_ascii_lowercase(), cost);
                 match action.as_str() {
                     "Deny" => denials.push(denial(message.clone(), reason.clone())),
                     "Warn" => attributes.warn(format!(
@@ -210,6 +253,9 @@ impl Binding {
             annotations.add(key, value);
         }
         // These refuse whatever the binding's actions are.
-        denials.extend(judgement.errors.into_iter().map(|message| denial(message, String::new())));
+        for (message, cost) in judgement.errors {
+            count("deny", cost);
+            denials.push(denial(message, String::new()));
+        }
     }
 }

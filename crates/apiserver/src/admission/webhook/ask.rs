@@ -19,11 +19,17 @@ const ANSWER_LIMIT: usize = 2 * schema::BODY_LIMIT;
 const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
 const PATCH: &str = "patch.webhook.admission.k8s.io/";
 
+/// The status of a webhook that does not answer, or not so that it can be understood.
+const UNAVAILABLE: u16 = 503;
+
 /// Why a webhook did not say yes.
 pub(super) enum Denied {
-    /// It could not be asked, or what it said makes no sense; its failure policy decides.
-    NoAnswer(String),
-    /// It said no, or the request is one that it cannot be asked about.
+    /// It could not be asked, or what it said makes no sense; its failure policy decides. `code` is the status that this
+    /// stands for.
+    NoAnswer { why: String, code: u16 },
+    /// It said no.
+    Rejected(StatusError),
+    /// The request is one that it cannot be asked about.
     Refused(StatusError),
 }
 
@@ -59,7 +65,7 @@ impl Question<'_> {
     /// Asks whether the request may be.
     pub(super) async fn validate(&self, object: Option<&Object>) -> Result<(), Denied> {
         let seen = self.sighting.seen_if_any(object).await?;
-        self.ask(seen.as_deref(), false).await?.verdict.map_err(Denied::Refused)
+        self.ask(seen.as_deref(), false).await?.verdict.map_err(Denied::Rejected)
     }
 
     /// Asks what the object should be; tells whether it was changed. `object` is in the version that the row works in before
@@ -81,7 +87,7 @@ impl Question<'_> {
     async fn apply(&self, object: Option<&mut Object>) -> Result<bool, Denied> {
         let seen = self.sighting.seen_if_any(object.as_deref()).await?.map(Cow::into_owned);
         let answer = self.ask(seen.as_ref(), true).await?;
-        answer.verdict?;
+        answer.verdict.map_err(Denied::Rejected)?;
         if review::is_empty_patch(&answer.patch) {
             return Ok(false);
         }
@@ -94,7 +100,8 @@ impl Question<'_> {
         let patched = match patch::json(&seen, &answer.patch) {
             Ok(patched) => patched.object,
             Err(patch::PatchError::Decode(why)) => {
-                return Err(Denied::NoAnswer(format!("received undecodable patch in webhook response: {why}")));
+                let why = format!("received undecodable patch in webhook response: {why}");
+                return Err(Denied::NoAnswer { why, code: UNAVAILABLE });
             }
             Err(error) => return Err(Denied::Refused(StatusError::internal(error))),
         };
@@ -127,23 +134,26 @@ impl Question<'_> {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Denied::Refused(StatusError::bad_request(why)));
         }
-        let unasked = |why: &dyn std::fmt::Display| Denied::NoAnswer(why.to_string());
+        let unasked = |why: &dyn std::fmt::Display, code| Denied::NoAnswer { why: why.to_string(), code };
         let version = hook.review.ok_or_else(|| {
             unasked(
                 &"could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)",
+                400,
             )
         })?;
-        let target = hook.target.as_ref().map_err(|error| unasked(&format!("could not get REST client: {error}")))?;
+        let target =
+            hook.target.as_ref().map_err(|error| unasked(&format!("could not get REST client: {error}"), 500))?;
         let uid = uuid::Uuid::new_v4().to_string();
         let old = sighting.seen_if_any(attributes.old).await?;
         let body = review::question(version, &uid, attributes, sighting, object, old.as_deref())?;
         let bounds = Bounds { timeout: hook.timeout, body: ANSWER_LIMIT };
         let response = self.outbound.ask(target, body, bounds).await.map_err(|error| match error {
-            error @ AskError::Url(_) => unasked(&format!("could not get REST client: {error}")),
-            error => unasked(&format!("failed to call webhook: {error}")),
+            error @ AskError::Url(_) => unasked(&format!("could not get REST client: {error}"), 500),
+            AskError::Refused(code, why) => unasked(&format!("failed to call webhook: {why}"), code.as_u16()),
+            error => unasked(&format!("failed to call webhook: {error}"), UNAVAILABLE),
         })?;
         let answer = review::answer(version, &uid, &hook.name, mutating, &response);
-        let answer = answer.map_err(|error| unasked(&error))?;
+        let answer = answer.map_err(|error| unasked(&error, UNAVAILABLE))?;
         attributes.warnings.lock().extend(answer.warnings.iter().cloned());
         for (key, value) in &answer.audit_annotations {
             let key = format!("{}/{key}", hook.name);

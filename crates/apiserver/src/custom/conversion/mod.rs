@@ -3,7 +3,7 @@
 mod review;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use kminik_meta::decode::{self, FieldValidation};
@@ -11,6 +11,8 @@ use kminik_meta::schema::{Ref, Schema};
 use kminik_meta::{Object, StatusError};
 use serde_json::Value;
 
+use self::review::BadObjects;
+use crate::metrics::flag;
 use crate::outbound::review::ReviewVersion;
 use crate::outbound::{Bounds, Outbound, Target, TargetError};
 use crate::registry::hub::Converter;
@@ -47,7 +49,7 @@ impl Converter for Versions {
             let mut of_source: Vec<&mut Object> =
                 objects.iter_mut().filter(|object| object.api_version() == source).collect();
             match &self.webhook {
-                Some(webhook) => webhook.convert(&mut of_source, api_version).await?,
+                Some(webhook) => webhook.convert_counted(&mut of_source, &source, api_version).await?,
                 None => of_source.iter_mut().for_each(|object| object.set(&["apiVersion"], api_version)),
             }
             let Some(schema) = self.schema(api_version) else { continue };
@@ -69,6 +71,8 @@ impl Converter for Versions {
 
 /// A webhook that converts.
 pub(super) struct ConversionWebhook {
+    /// The definition's.
+    name: String,
     target: Result<Target, TargetError>,
     /// The first version it takes that is known here.
     review: Option<ReviewVersion>,
@@ -77,29 +81,78 @@ pub(super) struct ConversionWebhook {
 
 impl ConversionWebhook {
     /// Reads `clientConfig` and `conversionReviewVersions`.
-    pub(super) fn new(client_config: &Value, review_versions: &[String], outbound: Arc<Outbound>) -> Self {
+    pub(super) fn new(name: String, client_config: &Value, versions: &[String], outbound: Arc<Outbound>) -> Self {
         ConversionWebhook {
+            name,
             target: Target::of_client_config(client_config),
-            review: review_versions.iter().find_map(|version| ReviewVersion::parse(version)),
+            review: versions.iter().find_map(|version| ReviewVersion::parse(version)),
             outbound,
         }
     }
 
+    /// Converts objects that all are of one version, and counts what came of it.
+    async fn convert_counted(
+        &self,
+        objects: &mut [&mut Object],
+        source: &str,
+        api_version: &str,
+    ) -> Result<(), StatusError> {
+        let started = Instant::now();
+        let converted = self.convert(objects, api_version).await;
+        let (took, table) = (started.elapsed(), &self.outbound.metrics().table.custom);
+        let version = |api_version: &str| api_version.rsplit('/').next().unwrap_or_default().to_owned();
+        let (from, to) = (version(source), version(api_version));
+        table.conversions.with([&self.name, &from, flag(converted.is_ok()), &to]).took(took);
+        let (failure, result) = match &converted {
+            Ok(()) => ("", "success"),
+            Err(Failed { kind, .. }) => (*kind, "failure"),
+        };
+        table.conversion_requests.with([failure, result]).inc();
+        table.conversion_duration.with([failure, result]).took(took);
+        converted.map_err(|failed| failed.status)
+    }
+
     /// Converts objects that all are of one version.
-    async fn convert(&self, objects: &mut [&mut Object], api_version: &str) -> Result<(), StatusError> {
+    async fn convert(&self, objects: &mut [&mut Object], api_version: &str) -> Result<(), Failed> {
         let Some(first) = objects.first() else { return Ok(()) };
         let kind = first.gvk();
-        let failed =
-            |why: &dyn std::fmt::Display| StatusError::unknown(format!("conversion webhook for {kind} failed: {why}"));
-        let target = self.target.as_ref().map_err(|error| failed(error))?;
-        let review = self.review.ok_or_else(|| StatusError::unknown("no supported conversion review versions"))?;
+        let failed = |failure: &'static str, why: &dyn std::fmt::Display| {
+            Failed::new(failure, format!("conversion webhook for {kind} failed: {why}"))
+        };
+        let target = self.target.as_ref().map_err(|error| failed(CALL, error))?;
+        let review = self.review.ok_or_else(|| Failed::new(CALL, "no supported conversion review versions"))?;
         let uid = uuid::Uuid::new_v4().to_string();
         let sent: Vec<&Object> = objects.iter().map(|object| &**object).collect();
-        let question = review::question(review, &uid, api_version, &sent)?;
+        let question = review::question(review, &uid, api_version, &sent);
+        let question = question.map_err(|status| Failed { kind: CALL, status })?;
         let bounds = Bounds { timeout: TIMEOUT, body: ANSWER_LIMIT };
-        let answer = self.outbound.ask(target, question, bounds).await.map_err(|error| failed(&error))?;
-        let converted = review::answer(review, &uid, &answer).map_err(|error| failed(&error))?;
+        let answer = self.outbound.ask(target, question, bounds).await.map_err(|error| failed(CALL, &error))?;
+        let converted = review::answer(review, &uid, &answer).map_err(|error| failed(MALFORMED, &error))?;
         let taken = review::take(objects, converted, api_version);
-        taken.map_err(|error| StatusError::unknown(format!("conversion webhook for {kind} returned {error}")))
+        taken.map_err(|error| {
+            let failure = match error {
+                BadObjects::Count { .. } => PARTIAL,
+                BadObjects::One(_) | BadObjects::OfMany(..) => INVALID,
+            };
+            Failed::new(failure, format!("conversion webhook for {kind} returned {error}"))
+        })
+    }
+}
+
+// What went wrong, as metrics name it.
+const CALL: &str = "conversion_webhook_call_failure";
+const MALFORMED: &str = "conversion_webhook_malformed_response_failure";
+const PARTIAL: &str = "conversion_webhook_partial_response_failure";
+const INVALID: &str = "conversion_webhook_invalid_converted_object_failure";
+
+/// No conversion.
+struct Failed {
+    kind: &'static str,
+    status: StatusError,
+}
+
+impl Failed {
+    fn new(kind: &'static str, why: impl std::fmt::Display) -> Self {
+        Failed { kind, status: StatusError::unknown(why.to_string()) }
     }
 }
