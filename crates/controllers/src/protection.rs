@@ -85,12 +85,8 @@ pub(crate) async fn run_classes(context: Context) -> Result<(), Error> {
     let leaving = || {
         let classes = classes.clone();
         move |keys: &mut Vec<ObjectKey>| {
-            let all = classes.list();
-            keys.extend(
-                all.iter()
-                    .filter(|class| class.metadata.deletion_timestamp.is_some())
-                    .map(|class| ObjectKey::of(class.as_ref())),
-            );
+            let deleted = |class: &&Arc<VolumeAttributesClass>| class.metadata.deletion_timestamp.is_some();
+            keys.extend(classes.list().iter().filter(deleted).map(|class| ObjectKey::of(class.as_ref())));
         }
     };
     let (of_claims, of_volumes) = (leaving(), leaving());
