@@ -294,6 +294,7 @@ async fn what_happens_is_counted() {
         assert!(sum(&after, name, labels) >= wanted, "{name} {labels:?} is {}", sum(&after, name, labels));
     }
     assert_eq!(sum(&after, "cardinality_enforcement_unexpected_categorizations_total", &[]), 0.0);
+    client.get("/readyz").await;
     let indicators = client.get("/metrics/slis").await.body;
     check(&parse(std::str::from_utf8(&indicators).unwrap()), &metrics::descriptors());
 }
