@@ -125,10 +125,13 @@ pub(super) struct Seats {
     pub(super) target: f64,
 }
 
+/// One of the numbers.
+type Reading = fn(&Seats) -> f64;
+
 /// The seats of all levels, and the fraction of what they want that each gets.
 pub(super) fn divided(metrics: &Metrics, seats: &[Seats], fraction: f64) {
     let table = &metrics.table.fairness;
-    let gauges: [(_, fn(&Seats) -> f64); 9] = [
+    let gauges: [(&Family<Gauge, 1>, Reading); 9] = [
         (&table.nominal_limit, |seats| seats.nominal),
         (&table.lower_limit, |seats| seats.lower),
         (&table.upper_limit, |seats| seats.upper),

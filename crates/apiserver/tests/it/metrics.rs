@@ -21,6 +21,16 @@ const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n";
 
 type Labels = BTreeMap<String, String>;
+/// A metric, labels that its series must have, and by how much they move or how much they are together.
+type Wanted<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
+/// A series of a histogram: its buckets by their bounds, how many sums it has, and its count.
+#[derive(Default)]
+struct Distribution {
+    buckets: Vec<(f64, f64)>,
+    sums: usize,
+    count: Option<f64>,
+}
 
 /// A family as it is read: its rows by name (with a suffix, of a histogram) and labels.
 struct Family {
@@ -86,11 +96,11 @@ fn labels(mut text: &str) -> Labels {
 
 /// Whether a histogram's buckets add up.
 fn check_histogram(name: &str, family: &Family) {
-    let mut series: BTreeMap<Labels, (Vec<(f64, f64)>, usize, Option<f64>)> = BTreeMap::new();
+    let mut series: BTreeMap<Labels, Distribution> = BTreeMap::new();
     for (row, labels, value) in &family.rows {
         let mut labels = labels.clone();
         let bound = labels.remove("le");
-        let (buckets, sums, count) = series.entry(labels).or_default();
+        let Distribution { buckets, sums, count } = series.entry(labels).or_default();
         match row.strip_prefix(name).unwrap() {
             "_bucket" => buckets.push((bound.expect("a bound").parse().unwrap(), *value)),
             "_sum" => *sums += 1,
@@ -98,7 +108,7 @@ fn check_histogram(name: &str, family: &Family) {
             other => panic!("{name}{other}"),
         }
     }
-    for (labels, (buckets, sums, count)) in series {
+    for (labels, Distribution { buckets, sums, count }) in series {
         assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{name} {labels:?} {buckets:?}");
         let (last, all) = *buckets.last().unwrap();
         assert_eq!((last, Some(all), sums), (f64::INFINITY, count, 1), "{name} {labels:?}");
@@ -215,7 +225,7 @@ async fn what_happens_is_counted() {
     check(&after, &metrics::descriptors());
     let maps = [("group", ""), ("resource", "configmaps")];
     let no = [("name", "no.example.com"), ("operation", "CREATE"), ("type", "validating")];
-    let moved: [(&str, &[(&str, &str)], f64); 29] = [
+    let moved: [Wanted<'_>; 29] = [
         ("apiserver_request_total", &[("resource", "configmaps"), ("verb", "POST"), ("code", "201")], 3.0),
         ("apiserver_request_sli_duration_seconds_count", &[("resource", "configmaps"), ("verb", "LIST")], 2.0),
         ("apiserver_response_sizes_count", &[("resource", "configmaps"), ("verb", "LIST")], 2.0),
@@ -279,7 +289,7 @@ async fn what_happens_is_counted() {
         let difference = sum(&after, name, labels) - sum(&before, name, labels);
         assert_eq!(difference, wanted, "{name} {labels:?}");
     }
-    let at_least: [(&str, &[(&str, &str)], f64); 9] = [
+    let at_least: [Wanted<'_>; 9] = [
         ("apiserver_watch_events_total", &maps, 2.0),
         ("apiserver_watch_events_sizes_count", &maps, 2.0),
         ("apiserver_client_certificate_expiration_seconds_count", &[], 5.0),
