@@ -87,7 +87,10 @@ fn stop_start() {
     for (log, length) in logs {
         let of = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
         let aside = log.with_added_extension("1");
-        assert!(of(&log) < length && of(&aside) >= length, "{} is put aside", log.display());
+        // The node's at its first word.
+        eventually(&format!("{} to be put aside", log.display()), || {
+            (of(&log) < length && of(&aside) >= length).then_some(())
+        });
     }
     assert_eq!(cluster.kminik(&["ip"]).ok(), ip);
     assert_eq!(

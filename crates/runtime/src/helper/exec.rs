@@ -31,6 +31,8 @@ pub(super) fn run(request: ExecRequest, fds: Vec<OwnedFd>, channel: &Channel) ->
     // From here on a process of the container must not be able to look into this one.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(step("protect the process"))?;
+    let proc = rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let proc = proc.map_err(step("open the processes"))?;
     join(&target, request.target)?;
     let terminal = request.terminal.map(open_terminal).transpose()?;
     let (mut error_read, error_write) = std::io::pipe().map_err(|error| format!("cannot make a pipe: {error}"))?;
@@ -54,7 +56,9 @@ pub(super) fn run(request: ExecRequest, fds: Vec<OwnedFd>, channel: &Channel) ->
         master
     });
     let process = ProcessId { pid: child.cast_unsigned(), start: 0 };
-    let process = ProcessId::of(process.pid).unwrap_or(process);
+    // By the mounts of before: the caller's pids are not those that the container's /proc shows.
+    let process = ProcessId::of_in(&proc, process.pid).unwrap_or(process);
+    drop(proc);
     let mut error = String::new();
     error_read.read_to_string(&mut error).map_err(|error| format!("cannot wait for the program: {error}"))?;
     if !error.is_empty() {

@@ -1,8 +1,10 @@
 //! A process named so that a reused pid is never mistaken for it.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,14 @@ impl ProcessId {
     /// The process that has `pid` now, also as a zombie.
     pub(crate) fn of(pid: u32) -> io::Result<ProcessId> {
         Ok(ProcessId { pid, start: start_time(pid)? })
+    }
+
+    /// The process that has `pid` by this directory of processes, for who has joined mounts where /proc is another's.
+    pub(crate) fn of_in(proc: &OwnedFd, pid: u32) -> io::Result<ProcessId> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut stat = Vec::new();
+        File::from(openat(proc, format!("{pid}/stat"), flags, Mode::empty())?).read_to_end(&mut stat)?;
+        Ok(ProcessId { pid, start: start_of(&stat)? })
     }
 
     /// A handle on it; `NotFound` if it has been reaped, even if the pid is another's now.
@@ -88,9 +98,12 @@ pub(crate) fn any_exited() -> io::Result<Option<i32>> {
     }
 }
 
-/// Field 22 of /proc/PID/stat. The command name may contain anything, so fields count from its closing parenthesis.
 fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    start_of(&std::fs::read(format!("/proc/{pid}/stat"))?)
+}
+
+/// Field 22 of /proc/PID/stat. The command name may contain anything, so fields count from its closing parenthesis.
+fn start_of(stat: &[u8]) -> io::Result<u64> {
     let after_name = stat.iter().rposition(|byte| *byte == b')').ok_or(io::ErrorKind::InvalidData)?;
     let rest = String::from_utf8_lossy(&stat[after_name + 1..]);
     rest.split_ascii_whitespace().nth(19).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
@@ -104,6 +117,8 @@ mod tests {
     fn a_wrong_start_time_is_another_process() {
         let me = ProcessId::of(std::process::id()).unwrap();
         assert!(!me.open().unwrap().has_exited());
+        let proc = File::open("/proc").unwrap().into();
+        assert_eq!(ProcessId::of_in(&proc, me.pid).unwrap(), me);
         let other = ProcessId { start: me.start + 1, ..me };
         assert_eq!(other.open().unwrap_err().kind(), io::ErrorKind::NotFound);
     }

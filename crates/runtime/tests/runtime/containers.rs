@@ -79,8 +79,10 @@ async fn exec() {
     let missing = pods.runtime.exec_sync("long", vec!["nothing".into()], Duration::from_secs(5)).await.unwrap_err();
     assert!(missing.to_string().contains("executable file not found in $PATH"), "{missing}");
     let started = Instant::now();
-    let slow = pods.runtime.exec_sync("long", vec!["sleep".into(), "60".into()], Duration::from_millis(200)).await;
+    let slow = pods.runtime.exec_sync("long", vec!["sleep".into(), "4711".into()], Duration::from_millis(200)).await;
     assert!(matches!(slow, Err(RuntimeError::Timeout(_))) && started.elapsed() < crate::harness::patience());
+    let (_, left) = pods.exec("long", "ps").await;
+    assert!(left.contains("PID") && !left.contains("4711"), "what takes too long is killed: {left}");
 
     // Streams with half-close.
     let (mut input, stdin) = tokio::io::duplex(64);
