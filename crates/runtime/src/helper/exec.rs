@@ -40,7 +40,8 @@ pub(super) fn run(request: ExecRequest, fds: Vec<OwnedFd>, channel: &Channel) ->
     let child = match unsafe { libc::fork() } {
         -1 => return Err(format!("cannot fork: {}", std::io::Error::last_os_error())),
         0 => {
-            drop(error_read);
+            // A directory of before, open while the program is looked for, would be a way out of the container.
+            drop((error_read, proc));
             let error = become_program(&request, &fds, terminal.as_ref().map(|(_, slave)| slave), cgroups);
             let mut error_write = error_write;
             // If the parent does not hear it, the exit code is left.

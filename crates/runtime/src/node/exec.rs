@@ -60,13 +60,15 @@ pub(super) async fn output(
     let (stdout_read, stdout) = crate::sys::pipe::pipe().map_err(pipe_error)?;
     let (stderr_read, stderr) = crate::sys::pipe::pipe().map_err(pipe_error)?;
     let stdin = crate::sys::stdio::null().map_err(pipe_error)?;
-    let running = run(target, group, args, NodeStdio::Streams(Streams { stdin, stdout, stderr })).await?;
+    let end = tokio::time::Instant::now() + bounds.time;
+    let running = run(target, group, args, NodeStdio::Streams(Streams { stdin, stdout, stderr }));
+    let running = tokio::time::timeout_at(end, running).await.unwrap_or(Err(NodeError::Endless))?;
     let process = running.process;
     let work = async {
         let (stdout, stderr) = tokio::try_join!(collect(stdout_read, bounds), collect(stderr_read, bounds))?;
         Ok(crate::ExecOutput { stdout, stderr, exit_code: running.wait().await? })
     };
-    let outcome = tokio::time::timeout(bounds.time, work).await.unwrap_or(Err(NodeError::Endless));
+    let outcome = tokio::time::timeout_at(end, work).await.unwrap_or(Err(NodeError::Endless));
     if matches!(outcome, Err(NodeError::Endless | NodeError::TooMuch))
         && let Ok(handle) = process.open()
         && let Err(error) = handle.signal(libc::SIGKILL)

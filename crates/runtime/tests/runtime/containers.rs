@@ -76,6 +76,12 @@ async fn exec() {
     let missing =
         pods.runtime.exec_sync("long", vec!["/bin/nothing".into()], Duration::from_secs(5)).await.unwrap_err();
     assert!(missing.to_string().contains("stat /bin/nothing: no such file or directory"), "{missing}");
+    // What this process has open leads nobody to the files outside.
+    for fd in 0..24 {
+        let outside = format!("/proc/self/fd/{fd}/../bin/busybox");
+        let refused = pods.runtime.exec_sync("long", vec![outside, "true".into()], Duration::from_secs(5));
+        assert!(!matches!(refused.await, Ok(output) if output.exit_code == 0), "by {fd}");
+    }
     let missing = pods.runtime.exec_sync("long", vec!["nothing".into()], Duration::from_secs(5)).await.unwrap_err();
     assert!(missing.to_string().contains("executable file not found in $PATH"), "{missing}");
     let started = Instant::now();
