@@ -75,11 +75,12 @@ impl Exposure {
         self.ports.iter().any(|published| published.protocol == protocol && takes(self.of(published)))
     }
 
-    /// Publishes these ports and no others. Those for which no port of the host is named keep theirs, or get one that is free.
+    /// Publishes these ports and no others. Those for which no port of the host is named keep theirs, or get one that is free and
+    /// none of `taken`: what belongs to clusters that are stopped.
     ///
     /// # Errors
     /// `MK_USAGE` for two that are to be found at one place.
-    pub fn publish(&mut self, wanted: &[WantedPort]) -> Outcome<()> {
+    pub fn publish(&mut self, wanted: &[WantedPort], taken: &[u16]) -> Outcome<()> {
         let mut held = Vec::new();
         let mut ports: Vec<PublishedPort> = Vec::new();
         for port in wanted {
@@ -90,7 +91,7 @@ impl Exposure {
                 (Some(host), _) => host,
                 (None, Some(known)) => known.host,
                 (None, None) => {
-                    let (host, holder) = free(port.address.unwrap_or_else(|| self.address()), port.protocol)?;
+                    let (host, holder) = free(port.address.unwrap_or_else(|| self.address()), port.protocol, taken)?;
                     held.push(holder);
                     host
                 }
@@ -113,7 +114,7 @@ enum Holder {
     Udp(#[expect(dead_code, reason = "held")] UdpSocket),
 }
 
-fn free(address: IpAddr, protocol: Protocol) -> Outcome<(u16, Holder)> {
+fn free(address: IpAddr, protocol: Protocol, taken: &[u16]) -> Outcome<(u16, Holder)> {
     let bound = |port: u16| -> std::io::Result<(u16, Holder)> {
         Ok(match protocol {
             Protocol::Tcp => {
@@ -126,7 +127,7 @@ fn free(address: IpAddr, protocol: Protocol) -> Outcome<(u16, Holder)> {
             }
         })
     };
-    let free = ports::lasting().find_map(|port| bound(port).ok());
+    let free = ports::lasting().filter(|port| !taken.contains(port)).find_map(|port| bound(port).ok());
     free.ok_or_else(|| Failure::new(&HOST_PORT_IN_USE, format!("no port of {address} is free")))
 }
 
@@ -213,15 +214,15 @@ mod tests {
             port("", None, 80, Protocol::Udp),
             port("", Some(1234), 81, Protocol::Tcp),
         ];
-        exposure.publish(&wanted).unwrap();
+        exposure.publish(&wanted, &[]).unwrap();
         let first = exposure.clone();
         assert!(first.ports[0].host > 0 && first.ports[2].host == 1234);
-        exposure.publish(&wanted).unwrap();
+        exposure.publish(&wanted, &[]).unwrap();
         assert_eq!(exposure, first);
         let twice = [port("", Some(1), 80, Protocol::Tcp), port("127.0.0.1", Some(1), 81, Protocol::Tcp)];
-        assert_eq!(exposure.publish(&twice).unwrap_err().reason.id, "MK_USAGE");
+        assert_eq!(exposure.publish(&twice, &[]).unwrap_err().reason.id, "MK_USAGE");
         assert_eq!(exposure, first, "a refusal changes nothing");
-        exposure.publish(&[]).unwrap();
+        exposure.publish(&[], &[]).unwrap();
         assert!(exposure.is_default());
     }
 }

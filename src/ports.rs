@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 /// Which of this machine's ports are outgoing connections'.
 const CLIENTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Where to look first: below what agents have on gateways, and Services on nodes.
-const USUAL: RangeInclusive<u16> = 20_000..=24_998;
+pub const USUAL: RangeInclusive<u16> = 20_000..=24_998;
 /// Where else: no program of the system's below, no node port within.
 const OTHERS: [RangeInclusive<u16>; 2] = [10_000..=29_999, 32_768..=65_535];
 /// How many are tried.
@@ -14,15 +14,21 @@ const ATTEMPTS: usize = 64;
 
 /// Ports to try, in an order of chance; at last 0, which is any.
 pub fn lasting() -> impl Iterator<Item = u16> {
-    let clients = std::fs::read_to_string(CLIENTS).unwrap_or_default();
-    let ports = candidates(&clients);
+    shuffled(candidates(&std::fs::read_to_string(CLIENTS).unwrap_or_default())).chain([0])
+}
+
+/// Ports of another machine to try: what it gives to outgoing connections is not known here.
+pub fn usual() -> impl Iterator<Item = u16> {
+    shuffled(USUAL.collect())
+}
+
+fn shuffled(ports: Vec<u16>) -> impl Iterator<Item = u16> {
     let mut seed = uuid::Uuid::new_v4().as_u128() as usize;
-    let chosen = (0..ATTEMPTS.min(ports.len())).map(move |_| {
+    (0..ATTEMPTS.min(ports.len())).map(move |_| {
         // Neighbours are often taken together.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ports[(seed >> 33) % ports.len()]
-    });
-    chosen.chain([0])
+    })
 }
 
 /// By the kernel's line `FIRST LAST`; those of [`USUAL`] alone if there are any.

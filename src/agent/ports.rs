@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(found(&Exposure::default(), Some(8443)), with_api);
         let any: IpAddr = "0.0.0.0".parse().unwrap();
         let mut exposure = Exposure { listen: Some(any), ..Exposure::default() };
-        exposure.publish(&crate::exposure::parse("30080:80").unwrap()).unwrap();
+        exposure.publish(&crate::exposure::parse("30080:80").unwrap(), &[]).unwrap();
         assert_eq!(found(&exposure, None), [of_services[0], of_services[2]], "the driver has that one");
         let open = [of_services[0], (tcp, Some(any), 6443, 6443), (tcp, Some(any), 30080, 80), of_services[2]];
         let mut found = found(&exposure, Some(6443));

@@ -122,9 +122,11 @@ pub fn run(command: Internal, context: &Context) -> ExitCode {
         }),
         Internal::NodeFile(args) => file(&args.verb).or_fail(&GUEST_CP, "cannot copy").map(|()| 0),
         Internal::NodePause(args) => pause(args).map(|()| 0),
-        Internal::NodeUnmount { path } => rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH)
-            .or_fail(&GUEST_MOUNT, "cannot unmount")
-            .map(|()| 0),
+        Internal::NodeUnmount { path } => match rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH) {
+            // Nothing is mounted there, or not any more.
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(0),
+            Err(error) => Err(error).or_fail(&GUEST_MOUNT, "cannot unmount"),
+        },
         Internal::NodeLimits { cpus, memory_bytes } => {
             node::limits::change(cpus, memory_bytes).or_fail(&MK_INTERNAL, "cannot change the limits").map(|()| 0)
         }

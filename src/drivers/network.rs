@@ -26,7 +26,7 @@ pub struct Taken {
     pub subnets: Vec<Ipv4Net>,
     /// Of nodes, also in those.
     pub addresses: Vec<Ipv4Addr>,
-    /// Where this machine reaches other clusters' APIs, also those of clusters that are stopped.
+    /// Of other clusters on this machine, their APIs' and published ones, also of clusters that are stopped.
     pub ports: Vec<u16>,
 }
 

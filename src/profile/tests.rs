@@ -53,7 +53,7 @@ fn profiles_of_older_versions_open_and_are_written_as_now() {
         (profile.tunnel, profile.was_up) = (true, true);
         profile.exposure.listen = "0.0.0.0".parse().ok();
         profile.exposure.api_names = vec!["dev.example".into()];
-        profile.exposure.publish(&crate::exposure::parse("127.0.0.1:8080:30080/udp").unwrap()).unwrap();
+        profile.exposure.publish(&crate::exposure::parse("127.0.0.1:8080:30080/udp").unwrap(), &[]).unwrap();
         profile.mounts = vec![Share { source: "/src".into(), target: "/mnt".into(), read_only: true }];
         let path = home.profile("dev").join("config.json");
         profile.workers.clear();

@@ -400,15 +400,15 @@ fn free_port(address: IpAddr, wanted: Option<u16>, taken: &[u16]) -> Outcome<u16
 async fn free_port_of(machine: &str, taken: &[u16]) -> u16 {
     const ATTEMPTS: usize = 8;
     const PATIENCE: Duration = Duration::from_secs(1);
-    let mut last = 0;
-    for port in ports::lasting().filter(|port| *port > 0 && !taken.contains(port)).take(ATTEMPTS) {
-        last = port;
+    let mut last = None;
+    for port in ports::usual().filter(|port| !taken.contains(port)).take(ATTEMPTS) {
+        last = Some(port);
         let dialled = tokio::time::timeout(PATIENCE, TcpStream::connect((machine, port))).await;
         if !matches!(dialled, Ok(Ok(_))) {
             break;
         }
     }
-    last
+    last.unwrap_or(*ports::USUAL.start())
 }
 
 /// Whether the networks of an engine of this machine are elsewhere all the same: in a virtual machine, or in a user's own

@@ -104,10 +104,12 @@ impl Shows for Nodes<'_> {
     }
 
     async fn hide(&self, share: &Share) -> Outcome<()> {
+        let mut outcome = Ok(());
         for machine in self.machines {
-            ask(self.driver, *machine, &["node-unmount", &share.target.display().to_string()]).await?;
+            let hidden = ask(self.driver, *machine, &["node-unmount", &share.target.display().to_string()]).await;
+            outcome = outcome.and(hidden);
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -10,6 +10,7 @@ use kminik_oci::mirrors::Presets;
 use parking_lot::Mutex;
 
 use super::{Request, datastore};
+use crate::autostart;
 use crate::drivers::{self, Driver, NetworkWish, Share, Taken, check_services, free_space};
 use crate::engine::Endpoint;
 use crate::exposure::Exposure;
@@ -46,6 +47,9 @@ pub async fn make(request: &Request, existing: Option<Profile>, home: &Home, pri
     check_storage(request, home, printer)?;
     datastore::check(&request.datastore)?;
     kubeconfig::check(&kubeconfig::path(home))?;
+    if request.autostart == Some(true) {
+        autostart::check(home, &request.profile)?;
+    }
     let mut plan = match existing {
         Some(profile) => update(request, profile, home, printer).await?,
         None => create(request, home, printer).await?,
@@ -112,7 +116,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
     for other in Profile::others(home, &request.profile) {
         taken.subnets.extend(other.subnet.parse::<Ipv4Net>());
         taken.addresses.extend(other.machines().map(|machine| machine.address()));
-        taken.ports.push(other.api_port);
+        taken.ports.extend(ports_of(&other));
     }
     let mut exposure = Exposure { listen: request.listen_address, ..Exposure::default() };
     let wish = NetworkWish {
@@ -173,7 +177,7 @@ async fn create(request: &Request, home: &Home, printer: &Printer) -> Outcome<Pl
     }
     request.registries.update(&mut profile.registries);
     request.extra_config.update(&mut profile);
-    expose(request, &mut profile)?;
+    expose(request, home, &mut profile)?;
     Ok(Plan { profile, driver, before: None, is_new: true, turn: Mutex::new(turn) })
 }
 
@@ -224,7 +228,7 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
     if let Some(listen) = request.listen_address.filter(|_| !driver.publishes()) {
         profile.exposure.listen = Some(listen);
     }
-    expose(request, &mut profile)?;
+    expose(request, home, &mut profile)?;
     // Until it is changed there.
     profile.note_shown(before.shown_mounts().to_vec());
     datastore::update(&request.datastore, &mut profile)?;
@@ -236,10 +240,17 @@ async fn update(request: &Request, mut profile: Profile, home: &Home, printer: &
     Ok(Plan { profile, driver, before: Some(before), is_new: false, turn: Mutex::new(None) })
 }
 
+/// The ports of this machine that a cluster keeps, its API's and those that it publishes.
+fn ports_of(profile: &Profile) -> impl Iterator<Item = u16> {
+    std::iter::once(profile.api_port).chain(profile.exposure.ports.iter().map(|port| port.host))
+}
+
 /// Takes over what was asked for of ports, names and mounts.
-fn expose(request: &Request, profile: &mut Profile) -> Outcome<()> {
+fn expose(request: &Request, home: &Home, profile: &mut Profile) -> Outcome<()> {
     if let Some(ports) = &request.ports {
-        profile.exposure.publish(ports)?;
+        let others: Vec<Profile> = Profile::others(home, &profile.name).collect();
+        let taken: Vec<u16> = others.iter().flat_map(ports_of).chain([profile.api_port]).collect();
+        profile.exposure.publish(ports, &taken)?;
     }
     if let Some(names) = &request.api_names {
         profile.exposure.api_names.clone_from(names);
