@@ -3,11 +3,11 @@
 //! ```text
 //! /etc/systemd/system/kminik-<profile>.service                          root's; ~/.config/systemd/user/… of who is not
 //! …/multi-user.target.wants/kminik-<profile>.service                    that it is enabled; default.target of users
-//! ~/.kminik/profiles/<profile>/autostart.env                            the environment of the start that made it, 0600
+//! …/kminik-<profile>.env                                                the environment of the start that made it, 0600
 //! ```
 //!
-//! The units are all that is kept: which clusters come up is read from there. One is a home's own that names a file of it, so homes
-//! do not touch each other's.
+//! The units are all that is kept: which clusters come up is read from there. One is a home's own that names it, so homes do not
+//! touch each other's. What root's units read is root's, also under sudo: who could write it would be root at the next boot.
 
 use std::fs;
 use std::io;
@@ -27,8 +27,6 @@ use crate::reason::{Failure, HOST_AUTOSTART, OrFail, Outcome};
 const SYSTEM: &str = "/etc/systemd/system";
 /// There while systemd runs.
 const RUNNING: &str = "/run/systemd/system";
-/// In the profile's directory.
-const ENVIRONMENT: &str = "autostart.env";
 const PREFIX: &str = "kminik-";
 const SUFFIX: &str = ".service";
 /// How long systemd may take to look at its units again.
@@ -59,13 +57,25 @@ impl Units {
         Self { dir: SYSTEM.into(), target: "multi-user.target", reload: &["daemon-reload"] }
     }
 
-    fn user(home: &Home) -> Self {
-        let dir = env::user_config(home.user()).join("systemd/user");
-        Self { dir, target: "default.target", reload: &["--user", "daemon-reload"] }
+    /// Wherever a unit of this home may be, where it would be made first.
+    fn all(home: &Home) -> Vec<Self> {
+        let user = |config: PathBuf| Self {
+            dir: config.join("systemd/user"),
+            target: "default.target",
+            reload: &["--user", "daemon-reload"],
+        };
+        let mut all: Vec<Self> = env::user_configs(home.user()).into_iter().map(user).collect();
+        let first = if rustix::process::geteuid().is_root() { 0 } else { all.len() };
+        all.insert(first, Self::system());
+        all
     }
 
     fn own(home: &Home) -> Self {
-        if rustix::process::geteuid().is_root() { Self::system() } else { Self::user(home) }
+        Self::all(home).swap_remove(0)
+    }
+
+    fn environment(&self, profile: &str) -> PathBuf {
+        self.dir.join(format!("{PREFIX}{profile}.env"))
     }
 
     fn unit(&self, profile: &str) -> PathBuf {
@@ -79,8 +89,18 @@ impl Units {
     /// What is there by the profile's name, and whether it is of this home.
     fn found(&self, home: &Home, profile: &str) -> Option<bool> {
         let text = fs::read_to_string(self.unit(profile)).ok()?;
-        let own = environment_line(&home.profile(profile));
+        let own = home_line(home);
         Some(text.lines().any(|line| line == own))
+    }
+
+    /// That no unit of this name is somebody else's.
+    fn check(&self, home: &Home, profile: &str) -> Outcome<()> {
+        if self.found(home, profile) != Some(false) {
+            return Ok(());
+        }
+        let unit = self.unit(profile);
+        let taken = Failure::new(&HOST_AUTOSTART, format!("{} is another home's, or somebody else's", unit.display()));
+        Err(taken.advise("Give the cluster another name: kminik start -p NAME"))
     }
 
     /// Writes the unit and enables it; whether that is other than it was.
@@ -88,18 +108,14 @@ impl Units {
     /// # Errors
     /// `HOST_AUTOSTART`, also for one of another home.
     fn install(&self, home: &Home, profile: &str, program: &Path) -> Outcome<bool> {
-        let unit = self.unit(profile);
-        if self.found(home, profile) == Some(false) {
-            let taken =
-                Failure::new(&HOST_AUTOSTART, format!("{} is another home's, or somebody else's", unit.display()));
-            return Err(taken.advise("Give the cluster another name: kminik start -p NAME"));
-        }
-        let variables: String = env::of_start(home).iter().map(|(name, value)| variable(name, value)).collect();
-        home.write(&home.profile(profile).join(ENVIRONMENT), variables.as_bytes(), atomic_file::SECRET)?;
+        self.check(home, profile)?;
+        let (unit, wanted, environment) = (self.unit(profile), self.wanted(profile), self.environment(profile));
         let cannot = format!("cannot write {}", unit.display());
-        let wanted = self.wanted(profile);
         fs::create_dir_all(wanted.parent().unwrap_or(&self.dir)).or_fail(&HOST_AUTOSTART, &cannot)?;
-        let text = text(profile, &home.profile(profile), program, self.target);
+        let variables: String = env::of_start(home).iter().map(|(name, value)| variable(name, value)).collect();
+        atomic_file::write(&environment, variables.as_bytes(), atomic_file::SECRET)
+            .or_fail(&HOST_AUTOSTART, &cannot)?;
+        let text = text(profile, home, &environment, program, self.target);
         let is_new = fs::read_to_string(&unit).ok().as_ref() != Some(&text);
         if is_new {
             atomic_file::write(&unit, text.as_bytes(), atomic_file::PUBLIC).or_fail(&HOST_AUTOSTART, &cannot)?;
@@ -119,7 +135,8 @@ impl Units {
         if self.found(home, profile) != Some(true) {
             return Ok(false);
         }
-        for path in [self.wanted(profile), self.unit(profile)] {
+        // The unit last: by it the rest is found.
+        for path in [self.wanted(profile), self.environment(profile), self.unit(profile)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error).or_fail(&HOST_AUTOSTART, format_args!("cannot remove {}", path.display()));
@@ -144,15 +161,23 @@ impl Units {
     }
 }
 
-/// Has the cluster come up with the machine from now on.
+/// Whether it can be had, as far as that is known before.
 ///
 /// # Errors
-/// `HOST_AUTOSTART`: no systemd, what cannot be written, a unit of this name that is somebody else's.
-pub async fn install(home: &Home, profile: &str) -> Outcome<Installed> {
+/// `HOST_AUTOSTART`: no systemd, a unit of this name that is somebody else's.
+pub fn check(home: &Home, profile: &str) -> Outcome<()> {
     if !Path::new(SYSTEM).is_dir() {
         let why = Failure::new(&HOST_AUTOSTART, "this machine has no systemd");
         return Err(why.advise(format!("Have your init system run this as you do: kminik start -p {profile}")));
     }
+    Units::own(home).check(home, profile)
+}
+
+/// Has the cluster come up with the machine from now on.
+///
+/// # Errors
+/// `HOST_AUTOSTART`: what [`check`] says, and what cannot be written.
+pub async fn install(home: &Home, profile: &str) -> Outcome<Installed> {
     let program = std::env::current_exe().or_fail(&HOST_AUTOSTART, "cannot tell where kminik is")?;
     let units = Units::own(home);
     if units.install(home, profile, &program)? {
@@ -167,7 +192,9 @@ pub async fn install(home: &Home, profile: &str) -> Outcome<Installed> {
 
 /// Whether it comes up with the machine.
 pub fn is_installed(home: &Home, profile: &str) -> bool {
-    Units::own(home).found(home, profile) == Some(true)
+    let units = Units::own(home);
+    // One that its user has disabled stays so.
+    units.found(home, profile) == Some(true) && fs::symlink_metadata(units.wanted(profile)).is_ok()
 }
 
 /// Has the cluster not come up with the machine any more; what is not there is removed.
@@ -175,17 +202,12 @@ pub fn is_installed(home: &Home, profile: &str) -> bool {
 /// # Errors
 /// `HOST_AUTOSTART`: a unit of this home that cannot be removed.
 pub async fn remove(home: &Home, profile: &str) -> Outcome<()> {
-    for units in [Units::system(), Units::user(home)] {
+    for units in Units::all(home) {
         if units.remove(home, profile)? {
             units.reload().await;
         }
     }
-    match fs::remove_file(home.profile(profile).join(ENVIRONMENT)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).or_fail(&HOST_AUTOSTART, format_args!("cannot remove {ENVIRONMENT}"))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Names of this home's clusters that have units, also of such as are no more.
@@ -198,19 +220,21 @@ pub fn clusters(home: &Home) -> Vec<String> {
         });
         names.filter(|name| units.found(home, name) == Some(true)).collect::<Vec<_>>()
     };
-    [Units::system(), Units::user(home)].into_iter().flat_map(in_units).collect()
+    Units::all(home).into_iter().flat_map(in_units).collect()
 }
 
 /// By which a unit is known for a home's own.
-fn environment_line(profile: &Path) -> String {
-    format!("EnvironmentFile={}", specifiers(&profile.join(ENVIRONMENT).display().to_string()))
+fn home_line(home: &Home) -> String {
+    format!("# Home: {}", home.root().display())
 }
 
-fn text(name: &str, profile: &Path, program: &Path, target: &str) -> String {
+fn text(name: &str, home: &Home, environment: &Path, program: &Path, target: &str) -> String {
     let program = quoted(&specifiers(&program.display().to_string()), &['"', '\\']);
-    let environment = environment_line(profile);
+    let environment = specifiers(&environment.display().to_string());
+    let home = home_line(home);
     format!(
         "# Made by 'kminik start --autostart -p {name}'; 'kminik start --autostart=false -p {name}' and 'kminik delete -p {name}' remove it.\n\
+         {home}\n\
          [Unit]\n\
          Description=Kubernetes cluster {name} of kminik\n\
          Wants=network-online.target\n\
@@ -219,7 +243,7 @@ fn text(name: &str, profile: &Path, program: &Path, target: &str) -> String {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
-         {environment}\n\
+         EnvironmentFile={environment}\n\
          ExecStart={program} start -p {name}\n\
          ExecStop={program} stop -p {name}\n\
          TimeoutStartSec=15min\n\
@@ -256,25 +280,30 @@ fn specifiers(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
     fn a_unit_is_made_found_and_taken_away() {
         let dir = tempfile::tempdir().unwrap();
-        let (home, other) = (Home::at(&dir.path().join("100% mine")), Home::at(&dir.path().join("other")));
-        let units = Units { dir: dir.path().join("units"), target: "default.target", reload: &[] };
+        let (home, other) = (Home::at(&dir.path().join("mine")), Home::at(&dir.path().join("other")));
+        let units = Units { dir: dir.path().join("100% units"), target: "default.target", reload: &[] };
         assert_eq!(units.found(&home, "dev"), None);
         let program = Path::new("/opt/a \"b\"/kminik");
         assert!(units.install(&home, "dev", program).unwrap() && !units.install(&home, "dev", program).unwrap());
         let text = fs::read_to_string(units.unit("dev")).unwrap();
         assert!(text.contains("ExecStart=\"/opt/a \\\"b\\\"/kminik\" start -p dev\n"), "{text}");
-        assert!(text.contains("100%% mine/profiles/dev/autostart.env\n"), "{text}");
+        assert!(text.contains("/100%% units/kminik-dev.env\n"), "{text}");
+        let mode = fs::metadata(units.environment("dev")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_link(units.wanted("dev")).unwrap(), units.unit("dev"));
         assert_eq!((units.found(&home, "dev"), units.found(&other, "dev")), (Some(true), Some(false)));
         assert_eq!(units.install(&other, "dev", Path::new("/kminik")).unwrap_err().reason, &HOST_AUTOSTART);
         assert!(!units.remove(&other, "dev").unwrap() && units.unit("dev").exists());
         assert!(units.remove(&home, "dev").unwrap() && !units.remove(&home, "dev").unwrap());
-        assert!(!units.unit("dev").exists() && fs::symlink_metadata(units.wanted("dev")).is_err());
+        assert!(!units.unit("dev").exists() && !units.environment("dev").exists());
+        assert!(fs::symlink_metadata(units.wanted("dev")).is_err());
     }
 
     #[test]

@@ -34,20 +34,10 @@ const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 const CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// Beside the home and proxies what a cluster's later start by the machine itself is given: who its user is, which engine and
 /// kubeconfig are meant.
-const KEPT: &[&str] = &[
-    "HOME",
-    "USER",
-    "PATH",
-    "SUDO_USER",
-    "SUDO_UID",
-    "SUDO_GID",
-    KUBECONFIG,
-    DOCKER_CONFIG,
-    DOCKER_HOST,
-    DOCKER_CONTEXT,
-    DOCKER_TLS_VERIFY,
-    DOCKER_CERT_PATH,
-];
+const KEPT: &[&str] =
+    &["HOME", "USER", "SUDO_USER", "SUDO_UID", "SUDO_GID", DOCKER_HOST, DOCKER_CONTEXT, DOCKER_TLS_VERIFY];
+/// And those that are paths.
+const KEPT_PATHS: &[&str] = &["PATH", CONFIG_HOME, KUBECONFIG, DOCKER_CONFIG, DOCKER_CERT_PATH];
 
 /// Handed to the node: what it logs.
 const FOR_NODE: &[&str] = &[kminik_base::telemetry::FILTER_VARIABLE];
@@ -125,16 +115,21 @@ pub fn path() -> Vec<PathBuf> {
 /// Who is asked for in a cluster's name, and by which ways: what a later start, by the machine itself, needs to do the same.
 pub fn of_start(home: &Home) -> Vec<(&'static str, String)> {
     let root = home.root().display().to_string();
+    let paths = KEPT_PATHS.iter().filter_map(|name| Some((*name, absolute(&get(name)?))));
     let kept = KEPT.iter().chain(PROXIES).chain(&DIRECT).filter_map(|name| Some((*name, get(name)?)));
-    std::iter::once((HOME, root)).chain(kept).collect()
+    std::iter::once((HOME, root)).chain(paths).chain(kept).collect()
 }
 
-/// The calling user's directory of configuration.
-pub fn user_config(user: &User) -> PathBuf {
-    match (get(CONFIG_HOME), user.owner) {
-        (Some(directory), None) => directory.into(),
-        _ => user.home.join(".config"),
-    }
+/// A list of paths, none of which depends on where this process runs.
+fn absolute(list: &str) -> String {
+    let paths = std::env::split_paths(list).map(|path| std::path::absolute(&path).unwrap_or(path));
+    std::env::join_paths(paths).map_or_else(|_| list.to_owned(), |joined| joined.to_string_lossy().into_owned())
+}
+
+/// Where the calling user's configuration may be, where new things go first.
+pub fn user_configs(user: &User) -> Vec<PathBuf> {
+    let own = get(CONFIG_HOME).filter(|_| user.owner.is_none()).map(PathBuf::from);
+    own.into_iter().chain([user.home.join(".config")]).collect()
 }
 
 /// A variable that is set and not empty.

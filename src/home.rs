@@ -39,6 +39,8 @@ impl Home {
     pub fn locate() -> Self {
         let user = env::user();
         let root = env::get(env::HOME).map_or_else(|| user.home.join(".kminik"), PathBuf::from);
+        // Others than this process go by it too.
+        let root = std::path::absolute(&root).unwrap_or(root);
         Self { root, user }
     }
 

@@ -238,7 +238,6 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
     if was_running {
         agent::reload(&home.profile(&profile.name)).await;
     }
-    come_up_with_machine(request.autostart, home, &profile.name, printer).await?;
     let workers = Workers {
         home,
         driver: plan.driver.as_ref(),
@@ -266,6 +265,7 @@ async fn carry_out(request: &Request, plan: &plan::Plan, home: &Home, printer: &
         addons::wait(&client, &applied, request.wait_timeout, printer).await;
     }
     printer.step(ADDONS, "Enabling Addons", &format!("Enabled addons: {}", addons::enabled_names(home, profile)?));
+    come_up_with_machine(request.autostart, home, &profile.name, printer).await?;
     let message = if request.keep_context {
         format!("To connect to this cluster, use:  --context={}", profile.name)
     } else {
@@ -284,15 +284,20 @@ async fn come_up_with_machine(wish: Option<bool>, home: &Home, name: &str, print
     match wish {
         Some(false) => autostart::remove(home, name).await,
         None if !autostart::is_installed(home, name) => Ok(()),
-        Some(true) | None => {
-            match (autostart::install(home, name).await?, wish) {
-                (_, None) => {}
-                (Installed::AtBoot, _) => printer.info(OPTION, "The cluster comes up when this machine starts"),
-                (Installed::AtLogin, _) => printer.info(
+        None => {
+            if let Err(failure) = autostart::install(home, name).await {
+                printer.warning(&failure.to_string());
+            }
+            Ok(())
+        }
+        Some(true) => {
+            match autostart::install(home, name).await? {
+                Installed::AtBoot => printer.info(OPTION, "The cluster comes up when this machine starts"),
+                Installed::AtLogin => printer.info(
                     OPTION,
                     "The cluster comes up when you log in; with this machine after: loginctl enable-linger",
                 ),
-                (Installed::Later, _) => {
+                Installed::Later => {
                     printer.info(OPTION, "systemd does not run now: the cluster comes up when it starts this machine");
                 }
             }
