@@ -327,7 +327,9 @@ impl AdmissionChain {
         }
         if attributes.reinvocation.begin_second() {
             for plugin in self.those(attributes) {
-                plugin.plugin.mutate(attributes, object).await?;
+                let started = Instant::now();
+                let verdict = plugin.plugin.mutate(attributes, object).await;
+                plugin.asked(attributes, Phase::Admit, started, verdict)?;
             }
         }
         Ok(mutated)

@@ -25,7 +25,7 @@ impl Admission for StorageObjectInUseProtection {
     }
 
     async fn mutate(&self, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), StatusError> {
-        let row = FINALIZERS.iter().find(|(_, plural, _)| attributes.row.plural == *plural);
+        let row = FINALIZERS.iter().find(|(group, plural, _)| attributes.is(Operation::Create, group, plural));
         let Some((_, _, finalizer)) = row else { return Ok(()) };
         let mut finalizers: Vec<String> = object.finalizers().into_iter().map(str::to_owned).collect();
         if !finalizers.iter().any(|present| present == finalizer) {

@@ -1,4 +1,5 @@
-//! Requests, measured from their arrival to the last byte of their answer.
+//! Requests, measured from their arrival until their answer is made; a stream's, to its last byte. Those that become a connection are
+//! done with when it is theirs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -191,7 +192,7 @@ impl Drop for Measured {
 }
 
 impl Measured {
-    /// The request was answered; it is under way until the answer's body has ended.
+    /// The request was answered; one that is answered by a stream is under way until that has ended.
     pub(crate) fn end(mut self, response: Response<ResponseBody>, way: Way) -> Response<ResponseBody> {
         let bytes = match response.body() {
             ResponseBody::Chunks { remaining, .. } => *remaining,

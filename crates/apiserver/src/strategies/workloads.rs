@@ -45,7 +45,7 @@ impl Strategy for DaemonSets {
     fn prepare_update(&self, ctx: &StrategyContext<'_>, old: &Object, new: &mut Object) {
         default_prepare_update(ctx, old, new);
         let changed = new.get(TEMPLATE) != old.get(TEMPLATE);
-        count(new, template_generation(old) + i64::from(changed));
+        count(new, template_generation(old).saturating_add(i64::from(changed)));
     }
 }
 
